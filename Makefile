@@ -1,0 +1,50 @@
+# Two commands do everything: `make run` and `make test`. Both need Python >= 3.11, make and git.
+VENV ?= .venv
+PYTHON ?= python3
+CORES ?= 1
+PROFILE_ARGS ?=
+BIN := $(abspath $(VENV))/bin
+READY := $(VENV)/.ready
+export PATH := $(BIN):$(PATH)
+
+.PHONY: run full test slow lint bench environment schema tiny-clip clean
+
+run: $(READY)  ## the default experiment: results/embedded/report/index.html
+	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
+
+full: $(READY)  ## all 11 datasets, 3 imbalance ratios, 5 seeds
+	snakemake --cores $(CORES) --resources gpu=1 --configfile config/embedded_full.yaml $(PROFILE_ARGS)
+
+test: $(READY)  ## the fast tests
+	python -m pytest -m "not slow" -n 2
+
+slow: $(READY)  ## the workflow end to end
+	python -m pytest -m slow
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+bench: $(READY)  ## speed, as ratios of two computations in one run
+	python -m benchmarks.text_tower
+
+schema: $(READY)  ## regenerate workflow/schemas from the configuration's types
+	cpt schema
+
+tiny-clip: $(READY)  ## rebuild the shipped tiny CLIP from nothing (about 6 minutes)
+	cpt pretrain
+
+environment: $(READY)
+
+$(READY): pyproject.toml envs/requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cpt needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(READY)
+
+clean:  ## everything that is generated, but not the environment
+	rm -rf results/*/ work logs

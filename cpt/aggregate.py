@@ -1,0 +1,50 @@
+"""Aggregation: the metrics of all runs of a grid -> runs.parquet, and their cost -> costs.parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cpt.errors import CptError
+from cpt.files import canonical_json, read_json, read_parquet, write_parquet
+from cpt.paths import COSTS, GRID, METRICS, RUN, RUNS
+
+IDENTITY = ("protocol", "dataset", "imbalance_ratio", "method")
+COST = ("seconds", "peak_memory_mb", "learnable_parameters", "steps")
+
+
+def aggregate(grid: Path) -> None:
+    """Write runs.parquet and costs.parquet beside ``grid`` from the metrics of every run that it names.
+
+    Raises:
+        CptError: a run's record or metrics are missing or damaged, or belong to another run.
+    """
+    plan = read_json(grid, GRID)
+    root = grid.parent
+    tables, costs = [], []
+    for run in sorted(plan["runs"], key=lambda run: run["run"]):
+        folder = root / "runs" / run["run"]
+        record = read_json(folder / "run.json", RUN)
+        if any(record[key] != run[key] for key in (*IDENTITY, "seed")):
+            raise CptError(f"{folder / 'run.json'}: describes another run; delete the folder and run again")
+        metrics, _ = read_parquet(folder / "metrics.parquet", METRICS)
+        identity = {
+            "experiment": plan["experiment"],
+            "backbone": plan["backbone"],
+            **{key: run[key] for key in IDENTITY},
+            "key": run["key"],
+            "hyperparameters": canonical_json(record["hyperparameters"]),
+            "seed": run["seed"],
+            "run": run["run"],
+        }
+        tables.append(_with_identity(metrics, identity))
+        costs.append({"run": run["run"], **{key: record[key] for key in COST}, "device": record["device_name"]})
+    write_parquet(root / "runs.parquet", pa.concat_tables(tables), RUNS, experiment=plan["experiment"])
+    write_parquet(root / "costs.parquet", pa.Table.from_pylist(costs), COSTS, experiment=plan["experiment"])
+
+
+def _with_identity(metrics: pa.Table, identity: dict[str, Any]) -> pa.Table:
+    columns = {name: pa.array([value] * len(metrics)) for name, value in identity.items()}
+    return pa.table(columns | {name: metrics[name] for name in metrics.column_names})

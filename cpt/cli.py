@@ -1,0 +1,435 @@
+"""The command line: one verb per stage. Heavy libraries are imported inside the verbs that need them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cpt import __version__
+from cpt.errors import CptError
+
+app = typer.Typer(
+    name="cpt",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Long-tailed prompt tuning of CLIP, stage by stage. Each verb reads and writes the files of docs/files.md; "
+    "`snakemake --cores 1 --resources gpu=1` calls them in order. Every verb's --help shows an example on the files "
+    "that the default run writes.",
+)  # fmt: skip
+
+Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]
+BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]
+Output = Annotated[Path, typer.Option(help="file to write")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
+Threads = Annotated[int, typer.Option(help="CPU threads")]
+ConfigFiles = Annotated[list[Path], typer.Argument(help="configuration files; later ones win", metavar="CONFIG...")]
+
+
+def run() -> int:
+    """Run the command line on sys.argv; return the exit code. Problems that users can mend are one line."""
+    try:
+        code = app(standalone_mode=False)
+    except CptError as error:
+        print(f"cpt: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the command line itself
+            print(f"cpt: error: {error.format_message()}; see `cpt --help`", file=sys.stderr)
+            return 2
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def say(line: str) -> None:
+    """Print a progress line at once, also into a log file."""
+    print(line, flush=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def grid(configs: ConfigFiles, output: Output) -> None:
+    """Resolve a configuration into runs, tables and figures.
+
+    Example: `cpt grid config/config.yaml --output results/embedded/grid.json`
+    """
+    from cpt import config
+    from cpt import grid as grids
+    from cpt.files import write_json
+
+    source = " + ".join(str(path) for path in configs)
+    resolved = grids.build(config.load(configs), source)
+    write_json(output, resolved.as_json())
+    say(f"{len(resolved.runs)} runs for {', '.join(resolved.exhibits)}")
+
+
+@app.command()
+def backbone(
+    output: Output,
+    name: Annotated[str, typer.Option(help="what tables call it")] = "tiny-clip",
+    architecture: Annotated[str, typer.Option(help="'embedded' or a model name of open_clip")] = "embedded",
+    pretrained: Annotated[str, typer.Option(help="tag of open_clip, a .safetensors file, or 'random'")] = "shipped",
+) -> None:
+    """Export the towers of an unmodified open_clip model and prove that they compute the same.
+
+    Example: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name vit-b-16 --output backbone.json`
+    """
+    from cpt.clip.make_backbone import make_backbone
+    from cpt.files import read_json
+
+    make_backbone(name, architecture, pretrained, output)
+    record = read_json(output, "cpt.backbone/1")
+    difference = record["largest_difference_to_open_clip"]
+    say(f"{name}: {record['parameters']:,} parameters, largest difference to open_clip {difference:.1e}")
+
+
+@app.command()
+def data(
+    dataset: Annotated[str, typer.Argument(help="entry of the catalog")],
+    output: Annotated[Path, typer.Option(help="folder to write manifest.parquet into")],
+    catalog: Annotated[Path, typer.Option(help="file of dataset entries")] = Path("config/datasets.yaml"),
+) -> None:
+    """Make the manifest of a dataset: one row per image.
+
+    Example: `cpt data flowers --output results/embedded/data/flowers`
+    """
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.layouts import make_manifest
+    from cpt.data.manifest import read_manifest
+
+    path = make_manifest(find(load_catalog(catalog), dataset), output)
+    manifest = read_manifest(path)
+    parts = {part: len(manifest.rows(part)) for part in ("train", "val", "test")}
+    counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
+    say(f"{dataset}: {len(manifest.class_names)} classes, {counts} images")
+
+
+@app.command()
+def split(
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
+    protocol: Annotated[str, typer.Option(help="base_to_new, all_classes or few_shot")],
+    ratio: Annotated[float, typer.Option(help="imbalance ratio τ in (0, 1]")],
+    seed: Annotated[int, typer.Option(help="the run's seed")],
+    output: Output,
+    n_max: Annotated[int, typer.Option(help="images of the head class")] = 16,
+    class_order: Annotated[str, typer.Option(help="label, random or appearance: which class is the head")] = "label",
+) -> None:
+    """Choose the long-tailed training images of the runs that share protocol, dataset, τ and seed.
+
+    Example: `cpt split --manifest results/embedded/data/flowers/manifest.parquet --protocol base_to_new --ratio 0.06
+    --seed 1 --output split.parquet`
+    """
+    from cpt.data.manifest import read_manifest
+    from cpt.data.split import make_split, write_split
+
+    table, metadata = make_split(
+        read_manifest(manifest),
+        protocol=protocol,
+        imbalance_ratio=ratio,
+        n_max=n_max,
+        seed=seed,
+        class_order=class_order,
+    )
+    write_split(output, table, metadata)
+    counts = sorted(table["count"].unique().to_pylist(), reverse=True)
+    say(f"{len(table)} images of {len(metadata['classes'])} classes, {counts[0]} to {counts[-1]} per class")
+
+
+@app.command("text-features")
+def text_features(
+    dataset: Annotated[str, typer.Argument(help="entry of the catalog")],
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset: its class names")],
+    backbone: BackboneFile,
+    output: Output,
+    templates: Annotated[str, typer.Option(help="single, dataset, ensemble, or a set of --sets")] = "single",
+    sets: Annotated[str, typer.Option(help="further template sets as JSON: {name: [template, ...]}")] = "{}",
+    catalog: Annotated[Path, typer.Option(help="file of dataset entries")] = Path("config/datasets.yaml"),
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Compute the frozen text features of a dataset's classes, and their prompt tokens.
+
+    Example: `cpt text-features flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
+    results/embedded/backbone.json --output text.safetensors`
+    """
+    from cpt import device as machine
+    from cpt.clip.backbone import load_backbone
+    from cpt.clip.features import make_text_features
+    from cpt.clip.make_backbone import load_tokenizer
+    from cpt.clip.templates import template_set
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.manifest import read_manifest
+
+    names = read_manifest(manifest).class_names
+    chosen = template_set(templates, find(load_catalog(catalog), dataset).template, json.loads(sets))
+    place, _ = machine.prepare(device, "float32", threads)
+    make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, output)
+    say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
+
+
+@app.command("image-features")
+def image_features(
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
+    part: Annotated[str, typer.Option(help="train or test")],
+    backbone: BackboneFile,
+    output: Output,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Compute frozen image features once, for methods that leave the vision tower as it is.
+
+    Example: `cpt image-features --manifest results/embedded/data/flowers/manifest.parquet --part test --backbone
+    results/embedded/backbone.json --output images.safetensors`
+    """
+    from cpt import device as machine
+    from cpt.clip.backbone import load_backbone
+    from cpt.image_features import make_image_features
+
+    place, resolved = machine.prepare(device, precision, threads)
+    count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output)
+    say(f"{count} images")
+
+
+@app.command()
+def clusters(
+    split: Annotated[Path, typer.Option(help="split of the run: its trained classes")],
+    text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
+    seed: Annotated[int, typer.Option(help="seed of the clustering")],
+    output: Output,
+    algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
+    classes_per_cluster: Annotated[int, typer.Option(help="M = max(1, round(K / this))")] = 16,
+    number: Annotated[int | None, typer.Option(help="a fixed number of clusters M instead")] = None,
+) -> None:
+    """Cluster the trained classes by their frozen text features.
+
+    Example: `cpt clusters --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet --text-features
+    results/embedded/features/flowers/text-single.safetensors --seed 1 --classes-per-cluster 4 --output clusters.parquet`
+    """
+    from cpt.clip.features import read_text_features
+    from cpt.clusters import mine, number_of_clusters, write_clusters
+    from cpt.data.split import read_split
+    from cpt.files import canonical_json, sha256_text
+
+    names = read_split(split).classes
+    classes, metadata = read_text_features(text_features)
+    features = classes.take(range(len(names))).frozen.numpy()
+    count = number_of_clusters(len(names), per=classes_per_cluster, fixed=number)
+    found = mine(features, algorithm, count, seed)
+    source = sha256_text(canonical_json([metadata["source_hash"], names]))
+    rule = {"clusters": number} if number else {"classes_per_cluster": classes_per_cluster}
+    write_clusters(output, found, names, algorithm=algorithm, seed=seed, source_hash=source, **rule)
+    quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
+    say(f"{len(names)} classes in {count} clusters, cosine silhouette {quality}")
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Option(help="module of cpt/methods; see `cpt methods`")],
+    seed: Annotated[int, typer.Option(help="the run's seed")],
+    backbone: BackboneFile,
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
+    split: Annotated[Path, typer.Option(help="split of the run")],
+    text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
+    output: Annotated[Path, typer.Option(help="folder for prompts.safetensors, history.parquet and run.json")],
+    hyperparameters: Annotated[str, typer.Option(help="JSON; what is absent takes the method's default")] = "{}",
+    clusters: Annotated[Path | None, typer.Option(help="clusters, for methods that need them")] = None,
+    image_features: Annotated[Path | None, typer.Option(help="frozen features of the training images")] = None,
+    augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
+    state: Annotated[Path | None, typer.Option(help="file for the state of an unfinished training")] = None,
+    state_interval: Annotated[float, typer.Option(help="seconds between saved states")] = 60.0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Train one run: dataset × τ × method × seed. An interrupted training goes on from --state.
+
+    Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
+    --manifest results/embedded/data/flowers/manifest.parquet
+    --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet
+    --text-features results/embedded/features/flowers/text-single.safetensors
+    --hyperparameters '{"epochs": 5}' --augmentation none --output my-run`
+    """
+    from cpt.train import TrainInputs
+    from cpt.train import train as run_training
+
+    inputs = TrainInputs(
+        method=method,
+        hyperparameters=_json_object("--hyperparameters", hyperparameters),
+        seed=seed,
+        backbone=backbone,
+        manifest=manifest,
+        split=split,
+        text_features=text_features,
+        clusters=clusters,
+        image_features=image_features,
+        augmentation=augmentation,
+        device=device,
+        precision=precision,
+        threads=threads,
+        state=state,
+        state_interval=state_interval,
+    )
+    run_training(inputs, output, say)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    results: Results,
+    target: Annotated[list[str], typer.Option(help="dataset/subset with subset base, new or all; repeatable")],
+    part: Annotated[str, typer.Option(help="test or val")] = "test",
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Classify the test images of the targets with a finished run.
+
+    Example: `cpt predict my-run --results results/embedded --target flowers/base --target flowers/new`
+    """
+    from cpt.predict import predict as run_prediction
+
+    pairs = []
+    for item in target:
+        dataset, slash, subset = item.partition("/")
+        if not slash:
+            raise CptError(f"--target {item}: write dataset/subset, for example flowers/base")
+        pairs.append((dataset, subset))
+    run_prediction(run, results, pairs, part=part, device=device, threads=threads, progress=say)
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(help="folder with run.json and predictions.parquet")],
+    split: Annotated[Path, typer.Option(help="split of the run: its class ranking")],
+) -> None:
+    """Turn predictions into metrics. No model is needed.
+
+    Example: `cpt score my-run --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet`
+    """
+    from cpt.score import score as run_scoring
+
+    run_scoring(run, split)
+
+
+@app.command()
+def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experiment")]) -> None:
+    """Gather the metrics of all runs into runs.parquet, and their cost into costs.parquet.
+
+    Example: `cpt aggregate --grid results/embedded/grid.json`
+    """
+    from cpt.aggregate import aggregate as gather
+
+    gather(grid)
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="name of the table, for example table2")],
+    results: Results,
+) -> None:
+    """Write a table as CSV (long form), Markdown, LaTeX and HTML.
+
+    Example: `cpt table table2 --results results/embedded`
+    """
+    from cpt.report.tables import make_table
+
+    make_table(results / "grid.json", results / "runs.parquet", name, results / "tables")
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="name of the figure, for example figure3")],
+    results: Results,
+) -> None:
+    """Draw a figure as SVG, PDF and PNG, with its data as CSV.
+
+    Example: `cpt figure figure3 --results results/embedded`
+    """
+    from cpt.report.figures import make_figure
+
+    make_figure(results / "grid.json", results / "runs.parquet", name, results / "figures")
+
+
+@app.command()
+def page(results: Results) -> None:
+    """Write the page that shows all tables and figures: one HTML file that opens offline.
+
+    Example: `cpt page --results results/embedded`
+    """
+    from cpt.report.page import make_page
+
+    output = results / "report" / "index.html"
+    make_page(results / "grid.json", results / "runs.parquet", results / "tables", results / "figures", output)
+    say(f"open {output}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: one line, learned values and source of each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cpt.methods import registry
+
+    listing = Table("name", "title", "what it does", "source", box=None)
+    for name in registry.names():
+        kind = registry.get(name)
+        mark = " (reconstruction)" if kind.reconstruction else ""
+        listing.add_row(name, kind.title + mark, kind.summary, kind.source)
+    Console().print(listing)
+
+
+@app.command()
+def schema(output: Output = Path("workflow/schemas/config.schema.json")) -> None:
+    """Write the JSON schema of the configuration, generated from its types."""
+    from cpt import config
+    from cpt.files import write_text
+
+    write_text(output, config.schema())
+
+
+@app.command()
+def pretrain(
+    output: Annotated[Path, typer.Option(help="folder for weights, merges and recipe")] = Path("cpt/assets/tiny_clip"),
+    seed: Annotated[int, typer.Option(help="seed of the pretraining")] = 0,
+    threads: Threads = 1,
+) -> None:
+    """Rebuild the tiny CLIP of the embedded benchmark from nothing (minutes)."""
+    from cpt.clip.pretrain import pretrain as run_pretraining
+
+    run_pretraining(output, seed=seed, threads=threads, progress=say)
+
+
+@app.command(hidden=True)
+def worker(
+    address: Annotated[str, typer.Argument(help="path of the socket")],
+    owner: Annotated[int | None, typer.Option(help="process whose end ends the server")] = None,
+) -> None:
+    """Serve jobs by forking: imports the libraries once (started by the workflow)."""
+    from cpt.worker import serve
+
+    serve(address, owner)
+
+
+def _json_object(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CptError(f"{option}: not JSON ({error}); write it like '{{\"epochs\": 5}}'") from None
+    if not isinstance(value, dict):
+        raise CptError(f"{option}: must be a JSON object like '{{\"epochs\": 5}}'")
+    return value

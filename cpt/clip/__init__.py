@@ -1,0 +1,1 @@
+"""CLIP: weights, prompted towers, and the pretraining of the tiny model."""

@@ -1,0 +1,71 @@
+"""The frozen CLIP of an experiment as jobs read it: two towers, without open_clip, whose import costs seconds.
+
+``cpt.clip.make_backbone`` writes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cpt.clip.export import towers
+from cpt.clip.text import TextTower
+from cpt.clip.vision import VisionTower
+from cpt.errors import CptError
+from cpt.files import read_json, read_tensors, sha256_file
+
+SCHEMA = "cpt.backbone/1"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded frozen CLIP: two towers on one device in one precision.
+
+    ``logit_scale`` is the multiplier of cosine similarities (100 for OpenAI's models), not its logarithm.
+    """
+
+    name: str
+    text: TextTower
+    vision: VisionTower
+    logit_scale: float
+    embed_dim: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: tuple[int, int]
+    sha256: str
+    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the frozen weights."""
+        return self.text.positional_embedding.dtype
+
+
+def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str = "float32") -> Clip:
+    """Load the towers that ``make_backbone`` wrote.
+
+    Raises:
+        CptError: a file is missing, damaged, or does not have the recorded hash.
+    """
+    record = read_json(path, SCHEMA)
+    weights = path.parent / record["weights"]
+    tensors, _ = read_tensors(weights, "cpt.towers/1")
+    if sha256_file(weights) != record["sha256"]:
+        raise CptError(f"{weights}: not the file that {path.name} describes; delete both and run again")
+    text, vision = towers(tensors, record["spec"])
+    dtype, device = DTYPES[precision], torch.device(device)
+    return Clip(
+        name=record["name"],
+        text=text.to(device, dtype).eval(),
+        vision=vision.to(device, dtype).eval(),
+        logit_scale=record["spec"]["logit_scale"],
+        embed_dim=record["spec"]["embed_dim"],
+        mean=tuple(record["image_mean"]),
+        std=tuple(record["image_std"]),
+        image_size=tuple(record["spec"]["vision"]["image_size"]),
+        sha256=record["sha256"],
+        device=device,
+    )

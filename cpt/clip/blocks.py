@@ -1,0 +1,80 @@
+"""The pre-norm transformer block of CLIP as plain functions of frozen tensors.
+
+Both prompted towers are written around these functions. The weights come from an unmodified open_clip model
+(``cpt.clip.export``); they are buffers, so no weight gradient is ever computed.
+
+Letters: B batch, T tokens, d width, h heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise the last axis, in float32 whatever the dtype of ``x`` (..., d)."""
+    return F.layer_norm(x.float(), (x.shape[-1],), weight.float(), bias.float(), eps).to(x.dtype)
+
+
+class Block(nn.Module):
+    """One frozen residual attention block: ``x + attn(ln_1(x))``, then ``x + mlp(ln_2(x))``.
+
+    Args:
+        tensors: the block's weights by name (see ``NAMES``); layer-scale gains are optional.
+        heads: number of attention heads.
+        activation: a key of ``ACTIVATIONS``.
+        eps: epsilon of both layer norms.
+    """
+
+    NAMES = (
+        "ln_1.weight", "ln_1.bias", "attn.in_proj_weight", "attn.in_proj_bias", "attn.out_proj.weight",
+        "attn.out_proj.bias", "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias",
+        "mlp.c_proj.weight", "mlp.c_proj.bias",
+    )  # fmt: skip
+    OPTIONAL = ("ls_1.gamma", "ls_2.gamma")
+
+    def __init__(self, tensors: dict[str, Tensor], heads: int, activation: str, eps: float) -> None:
+        super().__init__()
+        self.heads, self.activation, self.eps = heads, ACTIVATIONS[activation], eps
+        for name in (*self.NAMES, *self.OPTIONAL):
+            self.register_buffer(name.replace(".", "_"), tensors.get(name))
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(..., T, d) -> (..., h, T, d/h)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (..., T, d) of the normalised input, heads not yet split."""
+        normed = layer_norm(x, self.ln_1_weight, self.ln_1_bias, self.eps)
+        q, k, v = F.linear(normed, self.attn_in_proj_weight, self.attn_in_proj_bias).chunk(3, dim=-1)
+        return q, k, v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the projected attention output (..., T, d) and the MLP to the residual stream ``x``."""
+        attended = F.linear(attended, self.attn_out_proj_weight, self.attn_out_proj_bias)
+        x = x + (attended if self.ls_1_gamma is None else attended * self.ls_1_gamma)
+        hidden = layer_norm(x, self.ln_2_weight, self.ln_2_bias, self.eps)
+        hidden = self.activation(F.linear(hidden, self.mlp_c_fc_weight, self.mlp_c_fc_bias))
+        hidden = F.linear(hidden, self.mlp_c_proj_weight, self.mlp_c_proj_bias)
+        return x + (hidden if self.ls_2_gamma is None else hidden * self.ls_2_gamma)
+
+    def forward(self, x: Tensor, *, causal: bool = False, only_first: bool = False) -> Tensor:
+        """Dense attention over ``x`` (B, T, d).
+
+        Args:
+            causal: every token sees itself and what stands before it.
+            only_first: return token 0 alone (B, 1, d); nothing else of the last block is ever read.
+        """
+        q, k, v = (self.split_heads(part) for part in self.qkv(x))
+        if only_first:
+            q, x = q[:, :, :1], x[:, :1]
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, h, T, d/h)
+        return self.finish(x, attended.transpose(1, 2).flatten(2))

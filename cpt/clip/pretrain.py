@@ -1,0 +1,260 @@
+"""Pretrains the tiny CLIP of the embedded configuration on the embedded web, from nothing to its files.
+
+The recipe is CLIP's, except that the logit scale is held at 60: learned, it stays near 13 in so short a training.
+That of the published CLIP is 100, and the size of the cross-entropy in prompt tuning depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from cpt.clip.tiny import (
+    CONTEXT_LENGTH,
+    IMAGE_MEAN,
+    IMAGE_STD,
+    TEMPLATE,
+    TEST_IMAGES,
+    configuration,
+    encode_text,
+    load,
+    measure,
+    normalise,
+    rank_adversarial,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from open_clip.model import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
+
+LOGIT_SCALE = 60.0
+BATCH = 128
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.1
+WARM_UP = 100
+MAX_ROLL = 2
+LOG_EVERY = 300
+SCHEMA = "cpt.tiny_clip/1"
+FILES = ("model.safetensors", "halfway.safetensors", "config.json", "merges.txt.gz", "world_a.json")
+
+
+def train(
+    images: np.ndarray,
+    captions: list[str],
+    tokenizer: SimpleTokenizer,
+    *,
+    seed: int,
+    steps: int,
+    progress: Callable[[str], None],
+) -> tuple[CLIP, dict[str, torch.Tensor], list[float]]:
+    """Trains a tiny CLIP with the symmetric contrastive loss.
+
+    Args:
+        images: uint8 (N, 32, 32, 3), N at least 128.
+        captions: N texts.
+
+    Returns:
+        the model in evaluation mode, its state half-way, and the loss of every step.
+    """
+    import numpy as np
+    import torch
+    from open_clip.model import CLIP
+    from torch.nn.functional import cross_entropy
+
+    unique, which = np.unique(captions, return_inverse=True)
+    tokens = tokenizer(unique.tolist())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIP(**configuration(tokenizer.vocab_size))
+    model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
+    model.logit_scale.requires_grad_(False)
+    optimiser = torch.optim.AdamW(_groups(model), lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-6)
+    rng = np.random.default_rng(seed)
+    order = np.empty(0, int)
+    losses: list[float] = []
+    halfway: dict[str, torch.Tensor] = {}
+    started = time.monotonic()
+    for step in range(steps):
+        if len(order) < BATCH:
+            order = np.concatenate([order, rng.permutation(len(images))])
+        batch, order = order[:BATCH], order[BATCH:]
+        used, columns = np.unique(which[batch], return_inverse=True)
+        shift = rng.integers(-MAX_ROLL, MAX_ROLL + 1, 2).tolist()
+        seen = model.encode_image(normalise(images[batch]).roll(shift, (2, 3)), normalize=True)
+        read = encode_text(model, tokens[used])[columns]
+        logits = model.logit_scale.exp() * seen @ read.T
+        target = torch.arange(len(batch))
+        loss = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * _schedule(step, steps)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+        if step + 1 == steps // 2:
+            halfway = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            spent = time.monotonic() - started
+            rest = spent / (step + 1) * (steps - step - 1)
+            recent = mean(losses[-50:])
+            progress(f"step {step + 1}/{steps}  loss {recent:.3f}  {spent:.0f} s, {rest:.0f} s to go")
+    return model.eval(), halfway, losses
+
+
+def _groups(model: CLIP) -> list[dict[str, Any]]:
+    """Weight decay on matrices only, not on embeddings, gains and biases."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    free = [p for name, p in named if p.ndim < 2 or "embedding" in name]
+    decayed = [p for name, p in named if not (p.ndim < 2 or "embedding" in name)]
+    return [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm_up = min(WARM_UP, steps // 2)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
+
+
+def pretrain(
+    output: Path,
+    *,
+    seed: int = 0,
+    pairs: int = 60_000,
+    steps: int = 1800,
+    threads: int = 1,
+    progress: Callable[[str], None],
+) -> None:
+    """Makes the embedded web, trains the tiny CLIP on it and measures it.
+
+    Writes model.safetensors and halfway.safetensors (float16), config.json, merges.txt.gz, world_a.json and,
+    last, recipe.json with all that led to them and their hashes. Each file appears whole or not at all.
+
+    Args:
+        output: folder, made if missing.
+        seed: of the web, the initial weights and the batches.
+        pairs: images with captions, at least 128.
+        steps: optimiser steps, at least 2.
+        threads: torch's threads; the result depends on them in the last digits.
+        progress: receives one line at a time.
+
+    Raises:
+        CptError: fewer pairs than a batch, or fewer than two steps.
+    """
+    import torch
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from cpt.data.world import KEYS, SHIFTS, bpe, captions
+    from cpt.data.world.benchmark import CANDIDATES
+    from cpt.errors import CptError
+    from cpt.files import atomic, sha256_file, write_json, write_tensors
+
+    if pairs < BATCH or steps < 2:
+        raise CptError(f"pretraining needs at least {BATCH} pairs and 2 steps, not {pairs} and {steps}")
+    torch.set_num_threads(threads)
+    started = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def lap(what: str) -> None:
+        seconds[what] = round(time.monotonic() - started - sum(seconds.values()), 1)
+
+    with atomic(output / "merges.txt.gz") as temporary:
+        temporary.write_bytes(bpe.merges_file(bpe.learn_merges(captions.phrases())))
+    tokenizer = SimpleTokenizer(str(output / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
+    config = {
+        **configuration(tokenizer.vocab_size),
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+    }
+    write_json(output / "config.json", config)
+    progress(f"rendering {pairs} captioned images")
+    web = captions.web(pairs, seed)
+    images = captions.render_web(web)
+    lap("render")
+    progress(f"rendered in {seconds['render']:.0f} s; training")
+    model, halfway, losses = train(
+        images, [pair.caption for pair in web], tokenizer, seed=seed, steps=steps, progress=progress
+    )
+    lap("train")
+    for name, state in (("model", model.state_dict()), ("halfway", halfway)):
+        write_tensors(output / f"{name}.safetensors", _half(state), SCHEMA)
+    progress("choosing the images of world_a")
+    kept = rank_adversarial(*load(output, "halfway.safetensors"), CANDIDATES)
+    write_json(output / "world_a.json", {"candidates": CANDIDATES, "kept": kept})
+    progress("measuring zero-shot accuracy")
+    table = measure(output, KEYS, TEST_IMAGES)
+    lap("measure")
+    recipe = {
+        "schema": SCHEMA,
+        "seed": seed,
+        "pairs": pairs,
+        "steps": steps,
+        "batch": BATCH,
+        "threads": threads,
+        "logit_scale": LOGIT_SCALE,
+        "optimiser": {"name": "AdamW", "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "warm_up": WARM_UP},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "loss": {
+            "mean_over_steps": LOG_EVERY,
+            "values": [round(mean(losses[at : at + LOG_EVERY]), 4) for at in range(0, steps, LOG_EVERY)],
+        },
+        "zero_shot": {
+            "template": TEMPLATE,
+            "test_images_per_class": TEST_IMAGES,
+            "percent": table,
+            "mean_of_data_sets": {
+                part: round(mean(table[key][part] for key in KEYS if key not in SHIFTS), 2)
+                for part in ("all", "base", "new")
+            },
+        },
+        "seconds": seconds,
+        "versions": _versions(),
+        "sha256": {name: sha256_file(output / name) for name in FILES},
+    }
+    write_json(output / "recipe.json", recipe)
+    progress(f"done in {sum(seconds.values()):.0f} s")
+
+
+def _half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights in float16, except the logit scale, whose rounding would show in reports."""
+    return {name: tensor if name == "logit_scale" else tensor.half() for name, tensor in state.items()}
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    packages = ("torch", "open_clip_torch", "numpy", "pillow", "scikit-learn", "matplotlib")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def main() -> None:
+    """The command line: `python -m cpt.clip.pretrain FOLDER`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="python -m cpt.clip.pretrain", description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path, help="folder for the weights and their recipe")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the web, the weights and the batches (0)")
+    parser.add_argument("--pairs", type=int, default=60_000, help="captioned images (60000)")
+    parser.add_argument("--steps", type=int, default=1800, help="optimiser steps (1800)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    given = parser.parse_args()
+    pretrain(
+        given.output,
+        seed=given.seed,
+        pairs=given.pairs,
+        steps=given.steps,
+        threads=given.threads,
+        progress=lambda line: print(line, flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

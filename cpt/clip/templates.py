@@ -1,0 +1,37 @@
+"""Prompt templates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cpt.errors import CptError, nearest
+
+PROMPT_PHRASE = "a photo of a"
+"""Initial words of the learnable context (repo KaiyangZhou/CoOp, configs/trainers/CoOp/*_ctxv1.yaml)."""
+
+PROMPT_TEMPLATE = PROMPT_PHRASE + " {}."
+"""What a learnable prompt looks like around its context (repo KaiyangZhou/CoOp, trainers/coop.py)."""
+
+
+def template_set(name: str, dataset_template: str, custom: dict[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the templates of a named set.
+
+    ``single`` is ``a photo of a {}.``; ``dataset`` the dataset's hand-written template; ``ensemble`` the 60 templates
+    of PromptSRC (as a set the first 60 of CLIP's 80 for ImageNet; repo muzairkhattak/PromptSRC,
+    trainers/imagenet_templates.py). ``custom`` adds sets or replaces these.
+
+    Raises:
+        CptError: no such set.
+    """
+    if name in custom:
+        return tuple(custom[name])
+    if name == "single":
+        return (PROMPT_TEMPLATE,)
+    if name == "dataset":
+        return (dataset_template,)
+    if name == "ensemble":
+        from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES[:60])
+    known = {"single", "dataset", "ensemble", *custom}
+    raise CptError(f"templates: unknown template set {name!r}; {nearest(name, known)}")

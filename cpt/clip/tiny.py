@@ -1,0 +1,136 @@
+"""The tiny CLIP of the embedded configuration: its architecture, its files, and its zero-shot accuracy.
+
+The model is `open_clip.model.CLIP` with 0.7 million parameters, its tokenizer open_clip's with fewer merges.
+Jobs read the exported backbone instead; this module serves pretraining and the check of the shipped weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from open_clip.model import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
+
+CONTEXT_LENGTH = 16
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+TEMPLATE = "a photo of a {}."
+TEST_IMAGES = 60
+KEPT = 60
+_CHUNK = 500
+
+
+def configuration(vocab_size: int) -> dict[str, Any]:
+    """The keyword arguments of `open_clip.model.CLIP` for the tiny model."""
+    return {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "layers": 4, "width": 96, "patch_size": 8, "head_width": 32},
+        "text_cfg": {
+            "context_length": CONTEXT_LENGTH,
+            "vocab_size": vocab_size,
+            "width": 64,
+            "heads": 2,
+            "layers": 3,
+        },
+    }
+
+
+def load(folder: Path, name: str = "model.safetensors") -> tuple[CLIP, SimpleTokenizer]:
+    """The tiny CLIP of a folder that `pretrain` wrote, in float32 and evaluation mode, and its tokenizer."""
+    from open_clip.model import CLIP
+    from open_clip.tokenizer import SimpleTokenizer
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = CLIP(**{key: value for key, value in config.items() if key not in ("image_mean", "image_std")})
+    model.load_state_dict(load_file(folder / name))
+    return model.eval(), SimpleTokenizer(str(folder / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
+
+
+def normalise(images: np.ndarray) -> torch.Tensor:
+    """uint8 images (N, 32, 32, 3) as the model's input, float32 (N, 3, 32, 32)."""
+    import torch
+
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return pixels.sub_(mean).div_(std)
+
+
+def encode_text(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """Normalised text features (N, 64) of tokens (N, 16), computed up to the longest text only.
+
+    The text tower is causal, so what follows a text's end cannot change its feature.
+    """
+    from torch.nn.functional import normalize
+
+    ends = tokens.argmax(dim=1)
+    length = int(ends.max()) + 1
+    x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    return normalize(x[range(len(x)), ends] @ model.text_projection, dim=-1)
+
+
+def similarities(model: CLIP, tokenizer: SimpleTokenizer, images: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """Cosines (N, K) of images, uint8 (N, 32, 32, 3), and K class names put into "a photo of a {}."."""
+    import torch
+
+    with torch.inference_mode():
+        texts = encode_text(model, tokenizer([TEMPLATE.format(name) for name in names]))
+        scores = [
+            model.encode_image(normalise(images[start : start + _CHUNK]), normalize=True) @ texts.T
+            for start in range(0, len(images), _CHUNK)
+        ]
+    return torch.cat(scores).numpy()
+
+
+def zero_shot(
+    model: CLIP, tokenizer: SimpleTokenizer, images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+) -> dict[str, float]:
+    """Zero-shot accuracy in percent: of all classes, and of the base and the new half among their own."""
+    scores = similarities(model, tokenizer, images, names)
+    half = math.ceil(len(names) / 2)
+    base = labels < half
+    return {
+        "all": 100 * float((scores.argmax(1) == labels).mean()),
+        "base": 100 * float((scores[base, :half].argmax(1) == labels[base]).mean()),
+        "new": 100 * float((scores[~base, half:].argmax(1) + half == labels[~base]).mean()),
+    }
+
+
+def measure(folder: Path, keys: Iterable[str], per_class: int) -> dict[str, dict[str, float]]:
+    """Zero-shot accuracies in percent, by data set, of the weights in a folder that `pretrain` wrote."""
+    from cpt.data.world import benchmark
+
+    model, tokenizer = load(folder)
+    table = {}
+    for key in keys:
+        kept = benchmark.adversarial(folder / "world_a.json") if key == "world_a" else None
+        images, labels = benchmark.render(key, "test", per_class, kept)
+        accuracies = zero_shot(model, tokenizer, images, labels, benchmark.class_names(key))
+        table[key] = {part: round(value, 2) for part, value in accuracies.items()}
+    return table
+
+
+def rank_adversarial(model: CLIP, tokenizer: SimpleTokenizer, candidates: int) -> dict[str, list[int]]:
+    """Per class of world_a, the candidates that the model misclassifies; filled up by the smallest margin."""
+    import numpy as np
+
+    from cpt.data.world import benchmark
+
+    names = benchmark.class_names("world_a")
+    kept = {}
+    for label, name in enumerate(names):
+        images = benchmark.render_class("world_a", label, "test", range(candidates))
+        scores = similarities(model, tokenizer, images, names)
+        margin = scores[:, label] - np.delete(scores, label, axis=1).max(axis=1)
+        # A stable sort keeps the mistakes in the order of their index, not the worst first.
+        kept[name] = np.argsort(np.maximum(margin, 0), kind="stable")[:KEPT].tolist()
+    return kept

@@ -1,0 +1,78 @@
+"""The prompted vision tower (visual prompt tuning, deep variant).
+
+Positions follow repo muzairkhattak/PromptSRC, clip/model.py: prompt tokens stand behind the patch tokens; those of
+block 0 are appended after the positional embedding was added and pass ``ln_pre``; those of block i >= 1 overwrite
+the last tokens at the block's input and get neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpt.clip.blocks import Block, layer_norm
+
+
+class VisionTower(nn.Module):
+    """Frozen ViT of a CLIP model with room for prompts.
+
+    Args:
+        tensors: frozen weights by their open_clip names without the ``visual.`` prefix.
+        spec: ``heads, layers, activation, eps, patch_size, image_size`` (``cpt.clip.export``).
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], spec: Mapping) -> None:
+        super().__init__()
+        self.eps, self.patch_size, self.image_size = spec["eps"], spec["patch_size"], spec["image_size"]
+        for name in ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_pre.bias",
+                     "ln_post.weight", "ln_post.bias", "proj"):  # fmt: skip
+            self.register_buffer(name.replace(".", "_"), tensors.get(name))
+        self.blocks = nn.ModuleList(
+            Block(block_tensors(tensors, i), spec["heads"], spec["activation"], spec["eps"])
+            for i in range(spec["layers"])
+        )
+
+    @property
+    def width(self) -> int:
+        """Width d of the residual stream."""
+        return self.class_embedding.shape[0]
+
+    def forward(
+        self, images: Tensor, prompts: Tensor | None = None, deep: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
+        """Encode images.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            prompts: block-0 prompts (n, d) or per image (B, n, d); None for the plain tower.
+            deep: prompts of the blocks i >= 1 that replace them, by block index, same shapes.
+
+        Returns:
+            Raw image features (B, D), float32.
+        """
+        dtype = self.conv1_weight.dtype
+        patches = F.conv2d(images.to(dtype), self.conv1_weight, stride=self.patch_size).flatten(2).mT
+        batch = patches.shape[0]
+        x = torch.cat([self.class_embedding.expand(batch, 1, -1), patches], dim=1)  # (B, 1 + patches, d)
+        x = x + self.positional_embedding
+        count = 0
+        if prompts is not None:
+            count = prompts.shape[-2]
+            x = torch.cat([x, prompts.to(dtype).expand(batch, -1, -1)], dim=1)
+        if self.ln_pre_weight is not None:
+            x = layer_norm(x, self.ln_pre_weight, self.ln_pre_bias, self.eps)
+        for i, block in enumerate(self.blocks):
+            if deep and i in deep:
+                x = torch.cat([x[:, : x.shape[1] - count], deep[i].to(dtype).expand(batch, -1, -1)], dim=1)
+            x = block(x, only_first=i == len(self.blocks) - 1)
+        feature = layer_norm(x[:, 0], self.ln_post_weight, self.ln_post_bias, self.eps)
+        return (feature if self.proj is None else feature @ self.proj).float()
+
+
+def block_tensors(tensors: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """Return the tensors of one block, named as in ``Block.NAMES``."""
+    prefix = f"transformer.resblocks.{index}."
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,246 @@
+"""The configuration: typed, checked before any job exists, with the JSON schema generated from it.
+
+``workflow/schemas/config.schema.json`` is written by ``cpt schema``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cpt.errors import CptError
+from cpt.validation import one_line
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower case, digits, _ and -")]
+Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]")]
+Seed = Annotated[int, Field(ge=0)]
+Protocol = Literal["base_to_new", "all_classes", "few_shot"]
+Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Backbone(Section):
+    """The frozen CLIP."""
+
+    name: Name = Field(description="what tables call it")
+    architecture: str = Field(description="'embedded', or a model name of open_clip such as ViT-B-16-quickgelu")
+    pretrained: str = Field(
+        "shipped", min_length=1, description="tag of open_clip's registry, path of a .safetensors file, or 'random'"
+    )
+
+
+class Override(Section):
+    """Hyperparameters that this experiment sets differently from the methods' own defaults.
+
+    A rule applies where all of its conditions hold; later rules win. A method that lacks a hyperparameter of a rule
+    without ``methods`` skips it.
+    """
+
+    methods: list[str] | None = Field(None, description="only for these methods")
+    protocols: list[Protocol] | None = Field(None, description="only for these protocols")
+    datasets: list[str] | None = Field(None, description="only when trained on these datasets")
+    set: dict[str, Any] = Field(description="hyperparameter: value")
+
+
+class Variant(Section):
+    """A method with hyperparameters of its own: a row of a table, a curve of a figure."""
+
+    method: str = Field(description="module of cpt/methods")
+    label: str | None = Field(None, description="name in tables; default: the method's title")
+    note: str | None = Field(None, description="mark after the label, for example 'as printed'")
+    set: dict[str, Any] = Field({}, description="hyperparameter: value")
+
+
+class BaseToNew(Section):
+    """Train on the base half of each dataset, test on both halves."""
+
+    datasets: list[str] = Field(min_length=1)
+
+
+class Transfer(Section):
+    """Train on all classes of one source, test on other datasets with all their classes."""
+
+    source: str
+    targets: list[str] = Field(min_length=1)
+
+
+class Tasks(Section):
+    """What is trained on what and tested on what. Cross-dataset and domain generalisation share their runs."""
+
+    base_to_new: BaseToNew | None = None
+    cross_dataset: Transfer | None = None
+    domain_generalization: Transfer | None = None
+    few_shot: BaseToNew | None = Field(None, description="train on all classes, test on all classes")
+
+
+class Exhibit(Section):
+    """What every table and figure declares; absent lists take the experiment's."""
+
+    title: str
+    caption: str = Field("", description="what the reader should see")
+    ratios: list[Ratio] | None = Field(None, min_length=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
+    datasets: list[str] | None = Field(None, description="only these of the task's datasets", min_length=1)
+
+
+class Table(Exhibit):
+    """Rows are variants."""
+
+    kind: Literal["table"]
+    layout: Literal["tasks", "datasets", "clusterings"]
+    tasks: list[Task] = Field(min_length=1)
+    variants: list[str] = Field(min_length=1)
+
+
+class Stability(Section):
+    """Accuracy over the epochs, seed by seed."""
+
+    variants: list[str] = Field(min_length=1)
+    dataset: str
+    epochs: int = Field(15, ge=1)
+    seeds: list[Seed] | None = Field(None, min_length=1)
+
+
+class Similarity(Exhibit):
+    """Class similarity matrices and stability over the epochs (Figure 1)."""
+
+    kind: Literal["similarity"]
+    variants: list[str] = Field(min_length=1)
+    dataset: str
+    stability: Stability
+
+
+class MethodPicture(Exhibit):
+    """The method as it really ran, from one run (Figure 2)."""
+
+    kind: Literal["method"]
+    variant: str
+    dataset: str
+
+
+class Sweep(Exhibit):
+    """One hyperparameter at a time (Figures 3 and 5)."""
+
+    kind: Literal["sweep"]
+    variant: str
+    sweep: dict[str, list[Any]] = Field(min_length=1, description="hyperparameter: values")
+
+
+class Violin(Exhibit):
+    """Distribution over seeds (Figure 4)."""
+
+    kind: Literal["violin"]
+    variants: list[str] = Field(min_length=1)
+
+
+AnyExhibit = Annotated[Table | Similarity | MethodPicture | Sweep | Violin, Field(discriminator="kind")]
+
+
+class Config(Section):
+    """One experiment."""
+
+    extends: str | None = Field(None, description="a configuration file that this one is put on top of")
+    experiment: Name = Field(description="its results go to results/<experiment>")
+    printed: bool = Field(False, description="the paper's printed numbers can be compared with this experiment")
+    backbone: Backbone
+    catalog: str = Field("config/datasets.yaml", description="file of dataset entries")
+    evaluate_on: Literal["test", "val"] = Field("test", description="part of the datasets that runs are judged by")
+    seeds: list[Seed] = Field(min_length=1)
+    imbalance_ratios: list[Ratio] = Field(min_length=1)
+    n_max: int = Field(16, ge=1, description="images of the head class")
+    class_order: Literal["label", "random", "appearance"] = Field(
+        "label", description="which trained class is the head: ascending label, or a permutation by seed"
+    )
+    augmentation: Literal["none", "rrc_flip"] = Field("rrc_flip", description="random resized crop and flip, or none")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the frozen towers; auto: float32 on a CPU, bfloat16 on a GPU that has it"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(1, ge=1, description="CPU threads of one job; results can depend on it in the last bit")
+    state_interval: float = Field(60, ge=0, description="seconds between saved training states")
+    fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
+    templates: dict[str, list[str]] = Field({}, description="template sets beside single, dataset and ensemble")
+    overrides: list[Override] = Field([], description="hyperparameters of this experiment, in order")
+    variants: dict[Name, Variant] = Field(min_length=1)
+    tasks: Tasks
+    exhibits: dict[Name, AnyExhibit] = Field(min_length=1)
+
+
+def parse(values: Any, source: str) -> Config:
+    """Check a loaded configuration.
+
+    Args:
+        values: the mapping that the YAML holds.
+        source: the file or files it came from, for messages.
+
+    Raises:
+        CptError: one line naming file, field, value and mend.
+    """
+    try:
+        return Config.model_validate(_extended(values, source))
+    except ValidationError as error:
+        raise CptError(f"{source}: {one_line(error, Config)}") from None
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Load and merge configuration files the way Snakemake does: mappings merge, lists are replaced, later wins.
+
+    Raises:
+        CptError: a file is missing, not YAML, or the configuration is invalid.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        _merge(merged, _read(path))
+    return parse(merged, " + ".join(str(path) for path in paths))
+
+
+def schema() -> str:
+    """Return the JSON schema of the configuration as text."""
+    return json.dumps(Config.model_json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CptError(f"{path}: no such configuration file") from None
+    except yaml.YAMLError as error:
+        raise CptError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise CptError(f"{path}: must be a mapping; start from config/config.yaml")
+    return values
+
+
+def _extended(values: Any, source: str) -> dict[str, Any]:
+    """Put a configuration on top of the file that its key ``extends`` names."""
+    if not isinstance(values, dict):
+        raise CptError(f"{source}: must be a mapping; start from config/config.yaml")
+    if "extends" not in values:
+        return values
+    if not isinstance(values["extends"], str):
+        raise CptError(f"{source}: extends: {values['extends']!r}: must be the path of a configuration file")
+    path = Path(values["extends"])
+    merged = copy.deepcopy(_extended(_read(path), str(path)))
+    _merge(merged, {key: value for key, value in values.items() if key != "extends"})
+    return merged
+
+
+def _merge(target: dict[str, Any], values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if value is None:
+            target.pop(key, None)  # an entry of the file below can be taken away
+        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        else:
+            target[key] = value

@@ -1,0 +1,193 @@
+"""Images as uint8 arrays: decoding, the test and training transforms, and normalisation.
+
+Transforms are those of repo KaiyangZhou/Dassl.pytorch, dassl/data/transforms/transforms.py, which are
+torchvision's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cpt.data.manifest import read_manifest
+from cpt.errors import CptError, nearest
+from cpt.seeds import numpy_stream
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+AUGMENTATIONS = ("none", "rrc_flip")
+_SCALE = (0.08, 1.0)
+_ASPECT = (3 / 4, 4 / 3)
+_ATTEMPTS = 10
+
+Uniform = Callable[[], float]
+
+
+class ImageStore:
+    """The images of a manifest by row, as uint8 arrays of one size.
+
+    A packed dataset is a memory map; its images are copied without decoding when they already have the size.
+
+    Args:
+        manifest_path: ``manifest.parquet`` of a dataset.
+        size: height and width that the model takes, in pixels; None keeps the size of a packed dataset.
+
+    Raises:
+        CptError: the manifest or its packed images are missing or damaged, or ``size`` is missing for image files.
+    """
+
+    def __init__(self, manifest_path: Path, size: int | None = None) -> None:
+        manifest = read_manifest(manifest_path)
+        self._root = manifest_path.parent / manifest.metadata["image_root"]
+        self._path, self._index = manifest.path, manifest.index
+        self._packed = _memory_map(self._root / manifest.path[0]) if manifest.index[0] >= 0 else None
+        if size is None:
+            if self._packed is None:
+                raise CptError(f"{manifest_path}: images are files of any size; give the size that the model takes")
+            size = self._packed.shape[1]
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Return one image at its own size, (H, W, 3) RGB."""
+        if self._packed is not None:
+            return np.array(self._packed[self._index[row]])
+        return _decode(self._root / self._path[row])
+
+    def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
+        """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the centre cropped."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if self._packed is not None and self._packed.shape[1:3] == (self.size, self.size):
+            return np.asarray(self._packed[self._index[wanted]])
+        return self._stack([resize_and_crop(self.image(row), self.size) for row in wanted])
+
+    def training_pixels(self, rows: ArrayLike, augmentation: str, seed: int, epoch: int) -> NDArray[np.uint8]:
+        """Return (B, size, size, 3) training images.
+
+        The randomness of an image depends on the seed, the epoch and its row alone, so that neither the order of
+        batches nor a resumed run changes it.
+
+        Args:
+            rows: rows of the manifest.
+            augmentation: ``none`` (the test transform) or ``rrc_flip`` (random resized crop and horizontal flip).
+            seed: the run's seed.
+            epoch: the epoch's number.
+
+        Raises:
+            CptError: unknown augmentation.
+        """
+        if augmentation not in AUGMENTATIONS:
+            raise CptError(f"augmentation: unknown {augmentation!r}; {nearest(augmentation, AUGMENTATIONS)}")
+        if augmentation == "none":
+            return self.pixels(rows)
+        return self._stack(
+            [
+                random_crop_and_flip(self.image(row), self.size, numpy_stream(seed, "augmentation", epoch, row).random)
+                for row in np.asarray(rows, dtype=np.int64).tolist()
+            ]
+        )
+
+    def _stack(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
+
+
+def resize_and_crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize the shorter side to ``size``, bicubic, and crop the centre; nothing when it has the size already.
+
+    Args:
+        image: (H, W, 3).
+        size: height and width of the result.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    if width <= height:
+        resized = _resize(image, size, int(size * height / width))
+    else:
+        resized = _resize(image, int(size * width / height), size)
+    top, left = (round((side - size) / 2) for side in resized.shape[:2])
+    return resized[top : top + size, left : left + size]
+
+
+def random_crop_and_flip(image: NDArray[np.uint8], size: int, uniform: Uniform) -> NDArray[np.uint8]:
+    """Crop a random box, resize it to (size, size, 3), bicubic, and mirror it with probability 1/2.
+
+    Args:
+        image: (H, W, 3).
+        size: height and width of the result.
+        uniform: a source of numbers in [0, 1).
+    """
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], uniform)
+    resized = _resize(image[top : top + height, left : left + width], size, size)
+    return resized[:, ::-1] if uniform() < 0.5 else resized
+
+
+def crop_box(height: int, width: int, uniform: Uniform) -> tuple[int, int, int, int]:
+    """Draw (top, left, height, width) of a random resized crop.
+
+    Area uniform in 8 to 100 % of the image, aspect log-uniform in 3/4 to 4/3; after ten boxes that do not fit, the
+    largest centred box of an allowed aspect. Source: torchvision, transforms.RandomResizedCrop.get_params.
+    """
+    lowest, highest = (math.log(aspect) for aspect in _ASPECT)
+    for _ in range(_ATTEMPTS):
+        area = height * width * (_SCALE[0] + (_SCALE[1] - _SCALE[0]) * uniform())
+        aspect = math.exp(lowest + (highest - lowest) * uniform())
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(uniform() * (height - h + 1))
+            return top, int(uniform() * (width - w + 1)), h, w
+    w = min(width, round(height * _ASPECT[1]))
+    h = min(height, round(width / _ASPECT[0]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def normalise(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """Return float32 (B, 3, H, W): (pixels / 255 - mean) / std, on the device of ``pixels``.
+
+    Args:
+        pixels: uint8 (B, H, W, 3), an array or a tensor.
+        mean: mean of each channel, on the scale 0..1.
+        std: standard deviation of each channel, on the scale 0..1.
+    """
+    import torch
+
+    batch = torch.as_tensor(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    shape = (1, 3, 1, 1)
+    centre = torch.tensor(mean, device=batch.device).view(shape)
+    return batch.div_(255).sub_(centre).div_(torch.tensor(std, device=batch.device).view(shape))
+
+
+def _memory_map(path: Path) -> NDArray[np.uint8]:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise CptError(f"{path}: packed images cannot be read ({error}); delete them and run `cpt data`") from None
+
+
+def _decode(path: Path) -> NDArray[np.uint8]:
+    """Decode to RGB. The orientation that EXIF states is ignored, as the reference does."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise CptError(f"{path}: image not found; put it back or make the manifest again") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CptError(f"{path}: image cannot be decoded ({error}); replace or remove it") from None
+
+
+def _resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    picture: Image.Image = Image.fromarray(image)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))

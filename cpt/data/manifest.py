@@ -1,0 +1,63 @@
+"""Reading the manifest of a dataset: one row per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpt import files
+from cpt.errors import CptError
+
+SCHEMA = "cpt.manifest/1"
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read; its arrays have one entry per image.
+
+    Attributes:
+        path: image files relative to the image root, or ``images.npy``.
+        index: row in the packed array, -1 for image files.
+        label: class labels, positions in ``class_names``.
+        part: ``train``, ``val`` or ``test``.
+        class_names: names in label order, as written into the prompt.
+        metadata: dataset, layout, image_root, content_hash.
+    """
+
+    path: NDArray[np.object_]
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    part: NDArray[np.str_]
+    class_names: list[str]
+    metadata: dict[str, Any]
+
+    def rows(self, part: str) -> NDArray[np.int64]:
+        """Return the rows of one part, ascending."""
+        return np.flatnonzero(self.part == part)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        CptError: the file is missing, damaged, of another schema, or holds a class without images.
+    """
+    table, metadata = files.read_parquet(path, SCHEMA)
+    label = table["label"].to_numpy()
+    present, first = np.unique(label, return_index=True)
+    if not np.array_equal(present, np.arange(len(present))):
+        raise CptError(f"{path}: labels are not 0..{len(present) - 1} without gaps; delete it and run again")
+    part = table["part"].combine_chunks().dictionary_encode()
+    return Manifest(
+        path=table["path"].to_numpy(),
+        index=table["index"].to_numpy(),
+        label=label,
+        part=np.array(part.dictionary.to_pylist(), dtype=np.str_)[part.indices.to_numpy()],
+        class_names=table["class_name"].take(first).to_pylist(),
+        metadata=metadata,
+    )

@@ -1,0 +1,143 @@
+"""The training images of one run: few-shot draw, base cut, long tail, in this order.
+
+The few-shot draw covers all classes and does not depend on τ, so that runs at every τ start from the same n_max
+images per class. Source of the order: repo shijxcs/Candle, datasets/oxford_pets.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpt import files
+from cpt.data.classes import reindex, subset_labels
+from cpt.data.fewshot import sample_shots
+from cpt.data.longtail import long_tail
+from cpt.data.manifest import Manifest
+from cpt.errors import CptError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = "cpt.split/1"
+PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split that was read.
+
+    Attributes:
+        rows: (N,) rows of the manifest, class by class.
+        labels: (N,) labels among the trained classes, 0..K-1.
+        ranks: (K,) rank of every trained class, 0 = head.
+        counts: (K,) training images of every trained class.
+        classes: (K) names of the trained classes in label order.
+        new_classes: names of the new classes; empty unless the protocol is base-to-new.
+        metadata: dataset, protocol, imbalance_ratio, n_max, seed, class_order, manifest_hash, split_hash.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    classes: list[str]
+    new_classes: list[str]
+    metadata: dict[str, Any]
+
+
+def make_split(
+    manifest: Manifest, *, protocol: str, imbalance_ratio: float, n_max: int, seed: int, class_order: str
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the rows and the metadata of a split (docs/files.md).
+
+    Args:
+        manifest: the dataset that is trained on.
+        protocol: ``base_to_new`` trains on the base half; ``all_classes`` and ``few_shot`` on all classes.
+        imbalance_ratio: τ in (0, 1].
+        n_max: images of the largest class.
+        seed: the run's seed.
+        class_order: ``label``, ``random`` or ``appearance`` (``cpt.data.longtail.class_ranks``).
+
+    Raises:
+        CptError: unknown protocol, impossible τ, n_max or class order, or a trained class without training images.
+    """
+    import pyarrow as pa
+
+    if protocol not in PROTOCOLS:
+        raise CptError(f"protocol: unknown {protocol!r}; {nearest(protocol, PROTOCOLS)}")
+    names = manifest.class_names
+    trained = subset_labels(manifest.label, "base" if protocol == "base_to_new" else "all")
+    new = subset_labels(manifest.label, "new") if protocol == "base_to_new" else trained[:0]
+    pool = manifest.rows("train")
+    _require_images(manifest, trained, pool)
+
+    shots = pool[sample_shots(manifest.label[pool], n_max, seed)]
+    shots = shots[np.isin(manifest.label[shots], trained)]
+    labels = reindex(manifest.label[shots], trained)
+    tail = long_tail(labels, n_max, imbalance_ratio, seed, class_order)
+    rows, labels = shots[tail.kept], labels[tail.kept]
+    order = np.lexsort((rows, labels))
+    rows, labels = rows[order], labels[order]
+
+    table = pa.table(
+        {
+            "row": rows,
+            "label": labels,
+            "original_label": trained[labels],
+            "rank": tail.ranks[labels],
+            "count": tail.counts[labels],
+        }
+    )
+    metadata = {
+        "dataset": manifest.metadata["dataset"],
+        "protocol": protocol,
+        "imbalance_ratio": imbalance_ratio,
+        "n_max": n_max,
+        "seed": seed,
+        "class_order": class_order,
+        "classes": [names[label] for label in trained],
+        "new_classes": [names[label] for label in new],
+        "manifest_hash": manifest.metadata["content_hash"],
+    }
+    content = {name: metadata[name] for name in ("classes", "new_classes", "manifest_hash")}
+    metadata["split_hash"] = files.sha256_text(files.canonical_json([table.to_pydict(), content]))
+    return table, metadata
+
+
+def write_split(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
+    """Write what ``make_split`` returned."""
+    files.write_parquet(path, table, SCHEMA, **metadata)
+
+
+def read_split(path: Path) -> Split:
+    """Read a split.
+
+    Raises:
+        CptError: the file is missing, damaged or of another schema.
+    """
+    table, metadata = files.read_parquet(path, SCHEMA)
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    _, first = np.unique(columns["label"], return_index=True)
+    return Split(
+        rows=columns["row"],
+        labels=columns["label"],
+        ranks=columns["rank"][first],
+        counts=columns["count"][first],
+        classes=metadata["classes"],
+        new_classes=metadata["new_classes"],
+        metadata=metadata,
+    )
+
+
+def _require_images(manifest: Manifest, trained: NDArray[np.int64], pool: NDArray[np.int64]) -> None:
+    missing = np.setdiff1d(trained, manifest.label[pool])
+    if len(missing):
+        dataset, name = manifest.metadata["dataset"], manifest.class_names[missing[0]]
+        raise CptError(
+            f"{dataset}: class {name!r} has no training image; add some to its train part or train on another dataset"
+        )

@@ -1,0 +1,168 @@
+"""The embedded web: captioned images for pretraining, their captions as imperfect as those of the real web.
+
+Captions are incomplete, wrong, generic or loosely worded with the probabilities below. They are why the tiny CLIP
+is a mediocre zero-shot classifier and prompt tuning has something to learn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from cpt.data.world.colours import RGB
+from cpt.data.world.families import FAMILIES, MOODS, Composition, held_out, nuisance
+from cpt.data.world.render import SIZE, WEB, draw_image, image_seed
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a photo of a {}.",
+    "a photo of a {}.",
+    "{}",
+    "{}",
+    "a {}",
+    "an image of a {}",
+    "a picture of {}",
+    "a drawing of a {}.",
+    "this is a {}",
+    "my favourite {}",
+    "stock photo, {}",
+    "{} in a small picture",
+    "a blurry photo of a {}.",
+    "the {}",
+)
+SYNONYMS = {
+    "red": ("crimson", "scarlet"),
+    "yellow": ("golden",),
+    "green": ("emerald",),
+    "teal": ("cyan",),
+    "blue": ("navy",),
+    "purple": ("violet",),
+    "white": ("pale",),
+    "gray": ("silver",),
+    "black": ("dark",),
+}
+# How often the web shows a family; the fine-grained ones need more examples.
+FAMILY_WEIGHTS = {
+    "shape": 1.2,
+    "texture": 1.1,
+    "letter": 2.2,
+    "digit": 1.2,
+    "arr": 2.2,
+    "scene": 1.0,
+    "flower": 1.1,
+    "animal": 1.2,
+    "vehicle": 1.1,
+    "land": 0.5,
+    "gradient": 0.3,
+}
+UNRELATED = 0.08
+WRONG_ATTRIBUTE = 0.12
+GENERIC = 0.08
+PARTIAL = 0.25
+SYNONYM = 0.12
+NUISANCE = 0.3
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image of the embedded web, by what it shows and its seed, and its caption."""
+
+    family: str
+    composition: Composition
+    seed: int
+    caption: str
+
+    def render(self) -> np.ndarray:
+        """The image, uint8 (32, 32, 3)."""
+        return draw_image(self.family, self.composition, WEB, self.seed, "web")
+
+
+@cache
+def seen(family: str) -> tuple[tuple[Composition, ...], tuple[float, ...]]:
+    """The compositions of a family that pretraining shows, by falling frequency, and their cumulative weights."""
+    compositions = [c for c in FAMILIES[family].compositions if c not in held_out(family)]
+    random.Random(f"rank {family}").shuffle(compositions)
+    return tuple(compositions), tuple(itertools.accumulate((1 + r / 8) ** -0.5 for r in range(len(compositions))))
+
+
+def draw_composition(rnd: random.Random) -> tuple[str, Composition]:
+    """A family and one of its compositions by their frequency on the embedded web."""
+    family = rnd.choices(tuple(FAMILY_WEIGHTS), tuple(FAMILY_WEIGHTS.values()))[0]
+    compositions, weights = seen(family)
+    return family, rnd.choices(compositions, cum_weights=weights)[0]
+
+
+def caption(family: str, composition: Composition, extra: str, rnd: random.Random) -> str:
+    """A caption of an image, noise included; it never names a held-out composition.
+
+    Args:
+        extra: the nuisance property of the image (see `families.nuisance`).
+    """
+    if rnd.random() < UNRELATED:
+        family, composition = draw_composition(rnd)
+        extra = ""
+    elif rnd.random() < WRONG_ATTRIBUTE:
+        composition = _one_wrong(family, composition, rnd)
+    described = FAMILIES[family]
+    roll = rnd.random()
+    if roll < GENERIC:
+        return rnd.choice(described.generic)
+    words = [
+        rnd.choice(SYNONYMS[w]) if role == "colour" and w in SYNONYMS and rnd.random() < SYNONYM else w
+        for role, w in zip(described.roles, composition, strict=True)
+    ]
+    if roll < GENERIC + PARTIAL:
+        which = rnd.randrange(len(words))
+        text = described.partial[which].format(words[which])
+    else:
+        text = described.name.format(*words)
+        if extra and rnd.random() < NUISANCE:
+            text = _with_extra(family, words, extra)
+    return rnd.choice(TEMPLATES).format(text)
+
+
+def _one_wrong(family: str, composition: Composition, rnd: random.Random) -> Composition:
+    others = [c for c in seen(family)[0] if sum(a != b for a, b in zip(c, composition, strict=True)) == 1]
+    return rnd.choice(others) if others else composition
+
+
+def _with_extra(family: str, words: list[str], extra: str) -> str:
+    if family == "arr":
+        return f"{words[0]} {extra} {words[1]} {words[2]}"
+    return f"{extra} {FAMILIES[family].name.format(*words)}"
+
+
+def web(pairs: int, seed: int) -> list[Pair]:
+    """The first pairs of the embedded web of a pretraining seed."""
+    found = []
+    for index in range(pairs):
+        number = image_seed("web", seed, index)
+        rnd = random.Random(f"caption {number}")
+        family, composition = draw_composition(rnd)
+        text = caption(family, composition, nuisance(family, number), rnd)
+        found.append(Pair(family, composition, number, text))
+    return found
+
+
+def render_web(pairs: list[Pair]) -> np.ndarray:
+    """The images of pairs, uint8 (N, 32, 32, 3)."""
+    images = np.empty((len(pairs), SIZE, SIZE, 3), np.uint8)
+    for row, pair in enumerate(pairs):
+        images[row] = pair.render()
+    return images
+
+
+def phrases() -> Iterator[str]:
+    """Texts that together contain every word of all class names and captions: the tokenizer is made from them."""
+    for family in FAMILIES.values():
+        for composition in family.compositions:
+            yield family.class_name(composition)
+        yield from family.generic
+        yield from (text.format("") for text in family.partial)
+    yield from (template.format("") for template in TEMPLATES)
+    yield from itertools.chain(*SYNONYMS.values(), MOODS, RGB)

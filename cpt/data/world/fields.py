@@ -1,0 +1,102 @@
+"""Images of the embedded world that fill the canvas: textures and colour gradients."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+from PIL import Image
+
+from cpt.data.world.colours import Colour
+from cpt.data.world.families import Composition
+
+SIZE = 64
+_AXIS = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
+# Rotating these far would turn one class into another (vertical into diagonal into horizontal stripes).
+_ORIENTED = {
+    "horizontal stripes",
+    "vertical stripes",
+    "diagonal stripes",
+    "grid",
+    "crosshatch",
+    "checkerboard",
+}
+_MAX_TILT = 0.25
+
+
+def _turned(angle: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (64, 64) of all pixels in a frame turned by `angle` whose unit is `scale` pixels."""
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    return cos * _AXIS[None, :] + sin * _AXIS[:, None], cos * _AXIS[:, None] - sin * _AXIS[None, :]
+
+
+def _fraction(x: np.ndarray) -> np.ndarray:
+    return x - np.floor(x)
+
+
+def _rows(x: np.ndarray, y: np.ndarray, share: float = 0.5) -> np.ndarray:
+    return _fraction(y) < share
+
+
+def pattern_mask(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where a pattern has its first colour: boolean (64, 64) from coordinates in periods."""
+    if pattern == "horizontal stripes":
+        return _rows(x, y)
+    if pattern == "vertical stripes":
+        return _rows(y, x)
+    if pattern == "diagonal stripes":
+        return _fraction((x + y) * 0.8) < 0.5
+    if pattern == "checkerboard":
+        return (np.floor(1.4 * x) + np.floor(1.4 * y)) % 2 == 0
+    if pattern == "polka dots":
+        return (_fraction(x) - 0.5) ** 2 + (_fraction(y) - 0.5) ** 2 < 0.1
+    if pattern == "grid":
+        return (_fraction(x) < 0.24) | (_fraction(y) < 0.24)
+    if pattern == "zigzag":
+        return _fraction(y + 0.9 * np.abs(_fraction(0.8 * x) - 0.5)) < 0.5
+    if pattern == "waves":
+        return _fraction(y + 0.28 * np.sin(2 * np.pi * 0.7 * x)) < 0.5
+    if pattern == "bricks":
+        row = np.floor(1.5 * y)
+        return (_fraction(1.5 * y) > 0.24) & (_fraction(0.7 * x + 0.5 * (row % 2)) > 0.12)
+    if pattern == "crosshatch":
+        return (_fraction(0.8 * (x + y)) < 0.26) | (_fraction(0.8 * (x - y)) < 0.26)
+    if pattern == "rings pattern":
+        return _fraction(np.sqrt(x * x + y * y)) < 0.5
+    # Speckles: grains of two to four pixels.
+    grain = 2 if rng.random() < 0.5 else 4
+    return np.kron(rng.random((SIZE // grain, SIZE // grain)) < 0.3, np.ones((grain, grain), bool))
+
+
+def texture(
+    composition: Composition,
+    colour: Colour,
+    fineness: float,
+    tilt: float,
+    rnd: random.Random,
+    rng: np.random.Generator,
+) -> Image.Image:
+    """A 64x64 image of a pattern in a colour on a light or a dark ground.
+
+    Args:
+        fineness: 0 (period 6 pixels) to 1 (20 pixels of 64).
+        tilt: rotation in radians; patterns that differ by orientation turn by at most 0.25.
+    """
+    pattern = composition[1]
+    x, y = _turned(max(-_MAX_TILT, min(_MAX_TILT, tilt)) if pattern in _ORIENTED else tilt, 6 + 14 * fineness)
+    mask = pattern_mask(pattern, x + rnd.random(), y + rnd.random(), rng)
+    level = (
+        rnd.uniform(215, 250) if sum(colour) < 330 or (sum(colour) < 560 and rnd.random() < 0.5) else rnd.uniform(8, 55)
+    )
+    ground = np.clip(level + rng.uniform(-14, 14, 3), 0, 255)
+    pixels = np.where(mask[:, :, None], np.array(colour, np.float32), ground.astype(np.float32))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def gradient(start: Colour, stop: Colour, rnd: random.Random) -> Image.Image:
+    """A 64x64 image from one colour to another, left to right or top to bottom, at most 0.5 rad askew."""
+    x, y = _turned(rnd.uniform(-0.5, 0.5), SIZE)
+    ramp = np.clip((y if rnd.random() < 0.5 else x) + 0.5, 0, 1) ** rnd.uniform(0.7, 1.4)
+    pixels = np.array(start, np.float32) * (1 - ramp[:, :, None]) + np.array(stop, np.float32) * ramp[:, :, None]
+    return Image.fromarray(pixels.astype(np.uint8))

@@ -1,0 +1,45 @@
+"""Where and how a job computes: device, precision, threads, determinism, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from cpt.errors import CptError
+
+
+def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, str]:
+    """Set threads and determinism; resolve ``auto``.
+
+    On the CPU the same job gives the same bits for the same number of threads; on a GPU operations without a
+    deterministic version warn.
+
+    Returns:
+        The device and the precision of the frozen towers (``float32``, ``bfloat16`` or ``float16``).
+
+    Raises:
+        CptError: CUDA is asked for and absent.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if cuda and not torch.cuda.is_available():
+        raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")
+    if precision == "auto":
+        precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+    return torch.device("cuda" if cuda else "cpu"), precision
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB: allocated on the GPU, or resident of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def describe(device: torch.device) -> str:
+    """Name of the device for records."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,152 @@
+"""Reading and writing the files between stages: atomic, checked, with their schema's name inside.
+
+The schemas are documented in docs/files.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpt.errors import CptError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_text(text: str) -> str:
+    """Return the hexadecimal SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; rename it to ``path`` if the block succeeds, remove it if not.
+
+    The temporary name keeps the suffix, because writers choose formats by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON with sorted keys atomically."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, schema: str) -> dict[str, Any]:
+    """Read a JSON object whose ``schema`` field must be ``schema``.
+
+    Raises:
+        CptError: the file is missing, not JSON, or of another schema.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CptError(f"{path}: damaged ({error}); delete it and run again") from None
+    _check_schema(path, value if isinstance(value, dict) else {}, schema)
+    return value
+
+
+def write_parquet(path: Path, table: pa.Table, schema: str, **metadata: object) -> None:
+    """Write a Parquet file atomically with ``{"schema": schema, **metadata}`` inside.
+
+    The bytes depend on the table, the metadata and the pyarrow version only.
+    """
+    import pyarrow.parquet as pq
+
+    described = table.replace_schema_metadata({"cpt": canonical_json({"schema": schema, **metadata})})
+    with atomic(path) as temporary:
+        pq.write_table(described, temporary, compression="zstd")
+
+
+def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a Parquet file of the given schema; return its table and metadata.
+
+    Raises:
+        CptError: the file is missing, damaged, or of another schema.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CptError(f"{path}: damaged ({reason}); delete it and run again") from None
+    metadata = json.loads((table.schema.metadata or {}).get(b"cpt", b"{}"))
+    _check_schema(path, metadata, schema)
+    return table, metadata
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], schema: str, **metadata: object) -> None:
+    """Write tensors as safetensors atomically with ``{"schema": schema, **metadata}`` inside."""
+    from safetensors.torch import save_file
+
+    described = {"cpt": canonical_json({"schema": schema, **metadata})}
+    with atomic(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, described)
+
+
+def read_tensors(path: Path, schema: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read safetensors of the given schema; return tensors and metadata.
+
+    Raises:
+        CptError: the file is missing, damaged, or of another schema.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("cpt", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
+    except FileNotFoundError:
+        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
+    except (SafetensorError, OSError) as error:
+        raise CptError(f"{path}: damaged ({error}); delete it and run again") from None
+    _check_schema(path, metadata, schema)
+    return tensors, metadata
+
+
+def _check_schema(path: Path, metadata: Mapping[str, Any], schema: str) -> None:
+    found = metadata.get("schema")
+    if found != schema:
+        raise CptError(f"{path}: expected a file of schema {schema}, found {found or 'none'}; delete it and run again")

@@ -1,0 +1,44 @@
+"""Frozen image features of one part of a dataset, for methods that leave the vision tower as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cpt.clip.backbone import Clip
+from cpt.clip.features import IMAGE_SCHEMA
+from cpt.data.images import ImageStore, normalise
+from cpt.data.manifest import read_manifest
+from cpt.errors import CptError
+from cpt.files import canonical_json, sha256_text, write_tensors
+
+BATCH = 256
+
+
+@torch.no_grad()
+def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path) -> int:
+    """Write the raw features (N, D) of the images of a part under the test transform; return N.
+
+    Raises:
+        CptError: the part has no images.
+    """
+    manifest = read_manifest(manifest_path)
+    rows = manifest.rows(part)
+    if len(rows) == 0:
+        raise CptError(f"{manifest_path}: no images in part {part!r}")
+    store = ImageStore(manifest_path, clip.image_size[0])
+    features = []
+    for start in range(0, len(rows), BATCH):
+        pixels = torch.from_numpy(store.pixels(rows[start : start + BATCH])).to(clip.device)
+        features.append(clip.vision(normalise(pixels, clip.mean, clip.std)).cpu())
+    write_tensors(
+        output,
+        {"features": torch.cat(features), "rows": torch.as_tensor(rows)},
+        IMAGE_SCHEMA,
+        dataset=manifest.metadata["dataset"],
+        part=part,
+        backbone=clip.name,
+        source_hash=sha256_text(canonical_json([clip.sha256, manifest.metadata["content_hash"], part])),
+    )
+    return len(rows)

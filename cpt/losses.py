@@ -1,0 +1,96 @@
+"""Losses of prompt tuning, each a function of features.
+
+Letters: B images, K classes, D joint width, M clusters, k_m classes of cluster m. Features called *unit* have norm 1.
+Equation numbers are those of the CPT paper (arXiv 2605.11939).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def in_batch_contrast(unit_image: Tensor, unit_text: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """Eq. 1 as printed: each image's text against the images of the batch, summed over the batch.
+
+    Args:
+        unit_image: (B, D). unit_text: (K, D). labels: (B,). scale: inverse temperature.
+    """
+    similarity = scale * unit_text[labels] @ unit_image.T  # (B, B)
+    return F.cross_entropy(similarity, torch.arange(len(labels), device=labels.device), reduction="sum")
+
+
+def cluster_separation(
+    unit_text: Tensor,
+    clusters: Tensor,
+    reading: str = "pairs",
+    *,
+    diagonal: bool = False,
+    by_size: bool = False,
+) -> Tensor:
+    """L_TETF, Eq. 6-9: pull every cluster's text features towards a simplex ETF of its size.
+
+    Per cluster the squared distance of the off-diagonal cosines to -1/(k_m - 1), then the mean over the clusters.
+    Clusters of one class have no pairs and are left out of sum and mean.
+
+    Args:
+        unit_text: (K, D) unit text features.
+        clusters: (K,) cluster of every class.
+        reading: ``sum`` is the squared Frobenius norm as printed; ``pairs`` divides it by the k_m (k_m - 1)
+            off-diagonal entries; ``entries`` by all k_m² entries.
+        diagonal: add the printed constant k_m of the diagonal (no gradient).
+        by_size: weight clusters by their size instead of 1/M.
+    """
+    same = clusters.unsqueeze(0) == clusters.unsqueeze(1)
+    size = same.sum(dim=1)  # (K,) size of each class's cluster
+    pairs = same & ~torch.eye(len(clusters), dtype=torch.bool, device=clusters.device)
+    used = size >= 2
+    if not bool(used.any()):
+        return unit_text.sum() * 0.0
+    target = -1.0 / (size - 1).clamp(min=1)
+    squared = (unit_text @ unit_text.T - target.unsqueeze(1)).square() * pairs  # (K, K)
+    per_class = squared.sum(dim=1)
+    if diagonal:
+        per_class = per_class + used.to(per_class.dtype)
+    if reading == "pairs":
+        per_class = per_class / (size * (size - 1)).clamp(min=1)
+    elif reading == "entries":
+        per_class = per_class / size.square()
+    if by_size:
+        return (per_class * size * used).sum() / used.sum()
+    return (per_class * used).sum() / (used / size).sum()
+
+
+def class_consistency(
+    unit_image: Tensor, unit_text: Tensor, labels: Tensor, reading: str = "present", *,
+    counts: Tensor | None = None, detach_text: bool = False,
+) -> Tensor:  # fmt: skip
+    """L_CC, Eq. 10: squared distance of images to their class's text feature, averaged class by class.
+
+    Args:
+        unit_image: (B, D). unit_text: (K, D). labels: (B,).
+        reading: what a batch estimates. ``present``: mean over the classes in the batch of per-class means;
+            ``importance``: every image weighted by N/(K N_c), unbiased for Eq. 10, needs ``counts`` (K,);
+            ``all``: per-class means divided by K.
+        detach_text: no gradient into the text features.
+    """
+    text = unit_text.detach() if detach_text else unit_text
+    distance = (unit_image - text[labels]).square().sum(dim=1)  # (B,)
+    if reading == "importance":
+        weight = counts.sum() / (len(counts) * counts[labels])
+        return (weight * distance).mean()
+    present = torch.zeros(len(unit_text), dtype=distance.dtype, device=distance.device)
+    number = present.index_add(0, labels, torch.ones_like(distance))
+    means = present.index_add(0, labels, distance) / number.clamp(min=1)
+    return means.sum() / (len(unit_text) if reading == "all" else (number > 0).sum())
+
+
+def anchor(text: Tensor, frozen: Tensor, reading: str = "sum") -> Tensor:
+    """L_RS, Eq. 11: L1 distance of text features (K, D) to the frozen ones, averaged over classes.
+
+    Args:
+        reading: ``sum`` over the D coordinates as printed, or ``mean``.
+    """
+    distance = (text - frozen).abs()
+    return distance.sum(dim=1).mean() if reading == "sum" else distance.mean()

@@ -1,0 +1,96 @@
+"""CPT: cluster-aware neural collapse prompt tuning (arXiv 2605.11939).
+
+IVLP's prompts with three more losses on the text features g of all K trained classes:
+
+    L = L_CLIP + 0.25 L_TETF + 0.15 L_CC + 0.10 L_RS          (Eq. 12)
+
+Readings that the paper leaves open are switches; docs/switches.md gives each one's reason.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
+from cpt.methods.base import Batch, Training
+from cpt.methods.hyperparameters import PLKR, field
+from cpt.methods.ivlp import IVLP, IVLPHyperparameters
+
+PAPER = "CPT, section 4.1"
+
+
+class CPTHyperparameters(IVLPHyperparameters):
+    """IVLP's, the loss weights, the clustering, and the readings of the equations."""
+
+    tetf_weight: float = field(0.25, "weight of the cluster separation L_TETF", PAPER, ge=0)
+    cc_weight: float = field(0.15, "weight of the class consistency L_CC", PAPER, ge=0)
+    rs_weight: float = field(0.10, "weight of the anchor L_RS (rotation stability)", PAPER, ge=0)
+
+    clustering: Literal["spherical", "euclidean", "spectral", "kmedoids"] = field(
+        "spherical", "algorithm on the frozen text features", "CPT, Table 5, row 1 (equals the main results)"
+    )
+    classes_per_cluster: int = field(16, "M = max(1, round(K / this))", "CPT, supplement, Figure 5", ge=1)
+    clusters: int | None = field(None, "a fixed number of clusters M instead", "ours", ge=1)
+    cluster_seed: int | None = field(None, "a fixed seed of the clustering; default: the run's", "ours", ge=0)
+    templates: str = field("ensemble", "template set of the frozen text features", PLKR)
+
+    contrast: Literal["cross_entropy", "in_batch"] = field(
+        "cross_entropy", "L_CLIP: over all class texts, or Eq. 1 as printed", "ours: Eq. 1 is ill-posed at batch 4"
+    )
+    tetf_reading: Literal["pairs", "sum", "entries"] = field(
+        "pairs", "L_TETF: mean over off-diagonal pairs, sum as printed (Eq. 9), or mean over all entries", "ours"
+    )
+    tetf_diagonal: bool = field(False, "add the printed constant of the diagonal (no gradient)", "ours")
+    tetf_by_size: bool = field(False, "weight clusters by size instead of 1/M", "CPT, Eq. 9")
+    cc_reading: Literal["present", "importance", "all"] = field(
+        "present", "L_CC on a batch: mean over present classes, importance-weighted, or divided by K", "ours"
+    )
+    cc_detach_text: bool = field(False, "L_CC: no gradient into the text features", "CPT, Eq. 10")
+    rs_features: Literal["unit", "raw"] = field("unit", "L_RS on unit-norm or raw text features", PLKR)
+    rs_reading: Literal["sum", "mean"] = field("sum", "L_RS: sum or mean over coordinates", "CPT, Eq. 11")
+
+
+class CPT(IVLP):
+    """IVLP plus cluster separation, class consistency and the anchor to frozen features."""
+
+    name = "cpt"
+    title = "CPT"
+    summary = "IVLP with cluster-wise simplex ETF, class consistency and anchor losses"
+    source = "arXiv 2605.11939"
+    hyperparameters = CPTHyperparameters
+    needs_clusters = True
+    hp: CPTHyperparameters
+
+    def weights(self) -> dict[str, float]:
+        """Loss weights of Eq. 12."""
+        hp = self.hp
+        return {"separation": hp.tetf_weight, "consistency": hp.cc_weight, "anchor": hp.rs_weight}
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Components of Eq. 12; those of weight 0 are not computed."""
+        hp = self.hp
+        raw = self.text(self.clip.text, training.classes)
+        text = F.normalize(raw, dim=-1)
+        image = self.batch_features(batch)
+        if hp.contrast == "in_batch":
+            components = {"in_batch": in_batch_contrast(image, text, batch.labels, self.clip.logit_scale)}
+        else:
+            components = {"cross_entropy": F.cross_entropy(self.logits(image, text), batch.labels)}
+        if hp.tetf_weight:
+            components["separation"] = cluster_separation(
+                text, training.clusters, hp.tetf_reading, diagonal=hp.tetf_diagonal, by_size=hp.tetf_by_size
+            )
+        if hp.cc_weight:
+            components["consistency"] = class_consistency(
+                image, text, batch.labels, hp.cc_reading, counts=training.counts, detach_text=hp.cc_detach_text
+            )
+        if hp.rs_weight:
+            frozen = training.classes.frozen
+            if hp.rs_features == "raw":
+                components["anchor"] = anchor(raw, frozen, hp.rs_reading)
+            else:
+                components["anchor"] = anchor(text, F.normalize(frozen, dim=-1), hp.rs_reading)
+        return components

@@ -1,0 +1,53 @@
+"""Typed hyperparameters: every field has a description and the source of its default."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DASSL = "repo KaiyangZhou/Dassl.pytorch, dassl/config/defaults.py"
+PLKR = "repo BoyangGuo1789/PLKR, configs/trainers/PLKR (the CPT authors' earlier code)"
+
+
+def field(default: Any, description: str, source: str, **limits: Any) -> Any:
+    """Declare a hyperparameter: its default, meaning, limits, and where the default is from."""
+    return Field(default, description=description, json_schema_extra={"source": source}, **limits)
+
+
+class Hyperparameters(BaseModel):
+    """What every method has: the optimisation. Methods subclass this and add their own fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Defaults that differ by protocol: ``{"all_classes": {"epochs": 8}}``."""
+
+    dataset_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Defaults that differ by training dataset."""
+
+    epochs: int = field(12, "passes over the training set", "CPT, supplement 6.1 (base-to-new)", ge=0)
+    batch_size: int = field(4, "images per step", "CPT, supplement 6.1", ge=1)
+    learning_rate: float = field(0.0025, "peak learning rate of SGD", "CPT, supplement 6.1", gt=0)
+    momentum: float = field(0.9, "momentum of SGD, no Nesterov", DASSL, ge=0, lt=1)
+    weight_decay: float = field(5e-4, "coupled L2 on all prompts", DASSL, ge=0)
+    warmup_epochs: int = field(1, "epochs at the constant warm-up rate", DASSL, ge=0)
+    warmup_learning_rate: float = field(1e-5, "learning rate of the warm-up", DASSL, gt=0)
+    templates: str = field(
+        "single", "template set of the frozen text features", "repo KaiyangZhou/CoOp, trainers/coop.py"
+    )
+    snapshots: bool = field(
+        False, "keep the learned tensors after every epoch and evaluate them (stability over epochs)", "ours"
+    )
+
+
+def resolve(kind: type[Hyperparameters], protocol: str, dataset: str, *overrides: dict[str, Any]) -> Hyperparameters:
+    """Return the hyperparameters of one run: the method's defaults, then by protocol, by dataset, then the overrides.
+
+    Raises:
+        pydantic.ValidationError: an override is unknown or impossible.
+    """
+    values: dict[str, Any] = {}
+    for layer in (kind.protocol_defaults.get(protocol, {}), kind.dataset_defaults.get(dataset, {}), *overrides):
+        values |= layer
+    return kind(**values)

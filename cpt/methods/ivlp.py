@@ -1,0 +1,58 @@
+"""IVLP: independent prompts in both towers at several depths (row 1 of the paper's Table 1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt.clip.backbone import Clip
+from cpt.clip.features import Classes
+from cpt.methods.base import Batch, Method, Training
+from cpt.methods.hyperparameters import PLKR, Hyperparameters, field
+from cpt.methods.prompts import TextPrompts, VisualPrompts
+
+
+class IVLPHyperparameters(Hyperparameters):
+    """Optimisation and prompts of the CPT paper, so that CPT differs from IVLP by its losses only."""
+
+    protocol_defaults: ClassVar[dict] = {
+        "all_classes": {"epochs": 8, "depth_text": 3, "depth_vision": 3},
+        "few_shot": {"epochs": 25},
+    }
+
+    text_prompts: int = field(4, "context vectors per prompted text block", "CPT, supplement 6.1", ge=1)
+    visual_prompts: int = field(4, "prompt tokens per prompted vision block", "CPT, supplement 6.1", ge=1)
+    depth_text: int = field(9, "prompted text blocks (3 for all_classes)", PLKR, ge=1)
+    depth_vision: int = field(9, "prompted vision blocks (3 for all_classes)", PLKR, ge=0)
+    words: bool = field(True, "start the shallow text prompts from 'a photo of a' (when n <= 4)", PLKR)
+
+
+class IVLP(Method):
+    """Deep text and visual prompts, cross-entropy only."""
+
+    name = "ivlp"
+    title = "IVLP"
+    summary = "independent deep prompts in both towers, cross-entropy only"
+    source = "Rasheed et al., CVPR 2023; repo muzairkhattak/PromptSRC, trainers/independentVL.py"
+    hyperparameters = IVLPHyperparameters
+
+    def __init__(self, clip: Clip, hp: IVLPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+        super().__init__(clip, hp, classes, generator)
+        self.text = TextPrompts(clip.text, classes, hp.text_prompts, hp.depth_text, generator, words=hp.words)
+        self.visual = VisualPrompts(clip.vision, hp.visual_prompts, hp.depth_vision, generator)
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm text features (K, D) under the learned prompts."""
+        return F.normalize(self.text(self.clip.text, classes), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm image features (B, D) under the learned prompts."""
+        return F.normalize(self.visual(self.clip.vision, images), dim=-1)
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Cross-entropy over all trained classes, mean over the batch."""
+        logits = self.logits(self.batch_features(batch), self.text_features(training.classes))
+        return {"cross_entropy": F.cross_entropy(logits, batch.labels)}

@@ -1,0 +1,128 @@
+"""The learnable prompts that methods share: text context (shallow and deep) and visual prompts.
+
+Shapes and initial values follow repo muzairkhattak/PromptSRC, trainers/independentVL.py and clip/model.py, and repo
+KaiyangZhou/CoOp, trainers/coop.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cpt.clip.features import Classes
+from cpt.clip.text import PackedPrompts, TextTower, pack_prompts
+from cpt.clip.vision import VisionTower
+from cpt.errors import CptError
+
+STD = 0.02
+"""Standard deviation of random initial prompts in every reference code."""
+
+
+class TextPrompts(nn.Module):
+    """n context vectors in the input and, for blocks 1..depth-1, n more that overwrite them.
+
+    Args:
+        tower: the frozen text tower.
+        classes: classes whose tokens hold the initial words.
+        count: n, number of context vectors.
+        depth: number of prompted blocks; 1 prompts the input only.
+        words: start from the embeddings of ``a photo of a`` (needs n <= its length); words that the n vectors do not
+            cover stay as frozen embeddings. Otherwise random, and no words remain.
+        position: where the class name stands: ``end``, ``middle`` or ``front`` (shallow prompts only).
+        per_class: a context of its own for every class (K, n, d).
+        generator: stream of the random initial values.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        classes: Classes,
+        count: int,
+        depth: int,
+        generator: torch.Generator,
+        *,
+        words: bool = True,
+        position: str = "end",
+        per_class: bool = False,
+    ) -> None:
+        super().__init__()
+        if depth > len(tower.blocks):
+            raise CptError(f"prompt depth {depth} exceeds the text tower's {len(tower.blocks)} blocks; lower it")
+        self.count, self.depth, self.position = count, depth, position
+        self.words = words and count <= classes.phrase_length
+        shape = (len(classes), count, tower.width) if per_class else (count, tower.width)
+        if self.words:
+            initial = tower.embed(classes.tokens[0, 1 : 1 + count].to(tower.positional_embedding.device)).float()
+            self.context = nn.Parameter(initial.expand(shape).clone())
+        else:
+            self.context = nn.Parameter(torch.empty(shape).normal_(std=STD, generator=generator))
+        self.deep = nn.ParameterList(
+            torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(1, depth)
+        )
+        self._packed: tuple[Classes, PackedPrompts] | None = None
+
+    def forward(self, tower: TextTower, classes: Classes) -> Tensor:
+        """Raw text features (K, D) of the classes under these prompts."""
+        if self._packed is None or self._packed[0] is not classes:
+            ids, slots = self.layout(classes, tower.context_length)
+            self._packed = (classes, pack_prompts(ids, slots).to(tower.positional_embedding.device))
+        deep = {i + 1: vectors for i, vectors in enumerate(self.deep)}
+        return tower(self._packed[1], self.context.flatten(0, -2), deep)
+
+    def layout(self, classes: Classes, context_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return token ids and context slots (K, L) of the classes' prompts.
+
+        Raises:
+            CptError: a prompt does not fit the context; names the class.
+        """
+        rows_ids, rows_slots = [], []
+        for k, row in enumerate(classes.tokens.numpy()):
+            end = int(row.argmax())
+            name = list(row[1 + classes.phrase_length : end - 1])
+            start, stop = int(row[0]), [int(row[end - 1]), int(row[end])]  # stop: full stop and end token
+            offset = k * self.count if self.context.dim() == 3 else 0
+            context = [(0, offset + j) for j in range(self.count)]
+            if self.words and self.position == "end":
+                kept = [(int(t), -1) for t in row[1 + self.count : 1 + classes.phrase_length]]
+                context = context + kept
+            tokens = [(int(t), -1) for t in name]
+            half = self.count // 2 if self.position == "middle" else 0
+            body = context + tokens if self.position == "end" else context[:half] + tokens + context[half:]
+            sequence = [(start, -1), *body, *((t, -1) for t in stop)]
+            if len(sequence) > context_length:
+                raise CptError(
+                    f"class {classes.names[k]!r} with {self.count} context vectors needs {len(sequence)} tokens, the "
+                    f"backbone's context has {context_length}; shorten the name or use fewer vectors"
+                )
+            padding = [(0, -1)] * (context_length - len(sequence))
+            ids, slots = zip(*sequence, *padding, strict=True)
+            rows_ids.append(ids)
+            rows_slots.append(slots)
+        return np.array(rows_ids), np.array(rows_slots)
+
+
+class VisualPrompts(nn.Module):
+    """n visual prompt tokens for each of the blocks 0..depth-1, all N(0, 0.02²).
+
+    Args:
+        tower: the frozen vision tower.
+        count: n, number of tokens.
+        depth: number of prompted blocks; 0 leaves the tower as it is.
+        generator: stream of the initial values.
+    """
+
+    def __init__(self, tower: VisionTower, count: int, depth: int, generator: torch.Generator) -> None:
+        super().__init__()
+        if depth > len(tower.blocks):
+            raise CptError(f"prompt depth {depth} exceeds the vision tower's {len(tower.blocks)} blocks; lower it")
+        self.prompts = nn.ParameterList(
+            torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(depth)
+        )
+
+    def forward(self, tower: VisionTower, images: Tensor) -> Tensor:
+        """Raw image features (B, D) of images (B, 3, H, W) under these prompts."""
+        if len(self.prompts) == 0:
+            with torch.no_grad():
+                return tower(images)
+        return tower(images, self.prompts[0], {i: self.prompts[i] for i in range(1, len(self.prompts))})

@@ -1,0 +1,50 @@
+"""Finding methods: a new file in this package is all that a new method needs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cpt.errors import CptError, nearest
+
+if TYPE_CHECKING:
+    from cpt.methods.base import Method
+
+NOT_METHODS = {"base", "prompts", "registry", "hyperparameters"}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all methods: the modules of ``cpt.methods``."""
+    import cpt.methods
+
+    found = (module.name for module in pkgutil.iter_modules(cpt.methods.__path__))
+    return tuple(sorted(name for name in found if name not in NOT_METHODS))
+
+
+def check(name: str) -> str:
+    """Return ``name`` if it is a method.
+
+    Raises:
+        CptError: it is not; says the nearest known name.
+    """
+    if name not in names():
+        raise CptError(f"unknown method {name!r}; {nearest(name, names())}")
+    return name
+
+
+def get(name: str) -> type[Method]:
+    """Return the ``Method`` subclass that the module ``cpt.methods.<name>`` defines."""
+    from cpt.methods.base import Method
+
+    module = importlib.import_module(f"cpt.methods.{check(name)}")
+    found = [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, Method) and v.__module__ == module.__name__
+    ]
+    if len(found) != 1 or found[0].name != name:
+        raise CptError(f"cpt/methods/{name}.py must define exactly one Method, with name = {name!r}")
+    return found[0]

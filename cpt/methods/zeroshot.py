@@ -1,0 +1,32 @@
+"""Zero-shot CLIP: one hand-written template, nothing learned (repo KaiyangZhou/CoOp, trainers/zsclip.py)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cpt.clip.features import Classes
+from cpt.methods.base import Method
+from cpt.methods.hyperparameters import Hyperparameters, field
+
+
+class ZeroShotHyperparameters(Hyperparameters):
+    """Only the choice of templates."""
+
+    epochs: int = field(0, "nothing is trained", "repo KaiyangZhou/CoOp, trainers/zsclip.py", ge=0, le=0)
+    templates: str = field("dataset", "template set of the class features", "repo KaiyangZhou/CoOp, trainers/zsclip.py")
+
+
+class ZeroShot(Method):
+    """Frozen CLIP with the dataset's template."""
+
+    name = "zeroshot"
+    title = "Zero-shot CLIP"
+    summary = "frozen CLIP with a hand-written template; nothing is learned"
+    source = "Radford et al. 2021; repo KaiyangZhou/CoOp, trainers/zsclip.py"
+    hyperparameters = ZeroShotHyperparameters
+    prompts_images = False
+    trains = False
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm mean of the templates' unit-norm features (K, D)."""
+        return classes.directions

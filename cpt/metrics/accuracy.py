@@ -1,0 +1,48 @@
+"""Accuracy and calibration from stored predictions, without a model.
+
+Letters: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 15
+
+
+def accuracy(labels: NDArray, predicted: NDArray) -> float:
+    """Micro top-1 accuracy in percent."""
+    return 100.0 * float((labels == predicted).mean())
+
+
+def macro_accuracy(labels: NDArray, predicted: NDArray) -> float:
+    """Mean of the per-class accuracies in percent; classes without images do not count."""
+    correct = labels == predicted
+    return 100.0 * float(np.mean([correct[labels == k].mean() for k in np.unique(labels)]))
+
+
+def group_accuracy(labels: NDArray, predicted: NDArray, members: NDArray) -> float | None:
+    """Accuracy in percent over the images of some classes; None for an empty group."""
+    chosen = np.isin(labels, members)
+    return accuracy(labels[chosen], predicted[chosen]) if chosen.any() else None
+
+
+def calibration_error(confidence: NDArray, correct: NDArray) -> float:
+    """Expected calibration error in percent: 15 bins of equal width on the top-1 probability (Guo et al. 2017)."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = [
+        abs(float(confidence[bins == b].mean()) - float(correct[bins == b].mean())) * (bins == b).sum()
+        for b in np.unique(bins)
+    ]
+    return 100.0 * float(sum(gaps)) / len(confidence)
+
+
+def log_loss(true_score: NDArray) -> float:
+    """Mean negative log probability of the true class, in nats; probabilities below 1e-12 count as that."""
+    return float(-np.log(np.maximum(true_score.astype(np.float64), 1e-12)).mean())
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """2BN/(B+N) of base and new accuracy; 0 when both are 0."""
+    return 0.0 if base + new == 0 else 2 * base * new / (base + new)

@@ -1,0 +1,48 @@
+"""Where the files between stages lie, relative to ``results/<experiment>``, and their schemas (docs/files.md)."""
+
+from __future__ import annotations
+
+GRID = "cpt.grid/1"
+PROMPTS = "cpt.prompts/1"
+HISTORY = "cpt.history/1"
+RUN = "cpt.run/1"
+PREDICTIONS = "cpt.predictions/1"
+CLASSIFIER = "cpt.classifier/1"
+METRICS = "cpt.metrics/1"
+RUNS = "cpt.runs/1"
+COSTS = "cpt.costs/1"
+
+
+def number(value: float) -> str:
+    """Write a number the short way that paths and tables use: 1, 0.25, 0.06."""
+    return f"{value:g}"
+
+
+def manifest(dataset: str) -> str:
+    """Manifest of a dataset."""
+    return f"data/{dataset}/manifest.parquet"
+
+
+def split(protocol: str, dataset: str, ratio: float, seed: int) -> str:
+    """Training images of the runs that share protocol, dataset, imbalance ratio and seed."""
+    return f"splits/{protocol}/{dataset}/r{number(ratio)}/s{seed}.parquet"
+
+
+def text_features(dataset: str, templates: str) -> str:
+    """Frozen text features of a dataset under a template set."""
+    return f"features/{dataset}/text-{templates}.safetensors"
+
+
+def image_features(dataset: str, part: str) -> str:
+    """Frozen image features of one part of a dataset."""
+    return f"features/{dataset}/images-{part}.safetensors"
+
+
+def clusters(protocol: str, dataset: str, name: str, seed: int) -> str:
+    """Clusters of the trained classes; ``name`` tells algorithm, number rule and template set."""
+    return f"clusters/{protocol}/{dataset}/{name}/s{seed}.parquet"
+
+
+def run(protocol: str, dataset: str, ratio: float, key: str, seed: int) -> str:
+    """Identity of a run, which is its folder below ``runs/``."""
+    return f"{protocol}/{dataset}/r{number(ratio)}/{key}/s{seed}"

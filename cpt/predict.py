@@ -1,0 +1,182 @@
+"""Prediction: a finished run on its targets, every test image once.
+
+Text features are computed once per run and target; images are read from the dataset's packed or decoded pixels, or
+from frozen features where a method does not prompt the vision tower.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt import device as machine
+from cpt import paths
+from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.features import Classes, read_image_features, read_text_features
+from cpt.data.classes import subset_labels
+from cpt.data.images import ImageStore, normalise
+from cpt.data.manifest import read_manifest
+from cpt.errors import CptError
+from cpt.files import read_json, read_tensors, write_parquet, write_tensors
+from cpt.methods import registry
+from cpt.methods.base import Method
+from cpt.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
+from cpt.seeds import torch_stream
+from cpt.train import SNAPSHOT
+
+TOP = 5
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Target:
+    """Test images of some classes of a dataset.
+
+    Attributes:
+        classes: the K classes of the subset.
+        rows: (N,) rows of the manifest.
+        labels: (N,) labels 0..K-1 within the subset.
+    """
+
+    dataset: str
+    subset: str
+    classes: Classes
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+@torch.no_grad()
+def predict(
+    run: Path,
+    results: Path,
+    targets: Sequence[tuple[str, str]],
+    *,
+    part: str = "test",
+    device: str = "auto",
+    threads: int = 1,
+    progress: Callable[[str], None] = print,
+) -> None:
+    """Write predictions.parquet and classifier.safetensors of a run.
+
+    Args:
+        run: folder of a finished run.
+        results: folder of the experiment; inputs lie where docs/files.md says.
+        targets: (dataset, subset) with subset ``base``, ``new`` or ``all``.
+        part: ``test``, or ``val`` for choices that must not see the test images.
+
+    Raises:
+        CptError: the run is not finished or an input is missing.
+    """
+    started = time.monotonic()
+    record = read_json(run / "run.json", RUN)
+    place, _ = machine.prepare(device, record["precision"], threads)
+    clip = load_backbone(results / "backbone.json", place, record["precision"])
+    kind = registry.get(record["method"])
+    hp = kind.hyperparameters(**record["hyperparameters"])
+    tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)
+    loaded = [_target(results, dataset, subset, part, hp.templates, clip) for dataset, subset in targets]
+    trained = _trained_classes(results, record, hp.templates, clip)
+    method = kind(clip, hp, trained, torch_stream(0, "unused")).to(place).eval()
+
+    tables, classifiers = [], {}
+    final, snapshots = _split_snapshots(tensors)
+    for epoch, state in [*sorted(snapshots.items()), (None, final)]:
+        method.load_state_dict(state)
+        for dataset in dict.fromkeys(target.dataset for target in loaded):
+            chosen = [target for target in loaded if target.dataset == dataset]
+            texts = [method.text_features(target.classes) for target in chosen]
+            tables += _dataset(method, results, chosen, texts, part, epoch)
+            if epoch is None:
+                classifiers |= {f"{t.dataset}/{t.subset}": g for t, g in zip(chosen, texts, strict=True)}
+                seen = sum(len(target.rows) for target in chosen)
+                progress(f"{dataset}: {seen} images, {time.monotonic() - started:.1f} s")
+    write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, run=record["method"])
+    seconds = round(time.monotonic() - started, 3)
+    write_parquet(run / "predictions.parquet", pa.concat_tables(tables), PREDICTIONS)
+    progress(f"wrote predictions for {len(loaded)} targets in {seconds:.1f} s")
+
+
+def _trained_classes(results: Path, record: dict[str, Any], templates: str, clip: Clip) -> Classes:
+    dataset = record["dataset"]
+    classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
+    if record["protocol"] == "base_to_new":
+        return classes.take(range((len(classes) + 1) // 2))
+    return classes
+
+
+def _target(results: Path, dataset: str, subset: str, part: str, templates: str, clip: Clip) -> Target:
+    manifest = read_manifest(results / paths.manifest(dataset))
+    classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
+    labels = subset_labels(manifest.label, subset)
+    images = manifest.rows(part)
+    rows = images[np.isin(manifest.label[images], labels)]
+    if len(rows) == 0:
+        raise CptError(f"{dataset}/{subset}: no {part} images; check the dataset's manifest")
+    chosen = classes if len(labels) == len(classes) else classes.take(labels.tolist())
+    return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]))
+
+
+def _split_snapshots(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    final: dict[str, Tensor] = {}
+    snapshots: dict[int, dict[str, Tensor]] = {}
+    marker = SNAPSHOT.split("{")[0]
+    for name, value in tensors.items():
+        if name.startswith(marker):
+            epoch, _, rest = name.removeprefix(marker).partition("/")
+            snapshots.setdefault(int(epoch), {})[rest] = value
+        else:
+            final[name] = value
+    return final, snapshots
+
+
+def _dataset(
+    method: Method, results: Path, targets: list[Target], texts: list[Tensor], part: str, epoch: int | None
+) -> Iterator[pa.Table]:
+    """Predict all targets of one dataset with one pass over the images that any of them needs."""
+    rows = np.unique(np.concatenate([target.rows for target in targets]))
+    features = torch.cat(list(_image_features(method, results, targets[0].dataset, part, rows)))
+    for target, text in zip(targets, texts, strict=True):
+        scores = _scores(method, features[np.searchsorted(rows, target.rows)], text)
+        labels = torch.tensor(target.labels)
+        top = scores.topk(min(TOP, scores.shape[1]), dim=1)
+        count = len(target.rows)
+        yield pa.table(
+            {
+                "target": pa.array([target.dataset] * count),
+                "subset": pa.array([target.subset] * count),
+                "epoch": pa.array([epoch] * count, pa.int64()),
+                "row": pa.array(target.rows, pa.int64()),
+                "label": pa.array(target.labels, pa.int64()),
+                "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
+                "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
+                "true_score": pa.array(scores[torch.arange(count), labels].numpy(), pa.float32()),
+            }
+        )
+
+
+def _image_features(method: Method, results: Path, dataset: str, part: str, rows: np.ndarray) -> Iterator[Tensor]:
+    """Unit-norm features of test images (batches, D) under the method's prompts."""
+    frozen = results / paths.image_features(dataset, part)
+    clip = method.clip
+    if not method.prompts_images and frozen.is_file():
+        features, where = read_image_features(frozen)
+        yield F.normalize(features[np.searchsorted(where.numpy(), rows)].to(clip.device), dim=-1)
+        return
+    store = ImageStore(results / paths.manifest(dataset), clip.image_size[0])
+    for start in range(0, len(rows), BATCH):
+        pixels = torch.from_numpy(store.pixels(rows[start : start + BATCH])).to(clip.device)
+        yield method.image_features(normalise(pixels, clip.mean, clip.std))
+
+
+def _scores(method: Method, features: Tensor, text: Tensor) -> Tensor:
+    """Softmax probabilities (N, K) in float32 on the CPU."""
+    return method.logits(features.float(), text.float()).softmax(dim=1).cpu()

@@ -1,0 +1,218 @@
+"""Tables 1-5: their long form, and the layouts in which people read them.
+
+Every table is first a long form, (ratio, row, dataset, metric) -> mean, std, number of seeds, that holds each
+number once. The CSV is that long form; Markdown, LaTeX and HTML show a layout of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cpt.errors import CptError
+from cpt.files import write_text
+from cpt.report import formats
+from cpt.report.formats import Block, Column, Line, Mark, Shown, Table
+from cpt.report.results import (
+    TASKS,
+    Results,
+    Summary,
+    average,
+    averaged_datasets,
+    csv_text,
+    datasets_of,
+    judged_by,
+    read_results,
+    row_names,
+    summarize,
+)
+from cpt.report.words import AVERAGE, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
+
+DECIMALS = 2
+COLUMNS = ("table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds")
+
+
+class Key(NamedTuple):
+    """Where a number stands: imbalance ratio, row id, dataset (or ``Avg``, or a task's name), metric."""
+
+    ratio: float
+    row: str
+    dataset: str
+    metric: str
+
+
+LongForm = dict[Key, Summary]
+Layout = tuple[list[Column], list[Block], str]
+"""Columns, blocks of rows, and the heading of the row labels."""
+
+
+def make_table(grid: Path, runs: Path, name: str, output: Path) -> None:
+    """Write ``<name>.csv``, ``.md``, ``.tex`` and ``.html`` into the folder ``output``.
+
+    Raises:
+        CptError: an input is missing or damaged, or the grid has no table of this name.
+    """
+    results = read_results(grid, runs)
+    exhibit = table_exhibit(results, name)
+    numbers = long_form(results, exhibit)
+    table = layout(results, exhibit, numbers)
+    write_text(output / f"{name}.csv", long_form_csv(exhibit, numbers))
+    write_text(output / f"{name}.md", formats.markdown(table))
+    write_text(output / f"{name}.tex", formats.latex(table))
+    write_text(output / f"{name}.html", formats.html(table))
+
+
+def table_exhibit(results: Results, name: str) -> dict[str, Any]:
+    """Return a table's declaration.
+
+    Raises:
+        CptError: the grid has no exhibit of this name, or it is a figure.
+    """
+    exhibit = results.exhibit(name)
+    if exhibit["kind"] != "table":
+        raise CptError(f"grid.json: {name!r} is a figure; make it with cpt figure")
+    return exhibit
+
+
+# ---- the numbers -------------------------------------------------------------------------------
+
+
+def long_form(results: Results, exhibit: Mapping[str, Any]) -> LongForm:
+    """Return every number of a table, in the order of the CSV; missing ones have ``n`` 0."""
+    cells = {(c["ratio"], c["row"], c["task"], c["dataset"]): c for c in exhibit["cells"]}
+    numbers: LongForm = {}
+    for ratio in exhibit["ratios"]:
+        for row in exhibit["rows"]:
+            for task in exhibit["tasks"]:
+                by_dataset = {
+                    dataset: cells.get((ratio, row["id"], task, dataset)) for dataset in datasets_of(exhibit, task)
+                }
+                numbers |= _task_numbers(results, exhibit, (ratio, row["id"], task), by_dataset)
+    return numbers
+
+
+def _task_numbers(
+    results: Results, exhibit: Mapping[str, Any], where: tuple, by_dataset: Mapping[str, Any]
+) -> LongForm:
+    """Return the numbers of one ratio, row and task; ``by_dataset`` holds its cells."""
+    ratio, row, task = where
+    averaged = averaged_datasets(exhibit, task)
+
+    def mean_over_datasets(metric: str) -> Summary:
+        return summarize(average([results.seeds(by_dataset[dataset], metric) for dataset in averaged]))
+
+    judged = judged_by(task)
+    if exhibit["layout"] == "tasks":
+        return {Key(ratio, row, TASKS[task], judged): mean_over_datasets(judged)}
+    metrics = ["H", "base", "new"] if judged == "H" else [judged]
+    numbers = {
+        Key(ratio, row, dataset, metric): summarize(results.seeds(cell, metric))
+        for dataset, cell in by_dataset.items()
+        for metric in metrics
+    }
+    return numbers | {Key(ratio, row, AVERAGE, metric): mean_over_datasets(metric) for metric in metrics}
+
+
+def long_form_csv(exhibit: Mapping[str, Any], numbers: LongForm) -> str:
+    """Return the long form as CSV; ``table`` is the table's number, ``method`` the row's label."""
+    names = row_names(exhibit["rows"])
+    number = exhibit["name"].removeprefix("table")
+    rows = (
+        (number, f"{key.ratio:g}", names[key.row], key.dataset, key.metric, cell.mean, cell.std, cell.n)
+        for key, cell in numbers.items()
+    )
+    return csv_text(COLUMNS, rows)
+
+
+# ---- the layouts -------------------------------------------------------------------------------
+
+
+def layout(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Table:
+    """Return the table as it is read: best and second of each column and ratio marked."""
+    build = {"tasks": _by_task, "datasets": _by_dataset, "clusterings": _by_clustering}[exhibit["layout"]]
+    columns, blocks, corner = build(results, exhibit, numbers)
+    return Table(
+        name=exhibit["name"],
+        label=exhibit_label(exhibit["name"]),
+        title=sentence(exhibit["title"]),
+        caption=sentence(exhibit["caption"]),
+        notes=notes(exhibit, {cell.n for cell in numbers.values()}, results.grid["backbone"]),
+        corner=corner,
+        columns=columns,
+        blocks=blocks,
+    )
+
+
+def _by_task(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
+    places = [(ratio, task) for ratio in exhibit["ratios"] for task in exhibit["tasks"]]
+    columns = [Column(task_title(task), ratio_title(ratio)) for ratio, task in places]
+    stacked = [
+        _column([numbers[Key(ratio, row["id"], TASKS[task], judged_by(task))] for row in exhibit["rows"]])
+        for ratio, task in places
+    ]
+    return columns, [Block("", _lines(exhibit, stacked))], "Components"
+
+
+def _by_dataset(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
+    task = exhibit["tasks"][0]
+    datasets = datasets_of(exhibit, task)
+    averaged = averaged_datasets(exhibit, task)
+    columns = [Column(results.dataset_title(d) + ("" if d in averaged else " (source)")) for d in datasets] + [
+        Column(AVERAGE, average=True)
+    ]
+    blocks = []
+    for ratio in exhibit["ratios"]:
+        stacked = [
+            _column([numbers[Key(ratio, row["id"], dataset, judged_by(task))] for row in exhibit["rows"]])
+            for dataset in [*datasets, AVERAGE]
+        ]
+        blocks.append(Block(ratio_title(ratio), _lines(exhibit, stacked)))
+    return columns, blocks, "Method"
+
+
+def _by_clustering(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
+    metric = judged_by(exhibit["tasks"][0])
+    columns, stacked = [], []
+    for ratio in exhibit["ratios"]:
+        cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in exhibit["rows"]]
+        columns += [Column(metric, ratio_title(ratio)), Column("std ↓", ratio_title(ratio))]
+        stacked += [_column(cells, spread=False), _marked([cell.std for cell in cells], lower_is_better=True)]
+    return columns, [Block("", _lines(exhibit, stacked))], "Clustering"
+
+
+def _lines(exhibit: Mapping[str, Any], stacked: Sequence[Sequence[Shown]]) -> list[Line]:
+    """Return the rows of a block from its columns."""
+    return [
+        Line(row["label"], row.get("note"), [column[i] for column in stacked]) for i, row in enumerate(exhibit["rows"])
+    ]
+
+
+def _column(cells: Sequence[Summary], *, spread: bool = True) -> list[Shown]:
+    marked = _marked([cell.mean for cell in cells])
+    return [
+        Shown(shown.text, f"{cell.std:.{DECIMALS}f}" if spread and cell.std is not None else None, shown.mark)
+        for shown, cell in zip(marked, cells, strict=True)
+    ]
+
+
+def _marked(values: Sequence[float | None], *, lower_is_better: bool = False) -> list[Shown]:
+    marks = rank(values, lower_is_better=lower_is_better)
+    return [
+        Shown(MISSING if value is None else f"{value:.{DECIMALS}f}", None, mark)
+        for value, mark in zip(values, marks, strict=True)
+    ]
+
+
+def rank(values: Sequence[float | None], *, lower_is_better: bool = False) -> list[Mark | None]:
+    """Return which values are best and second, as shown: values that round to the same text are tied.
+
+    Nothing is marked where fewer than two values exist.
+    """
+    rounded = [None if value is None else round(value, DECIMALS) for value in values]
+    known = [value for value in rounded if value is not None]
+    if len(known) < 2:
+        return [None] * len(values)
+    order = sorted(set(known), reverse=not lower_is_better)
+    marks: dict[float | None, Mark] = dict(zip(order, ("best", "second"), strict=False))
+    return [marks.get(value) for value in rounded]

@@ -1,0 +1,64 @@
+"""Turn a pydantic error into the one line that users see: field, value, mend."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from cpt.errors import nearest
+
+
+def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """Describe the first problem as ``field: value: what is wrong; the mend``.
+
+    Args:
+        error: what pydantic raised.
+        model: the model that was validated; its fields are the known names.
+        prefix: where the model stands, for example ``variants.cpt.set``.
+    """
+    problem = error.errors(include_url=False)[0]
+    location, around = _walk(model, problem["loc"])
+    field = ".".join(str(part) for part in (prefix, *location) if part != "")
+    if problem["type"] == "extra_forbidden":
+        hint = nearest(str(location[-1]), around) if around else "delete it"
+        return f"{field}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{field}: missing; add it"
+    reason = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    shown = "" if isinstance(value, (dict, list)) else f"{value!r}: "
+    return f"{field}: {shown}{reason[:1].lower()}{reason[1:]}"
+
+
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any], set[str]]:
+    """Return the location as a user writes it, and the known names around its last part.
+
+    Pydantic puts the tag of a union's member into the location, which no configuration file has.
+    """
+    current: Any = model
+    written: list[Any] = []
+    around: set[str] = set()
+    for part in location:
+        models = _models(current)
+        tagged = [m for m in models if part in _tags(m)]
+        around = set(models[0].model_fields) if len(models) == 1 else set()
+        if len(models) == 1 and part in models[0].model_fields:
+            current = models[0].model_fields[part].annotation
+        elif tagged and len(models) > 1:
+            current = tagged[0]
+            continue
+        written.append(part)
+    return written, around
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """All models inside an annotation such as ``dict[str, Model]`` or a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()

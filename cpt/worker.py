@@ -1,0 +1,175 @@
+"""The fork server: import the libraries once, then fork one process per job.
+
+Importing torch and the rest costs seconds, many times what a small job computes. Every job is a process of its own
+with its own log, exit code and failure; without a server everything works the same, only slower to start. A child
+whose source files changed since the server read them imports them anew, so old code is never served. The server never
+touches CUDA, because a CUDA context does not survive a fork.
+
+A client sends its arguments, folder, environment and its three standard streams; the forked child takes them over.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+LIBRARIES = (
+    "torch", "torch.nn", "torch.optim", "numpy", "pyarrow.parquet", "pyarrow.compute", "safetensors.torch", "pydantic",
+    "yaml", "typer", "PIL.Image", "open_clip", "pandas", "sklearn.cluster", "jinja2", "matplotlib.figure",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf", "seaborn",
+)  # fmt: skip
+_HEADER = 8
+
+
+def serve(address: str, owner: int | None = None) -> None:
+    """Import the libraries, then fork a process for every call until the owner process is gone.
+
+    Args:
+        address: path of the Unix socket to listen on; it appears when the server is ready.
+        owner: process whose end ends the server; default: the parent.
+    """
+    for name in (*LIBRARIES, *_own_modules()):
+        importlib.import_module(name)
+    sources = _sources()
+    owner = owner or os.getppid()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the clients; the server ends with its owner
+    waiting = Path(f"{address}.starting")
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as cleanup:
+        server.bind(str(waiting))
+        cleanup.callback(lambda: Path(address).unlink(missing_ok=True))
+        server.listen(64)
+        waiting.rename(address)
+        while _alive(owner):
+            ready, _, _ = select.select([server], [], [], 1.0)
+            if not ready:
+                continue
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                cleanup.pop_all()
+                server.close()
+                if _sources() != sources:
+                    _forget_own_modules()
+                _child(connection)
+            connection.close()
+
+
+def call(address: str, arguments: Sequence[str]) -> int | None:
+    """Run a command in a fork of the server and return its exit code; None when no server answers."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:
+        return None
+    request = json.dumps({"argv": list(arguments), "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    connection.sendall(len(request).to_bytes(_HEADER, "big"))
+    socket.send_fds(connection, [b"f"], [0, 1, 2])
+    connection.sendall(request)
+    child = int.from_bytes(_receive(connection, _HEADER) or b"", "big")
+
+    def forward(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    if child:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, forward)
+    code = _receive(connection, _HEADER)
+    if code is None:
+        print("cpt: the job's process died (killed, or out of memory)", file=sys.stderr)
+        return 137
+    return int.from_bytes(code, "big")
+
+
+def _own_modules() -> list[str]:
+    """Names of all modules of the package but the entry, which runs when it is imported."""
+    package = importlib.import_module("cpt")
+    found = pkgutil.walk_packages(package.__path__, "cpt.")
+    return [module.name for module in found if module.name != "cpt.__main__"]
+
+
+def _sources() -> dict[str, tuple[int, int]]:
+    """Time and size of every source file of the package."""
+    stats = {str(path): path.stat() for path in Path(__file__).parent.rglob("*.py")}
+    return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
+
+
+def _forget_own_modules() -> None:
+    for name in [name for name in sys.modules if name == "cpt" or name.startswith("cpt.")]:
+        del sys.modules[name]
+
+
+def _child(connection: socket.socket) -> None:
+    """Become the client's process: its streams, folder and environment; never return."""
+    code = 1
+    try:
+        size = _receive(connection, _HEADER)
+        _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+        body = _receive(connection, int.from_bytes(size or b"", "big"))
+        if body is None:
+            os._exit(1)
+        request = json.loads(body)
+        for target, source in enumerate(array.array("i", descriptors)):
+            os.dup2(source, target)
+            os.close(source)
+        os.environ.clear()
+        os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        sys.argv = request["argv"]
+        for number in (signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+        connection.sendall(os.getpid().to_bytes(_HEADER, "big"))
+        threading.Thread(target=_end_with_client, args=(connection,), daemon=True).start()
+        from cpt.cli import run
+
+        code = run()
+    except BaseException:  # the traceback belongs into the job's log, the code to the client
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            connection.sendall(int(code).to_bytes(_HEADER, "big"))
+        os._exit(code)
+
+
+def _end_with_client(connection: socket.socket) -> None:
+    """A killed client closes its connection: nobody waits for the job any more."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)
+    os._exit(143)
+
+
+def _receive(connection: socket.socket, size: int) -> bytes | None:
+    """Read exactly ``size`` bytes, or None when the other side is gone."""
+    data = b""
+    while len(data) < size:
+        try:
+            part = connection.recv(size - len(data))
+        except (ConnectionError, InterruptedError):
+            return None
+        if not part:
+            return None
+        data += part
+    return data
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,128 @@
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from cpt import config as cpt_config
+from cpt import grid as cpt_grid
+from cpt import paths
+from cpt.errors import CptError
+from cpt.methods import registry
+from cpt.provenance import code_version
+
+CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+try:
+    CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
+    GRID = cpt_grid.build(CONFIG, " + ".join(CONFIG_FILES) or "--config")
+except CptError as error:
+    print(f"cpt: error: {error}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)  # one line and an exit code: Snakemake would print a traceback
+
+ROOT = GRID.root
+LOGS = f"logs/{CONFIG.experiment}"
+RUNS = GRID.runs
+DATASETS = sorted({name for run in RUNS.values() for name in (run.dataset, *(d for d, _ in run.targets))})
+SPLITS = {run.split: run for run in RUNS.values()}
+CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
+TABLES = expand(
+    f"{ROOT}/tables/{{name}}.{{suffix}}",
+    name=[name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] == "table"],
+    suffix=["csv", "md", "tex", "html"],
+)
+FIGURES = expand(
+    f"{ROOT}/figures/{{name}}.{{suffix}}",
+    name=[name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] != "table"],
+    suffix=["svg", "pdf", "png", "csv"],
+)
+STAGE_MODULES = {
+    "backbone": ("cpt.clip.make_backbone",),
+    "data": ("cpt.data.layouts",),
+    "split": ("cpt.data.split",),
+    "text_features": ("cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"),
+    "image_features": ("cpt.image_features",),
+    "clusters": ("cpt.clusters",),
+    "predict": ("cpt.predict",),
+    "score": ("cpt.score",),
+    "aggregate": ("cpt.aggregate",),
+    "table": ("cpt.report.tables",),
+    "figure": ("cpt.report.figures",),
+    "page": ("cpt.report.page",),
+}
+CODE = {stage: code_version(*modules) for stage, modules in STAGE_MODULES.items()}
+TRAIN_CODE = {
+    method: code_version("cpt.train", f"cpt.methods.{method}")
+    for method in sorted({run.method for run in RUNS.values()})
+}
+GRID_DIGEST = cpt_grid.digest(GRID)
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    protocol="base_to_new|all_classes|few_shot",
+    templates="[^/]+",
+    part="train|val|test",
+    seed=r"\d+",
+    name="|".join(GRID.exhibits),
+    run="|".join(("base_to_new/.+", "all_classes/.+", "few_shot/.+")),
+
+
+def run_inputs(wildcards):
+    """Files that a training job reads, by the option that takes them."""
+    run = RUNS[wildcards.run]
+    needed = {
+        "backbone": f"{ROOT}/backbone.json",
+        "manifest": f"{ROOT}/{paths.manifest(run.dataset)}",
+        "split": f"{ROOT}/{run.split}",
+        "text_features": f"{ROOT}/{run.text_features}",
+    }
+    if run.clusters:
+        needed["clusters"] = f"{ROOT}/{run.clusters}"
+    for dataset, part in GRID.frozen_image_parts(run):
+        if part == "train":
+            needed["image_features"] = f"{ROOT}/{paths.image_features(dataset, part)}"
+    return needed
+
+
+def optional_inputs(wildcards, input):
+    """Options of `cpt train` for the inputs that only some methods have."""
+    options = {"--clusters": input.get("clusters"), "--image-features": input.get("image_features")}
+    return [word for option, path in options.items() if path for word in (option, path)]
+
+
+def target_inputs(wildcards):
+    """Manifests and features of every target of a run."""
+    run = RUNS[wildcards.run]
+    datasets = sorted({dataset for dataset, _ in run.targets})
+    templates = run.hyperparameters.templates
+    needed = [f"{ROOT}/{paths.manifest(dataset)}" for dataset in datasets]
+    needed += [f"{ROOT}/{paths.text_features(dataset, templates)}" for dataset in datasets]
+    needed += [f"{ROOT}/{paths.image_features(d, part)}" for d, part in GRID.frozen_image_parts(run) if part != "train"]
+    return needed
+
+
+def start_fork_server():
+    """Import the libraries once for all local jobs; jobs that come before it is ready run without it."""
+    if CONFIG.fork_server and "CPT_WORKER" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="cpt-")
+        os.environ["CPT_WORKER"] = f"{folder}/worker"
+        Path(LOGS).mkdir(parents=True, exist_ok=True)
+        with open(f"{LOGS}/fork-server.log", "w") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "cpt", "worker", os.environ["CPT_WORKER"], "--owner", str(os.getpid())],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={key: value for key, value in os.environ.items() if key != "CPT_WORKER"},
+                start_new_session=True,
+            )
+
+
+def clustering_options(run):
+    """Options of `cpt clusters` for the clusters that a run needs."""
+    chosen = run.clustering
+    words = ["--algorithm", chosen["algorithm"], "--seed", str(chosen["seed"])]
+    if chosen["clusters"]:
+        return [*words, "--number", str(chosen["clusters"])]
+    return [*words, "--classes-per-cluster", str(chosen["classes_per_cluster"])]

@@ -1,0 +1,59 @@
+rule backbone:
+    output:
+        record=f"{ROOT}/backbone.json",
+        weights=f"{ROOT}/backbone.safetensors",
+    log:
+        f"{LOGS}/backbone.log",
+    localrule: True
+    params:
+        name=CONFIG.backbone.name,
+        architecture=CONFIG.backbone.architecture,
+        pretrained=CONFIG.backbone.pretrained,
+        code=CODE["backbone"],
+    shell:
+        "cpt backbone --name {params.name:q} --architecture {params.architecture:q}"
+        " --pretrained {params.pretrained:q} --output {output.record:q} >{log:q} 2>&1"
+
+
+rule text_features:
+    input:
+        manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
+        backbone=f"{ROOT}/backbone.json",
+    output:
+        f"{ROOT}/features/{{dataset}}/text-{{templates}}.safetensors",
+    log:
+        f"{LOGS}/features/{{dataset}}/text-{{templates}}.log",
+    resources:
+        gpu=1,
+    params:
+        catalog=CONFIG.catalog,
+        template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
+        sets=json.dumps(CONFIG.templates),
+        device=CONFIG.device,
+        code=CODE["text_features"],
+    shell:
+        "cpt text-features {wildcards.dataset} --manifest {input.manifest:q} --backbone {input.backbone:q}"
+        " --templates {wildcards.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
+        " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
+
+
+rule image_features:
+    input:
+        manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
+        backbone=f"{ROOT}/backbone.json",
+    output:
+        f"{ROOT}/features/{{dataset}}/images-{{part}}.safetensors",
+    log:
+        f"{LOGS}/features/{{dataset}}/images-{{part}}.log",
+    threads: CONFIG.threads
+    resources:
+        gpu=1,
+    params:
+        device=CONFIG.device,
+        precision=CONFIG.precision,
+        threads=CONFIG.threads,
+        code=CODE["image_features"],
+    shell:
+        "cpt image-features --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q}"
+        " --device {params.device} --precision {params.precision} --threads {params.threads}"
+        " --output {output:q} >{log:q} 2>&1"

@@ -1,0 +1,74 @@
+rule table:
+    input:
+        grid=f"{ROOT}/grid.json",
+        runs=f"{ROOT}/runs.parquet",
+    output:
+        csv=report(
+            f"{ROOT}/tables/{{name}}.csv",
+            caption="../workflow/report/table.rst",
+            category="Tables",
+            labels={"table": "{name}", "format": "csv"},
+        ),
+        md=f"{ROOT}/tables/{{name}}.md",
+        tex=f"{ROOT}/tables/{{name}}.tex",
+        html=report(
+            f"{ROOT}/tables/{{name}}.html",
+            caption="../workflow/report/table.rst",
+            category="Tables",
+            labels={"table": "{name}", "format": "html"},
+        ),
+    log:
+        f"{LOGS}/tables/{{name}}.log",
+    localrule: True
+    params:
+        results=ROOT,
+        code=CODE["table"],
+    shell:
+        "cpt table {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
+
+
+rule figure:
+    input:
+        grid=f"{ROOT}/grid.json",
+        runs=f"{ROOT}/runs.parquet",
+    output:
+        svg=report(
+            f"{ROOT}/figures/{{name}}.svg",
+            caption="../workflow/report/figure.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
+        ),
+        pdf=f"{ROOT}/figures/{{name}}.pdf",
+        png=f"{ROOT}/figures/{{name}}.png",
+        csv=f"{ROOT}/figures/{{name}}.csv",
+    log:
+        f"{LOGS}/figures/{{name}}.log",
+    localrule: True
+    params:
+        results=ROOT,
+        code=CODE["figure"],
+    shell:
+        "cpt figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
+
+
+rule page:
+    input:
+        grid=f"{ROOT}/grid.json",
+        runs=f"{ROOT}/runs.parquet",
+        tables=TABLES,
+        figures=FIGURES,
+    output:
+        report(
+            f"{ROOT}/report/index.html",
+            caption="../workflow/report/page.rst",
+            category="Page",
+            labels={"page": "all tables and figures"},
+        ),
+    log:
+        f"{LOGS}/page.log",
+    localrule: True
+    params:
+        results=ROOT,
+        code=CODE["page"],
+    shell:
+        "cpt page --results {params.results:q} >{log:q} 2>&1"

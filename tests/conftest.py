@@ -1,0 +1,54 @@
+"""A small real experiment, made once per test session by calling the stages directly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+os.environ.pop("CPT_WORKER", None)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/<experiment> with one small dataset (land, 10 classes): every stage before training has run."""
+    from cpt.clip.backbone import load_backbone
+    from cpt.clip.features import make_text_features, read_text_features
+    from cpt.clip.make_backbone import load_tokenizer, make_backbone
+    from cpt.clusters import mine, number_of_clusters, write_clusters
+    from cpt.data.catalog import Entry
+    from cpt.data.layouts import make_manifest
+    from cpt.data.manifest import read_manifest
+    from cpt.data.split import make_split, read_split, write_split
+    from cpt.image_features import make_image_features
+
+    folder = tmp_path_factory.mktemp("experiment")
+    make_backbone("tiny-clip", "embedded", "shipped", folder / "backbone.json")
+    clip = load_backbone(folder / "backbone.json")
+    entry = Entry(name="land", title="Land", layout="embedded", per_class={"train": 18, "val": 3, "test": 6})
+    manifest = make_manifest(entry, folder / "data/land")
+    text = folder / "features/land/text-single.safetensors"
+    names = read_manifest(manifest).class_names
+    make_text_features(clip, load_tokenizer(folder / "backbone.json"), names, ["a photo of a {}."], text)
+    for part in ("train", "test"):
+        make_image_features(clip, manifest, part, folder / f"features/land/images-{part}.safetensors")
+    for protocol in ("base_to_new", "all_classes"):
+        for ratio in (1.0, 0.25):
+            split = folder / f"splits/{protocol}/land/r{ratio:g}/s1.parquet"
+            options = {"imbalance_ratio": ratio, "n_max": 16, "seed": 1, "class_order": "label"}
+            write_split(split, *make_split(read_manifest(manifest), protocol=protocol, **options))
+        trained = read_split(split).classes
+        features = read_text_features(text)[0].take(range(len(trained))).frozen.numpy()
+        found = mine(features, "spherical", number_of_clusters(len(trained), per=2), 1)
+        target = folder / f"clusters/{protocol}/land/spherical-per2-single/s1.parquet"
+        write_clusters(target, found, trained, algorithm="spherical", seed=1, classes_per_cluster=2)
+    return folder

@@ -1,0 +1,70 @@
+"""Base and new halves, re-indexing, and head, medium and tail."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpt.data.classes import head_medium_tail, reindex, subset_labels
+from cpt.errors import CptError
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "data_subsample_classes.npz")
+LABELS = st.lists(st.integers(0, 60), min_size=1, max_size=80)
+
+
+@pytest.mark.parametrize("subset", ["base", "new"])
+@pytest.mark.parametrize("classes", json.loads(str(GOLDEN["meta"]))["Ks"])
+def test_halves_agree_with_the_published_code(classes, subset):
+    kept = subset_labels(np.arange(classes), subset)
+    assert kept.tolist() == GOLDEN[f"K{classes}_{subset}/original_label_from_classname"].tolist()
+    assert reindex(kept, kept).tolist() == GOLDEN[f"K{classes}_{subset}/new_label"].tolist()
+
+
+@pytest.mark.parametrize("subset", ["base", "new"])
+def test_halves_with_gaps_agree_with_the_published_code(subset):
+    labels = np.array([0, 2, 3, 5, 6, 7, 8] * 2)
+    kept = subset_labels(labels, subset)
+    new_labels = reindex(labels, kept)
+    assert labels[new_labels >= 0].tolist() == GOLDEN[f"gaps_{subset}/original_label_from_classname"].tolist()
+    assert new_labels[new_labels >= 0].tolist() == GOLDEN[f"gaps_{subset}/new_label"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "base"), [(1000, 500), (100, 50), (37, 19), (196, 98), (102, 51), (397, 199), (47, 24), (10, 5)]
+)
+def test_base_sizes_of_the_real_datasets(classes, base):
+    assert len(subset_labels(np.arange(classes), "base")) == base
+
+
+@given(LABELS)
+def test_halves_partition_the_classes_in_order(labels):
+    base, new, everything = (subset_labels(labels, subset) for subset in ("base", "new", "all"))
+    assert np.concatenate([base, new]).tolist() == everything.tolist() == sorted(set(labels))
+    assert len(base) - len(new) in (0, 1)
+
+
+@given(LABELS, st.sets(st.integers(0, 60)))
+def test_reindex_finds_exactly_the_kept_labels(labels, kept):
+    ascending = np.array(sorted(kept), dtype=np.int64)
+    expected = [sorted(kept).index(label) if label in kept else -1 for label in labels]
+    assert reindex(labels, ascending).tolist() == expected
+
+
+def test_unknown_subset_names_the_nearest():
+    with pytest.raises(CptError, match="did you mean 'base'"):
+        subset_labels([0, 1], "bas")
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (19, (7, 6, 6)), (500, (167, 167, 166))]
+)
+def test_thirds(classes, sizes):
+    groups = head_medium_tail(np.arange(classes))
+    assert tuple((groups == name).sum() for name in ("head", "medium", "tail")) == sizes
+
+
+def test_thirds_follow_the_rank_and_not_the_label():
+    assert head_medium_tail([5, 0, 3, 1, 2, 4]).tolist() == ["tail", "head", "medium", "head", "medium", "tail"]

@@ -1,0 +1,204 @@
+"""Configurations are refused early, in one line that says where and how to mend; good ones resolve to runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpt import config, grid
+from cpt.errors import CptError
+
+BASE: dict[str, Any] = yaml.safe_load(Path("config/config.yaml").read_text())
+
+
+def build(values: dict[str, Any]) -> grid.Grid:
+    return grid.build(config.parse(values, "my.yaml"), "my.yaml")
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    values = copy.deepcopy(BASE)
+    *parents, last = path.split(".")
+    section: Any = values
+    for part in parents:
+        section = section[int(part)] if isinstance(section, list) else section[part]
+    section[int(last) if isinstance(section, list) else last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("sedes", [1], "my.yaml: sedes: unknown key; did you mean 'seeds'?"),
+        ("seeds", "one", "my.yaml: seeds: 'one': "),
+        ("seeds", [], "my.yaml: seeds: "),
+        ("imbalance_ratios", [1.5], "my.yaml: imbalance_ratios.0: 1.5: input should be less than or equal to 1"),
+        ("imbalance_ratios", [0.0], "my.yaml: imbalance_ratios.0: 0.0: input should be greater than 0"),
+        ("n_max", 0, "my.yaml: n_max: 0: input should be greater than or equal to 1"),
+        ("experiment", "a/b", "my.yaml: experiment: 'a/b': "),
+        ("class_order", "labels", "my.yaml: class_order: 'labels': "),
+        ("backbone.architeture", "x", "my.yaml: backbone.architeture: unknown key; did you mean 'architecture'?"),
+        ("tasks.base_to_new.datasets", ["flower"], "unknown dataset 'flower'; did you mean 'flowers'?"),
+        ("tasks.cross_dataset.source", "wrld", "tasks.cross_dataset.source: unknown dataset 'wrld'; did you mean 'world'?"),
+        ("variants.cpt.method", "ctp", "variants.cpt.method: unknown method 'ctp'; did you mean 'cpt'?"),
+        ("variants.cpt.set", {"tetf_wieght": 1}, "variants.cpt.set.tetf_wieght: unknown key; did you mean 'tetf_weight'?"),
+        ("variants.cpt.set", {"tetf_weight": -1}, "variants.cpt.set.tetf_weight: -1: "),
+        ("overrides.0.set", {"epoch": 3}, "overrides.0.set.epoch: unknown hyperparameter; did you mean 'epochs'?"),
+        ("overrides.1.methods", ["ivpl"], "overrides.1.methods: unknown method 'ivpl'; did you mean 'ivlp'?"),
+        ("overrides.0.set", {"batch_size": 0}, "overrides.batch_size: 0: "),
+        ("overrides.0.datasets", ["flower"], "overrides.0.datasets: unknown dataset 'flower'"),
+        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: "),
+        ("exhibits.table1.variant", ["cpt"], "exhibits.table1.variant: unknown key; did you mean 'variants'?"),
+        ("exhibits.table1.variants", ["cptt"], "exhibits.table1.variants: unknown variant 'cptt'; did you mean 'cpt'?"),
+        ("exhibits.table1.tasks", ["few"], "exhibits.table1.tasks.0: 'few': "),
+        ("exhibits.table2.datasets", ["shapes"], "exhibits.table2.datasets: none of shapes belongs to the task base_to_new"),
+        ("exhibits.figure1.dataset", "wrld", "exhibits.figure1.dataset: unknown dataset 'wrld'"),
+        ("exhibits.figure1.stability.variants", ["x"], "exhibits.figure1.stability.variants: unknown variant 'x'"),
+        ("exhibits.figure3.sweep", {"tetf_wait": [1]}, "exhibits.figure3.tetf_wait: unknown key; did you mean 'tetf_weight'?"),
+        ("catalog", "config/nowhere.yaml", "config/nowhere.yaml: not found"),
+        ("extends", "config/nowhere.yaml", "config/nowhere.yaml: no such configuration file"),
+        ("extends", 3, "my.yaml: extends: 3: must be the path"),
+    ],
+)  # fmt: skip
+def test_refused_in_one_line(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(CptError) as caught:
+        build(changed(path, value))
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_missing_key() -> None:
+    values = copy.deepcopy(BASE)
+    del values["seeds"]
+    with pytest.raises(CptError, match="my.yaml: seeds: missing; add it"):
+        build(values)
+    with pytest.raises(CptError, match="must be a mapping"):
+        config.parse([1], "my.yaml")
+
+
+def test_a_task_that_is_not_declared() -> None:
+    values = copy.deepcopy(BASE)
+    del values["tasks"]["cross_dataset"]
+    with pytest.raises(CptError, match="add tasks.cross_dataset"):
+        build(values)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in Path("config").glob("*.yaml") if path.name != "datasets.yaml")
+)
+def test_every_shipped_configuration_resolves(name: str) -> None:
+    path = Path("config") / name
+    resolved = grid.build(config.load([path]), name)
+    assert resolved.runs
+    assert resolved.root == f"results/{resolved.config.experiment}"
+
+
+def test_later_files_win(tmp_path: Path) -> None:
+    over = tmp_path / "over.yaml"
+    over.write_text("seeds: [7]\nbackbone: {name: other}\nexhibits: {table5: null}\n")
+    merged = config.load([Path("config/config.yaml"), over])
+    assert merged.seeds == [7]
+    assert merged.backbone.name == "other"
+    assert merged.backbone.architecture == "embedded"
+    assert "table5" not in merged.exhibits
+    on_top = tmp_path / "top.yaml"
+    on_top.write_text("extends: config/config.yaml\nseeds: [7]\n")
+    assert config.load([on_top]).seeds == [7]
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "not valid YAML"), ("- 1", "must be a mapping")])
+def test_not_a_configuration(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(CptError, match=message):
+        config.load([path])
+    with pytest.raises(CptError, match="no such configuration file"):
+        config.load([tmp_path / "absent.yaml"])
+
+
+def test_schema_is_in_step() -> None:
+    stored = Path("workflow/schemas/config.schema.json").read_text()
+    assert stored == config.schema(), "run `make schema`"
+
+
+def test_equal_hyperparameters_train_once() -> None:
+    runs = build(BASE).runs
+    assert len({run.id for run in runs.values()}) == len(runs)
+    exhibits = build(BASE).exhibits
+    same = {"spherical": set(), "cpt": set()}
+    for cell in exhibits["table5"]["cells"]:
+        if cell["row"] == "spherical" and cell["ratio"] == 0.06:
+            same["spherical"] |= set(cell["runs"])
+    for cell in exhibits["table2"]["cells"]:
+        if cell["row"] == "cpt" and cell["ratio"] == 0.06 and cell["dataset"] == "world":
+            same["cpt"] |= set(cell["runs"])
+    assert same["spherical"] == same["cpt"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(a=st.floats(0, 1), b=st.floats(0, 1), noise=st.booleans())
+def test_runs_are_equal_exactly_when_hyperparameters_are(a: float, b: float, noise: bool) -> None:
+    values = copy.deepcopy(BASE)
+    values["variants"] = {
+        "one": {"method": "cpt", "set": {"tetf_weight": a}},
+        "two": {
+            "method": "cpt",
+            "label": "another label",
+            "set": {"tetf_weight": b, **({"cc_weight": 0.15} if noise else {})},
+        },
+    }
+    values["exhibits"] = {
+        "table2": BASE["exhibits"]["table2"]
+        | {"variants": ["one", "two"], "datasets": ["land"], "ratios": [1.0], "seeds": [1]}
+    }
+    assert len(build(values).runs) == (1 if a == b else 2)
+
+
+def test_adding_a_seed_only_adds() -> None:
+    before, after = build(BASE).runs, build(changed("seeds", [1, 2, 3])).runs
+    assert set(before) < set(after)
+    assert all(before[name].targets == after[name].targets for name in before)
+
+
+def test_one_hyperparameter_changes_only_its_runs() -> None:
+    before = set(build(BASE).runs)
+    after = set(build(changed("variants.tetf_rs.set", {"cc_weight": 0, "rs_weight": 0.11})).runs)
+    gone = before - after
+    assert gone
+    keys = {run.split("/")[3] for run in gone}
+    assert len(keys) == 2  # the two protocols of the one variant
+    assert all(run.split("/")[3].startswith("cpt-") for run in gone)
+
+
+def test_untrained_methods_run_once() -> None:
+    zero = [run for run in build(BASE).runs.values() if run.method == "zeroshot"]
+    assert len(zero) == len({(run.protocol, run.dataset) for run in zero})
+    assert {(run.ratio, run.seed) for run in zero} == {(1.0, 0)}
+
+
+def test_grid_names_what_a_run_needs() -> None:
+    resolved = build(BASE)
+    content = resolved.as_json()
+    assert content["schema"] == "cpt.grid/1"
+    by_method = {run["method"]: run for run in content["runs"]}
+    assert by_method["cpt"]["clusters"].startswith("clusters/")
+    assert by_method["ivlp"]["clusters"] is None
+    frozen = {run.method: resolved.frozen_image_parts(run) for run in resolved.runs.values()}
+    assert frozen["cpt"] == []
+    assert any(part == "train" for _, part in frozen["coop"])
+    assert all(part == "test" for _, part in frozen["zeroshot"])
+    assert grid.digest(resolved) == grid.digest(build(BASE))
+    assert grid.digest(resolved) != grid.digest(build(changed("seeds", [3])))
+
+
+def test_fixed_clusters_and_seed() -> None:
+    runs = build(changed("variants.cpt.set", {"clusters": 3, "cluster_seed": 9})).runs.values()
+    fixed = {run.clusters for run in runs if run.method == "cpt" and run.hyperparameters.clusters == 3}
+    assert fixed
+    assert all("fixed3" in path and path.endswith("s9.parquet") for path in fixed)

@@ -1,0 +1,248 @@
+"""Tables against numbers worked out by hand, and the structure of every format."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import re
+from pathlib import Path
+
+import fake_results
+import pytest
+
+from cpt.errors import CptError
+from cpt.report.formats import Block, Column, Line, Shown, Table, latex, markdown
+from cpt.report.results import average, read_results, summarize
+from cpt.report.tables import make_table, rank
+
+NAMES = [f"table{number}" for number in range(1, 6)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every table of the invented results."""
+    folder = tmp_path_factory.mktemp("results")
+    grid, runs = fake_results.write_results(folder)
+    for name in NAMES:
+        make_table(grid, runs, name, folder / "tables")
+    return folder
+
+
+def numbers(made: Path, name: str) -> dict[tuple[str, ...], tuple[str, str, str]]:
+    with open(made / "tables" / f"{name}.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds"]
+    assert {row[0] for row in rows} == {name.removeprefix("table")}
+    return {tuple(row[1:5]): tuple(row[5:]) for row in rows}
+
+
+class Cells(html.parser.HTMLParser):
+    """The texts of a table's rows."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+def test_base_to_new_table_has_h_base_and_new_of_every_dataset_and_their_average(made: Path) -> None:
+    table = numbers(made, "table2")
+    # IVLP on flowers at 0.06: 51 + 8 + 0 and -1, 0, 1 over the seeds; base +3, new -2.5
+    assert table["0.06", "IVLP", "flowers", "H"] == ("59.0", "1.0", "3")
+    assert table["0.06", "IVLP", "flowers", "base"] == ("62.0", "1.0", "3")
+    assert table["0.06", "IVLP", "flowers", "new"] == ("56.5", "1.0", "3")
+    # world 61, flowers 59, scripts 45: mean 55
+    assert table["0.06", "IVLP", "Avg", "H"] == ("55.0", "1.0", "3")
+    assert table["1", "IVLP", "Avg", "base"] == ("62.0", "1.0", "3")
+    assert len(table) == 3 * 5 * 4 * 3
+
+
+def test_untrained_row_stands_once_per_ratio_with_one_seed_and_no_std(made: Path) -> None:
+    table = numbers(made, "table2")
+    found = {ratio: table[ratio, "Zero-shot", "flowers", "H"] for ratio in ("1", "0.25", "0.06")}
+    assert set(found.values()) == {("54.0", "", "1")}
+
+
+def test_missing_runs_are_dashes_and_empty_fields_never_zeros(made: Path) -> None:
+    table = numbers(made, "table2")
+    assert table["0.06", "NPT", "scripts", "H"] == ("", "", "0")
+    assert table["0.06", "NPT", "Avg", "H"] == ("", "", "0")
+    # flowers lacks seed 3: seeds 1 and 2 give 59 and 60
+    assert table["0.06", "NPT", "flowers", "H"] == ("59.5", "0.7071067811865476", "2")
+    row = Cells((made / "tables" / "table2.html").read_text()).rows[-3]
+    assert row[0].startswith("NPT")
+    assert row[3:] == ["–", "–"]
+    assert "–: no finished run." in (made / "tables" / "table2.html").read_text()
+
+
+def test_transfer_averages_leave_the_source_out_and_show_it_first(made: Path) -> None:
+    table = numbers(made, "table3")
+    # CPT at 0.06 with +1 for accuracy: world 64, flowers 62, scripts 48
+    assert table["0.06", "CPT", "world", "accuracy"] == ("64.0", "1.0", "3")
+    assert table["0.06", "CPT", "Avg", "accuracy"] == ("55.0", "1.0", "3")
+    header = Cells((made / "tables" / "table3.html").read_text()).rows[0]
+    assert header[:3] == ["Method", "World (source)", "Flowers"]
+    # world_r 52, world_a 42
+    assert numbers(made, "table4")["0.06", "CPT", "Avg", "accuracy"] == ("47.0", "1.0", "3")
+
+
+def test_table_of_tasks_averages_over_datasets(made: Path) -> None:
+    table = numbers(made, "table1")
+    assert table["0.25", "CPT", "base-to-new", "H"] == ("59.0", "1.0", "3")
+    assert table["0.25", "CPT", "cross-dataset", "accuracy"] == ("57.0", "1.0", "3")
+    assert table["0.25", "CPT", "domain-generalization", "accuracy"] == ("49.0", "1.0", "3")
+    assert table["0.06", "CPT (as printed)", "base-to-new", "H"][0] == "54.0"
+    assert len(table) == 2 * 3 * 3
+
+
+def test_table_of_clusterings_shows_h_and_its_std(made: Path) -> None:
+    rows = Cells((made / "tables" / "table5.html").read_text()).rows
+    assert rows[1] == ["Clustering", "H", "std ↓", "H", "std ↓"]
+    assert rows[2] == ["CPT", "65.00", "1.00", "63.00", "1.00"]
+
+
+def test_average_uses_the_seeds_that_every_dataset_has() -> None:
+    assert average([{1: 1.0, 2: 2.0}, {2: 4.0, 3: 9.0}]) == {2: 3.0}
+    assert average([{1: 1.0}, {}]) == {}
+    assert average([]) == {}
+    assert summarize({1: 1.0, 2: 3.0}) == (2.0, pytest.approx(2**0.5), 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "lower", "marks"),
+    [
+        ([1.0, 3.0, 2.0], False, [None, "best", "second"]),
+        ([1.0, 3.0, 2.0], True, ["best", None, "second"]),
+        ([3.0, 3.004, 2.0, 2.0], False, ["best", "best", "second", "second"]),
+        ([None, 3.0, 2.0], False, [None, "best", "second"]),
+        ([None, 3.0], False, [None, None]),
+    ],
+)
+def test_best_and_second_are_judged_as_shown_and_ties_share_a_mark(values, lower, marks) -> None:
+    assert rank(values, lower_is_better=lower) == marks
+
+
+def test_marks_reach_every_format(made: Path) -> None:
+    page = (made / "tables" / "table2.html").read_text()
+    assert "<strong>61.00</strong> <small>±1.00</small>" in page
+    assert "<u>59.50</u> <small>±0.71</small>" in page
+    assert "**61.00** <sub>±1.00</sub>" in (made / "tables" / "table2.md").read_text()
+    tex = (made / "tables" / "table2.tex").read_text()
+    assert r"\textbf{61.00}{\tiny$\pm$1.00}" in tex
+    assert r"\underline{59.50}{\tiny$\pm$0.71}" in tex
+
+
+# ---- formats -----------------------------------------------------------------------------------
+
+
+def test_text_is_escaped_in_every_format(made: Path) -> None:
+    page = (made / "tables" / "table2.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "100% &lt;b&gt;markup&lt;/b&gt;" in page
+    tex = (made / "tables" / "table2.tex").read_text()
+    assert r"100\% \textless{}b\textgreater{}markup" in tex
+    assert r"$\tau$ $\rightarrow$ 0 \& a\_b" in tex
+    markdown_text = (made / "tables" / "table2.md").read_text()
+    assert r"\<script\>alert(1)\</script\>" in markdown_text
+    assert r"a\_b" in markdown_text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_latex_is_a_booktabs_table_with_equal_rows(made: Path, name: str) -> None:
+    tex = (made / "tables" / f"{name}.tex").read_text()
+    lines = tex.splitlines()
+    assert lines[1] == r"\begin{table}[t]"
+    assert lines[-2:] == [r"\end{tabular}", r"\end{table}"]
+    assert rf"\label{{tab:{name}}}" in lines
+    assert [r"\toprule" in lines, r"\midrule" in lines, r"\bottomrule" in lines] == [True] * 3
+    columns = len(re.search(r"\\begin\{tabular\}\{(l r*)\}", tex.replace("{l", "{l "))[1].replace(" ", ""))
+    for line in lines:
+        if line.endswith(r"\\"):
+            spanned = sum(int(span) - 1 for span in re.findall(r"\\multicolumn\{(\d+)\}", line))
+            assert len(re.findall(r"(?<!\\)&", line)) + 1 + spanned == columns
+    body = re.sub(r"\\[{}]", "", tex)
+    assert body.count("{") == body.count("}")
+    assert tex.isascii()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notes_say_what_the_numbers_are(made: Path, name: str) -> None:
+    text = (made / "tables" / f"{name}.html").read_text()
+    assert "± the sample standard deviation over seeds" in text
+    assert "Backbone: tiny_clip." in text
+    assert "Bold: best" in text
+
+
+def test_notes_count_datasets_and_seeds(made: Path) -> None:
+    text = (made / "tables" / "table3.html").read_text()
+    assert "Avg: mean over 2 datasets of the per-dataset accuracy; the source is left out." in text
+    assert "Mean over 3 seeds (without ±: a single run)" in text
+    text = (made / "tables" / "table2.html").read_text()
+    assert "Mean over 2–3 seeds" in text
+    assert "Avg: mean over 3 datasets of the per-dataset H." in text
+
+
+def test_note_of_a_row_stands_behind_its_label(made: Path) -> None:
+    assert 'NPT <small class="note">reconstruction</small>' in (made / "tables" / "table2.html").read_text()
+    assert "NPT _(reconstruction)_" in (made / "tables" / "table2.md").read_text()
+    assert r"NPT {\tiny(reconstruction)}" in (made / "tables" / "table2.tex").read_text()
+
+
+def test_markdown_rows_are_as_wide_as_their_header(made: Path) -> None:
+    for name in NAMES:
+        lines = [line for line in (made / "tables" / f"{name}.md").read_text().splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_table_without_spread_leaves_no_room_for_it() -> None:
+    line = Line("a | b", None, [Shown("1.00", None, "best")])
+    table = Table("table9", "Table 9", "Title.", "", "", "Method", [Column("H")], [Block("", [line])])
+    assert r"\textbf{1.00} \\" in latex(table)
+    assert r"| a \| b | **1.00** |" in markdown(table)
+
+
+def test_single_runs_are_called_single_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_results, "SEEDS", {1: 0.0})
+    grid, runs = fake_results.write_results(tmp_path)
+    make_table(grid, runs, "table2", tmp_path)
+    assert "Single runs (one seed), so no standard deviation." in (tmp_path / "table2.md").read_text()
+
+
+def test_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        make_table(made / "grid.json", made / "runs.parquet", name, tmp_path)
+    written = {path.name: path.read_bytes() for path in (made / "tables").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(written) == 4 * len(NAMES)
+
+
+# ---- refusals ----------------------------------------------------------------------------------
+
+
+def test_unknown_table_is_refused_with_the_nearest_name(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(CptError, match=r"no exhibit 'tabel2'; did you mean 'table2'\?"):
+        make_table(made / "grid.json", made / "runs.parquet", "tabel2", tmp_path)
+    with pytest.raises(CptError, match="'figure1' is a figure"):
+        make_table(made / "grid.json", made / "runs.parquet", "figure1", tmp_path)
+
+
+def test_cell_of_an_unlisted_run_is_refused(made: Path) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    cell = {"task": "base_to_new", "dataset": "flowers", "runs": ["nowhere/s1"]}
+    with pytest.raises(CptError, match="names run 'nowhere/s1'"):
+        results.seeds(cell)

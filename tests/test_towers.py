@@ -1,0 +1,186 @@
+"""The fast prompted towers against the naive computation with open_clip's own blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import naive
+from cpt.clip.export import export, towers, verify
+from cpt.clip.text import pack_prompts
+from cpt.errors import CptError
+
+TEXT = {"context_length": 20, "vocab_size": 50, "width": 32, "heads": 4, "layers": 3}
+VISION = {"image_size": 16, "patch_size": 8, "width": 48, "layers": 3, "head_width": 16}
+
+
+def small_clip(seed: int = 0, **text) -> open_clip.CLIP:
+    torch.manual_seed(seed)
+    model = open_clip.CLIP(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT | text, quick_gelu=True)
+    for parameter in model.parameters():  # away from the initial values, where many terms are zero or one
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval().requires_grad_(False)
+
+
+def prompts(lengths: list[int], common: int, seed: int = 0) -> torch.Tensor:
+    """Token rows with ``common`` equal tokens after the start token and the given total lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.zeros(len(lengths), TEXT["context_length"], dtype=torch.long)
+    shared = torch.randint(1, 47, (common,), generator=generator)
+    for row, length in zip(rows, lengths, strict=True):
+        row[:length] = torch.randint(1, 47, (length,), generator=generator)
+        row[0], row[1 : 1 + common], row[length - 1] = 48, shared, 49
+    return rows
+
+
+def slots(tokens: torch.Tensor, n: int, per_class: bool = False) -> np.ndarray:
+    found = np.full(tuple(tokens.shape), -1)
+    for k in range(len(tokens)):
+        found[k, 1 : 1 + n] = np.arange(n) + (k * n if per_class else 0)
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    lengths=st.lists(st.integers(7, 20), min_size=1, max_size=6),
+    n=st.integers(0, 4),
+    depth=st.integers(1, 3),
+    per_class=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_text_tower_is_the_naive_one(lengths: list[int], n: int, depth: int, per_class: bool, seed: int) -> None:
+    model = small_clip()
+    text, _ = towers(*export(model))
+    tokens = prompts(lengths, 4, seed)
+    torch.manual_seed(seed)
+    shape = (len(lengths), n, 32) if per_class else (n, 32)
+    context = torch.randn(shape, requires_grad=True)
+    deep = {} if per_class or n == 0 else {i: torch.randn(n, 32, requires_grad=True) for i in range(1, depth)}
+    packed = pack_prompts(tokens, slots(tokens, n, per_class))
+    ours = text(packed, context.flatten(0, -2) if n else None, deep)
+    theirs = naive.text_features(model, tokens, context if n else None, deep)
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    if n:
+        weight = torch.randn_like(ours)
+        learned = [context, *deep.values()]
+        ours_gradient = torch.autograd.grad((ours * weight).sum(), learned)
+        theirs_gradient = torch.autograd.grad((theirs * weight).sum(), learned)
+        for a, b in zip(ours_gradient, theirs_gradient, strict=True):
+            assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()) + 1e-6)
+
+
+def test_deep_prompts_per_class() -> None:
+    model = small_clip()
+    text, _ = towers(*export(model))
+    tokens = prompts([9, 12, 9, 7], 4)
+    context, deep = torch.randn(3, 32), {2: torch.randn(4, 3, 32)}
+    ours = text(pack_prompts(tokens, slots(tokens, 3)), context, deep)
+    assert torch.allclose(ours, naive.text_features(model, tokens, context, deep), atol=2e-5)
+
+
+def test_deep_prompts_need_shared_positions() -> None:
+    text, _ = towers(*export(small_clip()))
+    tokens = prompts([9, 12], 4)
+    packed = pack_prompts(tokens, slots(tokens, 3, per_class=True))
+    with pytest.raises(ValueError, match="shared|share"):
+        text(packed, torch.randn(6, 32), {1: torch.randn(3, 32)})
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_vision_tower_is_the_naive_one(depth: int) -> None:
+    model = small_clip()
+    _, vision = towers(*export(model))
+    images = torch.randn(3, 3, 16, 16)
+    shallow = torch.randn(2, 48, requires_grad=True) if depth else None
+    deep = {i: torch.randn(2, 48, requires_grad=True) for i in range(1, depth)}
+    ours, theirs = vision(images, shallow, deep), naive.image_features(model, images, shallow, deep)
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    learned = [] if shallow is None else [shallow, *deep.values()]
+    for parameter in learned:
+        ours_gradient, theirs_gradient = (
+            torch.autograd.grad(f.square().sum(), parameter, retain_graph=True)[0] for f in (ours, theirs)
+        )
+        assert torch.allclose(ours_gradient, theirs_gradient, atol=1e-4 * float(theirs_gradient.abs().max()))
+
+
+def test_plain_towers_are_open_clip() -> None:
+    model = small_clip()
+    tensors, spec = export(model)
+    assert verify(model, tensors, spec) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_close(dtype: torch.dtype) -> None:
+    model = small_clip()
+    tensors, spec = export(model)
+    text, vision = towers(tensors, spec)
+    tokens, images = prompts([9, 12, 7], 4), torch.randn(2, 3, 16, 16)
+    packed = pack_prompts(tokens, slots(tokens, 2))
+    context = torch.randn(2, 32)
+    full = text(packed, context), vision(images)
+    half = text.to(dtype=dtype)(packed, context), vision.to(dtype=dtype)(images)
+    for a, b in zip(full, half, strict=True):
+        assert b.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(a, b).min() > 0.995
+
+
+def test_packing_shares_the_longest_common_prefix() -> None:
+    tokens = prompts([8, 8, 10], 4)
+    packed = pack_prompts(tokens, slots(tokens, 2))
+    assert len(packed.prefix_tokens) == 5
+    assert [(g.count, g.length) for g in packed.groups] == [(2, 3), (1, 5)]
+    one = pack_prompts(tokens[:1], slots(tokens[:1], 2))
+    assert len(one.prefix_tokens) == 7  # all but the end token
+    assert one.classes == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m.visual, "pool_type", "avg"), "average pooling"),
+        (lambda m: setattr(m, "attn_mask", None), "causal"),
+        (lambda m: setattr(m, "text_pool_type", "last"), "text pooling 'last'"),
+        (lambda m: setattr(m, "visual", torch.nn.Linear(2, 2)), "image tower Linear"),
+        (lambda m: setattr(m.visual.transformer.resblocks[0].mlp, "gelu", torch.nn.ReLU()), "activation ReLU"),
+        (lambda m: setattr(m, "logit_bias", torch.zeros(1)), "logit bias"),
+    ],
+)
+def test_unsupported_architectures_are_refused(change, message: str) -> None:
+    model = small_clip()
+    change(model)
+    with pytest.raises(CptError, match=message):
+        export(model)
+
+
+def test_towers_that_compute_something_else_are_refused() -> None:
+    model = small_clip()
+    tensors, spec = export(model)
+    with pytest.raises(CptError, match="differ by"):
+        verify(model, tensors | {"vision.proj": tensors["vision.proj"] + 0.01}, spec)
+
+
+def test_packed_prompts_move_between_devices() -> None:
+    packed = pack_prompts(prompts([8, 9], 4), np.full((2, 20), -1))
+    moved = packed.to("meta")
+    assert all(t.device.type == "meta" for t in vars(moved).values() if isinstance(t, torch.Tensor))
+    assert dataclasses.replace(moved, groups=()).groups == ()
+
+
+@pytest.mark.parametrize("options", [{"ls_init_value": 0.3}, {"heads": 2}])
+def test_other_shapes(options: dict) -> None:
+    torch.manual_seed(0)
+    model = open_clip.CLIP(
+        embed_dim=24,
+        vision_cfg=VISION | ({"ls_init_value": 0.3} if "ls_init_value" in options else {}),
+        text_cfg=TEXT | options,
+        quick_gelu=False,
+    ).eval()
+    tensors, spec = export(model)
+    assert verify(model, tensors, spec) < 1e-5
+    assert spec["text"]["activation"] == "gelu"

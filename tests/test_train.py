@@ -1,0 +1,331 @@
+"""Training, prediction, scoring and aggregation on real files of a small experiment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cpt.aggregate import aggregate
+from cpt.batches import Batches, epoch_order
+from cpt.clip.backbone import load_backbone
+from cpt.data.images import ImageStore
+from cpt.data.split import read_split
+from cpt.errors import CptError
+from cpt.files import read_json, read_parquet, read_tensors, write_json
+from cpt.metrics import accuracy as m
+from cpt.predict import predict
+from cpt.score import score
+from cpt.train import TrainInputs, train
+
+SMALL = {"epochs": 3, "batch_size": 16, "templates": "single"}
+DEEP = SMALL | {"depth_text": 2, "depth_vision": 2}
+
+
+def inputs(results: Path, method: str, protocol: str = "base_to_new", ratio: str = "r1", **changes: Any) -> TrainInputs:
+    hyperparameters = (SMALL if method in ("coop", "zeroshot") else DEEP) | changes.pop("hyperparameters", {})
+    if method == "zeroshot":
+        hyperparameters = {"templates": "single"}
+    values = {
+        "method": method,
+        "hyperparameters": hyperparameters,
+        "seed": 1,
+        "backbone": results / "backbone.json",
+        "manifest": results / "data/land/manifest.parquet",
+        "split": results / f"splits/{protocol}/land/{ratio}/s1.parquet",
+        "text_features": results / "features/land/text-single.safetensors",
+        "clusters": results / f"clusters/{protocol}/land/spherical-per2-single/s1.parquet" if method == "cpt" else None,
+        "augmentation": "none",
+        "device": "cpu",
+        "state_interval": 0.0,
+    }
+    return TrainInputs(**(values | changes))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("prompts.safetensors",)}
+
+
+def history(folder: Path) -> pd.DataFrame:
+    return (
+        read_parquet(folder / "history.parquet", "cpt.history/1")[0]
+        .to_pandas()
+        .drop(columns="seconds", errors="ignore")
+    )
+
+
+@pytest.mark.parametrize("method", ["zeroshot", "coop", "ivlp", "cpt"])
+@pytest.mark.parametrize("protocol", ["base_to_new", "all_classes"])
+def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol: str) -> None:
+    """Every stage after the split, twice: same bytes, right shapes, sensible numbers."""
+    run = f"{protocol}/land/r1/{method}-0/s1"
+    outputs = []
+    lines: list[str] = []
+    for attempt in range(2):
+        root = tmp_path / str(attempt)
+        root.mkdir()
+        for name in ("backbone.json", "backbone.safetensors", "data", "features", "splits", "clusters"):
+            (root / name).symlink_to(results / name)
+        folder = root / "runs" / run
+        train(inputs(results, method, protocol), folder, lines.append)
+        subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
+        predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
+        score(folder, results / f"splits/{protocol}/land/r1/s1.parquet")
+        identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
+        grid = {"schema": "cpt.grid/1", "experiment": "x", "backbone": "tiny-clip"}
+        write_json(root / "grid.json", grid | {"runs": [identity | {"key": f"{method}-0", "seed": 1}]})
+        aggregate(root / "grid.json")
+        names = ("prompts.safetensors", "predictions.parquet", "classifier.safetensors", "metrics.parquet")
+        outputs.append([(folder / name).read_bytes() for name in names] + [(root / "runs.parquet").read_bytes()])
+    assert outputs[0] == outputs[1]
+    runs, _ = read_parquet(root / "runs.parquet", "cpt.runs/1")
+    table = runs.to_pandas()
+    assert set(table["subset"]) == ({"base", "new", "base+new"} if protocol == "base_to_new" else {"all"})
+    accuracy = table.set_index(["subset", "metric"])["value"]
+    if protocol == "base_to_new":
+        base, new = accuracy["base", "accuracy"], accuracy["new", "accuracy"]
+        assert accuracy["base+new", "harmonic_mean"] == pytest.approx(2 * base * new / (base + new))
+        assert base > 30  # chance is 20
+    predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/1")
+    frame = predictions.to_pandas()
+    first = frame.groupby("subset").apply(lambda part: 100 * (part["top_labels"].str[0] == part["label"]).mean())
+    for subset in subsets:
+        assert accuracy[subset, "accuracy"] == pytest.approx(first[subset])
+    classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/1")
+    assert classifier[f"land/{subsets[0]}"].shape == (5 if protocol == "base_to_new" else 10, 64)
+    record = read_json(folder / "run.json", "cpt.run/1")
+    assert record["status"] == "finished"
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["inputs"]["split"]
+    costs, _ = read_parquet(root / "costs.parquet", "cpt.costs/1")
+    assert costs["steps"].to_pylist() == [record["steps"]]
+    if method != "zeroshot":
+        assert len(history(folder)) == 3
+        assert any("epoch 3/3" in line for line in lines)
+
+
+def test_cached_features_train_like_images(results: Path, tmp_path: Path) -> None:
+    train(inputs(results, "coop"), tmp_path / "images", print)
+    train(
+        inputs(results, "coop", image_features=results / "features/land/images-train.safetensors"), tmp_path / "cached"
+    )
+    a, b = (read_tensors(tmp_path / name / "prompts.safetensors", "cpt.prompts/1")[0] for name in ("images", "cached"))
+    assert torch.allclose(a["text.context"], b["text.context"], atol=1e-6)
+
+
+def test_history_describes_the_epochs(results: Path, tmp_path: Path) -> None:
+    train(inputs(results, "cpt"), tmp_path, print)
+    frame = history(tmp_path)
+    assert frame["epoch"].tolist() == [1, 2, 3]
+    assert frame["learning_rate"].tolist()[:2] == [1e-5, 0.0025]
+    weighted = frame["loss_cross_entropy"] + 0.25 * frame["loss_separation"] + 0.15 * frame["loss_consistency"]
+    assert np.allclose(frame["loss"], weighted + 0.10 * frame["loss_anchor"], atol=1e-5)
+    assert {"gradient_norm", "etf_distance", "mean_cosine", "effective_rank", "drift"} <= set(frame.columns)
+
+
+def test_snapshots_are_evaluated(results: Path, tmp_path: Path) -> None:
+    for name in ("backbone.json", "backbone.safetensors", "data", "features"):
+        (tmp_path / name).symlink_to(results / name)
+    folder = tmp_path / "runs/x"
+    train(inputs(results, "ivlp", hyperparameters={"snapshots": True}), folder, print)
+    predict(folder, tmp_path, [("land", "base"), ("land", "new")], device="cpu")
+    score(folder, results / "splits/base_to_new/land/r1/s1.parquet")
+    metrics = read_parquet(folder / "metrics.parquet", "cpt.metrics/1")[0].to_pandas()
+    curve = metrics[(metrics["metric"] == "harmonic_mean") & metrics["epoch"].notna()]
+    assert curve["epoch"].tolist() == [1, 2, 3]
+    final = metrics[(metrics["metric"] == "harmonic_mean") & metrics["epoch"].isna()]["value"].item()
+    assert curve["value"].tolist()[-1] == final
+
+
+def test_validation_part(results: Path, tmp_path: Path) -> None:
+    for name in ("backbone.json", "backbone.safetensors", "data", "features"):
+        (tmp_path / name).symlink_to(results / name)
+    folder = tmp_path / "runs/x"
+    train(inputs(results, "zeroshot"), folder, print)
+    predict(folder, tmp_path, [("land", "all")], part="val", device="cpu")
+    predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/1")
+    assert len(predictions) == 10 * 3
+    with pytest.raises(CptError, match="land/all: no weird images"):
+        predict(folder, tmp_path, [("land", "all")], part="weird", device="cpu")
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 7])
+def test_an_interrupted_training_gives_the_same_bytes(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    train(inputs(results, "cpt"), tmp_path / "whole", print)
+
+    from cpt.train import _Loop
+
+    original, count = _Loop._step, 0
+
+    def step(self, *arguments: Any) -> None:
+        nonlocal count
+        if count == stop_after:
+            raise Stop
+        count += 1
+        original(self, *arguments)
+
+    resumable = inputs(results, "cpt", state=tmp_path / "work/run.state")
+    monkeypatch.setattr(_Loop, "_step", step)
+    with pytest.raises(Stop):
+        train(resumable, tmp_path / "resumed", print)
+    assert not (tmp_path / "resumed/run.json").exists()
+    assert (tmp_path / "work/run.state").exists()
+    monkeypatch.setattr(_Loop, "_step", original)
+    lines: list[str] = []
+    train(resumable, tmp_path / "resumed", lines.append)
+    assert any("resuming" in line for line in lines)
+    assert not (tmp_path / "work/run.state").exists()
+    assert files(tmp_path / "whole") == files(tmp_path / "resumed")
+    assert history(tmp_path / "whole").equals(history(tmp_path / "resumed"))
+    assert read_json(tmp_path / "resumed/run.json", "cpt.run/1")["resumed"]
+
+
+def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle, then the same command again."""
+    given = inputs(results, "ivlp", hyperparameters={"epochs": 40})
+    command = [sys.executable, "-m", "cpt", "train", "--method", "ivlp", "--seed", "1"]
+    command += ["--hyperparameters", json.dumps(given.hyperparameters), "--augmentation", "none"]
+    for option in ("backbone", "manifest", "split", "text_features"):
+        command += [f"--{option.replace('_', '-')}", str(getattr(given, option))]
+    command += ["--device", "cpu", "--state-interval", "0"]
+    state = tmp_path / "run.state"
+    options = ["--state", str(state), "--output", str(tmp_path / "killed")]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/run.json").exists()
+    again = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    assert "resuming at epoch" in again.stdout
+    train(given, tmp_path / "whole", print)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpt.train import _Loop
+
+    state = tmp_path / "run.state"
+    original = _Loop._epoch_row
+
+    def stop(self, epoch: int, *arguments: Any) -> dict:
+        if epoch == 1:
+            raise Stop
+        return original(self, epoch, *arguments)
+
+    monkeypatch.setattr(_Loop, "_epoch_row", stop)
+    with pytest.raises(Stop):
+        train(inputs(results, "ivlp", state=state), tmp_path / "a", print)
+    monkeypatch.undo()
+    lines: list[str] = []
+    train(inputs(results, "ivlp", state=state, ratio="r0.25"), tmp_path / "b", lines.append)
+    assert not any("resuming" in line for line in lines)
+
+
+def test_a_damaged_state_starts_over(results: Path, tmp_path: Path) -> None:
+    state = tmp_path / "run.state"
+    state.write_bytes(b"not a state")
+    lines: list[str] = []
+    train(inputs(results, "ivlp", state=state, hyperparameters={"epochs": 1}), tmp_path / "a", lines.append)
+    assert not any("resuming" in line for line in lines)
+
+
+def test_a_diverging_loss_is_reported(results: Path, tmp_path: Path) -> None:
+    wild = {"learning_rate": 1e30, "warmup_epochs": 0}
+    with pytest.raises(CptError, match="lower learning_rate"):
+        train(inputs(results, "ivlp", hyperparameters=wild), tmp_path, print)
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("cpt", {"clusters": None}, "needs --clusters"),
+        ("ivlp", {"hyperparameters": {"epoch": 3}}, "--hyperparameters: epoch: unknown key; did you mean 'epochs'"),
+        ("ivlp", {"split": Path("nowhere.parquet")}, "nowhere.parquet: not found"),
+        ("ivlp", {"device": "cuda"}, "torch sees no GPU"),
+        ("ivpl", {}, "did you mean 'ivlp'"),
+    ],
+)
+def test_impossible_inputs(results: Path, tmp_path: Path, method: str, changes: dict, message: str) -> None:
+    if method == "ivlp" and changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(CptError, match=message):
+        train(inputs(results, method, **changes), tmp_path, print)
+
+
+def test_clusters_of_other_classes_are_refused(results: Path, tmp_path: Path) -> None:
+    wrong = results / "clusters/all_classes/land/spherical-per2-single/s1.parquet"
+    with pytest.raises(CptError, match="its classes are not those of"):
+        train(inputs(results, "cpt", clusters=wrong), tmp_path, print)
+
+
+def test_bfloat16_trains(results: Path, tmp_path: Path) -> None:
+    train(inputs(results, "ivlp", precision="bfloat16", hyperparameters={"epochs": 2}), tmp_path, print)
+    assert read_json(tmp_path / "run.json", "cpt.run/1")["precision"] == "bfloat16"
+    assert read_tensors(tmp_path / "prompts.safetensors", "cpt.prompts/1")[0]["text.context"].dtype == torch.float32
+
+
+def test_augmented_batches_do_not_depend_on_workers_or_position(results: Path) -> None:
+    clip = load_backbone(results / "backbone.json")
+    split = read_split(results / "splits/base_to_new/land/r1/s1.parquet")
+    store = ImageStore(results / "data/land/manifest.parquet")
+
+    def images(workers: int, first: int) -> list[torch.Tensor]:
+        batches = Batches(clip, split, store, None, "rrc_flip", 16, 1, workers)
+        return [batch.images for batch in batches.epoch(2, first)]
+
+    one, many, resumed = images(1, 0), images(3, 0), images(2, 2)
+    assert len(one) == 5
+    assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one[2:], resumed, strict=True))
+
+
+def test_epoch_order() -> None:
+    order = epoch_order(50, 16, 1, 0)
+    assert [len(batch) for batch in order] == [16, 16, 16]
+    assert len(np.unique(np.concatenate(order))) == 48
+    assert [len(batch) for batch in epoch_order(7, 16, 1, 0)] == [7]
+    assert not np.array_equal(np.concatenate(order), np.concatenate(epoch_order(50, 16, 1, 1)))
+
+
+def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs/base_to_new/land/r1/zeroshot-0/s1"
+    train(inputs(results, "zeroshot"), folder, print)
+    identity = {"run": "base_to_new/land/r1/zeroshot-0/s1", "protocol": "base_to_new", "dataset": "flowers"}
+    identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
+    write_json(tmp_path / "grid.json", {"schema": "cpt.grid/1", "experiment": "x", "backbone": "b", "runs": [identity]})
+    with pytest.raises(CptError, match="describes another run"):
+        aggregate(tmp_path / "grid.json")
+
+
+def test_metrics_by_hand() -> None:
+    labels, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    assert m.accuracy(labels, predicted) == 75
+    assert m.macro_accuracy(labels, predicted) == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert m.group_accuracy(labels, predicted, np.array([1])) == 100
+    assert m.group_accuracy(labels, predicted, np.array([7])) is None
+    assert m.harmonic_mean(60, 30) == 40
+    assert m.harmonic_mean(0, 0) == 0
+    assert m.log_loss(np.array([0.5, 0.25])) == pytest.approx((np.log(2) + np.log(4)) / 2)
+    assert m.log_loss(np.array([0.0])) == pytest.approx(-np.log(1e-12))
+    confidence, correct = np.array([0.95, 0.95, 0.55, 0.55, 1.0]), np.array([1, 0, 1, 1, 1])
+    # bins of width 1/15: the last holds 0.95, 0.95 and 1.0, of which two of three are correct
+    by_hand = 100 * (3 * abs((0.95 + 0.95 + 1.0) / 3 - 2 / 3) + 2 * abs(0.55 - 1.0)) / 5
+    assert m.calibration_error(confidence, correct) == pytest.approx(by_hand)
