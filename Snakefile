@@ -10,10 +10,10 @@ if not config:  # a --configfile replaces the default instead of being merged ov
     configfile: "config/config.yaml"
 
 
-container: "docker://ghcr.io/cpt-longtail/cpt:0.1.0"
-
-
 report: "workflow/report/workflow.rst"
+
+
+container: "envs/cpt.sif"  # built from envs/cpt.def; used only with --sdm apptainer
 
 
 include: "rules/common.smk"
@@ -26,9 +26,9 @@ include: "rules/report.smk"
 
 
 rule all:
+    default_target: True
     input:
         f"{ROOT}/report/index.html",
-    default_target: True
     localrule: True
 
 
@@ -45,4 +45,5 @@ rule figures:
 
 
 onstart:
-    start_fork_server()
+    if CONFIG.fork_server:
+        start_fork_server(f"{LOGS}/fork-server.log")

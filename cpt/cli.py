@@ -218,7 +218,8 @@ def clusters(
     """Cluster the trained classes by their frozen text features.
 
     Example: `cpt clusters --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet --text-features
-    results/embedded/features/flowers/text-single.safetensors --seed 1 --classes-per-cluster 4 --output clusters.parquet`
+    results/embedded/features/flowers/text-single.safetensors --seed 1 --classes-per-cluster 4
+    --output clusters.parquet`
     """
     from cpt.clip.features import read_text_features
     from cpt.clusters import mine, number_of_clusters, write_clusters

@@ -167,7 +167,7 @@ class Config(Section):
         "auto", description="of the frozen towers; auto: float32 on a CPU, bfloat16 on a GPU that has it"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, ge=1, description="CPU threads of one job; results can depend on it in the last bit")
+    threads: int = Field(1, ge=1, description="CPU threads of a job; the last bits of results depend on it")
     state_interval: float = Field(60, ge=0, description="seconds between saved training states")
     fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
     templates: dict[str, list[str]] = Field({}, description="template sets beside single, dataset and ensemble")

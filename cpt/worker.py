@@ -17,9 +17,12 @@ import json
 import os
 import pkgutil
 import select
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +39,8 @@ def serve(address: str, owner: int | None = None) -> None:
     """Import the libraries, then fork a process for every call until the owner process is gone.
 
     Args:
-        address: path of the Unix socket to listen on; it appears when the server is ready.
+        address: path of the Unix socket to listen on; it appears when the server is ready. Its folder is the
+            server's own and goes with it.
         owner: process whose end ends the server; default: the parent.
     """
     for name in (*LIBRARIES, *_own_modules()):
@@ -48,7 +52,7 @@ def serve(address: str, owner: int | None = None) -> None:
     waiting = Path(f"{address}.starting")
     with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as cleanup:
         server.bind(str(waiting))
-        cleanup.callback(lambda: Path(address).unlink(missing_ok=True))
+        cleanup.callback(shutil.rmtree, Path(address).parent, ignore_errors=True)
         server.listen(64)
         waiting.rename(address)
         while _alive(owner):
@@ -63,6 +67,21 @@ def serve(address: str, owner: int | None = None) -> None:
                     _forget_own_modules()
                 _child(connection)
             connection.close()
+
+
+def start(log: str) -> None:
+    """Start a server for the jobs of this process, unless it has one; it ends with this process.
+
+    Jobs find it by the environment variable CPT_WORKER; those that come before it is ready run without it.
+    """
+    if "CPT_WORKER" in os.environ:
+        return
+    address = Path(tempfile.mkdtemp(prefix="cpt-")) / "worker"
+    command = [sys.executable, "-m", "cpt", "worker", str(address), "--owner", str(os.getpid())]
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w") as output:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    os.environ["CPT_WORKER"] = str(address)
 
 
 def call(address: str, arguments: Sequence[str]) -> int | None:

@@ -8,7 +8,9 @@ rule clusters:
     log:
         f"{LOGS}/clusters/{{clusters}}.log",
     params:
-        options=lambda wildcards: clustering_options(CLUSTERS[f"clusters/{wildcards.clusters}.parquet"]),
+        options=lambda wildcards: clustering_options(
+            CLUSTERS[f"clusters/{wildcards.clusters}.parquet"]
+        ),
         code=CODE["clusters"],
     shell:
         "cpt clusters --split {input.split:q} --text-features {input.text_features:q} {params.options:q}"

@@ -1,8 +1,5 @@
 import json
 import os
-import subprocess
-import tempfile
-from pathlib import Path
 
 from cpt import config as cpt_config
 from cpt import grid as cpt_grid
@@ -10,6 +7,7 @@ from cpt import paths
 from cpt.errors import CptError
 from cpt.methods import registry
 from cpt.provenance import code_version
+from cpt.worker import start as start_fork_server
 
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 try:
@@ -23,24 +21,38 @@ except CptError as error:
 ROOT = GRID.root
 LOGS = f"logs/{CONFIG.experiment}"
 RUNS = GRID.runs
-DATASETS = sorted({name for run in RUNS.values() for name in (run.dataset, *(d for d, _ in run.targets))})
+DATASETS = sorted(
+    {
+        name
+        for run in RUNS.values()
+        for name in (run.dataset, *(d for d, _ in run.targets))
+    }
+)
 SPLITS = {run.split: run for run in RUNS.values()}
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
 TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
-    name=[name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] == "table"],
+    name=[
+        name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] == "table"
+    ],
     suffix=["csv", "md", "tex", "html"],
 )
 FIGURES = expand(
     f"{ROOT}/figures/{{name}}.{{suffix}}",
-    name=[name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] != "table"],
+    name=[
+        name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] != "table"
+    ],
     suffix=["svg", "pdf", "png", "csv"],
 )
 STAGE_MODULES = {
     "backbone": ("cpt.clip.make_backbone",),
     "data": ("cpt.data.layouts",),
     "split": ("cpt.data.split",),
-    "text_features": ("cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"),
+    "text_features": (
+        "cpt.clip.features",
+        "cpt.clip.make_backbone",
+        "cpt.clip.templates",
+    ),
     "image_features": ("cpt.image_features",),
     "clusters": ("cpt.clusters",),
     "predict": ("cpt.predict",),
@@ -87,7 +99,10 @@ def run_inputs(wildcards):
 
 def optional_inputs(wildcards, input):
     """Options of `cpt train` for the inputs that only some methods have."""
-    options = {"--clusters": input.get("clusters"), "--image-features": input.get("image_features")}
+    options = {
+        "--clusters": input.get("clusters"),
+        "--image-features": input.get("image_features"),
+    }
     return [word for option, path in options.items() if path for word in (option, path)]
 
 
@@ -97,26 +112,15 @@ def target_inputs(wildcards):
     datasets = sorted({dataset for dataset, _ in run.targets})
     templates = run.hyperparameters.templates
     needed = [f"{ROOT}/{paths.manifest(dataset)}" for dataset in datasets]
-    needed += [f"{ROOT}/{paths.text_features(dataset, templates)}" for dataset in datasets]
-    needed += [f"{ROOT}/{paths.image_features(d, part)}" for d, part in GRID.frozen_image_parts(run) if part != "train"]
+    needed += [
+        f"{ROOT}/{paths.text_features(dataset, templates)}" for dataset in datasets
+    ]
+    needed += [
+        f"{ROOT}/{paths.image_features(d, part)}"
+        for d, part in GRID.frozen_image_parts(run)
+        if part != "train"
+    ]
     return needed
-
-
-def start_fork_server():
-    """Import the libraries once for all local jobs; jobs that come before it is ready run without it."""
-    if CONFIG.fork_server and "CPT_WORKER" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="cpt-")
-        os.environ["CPT_WORKER"] = f"{folder}/worker"
-        Path(LOGS).mkdir(parents=True, exist_ok=True)
-        with open(f"{LOGS}/fork-server.log", "w") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "cpt", "worker", os.environ["CPT_WORKER"], "--owner", str(os.getpid())],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env={key: value for key, value in os.environ.items() if key != "CPT_WORKER"},
-                start_new_session=True,
-            )
 
 
 def clustering_options(run):

@@ -16,9 +16,11 @@ rule predict:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         folder=lambda wildcards, input: os.path.dirname(input.run),
-        results=ROOT,
+        results=lambda wildcards, input: os.path.dirname(input.backbone),
         targets=lambda wildcards: [
-            word for target in sorted(RUNS[wildcards.run].targets) for word in ("--target", "/".join(target))
+            word
+            for target in sorted(RUNS[wildcards.run].targets)
+            for word in ("--target", "/".join(target))
         ],
         part=CONFIG.evaluate_on,
         device=CONFIG.device,

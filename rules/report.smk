@@ -21,7 +21,7 @@ rule table:
         f"{LOGS}/tables/{{name}}.log",
     localrule: True
     params:
-        results=ROOT,
+        results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["table"],
     shell:
         "cpt table {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
@@ -45,7 +45,7 @@ rule figure:
         f"{LOGS}/figures/{{name}}.log",
     localrule: True
     params:
-        results=ROOT,
+        results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["figure"],
     shell:
         "cpt figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
@@ -68,7 +68,7 @@ rule page:
         f"{LOGS}/page.log",
     localrule: True
     params:
-        results=ROOT,
+        results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["page"],
     shell:
         "cpt page --results {params.results:q} >{log:q} 2>&1"

@@ -76,7 +76,7 @@ def test_refused_in_one_line(path: str, value: Any, expected: str) -> None:
 def test_missing_key() -> None:
     values = copy.deepcopy(BASE)
     del values["seeds"]
-    with pytest.raises(CptError, match="my.yaml: seeds: missing; add it"):
+    with pytest.raises(CptError, match=r"my.yaml: seeds: missing; add it"):
         build(values)
     with pytest.raises(CptError, match="must be a mapping"):
         config.parse([1], "my.yaml")
@@ -85,7 +85,7 @@ def test_missing_key() -> None:
 def test_a_task_that_is_not_declared() -> None:
     values = copy.deepcopy(BASE)
     del values["tasks"]["cross_dataset"]
-    with pytest.raises(CptError, match="add tasks.cross_dataset"):
+    with pytest.raises(CptError, match=r"add tasks.cross_dataset"):
         build(values)
 
 

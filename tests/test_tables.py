@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html.parser
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import fake_results
@@ -13,7 +14,7 @@ import pytest
 from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, latex, markdown
 from cpt.report.results import average, read_results, summarize
-from cpt.report.tables import make_table, rank
+from cpt.report.tables import layout, long_form, make_table, rank
 
 NAMES = [f"table{number}" for number in range(1, 6)]
 
@@ -221,6 +222,15 @@ def test_single_runs_are_called_single_runs(tmp_path: Path, monkeypatch: pytest.
     grid, runs = fake_results.write_results(tmp_path)
     make_table(grid, runs, "table2", tmp_path)
     assert "Single runs (one seed), so no standard deviation." in (tmp_path / "table2.md").read_text()
+
+
+def test_table_without_runs_says_so(made: Path, tmp_path: Path) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    exhibit = results.exhibit("table2")
+    nothing = replace(results, values={}, finished=frozenset())
+    table = layout(nothing, exhibit, long_form(nothing, exhibit))
+    assert "No run has finished." in table.notes
+    assert {cell.text for block in table.blocks for line in block.lines for cell in line.cells} == {"–"}
 
 
 def test_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_validation_part(results: Path, tmp_path: Path) -> None:
         predict(folder, tmp_path, [("land", "all")], part="weird", device="cpu")
 
 
-class Stop(Exception):
+class InterruptedHereError(Exception):
     pass
 
 
@@ -176,13 +176,13 @@ def test_an_interrupted_training_gives_the_same_bytes(
     def step(self, *arguments: Any) -> None:
         nonlocal count
         if count == stop_after:
-            raise Stop
+            raise InterruptedHereError
         count += 1
         original(self, *arguments)
 
     resumable = inputs(results, "cpt", state=tmp_path / "work/run.state")
     monkeypatch.setattr(_Loop, "_step", step)
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedHereError):
         train(resumable, tmp_path / "resumed", print)
     assert not (tmp_path / "resumed/run.json").exists()
     assert (tmp_path / "work/run.state").exists()
@@ -226,11 +226,11 @@ def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, mo
 
     def stop(self, epoch: int, *arguments: Any) -> dict:
         if epoch == 1:
-            raise Stop
+            raise InterruptedHereError
         return original(self, epoch, *arguments)
 
     monkeypatch.setattr(_Loop, "_epoch_row", stop)
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedHereError):
         train(inputs(results, "ivlp", state=state), tmp_path / "a", print)
     monkeypatch.undo()
     lines: list[str] = []

@@ -2,11 +2,11 @@
 
 The tower is causal, so a position depends only on what stands before it: everything after a class's end token is
 never read, and the positions that all K prompts share (start token, context vectors, common words) are the same for
-every class in every block. They are computed once; each class adds only its own tokens up to its end token. Classes
-of one length are attended to together, everything else (norms, projections, MLP) runs on one packed matrix.
+every class in every block. They are computed once; each class adds only its own tokens up to its end token, packed
+into one matrix. Only inside the attention, which costs little, are the classes padded to the longest one.
 
-Letters: K prompts, S shared prefix positions, N packed tokens (sum over the prompts of length - S), d width, n
-context vectors, h heads.
+Letters: K prompts, S shared prefix positions, N packed tokens (sum over the prompts of length - S), R longest
+remainder (length - S), d width, n context vectors, h heads.
 """
 
 from __future__ import annotations
@@ -24,16 +24,6 @@ from cpt.clip.vision import block_tensors
 
 
 @dataclass(frozen=True)
-class Group:
-    """Prompts of one length: rows ``start:stop`` of the packed matrix are ``count`` prompts of ``length`` tokens."""
-
-    start: int
-    stop: int
-    count: int
-    length: int
-
-
-@dataclass(frozen=True)
 class PackedPrompts:
     """K prompts cut at their end tokens, split into shared prefix and packed remainder.
 
@@ -46,24 +36,22 @@ class PackedPrompts:
     tokens: Tensor  # (N,)
     learned: Tensor  # (2, .) packed rows that hold context vectors, and their slots
     positions: Tensor  # (N,)
-    last: Tensor  # (K,) packed row of each prompt's end token, in group order
-    order: Tensor  # (K,) group order -> class; the inverse restores the caller's order
-    inverse: Tensor  # (K,)
-    groups: tuple[Group, ...]
+    last: Tensor  # (K,) packed row of each prompt's end token
+    padded: Tensor  # (K, R) packed row of each position of the remainder; N where it is padding
+    unpadded: Tensor  # (N,) position of each packed row in the flattened (K, R)
 
     @property
     def classes(self) -> int:
         """Number of prompts K."""
-        return len(self.order)
+        return len(self.last)
 
     def to(self, device: torch.device | str) -> PackedPrompts:
         """Return the same prompts with their index tensors on a device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return PackedPrompts(**moved, groups=self.groups)
+        return PackedPrompts(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def pack_prompts(tokens: np.ndarray | Tensor, slots: np.ndarray | Sequence[Sequence[int]]) -> PackedPrompts:
-    """Group prompts by length and find the prefix that all share.
+    """Find the prefix that all prompts share and pack what each has of its own.
 
     Args:
         tokens: (K, L) token ids; the end token is the first occurrence of each row's largest id, as in CLIP.
@@ -74,15 +62,12 @@ def pack_prompts(tokens: np.ndarray | Tensor, slots: np.ndarray | Sequence[Seque
     same = (slot == slot[0]).all(axis=0) & ((slot[0] >= 0) | (ids == ids[0]).all(axis=0))
     shared = len(same) if same.all() else int(np.argmin(same))
     shared = min(shared, int(lengths.min()) - 1)  # the end token is always a prompt's own
-    order = np.argsort(lengths, kind="stable")
-    rows = [(c, p) for c in order for p in range(shared, lengths[c])]
-    cls, pos = np.array(rows).T
-    groups, start = [], 0
-    for length in np.unique(lengths):
-        count = int((lengths == length).sum())
-        stop = start + count * int(length - shared)
-        groups.append(Group(start, stop, count, int(length - shared)))
-        start = stop
+    own = lengths - shared
+    inside = np.arange(own.max()) < own[:, None]  # (K, R)
+    cls, offset = np.nonzero(inside)
+    padded = np.full(inside.shape, len(cls))
+    padded[inside] = np.arange(len(cls))
+    pos = shared + offset
     tensor = torch.as_tensor
     return PackedPrompts(
         prefix_tokens=tensor(ids[0, :shared]).long(),
@@ -90,10 +75,9 @@ def pack_prompts(tokens: np.ndarray | Tensor, slots: np.ndarray | Sequence[Seque
         tokens=tensor(ids[cls, pos]).long(),
         learned=_learned(slot[cls, pos]),
         positions=tensor(pos).long(),
-        last=tensor(np.cumsum(lengths[order] - shared) - 1).long(),
-        order=tensor(order).long(),
-        inverse=tensor(np.argsort(order, kind="stable")).long(),
-        groups=tuple(groups),
+        last=tensor(np.cumsum(own) - 1).long(),
+        padded=tensor(padded).long(),
+        unpadded=tensor(np.flatnonzero(inside)).long(),
     )
 
 
@@ -142,16 +126,26 @@ class TextTower(nn.Module):
                 (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes, or (K, n, d) per class.
 
         Returns:
-            Raw text features (K, D), float32, in the caller's class order.
+            Raw text features (K, D), float32.
         """
         prefix = self._input(prompts.prefix_tokens, prompts.prefix_learned, context)
         prefix = (prefix + self.positional_embedding[: len(prefix)]).unsqueeze(0)  # (1, S, d); (K, S, d) later on
         x = self._input(prompts.tokens, prompts.learned, context) + self.positional_embedding[prompts.positions]
+        shared, longest = prefix.shape[1], prompts.padded.shape[1]
+        mask = torch.ones(longest, shared + longest, dtype=torch.bool, device=x.device).tril(shared)
+        final = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             if deep and i in deep:
-                prefix = self._replace(prefix, deep[i], prompts)
-            prefix, x = self._attend(block, prefix, x, prompts, last=i == len(self.blocks) - 1)
-        x = layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps)[prompts.inverse]
+                prefix = _replace(prefix, deep[i], prompts.classes)
+            before = block.qkv(prefix)
+            attended = _attend(block, before, block.qkv(x), prompts, mask)
+            if i == final:  # only end tokens are read from here on
+                x = block.finish(x[prompts.last], attended[prompts.last])
+            else:
+                x = block.finish(x, attended)
+                q, k, v = (block.split_heads(part) for part in before)
+                prefix = block.finish(prefix, _merge(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+        x = layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps)
         if self.text_projection is not None:
             x = x @ self.text_projection
         return (x if self.text_projection_bias is None else x + self.text_projection_bias).float()
@@ -164,45 +158,39 @@ class TextTower(nn.Module):
         rows, slots = learned
         return x.index_put((rows,), context.to(x.dtype)[slots])
 
-    def _replace(self, prefix: Tensor, vectors: Tensor, prompts: PackedPrompts) -> Tensor:
-        """Overwrite positions 1..n of the prefix (P, S, d) by (n, d) or, per class, (K, n, d)."""
-        count = vectors.shape[-2]
-        if count + 1 > prefix.shape[1]:
-            raise ValueError("deep prompts need context vectors that all prompts share at positions 1..n")
-        if vectors.dim() == 3:
-            vectors = vectors[prompts.order]
-            prefix = prefix.expand(len(vectors), -1, -1)
-        replaced = vectors.to(prefix.dtype).expand(len(prefix), -1, -1)
-        return torch.cat([prefix[:, :1], replaced, prefix[:, 1 + count :]], dim=1)
 
-    def _attend(
-        self, block: Block, prefix: Tensor, x: Tensor, prompts: PackedPrompts, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Run one block on prefix (P, S, d) and packed tokens (N, d); the last block keeps only end tokens (K, d)."""
-        q_prefix, k_prefix, v_prefix = (block.split_heads(part) for part in block.qkv(prefix))  # (P, h, S, d/h)
-        q, k, v = block.qkv(x)
-        outputs, first = [], 0
-        for group in prompts.groups:
-            rows = slice(first, first + group.count)
-            first += group.count
-            heads = [
-                block.split_heads(part[group.start : group.stop].unflatten(0, (group.count, group.length)))
-                for part in (q, k, v)
-            ]  # (G, h, length, d/h)
-            if last:
-                heads[0] = heads[0][:, :, -1:]
-            shared = [part[rows] if len(part) > 1 else part for part in (k_prefix, v_prefix)]
-            keys, values = (
-                torch.cat([before.expand(group.count, -1, -1, -1), own], dim=2)
-                for before, own in zip(shared, heads[1:], strict=True)
-            )
-            mask = None
-            if not last and group.length > 1:
-                mask = x.new_ones(group.length, keys.shape[2], dtype=torch.bool).tril(prefix.shape[1])
-            attended = F.scaled_dot_product_attention(heads[0], keys, values, attn_mask=mask)
-            outputs.append(attended.transpose(1, 2).flatten(2).flatten(0, 1))
-        attended = torch.cat(outputs)
-        if last:
-            return prefix, block.finish(x[prompts.last], attended)
-        before = F.scaled_dot_product_attention(q_prefix, k_prefix, v_prefix, is_causal=True)
-        return block.finish(prefix, before.transpose(1, 2).flatten(2)), block.finish(x, attended)
+def _replace(prefix: Tensor, vectors: Tensor, classes: int) -> Tensor:
+    """Overwrite positions 1..n of the prefix (1 or K, S, d) by (n, d) or, per class, (K, n, d)."""
+    count = vectors.shape[-2]
+    if count + 1 > prefix.shape[1]:
+        raise ValueError("deep prompts need context vectors that all prompts share at positions 1..n")
+    if vectors.dim() == 3:
+        prefix = prefix.expand(classes, -1, -1)
+    replaced = vectors.to(prefix.dtype).expand(len(prefix), -1, -1)
+    return torch.cat([prefix[:, :1], replaced, prefix[:, 1 + count :]], dim=1)
+
+
+def _attend(
+    block: Block, before: tuple[Tensor, ...], own: tuple[Tensor, ...], prompts: PackedPrompts, mask: Tensor
+) -> Tensor:
+    """Attention of the packed tokens (N, d) to the prefix and to their own prompt's earlier tokens.
+
+    Args:
+        before: queries, keys and values of the prefix, (1 or K, S, d).
+        own: queries, keys and values of the packed tokens, (N, d).
+        mask: (R, S + R), True where a position may look.
+    """
+    stacked = torch.cat(own, dim=1)
+    stacked = torch.cat([stacked, stacked.new_zeros(1, stacked.shape[1])])  # row N: padding
+    q, k, v = stacked[prompts.padded].chunk(3, dim=-1)  # (K, R, d)
+    k, v = (
+        torch.cat([shared.expand(prompts.classes, -1, -1), mine], dim=1)
+        for shared, mine in zip(before[1:], (k, v), strict=True)
+    )  # (K, S + R, d)
+    q, k, v = (block.split_heads(part) for part in (q, k, v))
+    return _merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)).flatten(0, 1)[prompts.unpadded]
+
+
+def _merge(x: Tensor) -> Tensor:
+    """(..., h, T, d/h) -> (..., T, d)."""
+    return x.transpose(-3, -2).flatten(-2)

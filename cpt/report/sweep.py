@@ -15,7 +15,7 @@ from cpt.report.words import ratio_title
 
 HEADER = ("parameter", "method", "imbalance_ratio", "x", "statistic", "seed", "value")
 _PANELS_PER_LINE = 3
-_CROWDED = 0.08  # a gap smaller than this share of the range: space the values evenly
+_CROWDED = 0.15  # a gap smaller than this share of the range: space the values evenly
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:

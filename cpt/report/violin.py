@@ -17,6 +17,7 @@ from cpt.report.words import ratio_title
 HEADER = ("imbalance_ratio", "method", "statistic", "seed", "value")
 FEWEST_SEEDS = 3
 """Fewer values than this have no shape to draw: only points and the mean are shown."""
+_LABELS_WIDTH = 40  # characters that fit below the axis at column width
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -35,7 +36,9 @@ def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio:
     for place, row in enumerate(exhibit["rows"]):
         cells = [c for c in exhibit["cells"] if c["row"] == row["id"] and c["ratio"] == ratio]
         values = average([results.seeds(cell) for cell in cells])
-        labels.append(textwrap.fill(names[row["id"]], 13) + f"\nn = {len(values)}")
+        labels.append(
+            textwrap.fill(names[row["id"]], max(6, _LABELS_WIDTH // len(exhibit["rows"]))) + f"\nn = {len(values)}"
+        )
         without_violin |= len(values) < FEWEST_SEEDS
         if values:
             _draw_values(axes, place, list(values.values()), style.look(place))

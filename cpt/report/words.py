@@ -52,6 +52,8 @@ def notes(exhibit: Mapping[str, Any], seed_counts: Collection[int], backbone: st
 
 
 def _seed_note(counts: Sequence[int]) -> str:
+    if not any(counts):
+        return "No run has finished."
     repeated = [count for count in counts if count > 1]
     if not repeated:
         return "Single runs (one seed), so no standard deviation."

@@ -1,0 +1,183 @@
+"""The command line: help that teaches, one-line errors, the fork server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cpt.cli import app
+
+VERBS = [
+    "grid", "backbone", "data", "split", "text-features", "image-features", "clusters", "train", "predict", "score",
+    "aggregate", "table", "figure", "page", "methods", "schema", "pretrain",
+]  # fmt: skip
+
+
+def cpt(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"} | (env or {})
+    return subprocess.run(
+        [sys.executable, "-m", "cpt", *words], capture_output=True, text=True, env=environment, cwd=cwd, timeout=120
+    )
+
+
+def test_help_lists_every_verb() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    assert all(verb in text for verb in VERBS)
+    assert "worker" not in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+    if verb not in ("methods", "schema", "pretrain"):
+        assert f"cpt {verb}" in result.output, "an example to copy"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["aggregate", "--grid", "nowhere.json"], "cpt: error: nowhere.json: not found"),
+        (["grid", "nowhere.yaml", "--output", "x"], "cpt: error: nowhere.yaml: no such configuration file"),
+        (["train"], "cpt: error: Missing option"),
+        (["tarin"], "cpt: error: No such command 'tarin'"),
+        (["data", "flower", "--output", "x"], "did you mean 'flowers'?"),
+        (["predict", "x", "--results", "y", "--target", "land"], "write dataset/subset"),
+    ],
+)
+def test_errors_are_one_line(words: list[str], message: str) -> None:
+    done = cpt(*words)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_hyperparameters_must_be_json(text: str) -> None:
+    options = ["--method", "ivlp", "--seed", "1", "--output", "x", "--hyperparameters", text]
+    for name in ("backbone", "manifest", "split", "text-features"):
+        options += [f"--{name}", "x"]
+    done = cpt("train", *options)
+    assert done.returncode == 1
+    assert "--hyperparameters: " in done.stderr
+
+
+def test_version() -> None:
+    assert cpt("--version").stdout.strip() == "0.1.0"
+
+
+def test_methods_are_listed() -> None:
+    done = cpt("methods", env={"COLUMNS": "200"})
+    assert all(name in done.stdout for name in ("zeroshot", "coop", "ivlp", "cpt", "arXiv 2605.11939"))
+
+
+def test_data_by_hand(tmp_path: Path, results: Path) -> None:
+    done = cpt("split", "--manifest", str(results / "data/land/manifest.parquet"), "--protocol", "base_to_new",
+               "--ratio", "0.06", "--seed", "3", "--output", str(tmp_path / "split.parquet"))  # fmt: skip
+    assert done.stdout.strip() == "28 images of 5 classes, 16 to 1 per class"
+    text = ["--text-features", str(results / "features/land/text-single.safetensors"), "--seed", "1"]
+    done = cpt("clusters", "--split", str(tmp_path / "split.parquet"), *text, "--number", "2",
+               "--output", str(tmp_path / "clusters.parquet"))  # fmt: skip
+    assert done.stdout.startswith("5 classes in 2 clusters, cosine silhouette ")
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    """A fork server of this process, with few libraries so that it is ready at once."""
+    address = tmp_path / "server" / "worker"
+    address.parent.mkdir()
+    code = "import cpt.worker as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; w.serve(sys.argv[1])"
+    process = subprocess.Popen([sys.executable, "-c", code, str(address)])
+    for _ in range(200):
+        if address.exists():
+            break
+        time.sleep(0.05)
+    yield {"CPT_WORKER": str(address)}
+    process.kill()
+    process.wait()
+
+
+def test_the_server_does_what_the_process_does(server: dict[str, str], tmp_path: Path) -> None:
+    for words in (["--version"], ["aggregate", "--grid", "nowhere.json"], ["tarin"]):
+        plain, served = cpt(*words), cpt(*words, env=server)
+        assert (plain.returncode, plain.stdout, plain.stderr) == (served.returncode, served.stdout, served.stderr)
+    (tmp_path / "here").mkdir()
+    assert (
+        "no such configuration file" in cpt("grid", "c.yaml", "--output", "x", env=server, cwd=tmp_path / "here").stderr
+    )
+
+
+def test_without_its_server_a_job_runs_all_the_same(tmp_path: Path) -> None:
+    dead = tmp_path / "dead"
+    dead.touch()
+    assert cpt("--version", env={"CPT_WORKER": str(dead)}).stdout.strip() == "0.1.0"
+    assert cpt("--version", env={"CPT_WORKER": str(tmp_path / "absent")}).stdout.strip() == "0.1.0"
+
+
+def long_job(server: dict[str, str], tmp_path: Path) -> subprocess.Popen:
+    words = ["pretrain", "--output", str(tmp_path / "tiny")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "cpt", *words], env=os.environ | server, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def children_of_server() -> set[int]:
+    done = subprocess.run(["pgrep", "-f", "w.serve"], capture_output=True, text=True)
+    return {int(pid) for pid in done.stdout.split()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_client_takes_its_job_along(server: dict[str, str], tmp_path: Path, number: int) -> None:
+    before = children_of_server()
+    client = long_job(server, tmp_path)
+    for _ in range(100):
+        if children_of_server() - before:
+            break
+        time.sleep(0.05)
+    assert children_of_server() - before, "the job's process"
+    client.send_signal(number)
+    client.wait(timeout=20)
+    assert client.returncode != 0
+    for _ in range(100):
+        if not children_of_server() - before:
+            break
+        time.sleep(0.05)
+    assert not children_of_server() - before
+
+
+def test_a_job_that_dies_is_reported(server: dict[str, str], tmp_path: Path) -> None:
+    before = children_of_server()
+    client = long_job(server, tmp_path)
+    for _ in range(100):
+        found = children_of_server() - before
+        if found:
+            break
+        time.sleep(0.05)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    _, errors = client.communicate(timeout=20)
+    assert client.returncode == 137
+    assert b"process died" in errors
+
+
+def test_changed_sources_are_imported_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cpt import worker
+
+    names = worker._own_modules()
+    assert "cpt.cli" in names
+    assert "cpt.__main__" not in names
+    assert all(path.endswith(".py") for path in worker._sources())
+    kept = dict(sys.modules)
+    try:
+        worker._forget_own_modules()
+        assert "cpt.cli" not in sys.modules
+    finally:
+        sys.modules.update(kept)
