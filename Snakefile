@@ -29,6 +29,7 @@ rule all:
     default_target: True
     input:
         f"{ROOT}/report/index.html",
+        METRICS,  # named here too, so that a deleted one is made again
     localrule: True
 
 

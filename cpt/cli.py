@@ -253,6 +253,7 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
     state: Annotated[Path | None, typer.Option(help="file for the state of an unfinished training")] = None,
     state_interval: Annotated[float, typer.Option(help="seconds between saved states")] = 60.0,
+    code: Annotated[str | None, typer.Option(help="version of the code for the record; default: computed")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
@@ -284,6 +285,7 @@ def train(
         threads=threads,
         state=state,
         state_interval=state_interval,
+        code=code,
     )
     run_training(inputs, output, say)
 

@@ -257,7 +257,7 @@ def read_clusters(path: Path) -> Clusters:
     """
     table, metadata = files.read_parquet(path, SCHEMA)
     tensors, _ = files.read_tensors(path.with_suffix(".safetensors"), SCHEMA)
-    labels = table["cluster"].to_numpy()
+    labels = files.column(table, "cluster")
     return Clusters(labels, table["class_name"].to_pylist(), tensors["centroids"].numpy(), metadata)
 
 

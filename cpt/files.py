@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
@@ -106,7 +108,8 @@ def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # read_table would import pyarrow.dataset, half a second of every job
+            table = file.read()
     except FileNotFoundError:
         raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -115,6 +118,19 @@ def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
     metadata = json.loads((table.schema.metadata or {}).get(b"cpt", b"{}"))
     _check_schema(path, metadata, schema)
     return table, metadata
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column without nulls as an array: numbers by their type, text as objects.
+
+    ``to_numpy`` of pyarrow would import pandas, half a second of every job.
+    """
+    import pyarrow as pa
+
+    values = table[name].combine_chunks()
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return np.array(np.from_dlpack(values))
+    return np.array(values.to_pylist(), dtype=object)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], schema: str, **metadata: object) -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cpt.data.classes import GROUPS, head_medium_tail
 from cpt.data.split import Split, read_split
-from cpt.files import read_json, read_parquet, write_parquet
+from cpt.files import column, read_json, read_parquet, write_parquet
 from cpt.metrics import accuracy as m
 from cpt.paths import METRICS, PREDICTIONS, RUN
 
@@ -59,9 +59,10 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
         predictions: rows of predictions.parquet.
         training: the split, when the classes are the trained ones: gives head, medium and tail.
     """
-    labels = predictions["label"].to_numpy()
-    top = pc.list_element(predictions["top_labels"], 0).to_numpy()
-    confidence = pc.list_element(predictions["top_scores"], 0).to_numpy().astype(np.float64)
+    labels = column(predictions, "label")
+    first = {name: pc.list_element(predictions[name], 0) for name in ("top_labels", "top_scores")}
+    top = column(pa.table(first), "top_labels")
+    confidence = column(pa.table(first), "top_scores").astype(np.float64)
     percent = {
         "accuracy": m.accuracy(labels, top),
         "macro_accuracy": m.macro_accuracy(labels, top),
@@ -77,7 +78,7 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
         for name, value in percent.items()
         if value is not None
     ]
-    loss = m.log_loss(predictions["true_score"].to_numpy())
+    loss = m.log_loss(column(predictions, "true_score"))
     return [*rows, {"metric": "log_loss", "value": loss, "unit": "nats", "images": count}]
 
 

@@ -54,6 +54,7 @@ class TrainInputs:
     threads: int = 1
     state: Path | None = None
     state_interval: float = 60.0
+    code: str | None = None
 
 
 def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = print) -> None:
@@ -83,7 +84,7 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
         "threads": inputs.threads,
         "device": device.type,
         "inputs": hashes,
-        "code": provenance.code_version("cpt.train", f"cpt.methods.{inputs.method}"),
+        "code": inputs.code or provenance.code_version("cpt.train", f"cpt.methods.{inputs.method}"),
     }
     loop = _Loop(inputs, method, training, split, canonical_json(identity), progress)
     history, snapshots = loop.run() if kind.trains and hp.epochs else ([], {})

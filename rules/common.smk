@@ -30,6 +30,7 @@ DATASETS = sorted(
 )
 SPLITS = {run.split: run for run in RUNS.values()}
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
+METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]
 TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
     name=[

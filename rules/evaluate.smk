@@ -49,7 +49,7 @@ rule score:
 rule aggregate:
     input:
         grid=f"{ROOT}/grid.json",
-        metrics=[f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS],
+        metrics=METRICS,
     output:
         runs=f"{ROOT}/runs.parquet",
         costs=f"{ROOT}/costs.parquet",

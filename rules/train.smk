@@ -31,4 +31,4 @@ rule train:
         " --text-features {input.text_features:q} {params.optional:q} --augmentation {params.augmentation}"
         " --device {params.device} --precision {params.precision} --threads {params.threads}"
         f" --state {{params.state:q}} --state-interval {CONFIG.state_interval}"
-        " --output {params.folder:q} >{log:q} 2>&1"
+        " --code {params.code} --output {params.folder:q} >{log:q} 2>&1"

@@ -48,16 +48,15 @@ def read_manifest(path: Path) -> Manifest:
         CptError: the file is missing, damaged, of another schema, or holds a class without images.
     """
     table, metadata = files.read_parquet(path, SCHEMA)
-    label = table["label"].to_numpy()
+    label = files.column(table, "label")
     present, first = np.unique(label, return_index=True)
     if not np.array_equal(present, np.arange(len(present))):
         raise CptError(f"{path}: labels are not 0..{len(present) - 1} without gaps; delete it and run again")
-    part = table["part"].combine_chunks().dictionary_encode()
     return Manifest(
-        path=table["path"].to_numpy(),
-        index=table["index"].to_numpy(),
+        path=files.column(table, "path"),
+        index=files.column(table, "index"),
         label=label,
-        part=np.array(part.dictionary.to_pylist(), dtype=np.str_)[part.indices.to_numpy()],
-        class_names=table["class_name"].take(first).to_pylist(),
+        part=files.column(table, "part").astype(np.str_),
+        class_names=files.column(table, "class_name")[first].tolist(),
         metadata=metadata,
     )

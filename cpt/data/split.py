@@ -121,7 +121,7 @@ def read_split(path: Path) -> Split:
         CptError: the file is missing, damaged or of another schema.
     """
     table, metadata = files.read_parquet(path, SCHEMA)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
+    columns = {name: files.column(table, name) for name in table.column_names}
     _, first = np.unique(columns["label"], return_index=True)
     return Split(
         rows=columns["row"],

@@ -1,0 +1,222 @@
+"""The workflow through Snakemake itself, on a small configuration that has every table and figure."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+SMALL = {
+    "extends": "config/config.yaml",
+    "experiment": "small",
+    "seeds": [1, 2],
+    "imbalance_ratios": [0.25],
+    "overrides": [
+        {"set": {"batch_size": 16, "templates": "single", "epochs": 2}},
+        {"methods": ["ivlp", "cpt"], "set": {"depth_text": 2, "depth_vision": 2}},
+        {"methods": ["cpt"], "set": {"classes_per_cluster": 2}},
+    ],
+    "tasks": {
+        "base_to_new": {"datasets": ["land", "small_flowers"]},
+        "cross_dataset": {"source": "land", "targets": ["small_flowers"]},
+        "domain_generalization": {"source": "land", "targets": ["small_flowers"]},
+        "few_shot": None,
+    },
+    "catalog": "catalog.yaml",
+    "exhibits": {
+        "table1": {"ratios": None},
+        "table3": {"ratios": None},
+        "table4": {"ratios": None},
+        "table5": {"ratios": None, "datasets": ["land"]},
+        "figure1": {"ratios": None, "dataset": "small_flowers", "stability": {"epochs": 2, "seeds": [1, 2]}},
+        "figure2": {"ratios": None, "dataset": "small_flowers"},
+        "figure3": {"ratios": None, "datasets": ["land"], "sweep": {"tetf_weight": [0, 0.25], "cc_weight": None, "rs_weight": None}},
+        "figure4": {"ratios": None, "datasets": ["land"], "seeds": [1, 2]},
+        "figure5": {"ratios": None, "datasets": ["land"], "sweep": {"classes_per_cluster": [2, 5]}},
+    },
+}  # fmt: skip
+CATALOG = {
+    "land": {"title": "Land", "layout": "embedded", "per_class": {"train": 17, "test": 6}},
+    "small_flowers": {
+        "title": "Flowers",
+        "layout": "embedded",
+        "key": "flowers",
+        "per_class": {"train": 16, "test": 2},
+    },
+}
+TABLES = [f"tables/table{i}.{suffix}" for i in range(1, 6) for suffix in ("csv", "md", "tex", "html")]
+FIGURES = [f"figures/figure{i}.{suffix}" for i in range(1, 6) for suffix in ("svg", "pdf", "png", "csv")]
+
+
+def snakemake(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
+    if check and done.returncode:
+        raise AssertionError(done.stdout[-3000:] + done.stderr[-6000:])
+    return done
+
+
+def planned(folder: Path, *words: str) -> dict[str, int]:
+    """Number of jobs by rule that a dry run lists."""
+    text = snakemake(folder, "-n", "-q", "rules", *words).stdout
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule != "total"}
+
+
+def configuration(folder: Path, name: str, **changes) -> list[str]:
+    (folder / name).write_text(yaml.safe_dump(SMALL | changes))
+    return ["--configfile", name]
+
+
+def project(folder: Path, root: Path) -> Path:
+    """A copy of what the workflow needs."""
+    folder.mkdir(parents=True)
+    for name in ("Snakefile", "profiles", "rules", "workflow", "config", "envs"):
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
+    configuration(folder, "small.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A finished small experiment; tests leave it as they find it."""
+    folder = project(tmp_path_factory.mktemp("workflow") / "a folder with spaces", root)
+    snakemake(folder, "--configfile", "small.yaml")
+    return folder
+
+
+@pytest.mark.slow
+def test_everything_is_made(finished: Path) -> None:
+    results = finished / "results/small"
+    for name in ("runs.parquet", "costs.parquet", "report/index.html", *TABLES, *FIGURES):
+        assert (results / name).stat().st_size > 0, name
+    csv = (results / "tables/table2.csv").read_text().splitlines()
+    assert csv[0] == "table,imbalance_ratio,method,dataset,metric,value,std,n_seeds"
+    assert not any(line.endswith(",0") for line in csv), "no missing cells"
+    assert not list(finished.glob("work/**/*.state"))
+    assert planned(finished, "--configfile", "small.yaml") == {}
+
+
+@pytest.mark.slow
+def test_a_deleted_metrics_file_repeats_what_depends_on_it(finished: Path) -> None:
+    victim = next((finished / "results/small/runs").rglob("metrics.parquet"))
+    kept = victim.read_bytes()
+    victim.unlink()
+    jobs = planned(finished, "--configfile", "small.yaml")
+    assert jobs == {"score": 1, "aggregate": 1, "table": 5, "figure": 5, "page": 1, "all": 1}
+    snakemake(finished, "--configfile", "small.yaml")
+    assert victim.read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_a_changed_hyperparameter_reruns_only_its_runs(finished: Path) -> None:
+    before = planned(finished, *configuration(finished, "same.yaml"))
+    assert before == {}
+    changed = {"tetf_rs": {"method": "cpt", "label": "+ TETF + RS", "set": {"cc_weight": 0, "rs_weight": 0.2}}}
+    jobs = planned(finished, *configuration(finished, "changed.yaml", variants=changed))
+    # its runs: 2 datasets x 2 seeds base-to-new, 2 seeds all classes
+    assert jobs["train"] == jobs["predict"] == jobs["score"] == 6
+    assert not {"data", "split", "text_features", "backbone", "clusters"} & set(jobs)
+
+
+@pytest.mark.slow
+def test_another_seed_only_adds(finished: Path) -> None:
+    jobs = planned(finished, *configuration(finished, "seed.yaml", seeds=[1, 2, 3]))
+    more = planned(finished, *configuration(finished, "seeds.yaml", seeds=[1, 2, 3, 4]))
+    assert jobs["train"] > 0
+    assert more["train"] == 2 * jobs["train"], "existing seeds are not trained again"
+    assert not {"data", "text_features", "backbone"} & set(jobs)
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_gives_the_same_bytes(finished: Path, tmp_path: Path, root: Path) -> None:
+    """Another clone; SIGKILL of a training in the middle, then of Snakemake itself; then once more to the end."""
+    folder = project(tmp_path / "clone", root)
+    configuration(folder, "small.yaml", state_interval=0.0, fork_server=False)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", "--configfile", "small.yaml"]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not list(folder.glob("work/**/*.state")):
+        time.sleep(0.05)
+    assert list(folder.glob("work/**/*.state")), "a training that has saved its state"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    configuration(folder, "small.yaml")
+    snakemake(folder, "--configfile", "small.yaml", "--unlock")
+    snakemake(folder, "--configfile", "small.yaml")
+    for name in ("runs.parquet", *(table for table in TABLES if table.endswith("csv"))):
+        assert (folder / "results/small" / name).read_bytes() == (finished / "results/small" / name).read_bytes(), name
+    resumed = [
+        path for path in (folder / "results/small/runs").rglob("run.json") if '"resumed": true' in path.read_text()
+    ]
+    assert resumed
+
+
+@pytest.mark.slow
+def test_a_failing_run_leaves_the_others_and_names_its_log(finished: Path, tmp_path: Path, root: Path) -> None:
+    folder = project(tmp_path / "clone", root)
+    shutil.copytree(finished / "results", folder / "results")
+    wild = {"ivlp": {"method": "ivlp", "set": {"learning_rate": 1e30, "warmup_epochs": 0}}}
+    configuration(folder, "wild.yaml", variants=wild)
+    done = snakemake(folder, "--configfile", "wild.yaml", "--rerun-triggers", "mtime", check=False)
+    assert done.returncode != 0
+    text = done.stdout + done.stderr
+    assert "lower learning_rate" in text
+    assert re.search(r"logs/small/train/\S+ivlp-\S+\.log", text)
+    assert (folder / "results/small/tables/table1.csv").exists()
+
+
+@pytest.mark.slow
+def test_the_snakemake_report(finished: Path) -> None:
+    snakemake(finished, "--configfile", "small.yaml", "--report", "report.zip")
+    assert (finished / "report.zip").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_bad_configuration_is_one_line(finished: Path) -> None:
+    done = snakemake(finished, *configuration(finished, "bad.yaml", imbalance_ratios=[1.5]), "-n", check=False)
+    assert done.returncode != 0
+    text = done.stdout + done.stderr
+    assert "cpt: error: bad.yaml: imbalance_ratios.0: 1.5: input should be less than or equal to 1" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_verbs_work_by_hand_on_what_the_pipeline_wrote(finished: Path, tmp_path: Path) -> None:
+    results = finished / "results/small"
+    run = next(path.parent for path in (results / "runs/base_to_new/land").rglob("run.json") if "cpt-" in str(path))
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    split = results / "splits" / run.relative_to(results / "runs").parent.parent / f"{run.name}.parquet"
+    for name in ("predictions.parquet", "metrics.parquet"):
+        (copy / name).unlink()
+    targets = ["--target", "land/base", "--target", "land/new"]
+    for words in (
+        ["predict", str(copy), "--results", str(results), *targets],
+        ["score", str(copy), "--split", str(split)],
+    ):
+        subprocess.run([sys.executable, "-m", "cpt", *words], check=True, cwd=tmp_path, capture_output=True)
+    for name in ("predictions.parquet", "metrics.parquet"):
+        assert (copy / name).read_bytes() == (run / name).read_bytes()
