@@ -87,7 +87,7 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
         "code": inputs.code or provenance.code_version("cpt.train", f"cpt.methods.{inputs.method}"),
     }
     loop = _Loop(inputs, method, training, split, canonical_json(identity), progress)
-    history, snapshots = loop.run() if kind.trains and hp.epochs else ([], {})
+    history, snapshots = loop.run() if kind.trains else ([], {})
 
     learned = {name: value.detach() for name, value in method.state_dict().items()}
     for epoch, tensors in snapshots.items():

@@ -1,6 +1,4 @@
 rule grid:
-    input:
-        config=CONFIG_FILES,
     output:
         f"{ROOT}/grid.json",
     log:
@@ -9,7 +7,7 @@ rule grid:
     params:
         digest=GRID_DIGEST,
     shell:
-        "cpt grid {input.config:q} --output {output:q} >{log:q} 2>&1"
+        "cpt grid {config[files]:q} --output {output:q} >{log:q} 2>&1"
 
 
 rule data:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import Hyperparameters
+from cpt.methods.hyperparameters import Trained
 from cpt.methods.registry import get
 from cpt.schedule import learning_rate
 from tests.golden_clip import GOLDEN, Case, classes_of, golden_clip, rule
@@ -117,7 +117,7 @@ def test_learning_rates() -> None:
     sequences = Case("lr_sequences").meta["scalars"]
     for name, expected in sequences.items():
         epochs, rate, warmup = name.split("_")
-        hp = Hyperparameters(
+        hp = Trained(
             epochs=int(epochs.removeprefix("epochs")),
             learning_rate=float(rate.removeprefix("lr")),
             warmup_epochs=int(warmup.removeprefix("warmup")),

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from cpt.errors import CptError
 from cpt.methods import registry
 from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import Hyperparameters, resolve
+from cpt.methods.hyperparameters import Trained, resolve
 from cpt.seeds import torch_stream
 from tests.golden_clip import classes_of, clip_of, golden_clip
 
@@ -229,4 +229,4 @@ def test_defaults_by_protocol() -> None:
     with pytest.raises(ValidationError):
         resolve(kind, "base_to_new", "world", {"tetf_wieght": 1})
     with pytest.raises(ValidationError):
-        Hyperparameters(learning_rate=0)
+        Trained(learning_rate=0)

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from cpt.clip.backbone import Clip
 from cpt.clip.features import Classes
 from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Hyperparameters, field
+from cpt.methods.hyperparameters import Trained, field
 from cpt.methods.prompts import TextPrompts
 
 CONFIGS = "repo KaiyangZhou/CoOp, configs/trainers/CoOp"
 
 
-class CoOpHyperparameters(Hyperparameters):
+class CoOpHyperparameters(Trained):
     """Defaults of the published configurations with a context of four words."""
 
     protocol_defaults: ClassVar[dict] = {"all_classes": {"epochs": 50}}

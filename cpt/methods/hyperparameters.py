@@ -16,7 +16,7 @@ def field(default: Any, description: str, source: str, **limits: Any) -> Any:
 
 
 class Hyperparameters(BaseModel):
-    """What every method has: the optimisation. Methods subclass this and add their own fields."""
+    """What every method has. Methods subclass this, or ``Trained``, and add their own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,6 +26,14 @@ class Hyperparameters(BaseModel):
     dataset_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Defaults that differ by training dataset."""
 
+    templates: str = field(
+        "single", "template set of the frozen text features", "repo KaiyangZhou/CoOp, trainers/coop.py"
+    )
+
+
+class Trained(Hyperparameters):
+    """What every trained method has: the optimisation."""
+
     epochs: int = field(12, "passes over the training set", "CPT, supplement 6.1 (base-to-new)", ge=0)
     batch_size: int = field(4, "images per step", "CPT, supplement 6.1", ge=1)
     learning_rate: float = field(0.0025, "peak learning rate of SGD", "CPT, supplement 6.1", gt=0)
@@ -33,9 +41,6 @@ class Hyperparameters(BaseModel):
     weight_decay: float = field(5e-4, "coupled L2 on all prompts", DASSL, ge=0)
     warmup_epochs: int = field(1, "epochs at the constant warm-up rate", DASSL, ge=0)
     warmup_learning_rate: float = field(1e-5, "learning rate of the warm-up", DASSL, gt=0)
-    templates: str = field(
-        "single", "template set of the frozen text features", "repo KaiyangZhou/CoOp, trainers/coop.py"
-    )
     snapshots: bool = field(
         False, "keep the learned tensors after every epoch and evaluate them (stability over epochs)", "ours"
     )

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from cpt.clip.backbone import Clip
 from cpt.clip.features import Classes
 from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import PLKR, Hyperparameters, field
+from cpt.methods.hyperparameters import PLKR, Trained, field
 from cpt.methods.prompts import TextPrompts, VisualPrompts
 
 
-class IVLPHyperparameters(Hyperparameters):
+class IVLPHyperparameters(Trained):
     """Optimisation and prompts of the CPT paper, so that CPT differs from IVLP by its losses only."""
 
     protocol_defaults: ClassVar[dict] = {

@@ -12,7 +12,6 @@ from cpt.methods.hyperparameters import Hyperparameters, field
 class ZeroShotHyperparameters(Hyperparameters):
     """Only the choice of templates."""
 
-    epochs: int = field(0, "nothing is trained", "repo KaiyangZhou/CoOp, trainers/zsclip.py", ge=0, le=0)
     templates: str = field("dataset", "template set of the class features", "repo KaiyangZhou/CoOp, trainers/zsclip.py")
 
 
