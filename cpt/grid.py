@@ -70,7 +70,7 @@ class Run:
     @property
     def clustering(self) -> dict[str, Any] | None:
         """Algorithm, number rule and seed of the clusters it needs; None when it needs none."""
-        hp = self.hyperparameters
+        hp: Any = self.hyperparameters
         if not registry.get(self.method).needs_clusters:
             return None
         count = f"fixed{hp.clusters}" if hp.clusters else f"per{hp.classes_per_cluster}"
@@ -86,7 +86,7 @@ class Run:
     def clusters(self) -> str | None:
         """Path of the clusters it needs."""
         found = self.clustering
-        return found and paths.clusters(self.protocol, self.dataset, found["name"], found["seed"])
+        return paths.clusters(self.protocol, self.dataset, found["name"], found["seed"]) if found else None
 
 
 @dataclass
@@ -107,7 +107,8 @@ class Grid:
         """(dataset, part) of the frozen image features that a run can use instead of encoding images itself."""
         if registry.get(run.method).prompts_images:
             return []
-        targets = [(dataset, self.config.evaluate_on) for dataset in sorted({dataset for dataset, _ in run.targets})]
+        part: str = self.config.evaluate_on
+        targets = [(dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets})]
         trained = registry.get(run.method).trains and self.config.augmentation == "none"
         return [(run.dataset, "train"), *targets] if trained else targets
 

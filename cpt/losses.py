@@ -78,6 +78,7 @@ def class_consistency(
     text = unit_text.detach() if detach_text else unit_text
     distance = (unit_image - text[labels]).square().sum(dim=1)  # (B,)
     if reading == "importance":
+        assert counts is not None, "the importance reading needs the classes' counts"
         weight = counts.sum() / (len(counts) * counts[labels])
         return (weight * distance).mean()
     present = torch.zeros(len(unit_text), dtype=distance.dtype, device=distance.device)

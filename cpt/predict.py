@@ -87,7 +87,8 @@ def predict(
     trained = _trained_classes(results, record, hp.templates, clip)
     method = kind(clip, hp, trained, torch_stream(0, "unused")).to(place).eval()
 
-    tables, classifiers = [], {}
+    tables: list[pa.Table] = []
+    classifiers: dict[str, Tensor] = {}
     final, snapshots = _split_snapshots(tensors)
     for epoch, state in [*sorted(snapshots.items()), (None, final)]:
         method.load_state_dict(state)

@@ -63,7 +63,7 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
     first = {name: pc.list_element(predictions[name], 0) for name in ("top_labels", "top_scores")}
     top = column(pa.table(first), "top_labels")
     confidence = column(pa.table(first), "top_scores").astype(np.float64)
-    percent = {
+    percent: dict[str, float | None] = {
         "accuracy": m.accuracy(labels, top),
         "macro_accuracy": m.macro_accuracy(labels, top),
         "calibration_error": m.calibration_error(confidence, labels == top),

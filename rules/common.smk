@@ -18,7 +18,6 @@ except CptError as error:
     sys.stderr.flush()
     os._exit(1)  # one line and an exit code: Snakemake would print a traceback
 
-config["files"] = CONFIG_FILES  # only what they resolve to (GRID_DIGEST) makes the grid again
 ROOT = GRID.root
 LOGS = f"logs/{CONFIG.experiment}"
 RUNS = GRID.runs

@@ -1,4 +1,6 @@
 rule grid:
+    input:
+        config=ancient(CONFIG_FILES),  # what they resolve to counts: params.digest
     output:
         f"{ROOT}/grid.json",
     log:
@@ -7,7 +9,7 @@ rule grid:
     params:
         digest=GRID_DIGEST,
     shell:
-        "cpt grid {config[files]:q} --output {output:q} >{log:q} 2>&1"
+        "cpt grid {input.config:q} --output {output:q} >{log:q} 2>&1"
 
 
 rule data:

@@ -41,6 +41,21 @@ class Block(nn.Module):
     )  # fmt: skip
     OPTIONAL = ("ls_1.gamma", "ls_2.gamma")
 
+    ln_1_weight: Tensor
+    ln_1_bias: Tensor
+    attn_in_proj_weight: Tensor
+    attn_in_proj_bias: Tensor
+    attn_out_proj_weight: Tensor
+    attn_out_proj_bias: Tensor
+    ln_2_weight: Tensor
+    ln_2_bias: Tensor
+    mlp_c_fc_weight: Tensor
+    mlp_c_fc_bias: Tensor
+    mlp_c_proj_weight: Tensor
+    mlp_c_proj_bias: Tensor
+    ls_1_gamma: Tensor | None
+    ls_2_gamma: Tensor | None
+
     def __init__(self, tensors: dict[str, Tensor], heads: int, activation: str, eps: float) -> None:
         super().__init__()
         self.heads, self.activation, self.eps = heads, ACTIVATIONS[activation], eps

@@ -18,7 +18,7 @@ from cpt.errors import CptError
 TOLERANCE = 1e-4  # on unit-norm features in float32
 
 
-def export(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the frozen tensors and the description of both towers of an open_clip model.
 
     Supported are models whose image tower is open_clip's ``VisionTransformer`` with class-token pooling and whose
@@ -75,7 +75,7 @@ def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower,
 
 
 @torch.no_grad()
-def verify(model: nn.Module, tensors: dict[str, Tensor], spec: dict[str, Any]) -> float:
+def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> float:
     """Return the largest difference of unit-norm features between the model and its exported towers.
 
     Inputs are random images (4) and random token rows of different lengths (5), in float32.
@@ -111,7 +111,7 @@ def verify(model: nn.Module, tensors: dict[str, Tensor], spec: dict[str, Any]) -
     return difference
 
 
-def _describe(transformer: nn.Module) -> dict[str, Any]:
+def _describe(transformer: Any) -> dict[str, Any]:
     """Depth, heads, activation and epsilon of a transformer whose blocks are all the plain residual block."""
     from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 

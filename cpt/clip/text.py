@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -94,6 +95,13 @@ class TextTower(nn.Module):
         spec: ``heads, layers, activation, eps, context_length`` (``cpt.clip.export``).
     """
 
+    token_embedding_weight: Tensor
+    positional_embedding: Tensor
+    ln_final_weight: Tensor
+    ln_final_bias: Tensor
+    text_projection: Tensor | None
+    text_projection_bias: Tensor | None
+
     def __init__(self, tensors: Mapping[str, Tensor], spec: Mapping) -> None:
         super().__init__()
         self.eps, self.context_length = spec["eps"], spec["context_length"]
@@ -134,7 +142,7 @@ class TextTower(nn.Module):
         shared, longest = prefix.shape[1], prompts.padded.shape[1]
         mask = torch.ones(longest, shared + longest, dtype=torch.bool, device=x.device).tril(shared)
         final = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(cast("list[Block]", self.blocks)):
             if deep and i in deep:
                 prefix = _replace(prefix, deep[i], prompts.classes)
             before = block.qkv(prefix)

@@ -24,6 +24,15 @@ class VisionTower(nn.Module):
         spec: ``heads, layers, activation, eps, patch_size, image_size`` (``cpt.clip.export``).
     """
 
+    conv1_weight: Tensor
+    class_embedding: Tensor
+    positional_embedding: Tensor
+    ln_pre_weight: Tensor | None
+    ln_pre_bias: Tensor
+    ln_post_weight: Tensor
+    ln_post_bias: Tensor
+    proj: Tensor | None
+
     def __init__(self, tensors: Mapping[str, Tensor], spec: Mapping) -> None:
         super().__init__()
         self.eps, self.patch_size, self.image_size = spec["eps"], spec["patch_size"], spec["image_size"]

@@ -108,7 +108,10 @@ class Method(nn.Module):
 
     def batch_features(self, batch: Batch) -> Tensor:
         """Unit-norm image features (B, D) of a batch, from its frozen features when it has them."""
-        return F.normalize(batch.features, dim=-1) if batch.features is not None else self.image_features(batch.images)
+        if batch.features is not None:
+            return F.normalize(batch.features, dim=-1)
+        assert batch.images is not None
+        return self.image_features(batch.images)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities (B, K)."""

@@ -80,6 +80,7 @@ class CPT(IVLP):
         else:
             components = {"cross_entropy": F.cross_entropy(self.logits(image, text), batch.labels)}
         if hp.tetf_weight:
+            assert training.clusters is not None
             components["separation"] = cluster_separation(
                 text, training.clusters, hp.tetf_reading, diagonal=hp.tetf_diagonal, by_size=hp.tetf_by_size
             )
