@@ -7,7 +7,7 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run full test slow lint bench environment schema tiny-clip clean
+.PHONY: run full test slow lint bench environment schema tiny-clip readme clean
 
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
@@ -48,3 +48,6 @@ $(READY): pyproject.toml envs/requirements.txt
 
 clean:  ## everything that is generated, but not the environment
 	rm -rf results/*/ work logs
+
+readme: $(READY)  ## put the numbers of results/embedded into the README
+	python docs/write_numbers.py results/embedded README.md

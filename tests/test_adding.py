@@ -40,7 +40,7 @@ def kgcoop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_method_in_one_file() -> None:
     assert "kgcoop" in registry.names()
     method, training = make("kgcoop", CLASSES)
-    losses = steps(method, training, 6)
+    losses = steps(method, training, 6, rate=0.002)
     assert losses[-1] < losses[0]
 
 

@@ -96,7 +96,7 @@ def test_method(name: str, kind) -> None:
     for step in range(5):
         images, labels = case.batch(step)
         loss = method.total(method.losses(Batch(images, None, labels), training))
-        assert abs(float(loss) - float(case["traj/loss"][step])) <= (LOSS if step == 0 else 1e-4)
+        assert abs(loss.item() - float(case["traj/loss"][step])) <= (LOSS if step == 0 else 1e-4)
         optimiser.param_groups[0]["lr"] = learning_rate(hp, step)
         assert learning_rate(hp, step) == pytest.approx(case.meta["scalars"]["traj_lr"][step], abs=1e-12)
         optimiser.zero_grad()

@@ -1,0 +1,89 @@
+"""Files between stages: atomic, deterministic, and refused when they are not what they should be."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from cpt import files, seeds
+from cpt.errors import CptError, nearest
+
+
+def test_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    files.write_text(path, "one")
+    with pytest.raises(RuntimeError), files.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_round_trips_are_deterministic(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2], "b": ["x", "y"], "c": [0.5, 1.5]})
+    tensors = {"w": torch.arange(6.0).view(2, 3).T}
+    for i in range(2):
+        files.write_parquet(tmp_path / f"{i}.parquet", table, "s/1", k=1, j=2)
+        files.write_tensors(tmp_path / f"{i}.safetensors", tensors, "s/1", k=1)
+        files.write_json(tmp_path / f"{i}.json", {"schema": "s/1", "b": 1, "a": [1]})
+    for suffix in ("parquet", "safetensors", "json"):
+        assert (tmp_path / f"0.{suffix}").read_bytes() == (tmp_path / f"1.{suffix}").read_bytes()
+    read, metadata = files.read_parquet(tmp_path / "0.parquet", "s/1")
+    assert read.to_pydict() == table.to_pydict()
+    assert metadata == {"schema": "s/1", "k": 1, "j": 2}
+    assert files.column(read, "a").tolist() == [1, 2]
+    assert files.column(read, "b").tolist() == ["x", "y"]
+    assert files.column(read, "c").dtype == np.float64
+    loaded, _ = files.read_tensors(tmp_path / "0.safetensors", "s/1")
+    assert torch.equal(loaded["w"], tensors["w"])
+    assert files.sha256_file(tmp_path / "0.json") == files.sha256_text((tmp_path / "0.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"),
+    [(files.read_parquet, "a.parquet"), (files.read_tensors, "a.safetensors"), (files.read_json, "a.json")],
+)
+def test_unusable_files_are_named(tmp_path: Path, reader, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(CptError, match=f"{name}: not found"):
+        reader(path, "s/1")
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(CptError, match=rf"{name}: damaged .*delete it and run again"):
+        reader(path, "s/1")
+    write = {
+        "a.parquet": lambda: files.write_parquet(path, pa.table({"a": [1]}), "other/1"),
+        "a.safetensors": lambda: files.write_tensors(path, {"w": torch.zeros(1)}, "other/1"),
+        "a.json": lambda: files.write_json(path, {"schema": "other/1"}),
+    }
+    write[name]()
+    with pytest.raises(CptError, match="expected a file of schema s/1, found other/1"):
+        reader(path, "s/1")
+
+
+def test_streams_are_named_and_independent() -> None:
+    a, b = (seeds.numpy_stream(1, "batches", epoch).permutation(50) for epoch in (0, 1))
+    assert not np.array_equal(a, b)
+    assert np.array_equal(a, seeds.numpy_stream(1, "batches", 0).permutation(50))
+    x, y = (torch.randn(5, generator=seeds.torch_stream(seed, "prompts")) for seed in (1, 2))
+    assert not torch.equal(x, y)
+    assert 0 <= seeds.stream_seed(3, "x") < 2**63
+
+
+def test_nearest_name() -> None:
+    assert nearest("flower", ["flowers", "land"]) == "did you mean 'flowers'?"
+    assert nearest("zzz", ["b", "a"]) == "known: a, b"
