@@ -13,7 +13,10 @@ from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.files import canonical_json, sha256_text, write_tensors
 
-BATCH = 256
+
+def batch_size(clip: Clip) -> int:
+    """Images per forward pass: many for a GPU; on a CPU few, so that activations stay in its cache."""
+    return 256 if clip.device.type == "cuda" else 64
 
 
 @torch.no_grad()
@@ -29,8 +32,9 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
         raise CptError(f"{manifest_path}: no images in part {part!r}")
     store = ImageStore(manifest_path, clip.image_size[0])
     features = []
-    for start in range(0, len(rows), BATCH):
-        pixels = torch.from_numpy(store.pixels(rows[start : start + BATCH])).to(clip.device)
+    size = batch_size(clip)
+    for start in range(0, len(rows), size):
+        pixels = torch.from_numpy(store.pixels(rows[start : start + size])).to(clip.device)
         features.append(clip.vision(normalise(pixels, clip.mean, clip.std)).cpu())
     write_tensors(
         output,

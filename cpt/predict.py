@@ -27,6 +27,7 @@ from cpt.data.images import ImageStore, normalise
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.files import read_json, read_tensors, write_parquet, write_tensors
+from cpt.image_features import batch_size
 from cpt.methods import registry
 from cpt.methods.base import Method
 from cpt.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
@@ -34,7 +35,6 @@ from cpt.seeds import torch_stream
 from cpt.train import SNAPSHOT
 
 TOP = 5
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,9 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
         yield F.normalize(features[np.searchsorted(where.numpy(), rows)].to(clip.device), dim=-1)
         return
     store = ImageStore(results / paths.manifest(dataset), clip.image_size[0])
-    for start in range(0, len(rows), BATCH):
-        pixels = torch.from_numpy(store.pixels(rows[start : start + BATCH])).to(clip.device)
+    size = batch_size(clip)
+    for start in range(0, len(rows), size):
+        pixels = torch.from_numpy(store.pixels(rows[start : start + size])).to(clip.device)
         yield method.image_features(normalise(pixels, clip.mean, clip.std))
 
 

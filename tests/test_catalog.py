@@ -22,7 +22,7 @@ def test_the_shipped_catalog_holds_the_embedded_world():
     for name, entry in SHIPPED.items():
         assert entry.layout == "embedded"
         assert (entry.shift_of == "world") == (name in world.SHIFTS)
-        assert (entry.per_class.train, entry.per_class.test) == (32, 30 if entry.shift_of else 60)
+        assert (entry.per_class.train, entry.per_class.test) == (32, 20 if entry.shift_of else 60)
 
 
 def test_counterparts_are_the_datasets_of_the_paper():

@@ -18,9 +18,8 @@ from cpt.errors import CptError, nearest
 def test_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     files.write_text(path, "one")
-    with pytest.raises(RuntimeError), files.atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), files.atomic(path) as temporary:
+        (temporary.write_text("half"), Path(tmp_path / "absent").read_text())
     assert path.read_text() == "one"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
 
