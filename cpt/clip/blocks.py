@@ -8,6 +8,9 @@ Letters: B batch, T tokens, d width, h heads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,3 +96,13 @@ class Block(nn.Module):
             q, x = q[:, :, :1], x[:, :1]
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, h, T, d/h)
         return self.finish(x, attended.transpose(1, 2).flatten(2))
+
+
+def make_blocks(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> nn.ModuleList:
+    """Build the blocks of a tower from its tensors, named ``transformer.resblocks.<i>.<name>``."""
+    blocks = nn.ModuleList()
+    for i in range(spec["layers"]):
+        prefix = f"transformer.resblocks.{i}."
+        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        blocks.append(Block(own, spec["heads"], spec["activation"], spec["eps"]))
+    return blocks

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cpt.clip.blocks import Block, layer_norm
-from cpt.clip.vision import block_tensors
+from cpt.clip.blocks import Block, layer_norm, make_blocks
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,7 @@ class TextTower(nn.Module):
         for name in ("token_embedding.weight", "positional_embedding", "ln_final.weight", "ln_final.bias",
                      "text_projection", "text_projection_bias"):  # fmt: skip
             self.register_buffer(name.replace(".", "_"), tensors.get(name))
-        self.blocks = nn.ModuleList(
-            Block(block_tensors(tensors, i), spec["heads"], spec["activation"], spec["eps"])
-            for i in range(spec["layers"])
-        )
+        self.blocks = make_blocks(tensors, spec)
 
     @property
     def width(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cpt.clip.blocks import Block, layer_norm
+from cpt.clip.blocks import layer_norm, make_blocks
 
 
 class VisionTower(nn.Module):
@@ -39,10 +39,7 @@ class VisionTower(nn.Module):
         for name in ("conv1.weight", "class_embedding", "positional_embedding", "ln_pre.weight", "ln_pre.bias",
                      "ln_post.weight", "ln_post.bias", "proj"):  # fmt: skip
             self.register_buffer(name.replace(".", "_"), tensors.get(name))
-        self.blocks = nn.ModuleList(
-            Block(block_tensors(tensors, i), spec["heads"], spec["activation"], spec["eps"])
-            for i in range(spec["layers"])
-        )
+        self.blocks = make_blocks(tensors, spec)
 
     @property
     def width(self) -> int:
@@ -79,9 +76,3 @@ class VisionTower(nn.Module):
             x = block(x, only_first=i == len(self.blocks) - 1)
         feature = layer_norm(x[:, 0], self.ln_post_weight, self.ln_post_bias, self.eps)
         return (feature if self.proj is None else feature @ self.proj).float()
-
-
-def block_tensors(tensors: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
-    """Return the tensors of one block, named as in ``Block.NAMES``."""
-    prefix = f"transformer.resblocks.{index}."
-    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
