@@ -48,3 +48,7 @@ rule figures:
 onstart:
     if CONFIG.fork_server:
         start_fork_server(f"{LOGS}/fork-server.log")
+
+
+onsuccess:
+    print(f"open {ROOT}/report/index.html")
