@@ -16,7 +16,7 @@ full: $(READY)  ## all 11 datasets, 3 imbalance ratios, 5 seeds
 	snakemake --cores $(CORES) --resources gpu=1 --configfile config/embedded_full.yaml $(PROFILE_ARGS)
 
 test: $(READY)  ## the fast tests
-	python -m pytest -m "not slow" -n 2
+	python -m pytest -m "not slow" -n 2 --cov=cpt --cov-report= --cov-fail-under=90
 
 slow: $(READY)  ## the workflow end to end
 	python -m pytest -m slow

@@ -5,7 +5,9 @@ from snakemake.utils import min_version
 min_version("9.10")
 sys.path.insert(0, workflow.basedir)
 
-if not config:  # a --configfile replaces the default instead of being merged over it
+if (
+    not workflow.configfiles
+):  # a --configfile replaces the default instead of being merged over it
 
     configfile: "config/config.yaml"
 
@@ -29,7 +31,10 @@ rule all:
     default_target: True
     input:
         f"{ROOT}/report/index.html",
-        METRICS,  # named here too, so that a deleted one is made again
+        RESULTS,
+        METRICS,
+        TABLES,
+        FIGURES,  # named here too, so that a deleted one is made again
     localrule: True
 
 

@@ -175,7 +175,7 @@ def text_features(
     from cpt.data.manifest import read_manifest
 
     names = read_manifest(manifest).class_names
-    chosen = template_set(templates, find(load_catalog(catalog), dataset).template, json.loads(sets))
+    chosen = template_set(templates, find(load_catalog(catalog), dataset).template, _json_object("--sets", sets))
     place, _ = machine.prepare(device, "float32", threads)
     make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, output)
     say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
@@ -207,8 +207,8 @@ def image_features(
 
 @app.command()
 def clusters(
-    split: Annotated[Path, typer.Option(help="split of the run: its trained classes")],
     text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
+    protocol: Annotated[str, typer.Option(help="base_to_new clusters the base half, the others all classes")],
     seed: Annotated[int, typer.Option(help="seed of the clustering")],
     output: Output,
     algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
@@ -217,25 +217,14 @@ def clusters(
 ) -> None:
     """Cluster the trained classes by their frozen text features.
 
-    Example: `cpt clusters --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet --text-features
-    results/embedded/features/flowers/text-single.safetensors --seed 1 --classes-per-cluster 4
-    --output clusters.parquet`
+    Example: `cpt clusters --text-features results/embedded/features/flowers/text-single.safetensors
+    --protocol base_to_new --seed 1 --classes-per-cluster 4 --output clusters.parquet`
     """
-    from cpt.clip.features import read_text_features
-    from cpt.clusters import mine, number_of_clusters, write_clusters
-    from cpt.data.split import read_split
-    from cpt.files import canonical_json, sha256_text
+    from cpt.mining import make_clusters
 
-    names = read_split(split).classes
-    classes, metadata = read_text_features(text_features)
-    features = classes.take(range(len(names))).frozen.numpy()
-    count = number_of_clusters(len(names), per=classes_per_cluster, fixed=number)
-    found = mine(features, algorithm, count, seed)
-    source = sha256_text(canonical_json([metadata["source_hash"], names]))
-    rule = {"clusters": number} if number else {"classes_per_cluster": classes_per_cluster}
-    write_clusters(output, found, names, algorithm=algorithm, seed=seed, source_hash=source, **rule)
+    found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
     quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
-    say(f"{len(names)} classes in {count} clusters, cosine silhouette {quality}")
+    say(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")
 
 
 @app.command()

@@ -12,13 +12,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cpt.errors import CptError
 from cpt.validation import one_line
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower case, digits, _ and -")]
-Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]")]
+
+
+def _six_digits(value: float) -> float:
+    if float(f"{value:g}") != value:
+        raise ValueError("use at most six significant digits; paths are named by it")
+    return value
+
+
+def _one_slot(templates: list[str]) -> list[str]:
+    if any(template.count("{}") != 1 for template in templates):
+        raise ValueError("every template must contain {} exactly once, where the class name goes")
+    return templates
+
+
+Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]"), AfterValidator(_six_digits)]
 Seed = Annotated[int, Field(ge=0)]
 Protocol = Literal["base_to_new", "all_classes", "few_shot"]
 Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
@@ -134,7 +148,7 @@ class Sweep(Exhibit):
 
     kind: Literal["sweep"]
     variant: str
-    sweep: dict[str, list[Any]] = Field(min_length=1, description="hyperparameter: values")
+    sweep: dict[str, list[int | float]] = Field(min_length=1, description="hyperparameter: values")
 
 
 class Violin(Exhibit):
@@ -170,7 +184,9 @@ class Config(Section):
     threads: int = Field(1, ge=1, description="CPU threads of a job; the last bits of results depend on it")
     state_interval: float = Field(60, ge=0, description="seconds between saved training states")
     fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
-    templates: dict[str, list[str]] = Field({}, description="template sets beside single, dataset and ensemble")
+    templates: dict[str, Annotated[list[str], AfterValidator(_one_slot)]] = Field(
+        {}, description="template sets beside single, dataset and ensemble"
+    )
     overrides: list[Override] = Field([], description="hyperparameters of this experiment, in order")
     variants: dict[Name, Variant] = Field(min_length=1)
     tasks: Tasks
@@ -201,7 +217,7 @@ def load(paths: Sequence[Path]) -> Config:
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        _merge(merged, _read(path))
+        _merge(merged, _read(path), nulls=True)
     return parse(merged, " + ".join(str(path) for path in paths))
 
 
@@ -215,6 +231,8 @@ def _read(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CptError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise CptError(f"{path}: cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise CptError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -222,25 +240,32 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _extended(values: Any, source: str) -> dict[str, Any]:
+def _extended(values: Any, source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """Put a configuration on top of the file that its key ``extends`` names."""
     if not isinstance(values, dict):
         raise CptError(f"{source}: must be a mapping; start from config/config.yaml")
     if "extends" not in values:
-        return values
+        merged: dict[str, Any] = {}
+        _merge(merged, values)
+        return merged
     if not isinstance(values["extends"], str):
         raise CptError(f"{source}: extends: {values['extends']!r}: must be the path of a configuration file")
     path = Path(values["extends"])
-    merged = copy.deepcopy(_extended(_read(path), str(path)))
+    if str(path) in seen:
+        raise CptError(f"{source}: extends: {path} extends itself; name another file")
+    merged = copy.deepcopy(_extended(_read(path), str(path), (*seen, str(path))))
     _merge(merged, {key: value for key, value in values.items() if key != "extends"})
     return merged
 
 
-def _merge(target: dict[str, Any], values: dict[str, Any]) -> None:
+def _merge(target: dict[str, Any], values: dict[str, Any], *, nulls: bool = False) -> None:
+    """Put ``values`` on top of ``target``; a null takes an entry away, or with ``nulls`` stays to do so later."""
     for key, value in values.items():
-        if value is None:
-            target.pop(key, None)  # an entry of the file below can be taken away
-        elif isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
+        if value is None and not nulls:
+            target.pop(key, None)
+        elif isinstance(value, dict):
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            _merge(target[key], value, nulls=nulls)
         else:
             target[key] = value

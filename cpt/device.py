@@ -7,7 +7,10 @@ import sys
 
 import torch
 
-from cpt.errors import CptError
+from cpt.errors import CptError, nearest
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, str]:
@@ -20,8 +23,11 @@ def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, st
         The device and the precision of the frozen towers (``float32``, ``bfloat16`` or ``float16``).
 
     Raises:
-        CptError: CUDA is asked for and absent.
+        CptError: an unknown name, or CUDA is asked for and absent.
     """
+    for option, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise CptError(f"{option}: unknown {value!r}; {nearest(value, known)}")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())

@@ -173,7 +173,12 @@ class _Builder:
             if section is not None:
                 for key in ("datasets", "source", "targets"):
                     names = getattr(section, key, [])
-                    self._check_datasets(f"tasks.{task}.{key}", [names] if isinstance(names, str) else names)
+                    names = [names] if isinstance(names, str) else names
+                    self._check_datasets(f"tasks.{task}.{key}", names)
+                    if key != "targets":
+                        self._check_trainable(f"tasks.{task}.{key}", names)
+                    elif names and section.source in names:
+                        self._refuse(f"tasks.{task}.targets", f"{section.source!r} is the source; it is tested anyway")
         self._check_overrides()
         exhibits = {name: self._exhibit(name, exhibit) for name, exhibit in self.config.exhibits.items()}
         return Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits)
@@ -331,6 +336,11 @@ class _Builder:
             except ValidationError as error:
                 in_variant = error.errors()[0]["loc"][0] in chosen.set
                 self._refuse(one_line(error, kind, f"variants.{variant}.set" if in_variant else "overrides"))
+            known = {"single", "dataset", "ensemble", *self.config.templates}
+            if own.templates not in known:
+                self._refuse(
+                    f"variants.{variant}", f"templates: unknown set {own.templates!r}; {nearest(own.templates, known)}"
+                )
             try:
                 self.resolved[identity] = kind(**(own.model_dump() | changes))
             except ValidationError as error:
@@ -349,6 +359,11 @@ class _Builder:
             for key in rule.set:
                 if key not in known:
                     self._refuse(f"overrides.{i}.set.{key}", f"unknown hyperparameter; {nearest(key, known)}")
+
+    def _check_trainable(self, where: str, names: Iterable[str]) -> None:
+        for name in names:
+            if self.catalog[name].shift_of:
+                self._refuse(where, f"{name!r} is a shift with test images only; it can be a target, not trained on")
 
     def _check_datasets(self, where: str, names: Iterable[str]) -> None:
         for name in names:

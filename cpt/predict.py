@@ -22,7 +22,7 @@ from cpt import device as machine
 from cpt import paths
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.features import Classes, read_image_features, read_text_features
-from cpt.data.classes import subset_labels
+from cpt.data.classes import subset_labels, trained_rows
 from cpt.data.images import ImageStore, normalise
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
@@ -109,9 +109,7 @@ def predict(
 def _trained_classes(results: Path, record: dict[str, Any], templates: str, clip: Clip) -> Classes:
     dataset = record["dataset"]
     classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
-    if record["protocol"] == "base_to_new":
-        return classes.take(range((len(classes) + 1) // 2))
-    return classes
+    return classes.take(trained_rows(len(classes), record["protocol"]))
 
 
 def _target(results: Path, dataset: str, subset: str, part: str, templates: str, clip: Clip) -> Target:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "open_clip_torch", "scikit-learn", "pyarrow", "safetensors", "snakemake")
 
 
-def code_version(*modules: str) -> str:
+def code_version(*modules: str, data: Sequence[str] = ()) -> str:
     """Return a hash of the named modules of ``cpt`` and of everything in ``cpt`` that they import.
 
     The hash is over syntax trees without docstrings, so that comments and formatting never make a result stale.
-    Modules that are found at run time (methods) have to be named.
+    Modules that are found at run time (methods) have to be named, and so have files that the code reads.
+
+    Args:
+        modules: names such as ``cpt.train``.
+        data: files or folders inside the package, such as ``report/page.html.j2``; their bytes count.
     """
     seen: dict[str, str] = {}
     waiting = list(modules)
@@ -29,6 +34,11 @@ def code_version(*modules: str) -> str:
             digest, imported = _module(module)
             seen[module] = digest
             waiting += imported
+    for name in data:
+        found = PACKAGE / name
+        for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
+            if path.is_file():
+                seen[str(path.relative_to(PACKAGE))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return hashlib.sha256("".join(f"{m}{d}" for m, d in sorted(seen.items())).encode()).hexdigest()[:12]
 
 

@@ -20,7 +20,9 @@ from cpt.batches import Batches
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.features import read_image_features, read_text_features
 from cpt.clusters import read_clusters
+from cpt.data.classes import trained_rows
 from cpt.data.images import ImageStore
+from cpt.data.manifest import read_manifest
 from cpt.data.split import Split, read_split
 from cpt.errors import CptError
 from cpt.files import canonical_json, sha256_file, sha256_text, write_json, write_parquet, write_tensors
@@ -74,6 +76,8 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
     split = read_split(inputs.split)
     training = _training(inputs, kind, split, clip)
     method = kind(clip, hp, training.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
+    if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:
+        raise CptError(f"{inputs.split}: was not made from {inputs.manifest}; give the manifest it was made from")
     hashes = _input_hashes(inputs, split)
     identity = {
         "method": inputs.method,
@@ -121,8 +125,8 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
 def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> Training:
     """Classes, counts and clusters of the training set, checked against each other."""
     everything, _ = read_text_features(inputs.text_features, clip.device)
-    rows = range(len(split.classes))  # the base half comes first in label order
-    classes = everything.take(rows)
+    trained = trained_rows(len(everything), split.metadata["protocol"])
+    classes = everything.take(trained)
     if list(classes.names) != split.classes:
         raise CptError(f"{inputs.text_features}: its classes are not those of {inputs.split}; make it again")
     clusters = None
@@ -139,6 +143,7 @@ def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip)
 def _input_hashes(inputs: TrainInputs, split: Split) -> dict[str, str]:
     """Hashes of what the run depends on. The split's hash covers the manifest's, which covers the pixels."""
     named = {"backbone": inputs.backbone, "text_features": inputs.text_features, "clusters": inputs.clusters}
+    named["image_features"] = inputs.image_features
     hashes = {name: sha256_file(path) for name, path in named.items() if path is not None}
     return hashes | {"split": split.metadata["split_hash"], "manifest": split.metadata["manifest_hash"]}
 
@@ -207,6 +212,10 @@ class _Loop:
         if inputs.image_features is not None and not self.method.prompts_images and inputs.augmentation == "none":
             everything, rows = read_image_features(inputs.image_features)
             position = {int(row): i for i, row in enumerate(rows)}
+            if missing := [row for row in self.split.rows.tolist() if row not in position]:
+                raise CptError(
+                    f"{inputs.image_features}: lacks row {missing[0]} of the manifest; give the train part's"
+                )
             features = everything[[position[int(row)] for row in self.split.rows]]
         else:
             store = ImageStore(inputs.manifest, clip.image_size[0])
@@ -236,6 +245,10 @@ class _Loop:
             raise CptError(
                 f"{self.inputs.method}: the loss of epoch {epoch + 1} is {row['loss']}; lower learning_rate "
                 "or a loss weight"
+            )
+        if not bool(text.isfinite().all()):
+            raise CptError(
+                f"{self.inputs.method}: text features are not finite after epoch {epoch + 1}; lower learning_rate"
             )
         row |= {
             "etf_distance": float(geometry.etf_distance(text)),

@@ -1,6 +1,5 @@
 rule clusters:
     input:
-        split=lambda wildcards: f"{ROOT}/{CLUSTERS[f'clusters/{wildcards.clusters}.parquet'].split}",
         text_features=lambda wildcards: f"{ROOT}/{CLUSTERS[f'clusters/{wildcards.clusters}.parquet'].text_features}",
     output:
         clusters=f"{ROOT}/clusters/{{clusters}}.parquet",
@@ -13,5 +12,5 @@ rule clusters:
         ),
         code=CODE["clusters"],
     shell:
-        "cpt clusters --split {input.split:q} --text-features {input.text_features:q} {params.options:q}"
+        "cpt clusters --text-features {input.text_features:q} {params.options:q}"
         " --output {output.clusters:q} >{log:q} 2>&1"

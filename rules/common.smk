@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 from cpt import config as cpt_config
 from cpt import grid as cpt_grid
@@ -13,6 +14,10 @@ CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 try:
     CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
     GRID = cpt_grid.build(CONFIG, " + ".join(CONFIG_FILES) or "--config")
+    if cpt_config.load([Path(path) for path in CONFIG_FILES]) != CONFIG:
+        raise CptError(
+            "--config is not supported; put the changes into a file and give it with --configfile"
+        )
 except CptError as error:
     print(f"cpt: error: {error}", file=sys.stderr)
     sys.stderr.flush()
@@ -30,6 +35,7 @@ DATASETS = sorted(
 )
 SPLITS = {run.split: run for run in RUNS.values()}
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
+RESULTS = [f"{ROOT}/runs.parquet", f"{ROOT}/costs.parquet"]
 METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]
 TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
@@ -45,25 +51,27 @@ FIGURES = expand(
     ],
     suffix=["svg", "pdf", "png", "csv"],
 )
-STAGE_MODULES = {
-    "backbone": ("cpt.clip.make_backbone",),
-    "data": ("cpt.data.layouts",),
-    "split": ("cpt.data.split",),
-    "text_features": (
-        "cpt.clip.features",
-        "cpt.clip.make_backbone",
-        "cpt.clip.templates",
+TINY_CLIP = ["assets/tiny_clip"]
+CODE = {
+    "backbone": code_version("cpt.clip.make_backbone", data=TINY_CLIP),
+    "data": code_version("cpt.data.layouts", data=TINY_CLIP),
+    "split": code_version("cpt.data.split"),
+    "text_features": code_version(
+        "cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"
     ),
-    "image_features": ("cpt.image_features",),
-    "clusters": ("cpt.clusters",),
-    "predict": ("cpt.predict",),
-    "score": ("cpt.score",),
-    "aggregate": ("cpt.aggregate",),
-    "table": ("cpt.report.tables",),
-    "figure": ("cpt.report.figures",),
-    "page": ("cpt.report.page",),
+    "image_features": code_version("cpt.image_features"),
+    "clusters": code_version("cpt.mining"),
+    "predict": code_version("cpt.predict"),
+    "score": code_version("cpt.score"),
+    "aggregate": code_version("cpt.aggregate"),
+    "table": code_version("cpt.report.tables", data=["report/table.html.j2"]),
+    "page": code_version("cpt.report.page", data=["report/page.html.j2"]),
 }
-CODE = {stage: code_version(*modules) for stage, modules in STAGE_MODULES.items()}
+FIGURE_CODE = {
+    name: code_version("cpt.report.figures", f"cpt.report.{exhibit['kind']}")
+    for name, exhibit in GRID.exhibits.items()
+    if exhibit["kind"] != "table"
+}
 TRAIN_CODE = {
     method: code_version("cpt.train", f"cpt.methods.{method}")
     for method in sorted({run.method for run in RUNS.values()})
@@ -127,7 +135,14 @@ def target_inputs(wildcards):
 def clustering_options(run):
     """Options of `cpt clusters` for the clusters that a run needs."""
     chosen = run.clustering
-    words = ["--algorithm", chosen["algorithm"], "--seed", str(chosen["seed"])]
+    words = [
+        "--protocol",
+        run.protocol,
+        "--algorithm",
+        chosen["algorithm"],
+        "--seed",
+        str(chosen["seed"]),
+    ]
     if chosen["clusters"]:
         return [*words, "--number", str(chosen["clusters"])]
     return [*words, "--classes-per-cluster", str(chosen["classes_per_cluster"])]

@@ -18,7 +18,9 @@ rule data:
     log:
         f"{LOGS}/data/{{dataset}}.log",
     params:
-        entry=lambda wildcards: GRID.catalog[wildcards.dataset].model_dump_json(),
+        entry=lambda wildcards: GRID.catalog[wildcards.dataset].model_dump_json(
+            exclude={"title", "counterpart", "template"}
+        ),
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
         catalog=CONFIG.catalog,
         code=CODE["data"],

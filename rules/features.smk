@@ -27,8 +27,18 @@ rule text_features:
         gpu=1,
     params:
         catalog=CONFIG.catalog,
-        template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
-        sets=json.dumps(CONFIG.templates),
+        template=lambda wildcards: (
+            GRID.catalog[wildcards.dataset].template
+            if wildcards.templates == "dataset"
+            else None
+        ),
+        sets=lambda wildcards: json.dumps(
+            {
+                name: CONFIG.templates[name]
+                for name in CONFIG.templates
+                if name == wildcards.templates
+            }
+        ),
         device=CONFIG.device,
         code=CODE["text_features"],
     shell:

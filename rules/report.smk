@@ -46,7 +46,7 @@ rule figure:
     localrule: True
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
-        code=CODE["figure"],
+        code=lambda wildcards: FIGURE_CODE[wildcards.name],
     shell:
         "cpt figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
 

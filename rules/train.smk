@@ -13,6 +13,7 @@ rule train:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
+        state_interval=CONFIG.state_interval,  # not a param: it changes no result
     params:
         method=lambda wildcards: RUNS[wildcards.run].method,
         seed=lambda wildcards: RUNS[wildcards.run].seed,
@@ -30,5 +31,5 @@ rule train:
         " --backbone {input.backbone:q} --manifest {input.manifest:q} --split {input.split:q}"
         " --text-features {input.text_features:q} {params.optional:q} --augmentation {params.augmentation}"
         " --device {params.device} --precision {params.precision} --threads {params.threads}"
-        f" --state {{params.state:q}} --state-interval {CONFIG.state_interval}"
+        " --state {params.state:q} --state-interval {resources.state_interval}"
         " --code {params.code} --output {params.folder:q} >{log:q} 2>&1"

@@ -83,9 +83,8 @@ def test_data_by_hand(tmp_path: Path, results: Path) -> None:
     done = cpt("split", "--manifest", str(results / "data/land/manifest.parquet"), "--protocol", "base_to_new",
                "--ratio", "0.06", "--seed", "3", "--output", str(tmp_path / "split.parquet"))  # fmt: skip
     assert done.stdout.strip() == "28 images of 5 classes, 16 to 1 per class"
-    text = ["--text-features", str(results / "features/land/text-single.safetensors"), "--seed", "1"]
-    done = cpt("clusters", "--split", str(tmp_path / "split.parquet"), *text, "--number", "2",
-               "--output", str(tmp_path / "clusters.parquet"))  # fmt: skip
+    text = ["--text-features", str(results / "features/land/text-single.safetensors"), "--protocol", "base_to_new"]
+    done = cpt("clusters", *text, "--seed", "1", "--number", "2", "--output", str(tmp_path / "clusters.parquet"))
     assert done.stdout.startswith("5 classes in 2 clusters, cosine silhouette ")
 
 

@@ -202,3 +202,31 @@ def test_fixed_clusters_and_seed() -> None:
     fixed = {run.clusters for run in runs if run.method == "cpt" and run.hyperparameters.clusters == 3}
     assert fixed
     assert all("fixed3" in path and path.endswith("s9.parquet") for path in fixed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("imbalance_ratios", [0.3333333], "at most six significant digits"),
+        ("templates", {"mine": ["no slot"]}, "every template must contain {} exactly once"),
+        ("variants.cpt.set", {"templates": "singel"}, "templates: unknown set 'singel'; did you mean 'single'?"),
+        ("variants.cpt.set", {"tetf_weight": float("inf")}, "variants.cpt.set.tetf_weight: inf: "),
+        ("tasks.base_to_new.datasets", ["world_v2"], "'world_v2' is a shift with test images only"),
+        ("tasks.cross_dataset.targets", ["world", "land"], "'world' is the source; it is tested anyway"),
+        ("exhibits.figure3.sweep", {"clustering": ["spherical"]}, "exhibits.figure3.sweep.clustering.0"),
+    ],
+)
+def test_impossible_plans_are_refused(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(CptError) as caught:
+        build(changed(path, value))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_extend_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"extends: {path}\n")
+    with pytest.raises(CptError, match="extends itself"):
+        config.load([path])
+    with pytest.raises(CptError, match="cannot be read: Is a directory"):
+        config.load([tmp_path])

@@ -18,7 +18,7 @@ LAYERS = [
     ["data"],
     ["clip", "clusters"],
     ["methods"],
-    ["grid", "schedule", "state", "batches", "image_features", "train"],
+    ["grid", "schedule", "state", "batches", "image_features", "mining", "train"],
     ["predict", "metrics", "score"],
     ["aggregate"],
     ["report"],
@@ -94,6 +94,10 @@ def test_code_version_follows_code_not_comments(tmp_path: Path, monkeypatch: pyt
     (copy / "report" / "page.py").write_text("changed = 1\n")
     (copy / "methods" / "coop.py").write_text("changed = 1\n")
     assert version() == before, "a run depends on neither the report nor another method"
+    page = copy / "report" / "page.html.j2"
+    with_page = code_version("cpt.train", data=["report/page.html.j2"])
+    page.write_text(page.read_text() + " ")
+    assert code_version("cpt.train", data=["report/page.html.j2"]) != with_page
     losses.write_text(losses.read_text().replace("- 1).clamp(min=1)", "- 1).clamp(min=2)"))
     assert version() != before
     provenance._module.cache_clear()

@@ -276,6 +276,32 @@ def test_clusters_of_other_classes_are_refused(results: Path, tmp_path: Path) ->
         train(inputs(results, "cpt", clusters=wrong), tmp_path, print)
 
 
+def test_inputs_that_do_not_belong_together_are_refused(results: Path, tmp_path: Path) -> None:
+    from cpt.data.catalog import Entry
+    from cpt.data.layouts import make_manifest
+
+    entry = Entry(name="other", key="flowers", title="x", layout="embedded", per_class={"train": 2, "test": 1})
+    other = make_manifest(entry, tmp_path / "other")
+    with pytest.raises(CptError, match="was not made from"):
+        train(inputs(results, "ivlp", manifest=other), tmp_path, print)
+    wrong_part = results / "features/land/images-test.safetensors"
+    with pytest.raises(CptError, match="give the train part's"):
+        train(inputs(results, "coop", image_features=wrong_part), tmp_path, print)
+    for option in ({"device": "gpu"}, {"precision": "fp16"}):
+        with pytest.raises(CptError, match="unknown"):
+            train(inputs(results, "ivlp", **option), tmp_path, print)
+
+
+def test_a_context_per_class_stays_with_its_classes(results: Path, tmp_path: Path) -> None:
+    for name in ("backbone.json", "backbone.safetensors", "data", "features"):
+        (tmp_path / name).symlink_to(results / name)
+    folder = tmp_path / "runs/x"
+    train(inputs(results, "coop", hyperparameters={"per_class": True}), folder, print)
+    predict(folder, tmp_path, [("land", "base")], device="cpu")
+    with pytest.raises(CptError, match="cannot be used for other classes"):
+        predict(folder, tmp_path, [("land", "new")], device="cpu")
+
+
 def test_bfloat16_trains(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "ivlp", precision="bfloat16", hyperparameters={"epochs": 2}), tmp_path, print)
     assert read_json(tmp_path / "run.json", "cpt.run/1")["precision"] == "bfloat16"

@@ -129,6 +129,34 @@ def test_a_deleted_metrics_file_repeats_what_depends_on_it(finished: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_deleted_table_is_made_again(finished: Path) -> None:
+    (finished / "results/small/tables/table2.csv").unlink()
+    assert planned(finished, "--configfile", "small.yaml") == {"table": 1, "page": 1, "all": 1}
+    snakemake(finished, "--configfile", "small.yaml")
+
+
+@pytest.mark.slow
+def test_what_changes_no_result_trains_nothing(finished: Path) -> None:
+    titled = {name: entry | {"title": "Another title"} for name, entry in CATALOG.items()}
+    (finished / "catalog.yaml").write_text(yaml.safe_dump(titled))
+    try:
+        sets = {"unused": ["the {}"]}
+        jobs = planned(finished, *configuration(finished, "small.yaml", state_interval=5.0, templates=sets))
+        fewer = planned(finished, *configuration(finished, "small.yaml", seeds=[1]))
+    finally:
+        (finished / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
+    assert set(jobs) == {"grid", "aggregate", "table", "figure", "page", "all"}
+    assert "train" not in fewer
+
+
+@pytest.mark.slow
+def test_changes_on_the_command_line_are_refused(finished: Path) -> None:
+    done = snakemake(finished, "--configfile", "small.yaml", "--config", "n_max=8", "-n", check=False)
+    assert done.returncode != 0
+    assert "put the changes into a file" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_a_changed_hyperparameter_reruns_only_its_runs(finished: Path) -> None:
     changed = {"tetf_rs": {"method": "cpt", "label": "+ TETF + RS", "set": {"cc_weight": 0, "rs_weight": 0.2}}}
     jobs = planned(finished, *configuration(finished, "small.yaml", variants=changed))

@@ -110,4 +110,7 @@ def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dic
             f"backbone.pretrained: unknown tag {pretrained!r} for {architecture}; {nearest(pretrained, known)}"
         )
     preprocess = open_clip.get_model_preprocess_cfg(model)
+    resizing = (preprocess.get("resize_mode", "shortest"), preprocess.get("interpolation", "bicubic"))
+    if resizing != ("shortest", "bicubic"):
+        raise CptError(f"backbone: {architecture} resizes by {', '.join(resizing)}; supported is shortest, bicubic")
     return model, {"mean": preprocess["mean"], "std": preprocess["std"]}

@@ -31,6 +31,11 @@ def subset_labels(labels: ArrayLike, subset: str) -> NDArray[np.int64]:
     return {"base": present[:middle], "new": present[middle:], "all": present}[subset]
 
 
+def trained_rows(classes: int, protocol: str) -> range:
+    """Return the rows, in label order, of the classes that a protocol trains on: the base half or all."""
+    return range((classes + 1) // 2 if protocol == "base_to_new" else classes)
+
+
 def reindex(labels: ArrayLike, kept: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the position of every label in ``kept`` (ascending labels), -1 where it is not among them."""
     values = np.asarray(labels, dtype=np.int64)

@@ -83,6 +83,7 @@ def folders(entry: Entry) -> Listing:
         for folder, names in found[part].items()
         for name in names
     ]
+    images.sort(key=lambda image: image[1])  # label order, which a mapping of class names sets
     empty = set(range(len(class_names))) - {label for _, label, _ in images}
     if empty:
         raise CptError(
@@ -132,8 +133,8 @@ LAYOUTS: dict[str, Callable[[Entry], Listing]] = {"embedded": embedded, "folders
 def make_manifest(entry: Entry, output_dir: Path) -> Path:
     """Write ``manifest.parquet``, and ``images.npy`` for a packed dataset; return the manifest's path.
 
-    Rows are sorted by part, then label, then the layout's own order. ``content_hash`` covers the rows and the
-    pixels or the files' bytes, not where they lie.
+    Rows are sorted by part and keep the layout's own order inside it, which the few-shot draw follows.
+    ``content_hash`` covers the rows and the pixels or the files' bytes, not where they lie.
 
     Raises:
         CptError: the layout does not find what it needs.
@@ -142,7 +143,7 @@ def make_manifest(entry: Entry, output_dir: Path) -> Path:
 
     listing = LAYOUTS[entry.layout](entry)
     class_names = [name.replace("_", " ") for name in listing.class_names]
-    order = sorted(range(len(listing.images)), key=lambda i: (PARTS.index(listing.images[i][0]), listing.images[i][1]))
+    order = sorted(range(len(listing.images)), key=lambda i: PARTS.index(listing.images[i][0]))
     images = [listing.images[i] for i in order]
     packed = listing.pixels is not None
     columns: dict[str, list[Any]] = {

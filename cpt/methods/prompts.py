@@ -61,9 +61,12 @@ class TextPrompts(nn.Module):
             torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(1, depth)
         )
         self._packed: tuple[Classes, PackedPrompts] | None = None
+        self._only_for = classes.names if per_class else None
 
     def forward(self, tower: TextTower, classes: Classes) -> Tensor:
         """Raw text features (K, D) of the classes under these prompts."""
+        if self._only_for is not None and classes.names != self._only_for:
+            raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
         if self._packed is None or self._packed[0] is not classes:
             ids, slots = self.layout(classes, tower.context_length)
             self._packed = (classes, pack_prompts(ids, slots).to(tower.positional_embedding.device))
