@@ -74,7 +74,8 @@ def natural_order(name: str) -> tuple[str, int]:
 def facts(results: Results) -> list[tuple[str, str]]:
     """Return what was run: experiment, backbone, datasets, ratios, methods, seeds, runs."""
     grid, runs = results.grid, results.grid["runs"]
-    ratios = sorted({run["imbalance_ratio"] for run in runs}, reverse=True)
+    cells = [cell for exhibit in grid["exhibits"].values() for cell in exhibit["cells"]]
+    ratios = sorted({cell["ratio"] for cell in cells}, reverse=True)  # of cells: an untrained run has none of its own
     finished = sum(run["run"] in results.finished for run in runs)
     return [
         ("Experiment", grid["experiment"]),
