@@ -1,12 +1,12 @@
 import json
 import os
+import sys
 from pathlib import Path
 
 from cpt import config as cpt_config
 from cpt import grid as cpt_grid
 from cpt import paths
 from cpt.errors import CptError
-from cpt.methods import registry
 from cpt.provenance import code_version
 from cpt.worker import start as start_fork_server
 
@@ -33,7 +33,6 @@ DATASETS = sorted(
         for name in (run.dataset, *(d for d, _ in run.targets))
     }
 )
-SPLITS = {run.split: run for run in RUNS.values()}
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
 RESULTS = [f"{ROOT}/runs.parquet", f"{ROOT}/costs.parquet"]
 METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]

@@ -22,14 +22,14 @@ def root() -> Path:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/<experiment> with one small dataset (land, 10 classes): every stage before training has run."""
     from cpt.clip.backbone import load_backbone
-    from cpt.clip.features import make_text_features, read_text_features
+    from cpt.clip.features import make_text_features
     from cpt.clip.make_backbone import load_tokenizer, make_backbone
-    from cpt.clusters import mine, number_of_clusters, write_clusters
     from cpt.data.catalog import Entry
     from cpt.data.layouts import make_manifest
     from cpt.data.manifest import read_manifest
-    from cpt.data.split import make_split, read_split, write_split
+    from cpt.data.split import make_split, write_split
     from cpt.image_features import make_image_features
+    from cpt.mining import make_clusters
 
     folder = tmp_path_factory.mktemp("experiment")
     make_backbone("tiny-clip", "embedded", "shipped", folder / "backbone.json")
@@ -46,9 +46,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             split = folder / f"splits/{protocol}/land/r{ratio:g}/s1.parquet"
             options = {"imbalance_ratio": ratio, "n_max": 16, "seed": 1, "class_order": "label"}
             write_split(split, *make_split(read_manifest(manifest), protocol=protocol, **options))
-        trained = read_split(split).classes
-        features = read_text_features(text)[0].take(range(len(trained))).frozen.numpy()
-        found = mine(features, "spherical", number_of_clusters(len(trained), per=2), 1)
         target = folder / f"clusters/{protocol}/land/spherical-per2-single/s1.parquet"
-        write_clusters(target, found, trained, algorithm="spherical", seed=1, classes_per_cluster=2)
+        make_clusters(text, protocol, "spherical", 1, target, per=2)
     return folder
