@@ -175,10 +175,50 @@ def text_features(
     from cpt.data.manifest import read_manifest
 
     names = read_manifest(manifest).class_names
-    chosen = template_set(templates, find(load_catalog(catalog), dataset).template, _json_object("--sets", sets))
+    own = find(load_catalog(catalog), dataset).template
+    chosen = template_set(templates, own, _json_object("--sets", sets))
     place, _ = machine.prepare(device, "float32", threads)
-    make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, output)
+    make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
     say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
+
+
+@app.command()
+def descriptions(
+    dataset: Annotated[str, typer.Argument(help="entry of the catalog; its file of descriptions, if it names one")],
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset: its class names")],
+    backbone: BackboneFile,
+    output: Output,
+    templates: Annotated[str, typer.Option(help="template set that stands in where there is no file")] = "imagenet",
+    sets: Annotated[str, typer.Option(help="further template sets as JSON: {name: [template, ...]}")] = "{}",
+    catalog: Annotated[Path, typer.Option(help="file of dataset entries")] = Path("config/datasets.yaml"),
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Compute the frozen features of class descriptions, for methods that use text knowledge (CoPrompt).
+
+    Example: `cpt descriptions flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
+    results/embedded/backbone.json --templates single --output descriptions.safetensors`
+    """
+    from cpt import device as machine
+    from cpt.clip.backbone import load_backbone
+    from cpt.clip.descriptions import make_descriptions
+    from cpt.clip.make_backbone import load_tokenizer
+    from cpt.clip.templates import template_set
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.manifest import read_manifest
+
+    entry = find(load_catalog(catalog), dataset)
+    place, _ = machine.prepare(device, "float32", threads)
+    count = make_descriptions(
+        load_backbone(backbone, place),
+        load_tokenizer(backbone),
+        read_manifest(manifest).class_names,
+        output,
+        file=Path(entry.descriptions) if entry.descriptions else None,
+        templates=template_set(templates, entry.template, _json_object("--sets", sets)),
+        templates_name=templates,
+    )
+    say(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
 
 
 @app.command("image-features")
@@ -239,6 +279,8 @@ def train(
     hyperparameters: Annotated[str, typer.Option(help="JSON; what is absent takes the method's default")] = "{}",
     clusters: Annotated[Path | None, typer.Option(help="clusters, for methods that need them")] = None,
     image_features: Annotated[Path | None, typer.Option(help="frozen features of the training images")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="features of class descriptions, if needed")] = None,
+    start: Annotated[Path | None, typer.Option(help="folder of the finished run to start from, if needed")] = None,
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
     state: Annotated[Path | None, typer.Option(help="file for the state of an unfinished training")] = None,
     state_interval: Annotated[float, typer.Option(help="seconds between saved states")] = 60.0,
@@ -268,6 +310,8 @@ def train(
         text_features=text_features,
         clusters=clusters,
         image_features=image_features,
+        descriptions=descriptions,
+        start=start,
         augmentation=augmentation,
         device=device,
         precision=precision,

@@ -7,19 +7,21 @@ same hyperparameters are the same run, and a run is evaluated on every target th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from cpt import config as cfg
 from cpt import paths
+from cpt.clip.templates import TEMPLATE_SETS
 from cpt.data.catalog import Entry, load_catalog
 from cpt.errors import CptError, nearest
 from cpt.files import canonical_json, sha256_text
 from cpt.methods import registry
-from cpt.methods.hyperparameters import Hyperparameters, resolve
+from cpt.methods.hyperparameters import Continued, Hyperparameters, resolve
+from cpt.runs import Run
 from cpt.validation import one_line
 
 PROTOCOL = {
@@ -28,65 +30,6 @@ PROTOCOL = {
     "domain_generalization": "all_classes",
     "few_shot": "few_shot",
 }
-
-
-@dataclass
-class Run:
-    """One training job and the targets it is evaluated on."""
-
-    protocol: str
-    dataset: str
-    ratio: float
-    method: str
-    hyperparameters: Hyperparameters
-    seed: int
-    targets: set[tuple[str, str]] = field(default_factory=set)
-
-    @property
-    def hyperparameters_json(self) -> str:
-        """Canonical JSON of the resolved hyperparameters."""
-        return canonical_json(self.hyperparameters.model_dump())
-
-    @property
-    def key(self) -> str:
-        """Method and hash of the resolved hyperparameters."""
-        return f"{self.method}-{sha256_text(self.hyperparameters_json)[:8]}"
-
-    @property
-    def id(self) -> str:
-        """Folder of the run below ``runs/``."""
-        return paths.run(self.protocol, self.dataset, self.ratio, self.key, self.seed)
-
-    @property
-    def split(self) -> str:
-        """Path of its training split."""
-        return paths.split(self.protocol, self.dataset, self.ratio, self.seed)
-
-    @property
-    def text_features(self) -> str:
-        """Path of the frozen text features of its training dataset."""
-        return paths.text_features(self.dataset, self.hyperparameters.templates)
-
-    @property
-    def clustering(self) -> dict[str, Any] | None:
-        """Algorithm, number rule and seed of the clusters it needs; None when it needs none."""
-        hp: Any = self.hyperparameters
-        if not registry.get(self.method).needs_clusters:
-            return None
-        count = f"fixed{hp.clusters}" if hp.clusters else f"per{hp.classes_per_cluster}"
-        return {
-            "name": f"{hp.clustering}-{count}-{hp.templates}",
-            "algorithm": hp.clustering,
-            "clusters": hp.clusters,
-            "classes_per_cluster": hp.classes_per_cluster,
-            "seed": self.seed if hp.cluster_seed is None else hp.cluster_seed,
-        }
-
-    @property
-    def clusters(self) -> str | None:
-        """Path of the clusters it needs."""
-        found = self.clustering
-        return paths.clusters(self.protocol, self.dataset, found["name"], found["seed"]) if found else None
 
 
 @dataclass
@@ -105,12 +48,21 @@ class Grid:
 
     def frozen_image_parts(self, run: Run) -> list[tuple[str, str]]:
         """(dataset, part) of the frozen image features that a run can use instead of encoding images itself."""
-        if registry.get(run.method).prompts_images:
-            return []
+        kind = registry.get(run.method)
+        needs_train = kind.uses_frozen_images or (kind.trains and not kind.prompts_images)
+        train = [(run.dataset, "train")] if needs_train and self.config.augmentation == "none" else []
+        if kind.prompts_images:
+            return train
         part: str = self.config.evaluate_on
-        targets = [(dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets})]
-        trained = registry.get(run.method).trains and self.config.augmentation == "none"
-        return [(run.dataset, "train"), *targets] if trained else targets
+        return [*train, *((dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets}))]
+
+    def descriptions(self, run: Run) -> str | None:
+        """Path of the class descriptions' features that a run needs: of the dataset's file, or of templates."""
+        hp: Any = run.hyperparameters
+        if not registry.get(run.method).needs_descriptions:
+            return None
+        own = self.catalog[run.dataset].descriptions
+        return paths.descriptions(run.dataset, "file" if own else f"templates-{hp.descriptions}")
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of grid.json (docs/files.md)."""
@@ -130,6 +82,8 @@ class Grid:
                     "key": run.key,
                     "seed": run.seed,
                     "clusters": run.clusters,
+                    "descriptions": self.descriptions(run),
+                    "start": run.start.id if run.start else None,
                     "text_features": run.text_features,
                     "targets": [list(target) for target in sorted(run.targets)],
                 }
@@ -207,8 +161,12 @@ class _Builder:
     def _row(self, variant: str) -> dict[str, Any]:
         chosen = self.config.variants[variant]
         method = registry.get(chosen.method)
-        note = chosen.note or ("reconstruction" if method.reconstruction else None)
-        return {"id": variant, "label": chosen.label or method.title, "note": note}
+        notes = [chosen.note, "reconstruction" if method.reconstruction else None]
+        return {
+            "id": variant,
+            "label": chosen.label or method.title,
+            "note": ", ".join(note for note in notes if note) or None,
+        }
 
     def _table(self, where: str, exhibit: cfg.Table, description: dict) -> Iterable[dict[str, Any]]:
         description["layout"] = exhibit.layout
@@ -311,11 +269,17 @@ class _Builder:
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
         ids = []
         for run_ratio, seed in identities:
-            run = Run(protocol, trained, run_ratio, method, hp, seed)
-            run = self.runs.setdefault(run.id, run)
-            run.targets |= {(target, subset) for subset in subsets}
+            run = self._register(Run(protocol, trained, run_ratio, method, hp, seed), target, subsets)
             ids.append(run.id)
         return ids
+
+    def _register(self, run: Run, target: str, subsets: Iterable[str]) -> Run:
+        """Add a run and the one that it starts from, which is tested like it."""
+        if run.start:
+            self._register(run.start, target, subsets)
+        run = self.runs.setdefault(run.id, run)
+        run.targets |= {(target, subset) for subset in subsets}
+        return run
 
     def _hyperparameters(
         self, where: str, variant: str, protocol: str, dataset: str, changes: dict[str, Any]
@@ -324,28 +288,54 @@ class _Builder:
         identity = (variant, protocol, dataset, canonical_json(changes))
         if identity not in self.resolved:
             kind = registry.get(chosen.method).hyperparameters
-            layers = [
-                {key: value for key, value in rule.set.items() if key in kind.model_fields}
-                for rule in self.config.overrides
-                if (rule.methods is None or chosen.method in rule.methods)
-                and (rule.protocols is None or protocol in rule.protocols)
-                and (rule.datasets is None or dataset in rule.datasets)
-            ]
-            try:
-                own = resolve(kind, protocol, dataset, *layers, chosen.set)
-            except ValidationError as error:
-                in_variant = error.errors()[0]["loc"][0] in chosen.set
-                self._refuse(one_line(error, kind, f"variants.{variant}.set" if in_variant else "overrides"))
-            known = {"single", "dataset", "ensemble", *self.config.templates}
-            if own.templates not in known:
-                self._refuse(
-                    f"variants.{variant}", f"templates: unknown set {own.templates!r}; {nearest(own.templates, known)}"
-                )
+            where_set = f"variants.{variant}.set"
+            own = self._resolve(kind, chosen.method, protocol, dataset, chosen.set, where_set)
+            if isinstance(own, Continued):
+                start = self._start(own, protocol, dataset, where_set)
+                # the features that the started run knows of are those of its continuation
+                given = {"start_hyperparameters": start.model_dump(), "templates": start.templates}
+                own = own.model_copy(update=given)
+            for name in ("templates", "descriptions"):
+                self._check_templates(f"variants.{variant}", name, getattr(own, name, None))
             try:
                 self.resolved[identity] = kind(**(own.model_dump() | changes))
             except ValidationError as error:
                 self._refuse(one_line(error, kind, where))
         return self.resolved[identity]
+
+    def _resolve(
+        self, kind: type[Hyperparameters], method: str, protocol: str, dataset: str, own: dict[str, Any], where: str
+    ) -> Hyperparameters:
+        """Defaults, then the experiment's overrides that apply, then ``own``, which stands at ``where``."""
+        layers = [
+            {key: value for key, value in rule.set.items() if key in kind.model_fields}
+            for rule in self.config.overrides
+            if (rule.methods is None or method in rule.methods)
+            and (rule.protocols is None or protocol in rule.protocols)
+            and (rule.datasets is None or dataset in rule.datasets)
+        ]
+        try:
+            return resolve(kind, protocol, dataset, *layers, own)
+        except ValidationError as error:
+            self._refuse(one_line(error, kind, where if error.errors()[0]["loc"][0] in own else "overrides"))
+
+    def _start(self, hp: Continued, protocol: str, dataset: str, where: str) -> Hyperparameters:
+        """Resolved hyperparameters of the run that ``hp`` starts from."""
+        known = [
+            name for name in registry.names()
+            if registry.get(name).trains and not issubclass(registry.get(name).hyperparameters, Continued)
+        ]  # fmt: skip
+        if hp.start not in known:
+            self._refuse(f"{where}.start", f"no method to start from: {hp.start!r}; {nearest(hp.start, known)}")
+        kind = registry.get(hp.start).hyperparameters
+        return self._resolve(
+            kind, hp.start, protocol, dataset, hp.start_hyperparameters, f"{where}.start_hyperparameters"
+        )
+
+    def _check_templates(self, where: str, name: str, templates: str | None) -> None:
+        known = {*TEMPLATE_SETS, *self.config.templates}
+        if templates is not None and templates not in known:
+            self._refuse(where, f"{name}: unknown set {templates!r}; {nearest(templates, known)}")
 
     def _check_overrides(self) -> None:
         for i, rule in enumerate(self.config.overrides):
@@ -370,7 +360,7 @@ class _Builder:
             if name not in self.catalog:
                 self._refuse(where, f"unknown dataset {name!r}; {nearest(name, self.catalog)}")
 
-    def _refuse(self, *parts: str) -> None:
+    def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))
 
 

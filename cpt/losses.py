@@ -95,3 +95,50 @@ def anchor(text: Tensor, frozen: Tensor, reading: str = "sum") -> Tensor:
     """
     distance = (text - frozen).abs()
     return distance.sum(dim=1).mean() if reading == "sum" else distance.mean()
+
+
+def prior_adjusted(logits: Tensor, counts: Tensor, kind: str, strength: float = 1.0) -> Tensor:
+    """Add the training set's class frequencies to logits (B, K), so that the classifier itself stays balanced.
+
+    Args:
+        logits: (B, K). counts: (K,) training images per class.
+        kind: ``logit_adjustment`` adds strength * log prior (Menon et al., ICLR 2021); ``balanced_softmax`` log counts
+            (Ren et al., NeurIPS 2020), the same loss as strength 1; ``compensating`` the log prior of counts + 1 (repo
+            shijxcs/Candle, trainers/losses.py).
+    """
+    if kind == "balanced_softmax":
+        return logits + counts.log()
+    if kind == "compensating":
+        counts = counts + 1
+    return logits + strength * (counts / counts.sum()).log()
+
+
+def cosine_distance(unit: Tensor, other: Tensor) -> Tensor:
+    """One minus the mean cosine of the rows of two unit-norm matrices (N, D)."""
+    return 1 - (unit * other).sum(dim=-1).mean()
+
+
+def dependence(text: Tensor, frozen: Tensor) -> Tensor:
+    """HSIC with linear kernels between the rows of (K, D) and (K, D), each divided by its Frobenius norm.
+
+    trace(H A Aᵀ H B Bᵀ) with H = I - 11ᵀ/K, computed as the squared norm of the centred cross-product (repo
+    cnunlp/DeKg, trainers/loss.py; without the factor 1/(K-1)²).
+    """
+    first, second = (x / x.norm() for x in (text, frozen))
+    return ((first - first.mean(dim=0)).T @ (second - second.mean(dim=0))).square().sum()
+
+
+def distillation(logits: Tensor, frozen_logits: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of softmax(logits) from softmax(frozen_logits), both (B, K), mean over B * K entries.
+
+    The division by all entries, not by B, is that of repo muzairkhattak/PromptSRC, trainers/promptsrc.py.
+    """
+    target = F.log_softmax(frozen_logits, dim=1)
+    return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="sum", log_target=True) / logits.numel()
+
+
+def pairwise_contrast(unit_image: Tensor, unit_text: Tensor, scale: float) -> Tensor:
+    """Symmetric cross-entropy of N image-text pairs, both (N, D), the pairs on the diagonal."""
+    similarity = scale * unit_image @ unit_text.T
+    target = torch.arange(len(similarity), device=similarity.device)
+    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2

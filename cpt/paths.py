@@ -38,6 +38,11 @@ def image_features(dataset: str, part: str) -> str:
     return f"features/{dataset}/images-{part}.safetensors"
 
 
+def descriptions(dataset: str, name: str) -> str:
+    """Frozen features of class descriptions; ``name`` is the template set, or ``file`` for the dataset's own file."""
+    return f"features/{dataset}/descriptions-{name}.safetensors"
+
+
 def clusters(protocol: str, dataset: str, name: str, seed: int) -> str:
     """Clusters of the trained classes; ``name`` tells algorithm, number rule and template set."""
     return f"clusters/{protocol}/{dataset}/{name}/s{seed}.parquet"

@@ -45,6 +45,7 @@ class Target:
         classes: the K classes of the subset.
         rows: (N,) rows of the manifest.
         labels: (N,) labels 0..K-1 within the subset.
+        trained: these classes of this dataset were trained.
     """
 
     dataset: str
@@ -52,6 +53,7 @@ class Target:
     classes: Classes
     rows: np.ndarray
     labels: np.ndarray
+    trained: bool
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def predict(
     kind = registry.get(record["method"])
     hp = kind.hyperparameters(**record["hyperparameters"])
     tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)
-    loaded = [_target(results, dataset, subset, part, hp.templates, clip) for dataset, subset in targets]
+    loaded = [_target(results, record["dataset"], *target, part, hp.templates, clip) for target in targets]
     trained = _trained_classes(results, record, hp.templates, clip)
     method = kind(clip, hp, trained, torch_stream(0, "unused")).to(place).eval()
 
@@ -92,14 +94,15 @@ def predict(
     final, snapshots = _split_snapshots(tensors)
     for epoch, state in [*sorted(snapshots.items()), (None, final)]:
         method.load_state_dict(state)
-        for dataset in dict.fromkeys(target.dataset for target in loaded):
-            chosen = [target for target in loaded if target.dataset == dataset]
-            texts = [method.text_features(target.classes) for target in chosen]
+        for chosen in _groups(method, loaded):
+            method.target(trained=chosen[0].trained)
+            texts = [None if method.image_conditioned else method.text_features(t.classes) for t in chosen]
             tables += _dataset(method, results, chosen, texts, part, epoch)
             if epoch is None:
-                classifiers |= {f"{t.dataset}/{t.subset}": g for t, g in zip(chosen, texts, strict=True)}
+                pairs = zip(chosen, texts, strict=True)
+                classifiers |= {f"{t.dataset}/{t.subset}": text for t, text in pairs if text is not None}
                 seen = sum(len(target.rows) for target in chosen)
-                progress(f"{dataset}: {seen} images, {time.monotonic() - started:.1f} s")
+                progress(f"{chosen[0].dataset}: {seen} images, {time.monotonic() - started:.1f} s")
     write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, run=record["method"])
     seconds = round(time.monotonic() - started, 3)
     write_parquet(run / "predictions.parquet", pa.concat_tables(tables), PREDICTIONS)
@@ -112,7 +115,15 @@ def _trained_classes(results: Path, record: dict[str, Any], templates: str, clip
     return classes.take(trained_rows(len(classes), record["protocol"]))
 
 
-def _target(results: Path, dataset: str, subset: str, part: str, templates: str, clip: Clip) -> Target:
+def _groups(method: Method, targets: list[Target]) -> list[list[Target]]:
+    """Targets that share one pass over their dataset's images."""
+    groups: dict[tuple, list[Target]] = {}
+    for target in targets:
+        groups.setdefault((target.dataset, method.depends_on_target and target.trained), []).append(target)
+    return list(groups.values())
+
+
+def _target(results: Path, source: str, dataset: str, subset: str, part: str, templates: str, clip: Clip) -> Target:
     manifest = read_manifest(results / paths.manifest(dataset))
     classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
     labels = subset_labels(manifest.label, subset)
@@ -121,16 +132,16 @@ def _target(results: Path, dataset: str, subset: str, part: str, templates: str,
     if len(rows) == 0:
         raise CptError(f"{dataset}/{subset}: no {part} images; check the dataset's manifest")
     chosen = classes if len(labels) == len(classes) else classes.take(labels.tolist())
-    return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]))
+    trained = dataset == source and subset != "new"
+    return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]), trained)
 
 
 def _split_snapshots(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
     final: dict[str, Tensor] = {}
     snapshots: dict[int, dict[str, Tensor]] = {}
-    marker = SNAPSHOT.split("{")[0]
     for name, value in tensors.items():
-        if name.startswith(marker):
-            epoch, _, rest = name.removeprefix(marker).partition("/")
+        if name.startswith(SNAPSHOT):
+            epoch, _, rest = name.removeprefix(SNAPSHOT).partition("/")
             snapshots.setdefault(int(epoch), {})[rest] = value
         else:
             final[name] = value
@@ -138,13 +149,17 @@ def _split_snapshots(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 
 def _dataset(
-    method: Method, results: Path, targets: list[Target], texts: list[Tensor], part: str, epoch: int | None
+    method: Method, results: Path, targets: list[Target], texts: list[Tensor | None], part: str, epoch: int | None
 ) -> Iterator[pa.Table]:
-    """Predict all targets of one dataset with one pass over the images that any of them needs."""
+    """Predict targets of one dataset with one pass over the images that any of them needs.
+
+    Args:
+        texts: each target's text features (K, D); None where they depend on the image.
+    """
     rows = np.unique(np.concatenate([target.rows for target in targets]))
     features = torch.cat(list(_image_features(method, results, targets[0].dataset, part, rows)))
     for target, text in zip(targets, texts, strict=True):
-        scores = _scores(method, features[np.searchsorted(rows, target.rows)], text)
+        scores = _scores(method, features[np.searchsorted(rows, target.rows)], target.classes, text)
         labels = torch.tensor(target.labels)
         top = scores.topk(min(TOP, scores.shape[1]), dim=1)
         count = len(target.rows)
@@ -177,6 +192,10 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
         yield method.image_features(normalise(pixels, clip.mean, clip.std))
 
 
-def _scores(method: Method, features: Tensor, text: Tensor) -> Tensor:
+def _scores(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
     """Softmax probabilities (N, K) in float32 on the CPU."""
-    return method.logits(features.float(), text.float()).softmax(dim=1).cpu()
+    if text is None:
+        logits = method.class_logits(features.float(), classes)
+    else:
+        logits = method.logits(features.float(), text.float())
+    return logits.softmax(dim=1).cpu()

@@ -1,4 +1,4 @@
-"""Training of one run: the loop that all methods share."""
+"""Training of one run: its inputs checked against each other, the loop, its files and its record."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cpt import device as machine
-from cpt import geometry, provenance
+from cpt import provenance
 from cpt.batches import Batches
 from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.descriptions import read_descriptions
 from cpt.clip.features import read_image_features, read_text_features
 from cpt.clusters import read_clusters
 from cpt.data.classes import trained_rows
@@ -25,16 +26,28 @@ from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.data.split import Split, read_split
 from cpt.errors import CptError
-from cpt.files import canonical_json, sha256_file, sha256_text, write_json, write_parquet, write_tensors
+from cpt.files import (
+    canonical_json,
+    read_json,
+    read_tensors,
+    sha256_file,
+    sha256_text,
+    write_json,
+    write_parquet,
+    write_tensors,
+)
+from cpt.loop import Loop
 from cpt.methods import registry
 from cpt.methods.base import Method, Training
+from cpt.methods.hyperparameters import Continued
+from cpt.passes import KINDS
 from cpt.paths import HISTORY, PROMPTS, RUN
-from cpt.schedule import learning_rate
 from cpt.seeds import torch_stream
 from cpt.state import StateFile
 from cpt.validation import one_line
 
-SNAPSHOT = "snapshot.{}/"
+SNAPSHOT = "snapshot."
+"""Tensors after epoch e are named ``snapshot.<e>/<name>``."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,8 @@ class TrainInputs:
     text_features: Path
     clusters: Path | None = None
     image_features: Path | None = None
+    descriptions: Path | None = None
+    start: Path | None = None
     augmentation: str = "rrc_flip"
     device: str = "auto"
     precision: str = "auto"
@@ -74,28 +89,36 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
     device, precision = machine.prepare(inputs.device, inputs.precision, inputs.threads)
     clip = load_backbone(inputs.backbone, device, precision)
     split = read_split(inputs.split)
-    training = _training(inputs, kind, split, clip)
-    method = kind(clip, hp, training.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
     if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:
         raise CptError(f"{inputs.split}: was not made from {inputs.manifest}; give the manifest it was made from")
+    training, text_knowledge = _training(inputs, kind, split, clip)
+    method = kind(clip, hp, training.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
     hashes = _input_hashes(inputs, split)
+    if isinstance(hp, Continued):
+        method.begin(_start(inputs, hp, clip, hashes))
     identity = {
         "method": inputs.method,
         "hyperparameters": hp.model_dump(),
         "seed": inputs.seed,
-        "augmentation": inputs.augmentation,
+        "augmentation": _augmentation(inputs, kind),
         "precision": precision,
         "threads": inputs.threads,
         "device": device.type,
         "inputs": hashes,
-        "code": inputs.code or provenance.code_version("cpt.train", f"cpt.methods.{inputs.method}"),
+        "code": inputs.code or provenance.code_version("cpt.train", *registry.modules(inputs.method, hp)),
     }
-    loop = _Loop(inputs, method, training, split, canonical_json(identity), progress)
-    history, snapshots = loop.run() if kind.trains else ([], {})
+    state = StateFile(inputs.state, sha256_text(canonical_json(identity)), inputs.state_interval)
+    history: list[dict[str, float]] = []
+    snapshots: dict[int, dict[str, Tensor]] = {}
+    resumed, seconds_before, encoded = False, 0.0, dict.fromkeys(KINDS, 0.0)
+    if kind.trains:
+        loop = Loop(method, training, _batches(inputs, method, split), state, progress)
+        history, snapshots = loop.run()
+        resumed, seconds_before, encoded = loop.resumed, loop.seconds_before, loop.encoded_per_step
 
     learned = {name: value.detach() for name, value in method.state_dict().items()}
     for epoch, tensors in snapshots.items():
-        learned |= {SNAPSHOT.format(epoch) + name: value for name, value in tensors.items()}
+        learned |= {f"{SNAPSHOT}{epoch}/{name}": value for name, value in tensors.items()}
     write_tensors(output / "prompts.safetensors", learned, PROMPTS, method=inputs.method)
     write_parquet(output / "history.parquet", _table(history), HISTORY, method=inputs.method)
     meta = split.metadata
@@ -108,9 +131,11 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
             **{key: meta[key] for key in ("protocol", "dataset", "imbalance_ratio", "n_max", "class_order")},
             "backbone": clip.name,
             "learnable_parameters": method.learnable_parameters(),
+            "text_knowledge": text_knowledge,
             "steps": sum(row["steps"] for row in history),
-            "seconds": round(loop.seconds_before + time.monotonic() - started, 3),
-            "resumed": loop.resumed,
+            "encoded_per_step": encoded,
+            "seconds": round(seconds_before + time.monotonic() - started, 3),
+            "resumed": resumed,
             "peak_memory_mb": round(machine.peak_memory_mb(device), 1),
             "device_name": machine.describe(device),
             "deterministic": device.type == "cpu",
@@ -119,17 +144,17 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
             "command": sys.argv,
         },
     )
-    loop.state.remove()
+    state.remove()
 
 
-def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> Training:
-    """Classes, counts and clusters of the training set, checked against each other."""
+def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[Training, dict | None]:
+    """What the method may know of the training set, checked against each other; where its text knowledge is from."""
     everything, _ = read_text_features(inputs.text_features, clip.device)
     trained = trained_rows(len(everything), split.metadata["protocol"])
     classes = everything.take(trained)
     if list(classes.names) != split.classes:
         raise CptError(f"{inputs.text_features}: its classes are not those of {inputs.split}; make it again")
-    clusters = None
+    clusters, descriptions, knowledge = None, None, None
     if kind.needs_clusters:
         if inputs.clusters is None:
             raise CptError(f"method {inputs.method} needs --clusters; make them with `cpt clusters`")
@@ -137,144 +162,74 @@ def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip)
         if found.class_names != split.classes:
             raise CptError(f"{inputs.clusters}: its classes are not those of {inputs.split}; make it again")
         clusters = torch.tensor(found.labels).to(clip.device)
-    return Training(classes, torch.tensor(split.counts).to(clip.device, torch.float32), clusters)
+    if kind.needs_descriptions:
+        if inputs.descriptions is None:
+            raise CptError(f"method {inputs.method} needs --descriptions; make them with `cpt descriptions`")
+        features, metadata = read_descriptions(inputs.descriptions, clip.device)
+        if metadata["classes"] != list(everything.names):
+            raise CptError(f"{inputs.descriptions}: its classes are not those of {inputs.text_features}; make it again")
+        descriptions, knowledge = features[:, trained], metadata["text_knowledge"]
+    counts = torch.tensor(split.counts).to(clip.device, torch.float32)
+    return Training(classes, counts, clusters, descriptions, torch.tensor(split.labels)), knowledge
+
+
+def _augmentation(inputs: TrainInputs, kind: type[Method]) -> str:
+    """The experiment's augmentation, or the method's own where the experiment augments at all."""
+    return inputs.augmentation if inputs.augmentation == "none" else kind.augmentation or inputs.augmentation
+
+
+def _start(inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str]) -> dict[str, Tensor]:
+    """Learned tensors of the run that this one goes on from, which must be of the same training set and backbone."""
+    if inputs.start is None:
+        raise CptError(f"method {inputs.method} needs --start, the folder of a finished run of {hp.start}")
+    record = read_json(inputs.start / "run.json", RUN)
+    asked = registry.get(hp.start).hyperparameters(**hp.start_hyperparameters).model_dump()
+    for what, found, wanted in (
+        ("method", record["method"], hp.start),
+        ("hyperparameters", record["hyperparameters"], asked),
+        ("split", record["inputs"]["split"], hashes["split"]),
+        ("backbone", record["inputs"]["backbone"], hashes["backbone"]),
+    ):
+        if found != wanted:
+            raise CptError(f"{inputs.start}: its {what} differs from what this run starts from; train {hp.start} anew")
+    tensors, _ = read_tensors(inputs.start / "prompts.safetensors", PROMPTS)
+    return {name: value.to(clip.device) for name, value in tensors.items() if not name.startswith(SNAPSHOT)}
 
 
 def _input_hashes(inputs: TrainInputs, split: Split) -> dict[str, str]:
     """Hashes of what the run depends on. The split's hash covers the manifest's, which covers the pixels."""
-    named = {"backbone": inputs.backbone, "text_features": inputs.text_features, "clusters": inputs.clusters}
-    named["image_features"] = inputs.image_features
+    named = {
+        "backbone": inputs.backbone,
+        "text_features": inputs.text_features,
+        "clusters": inputs.clusters,
+        "image_features": inputs.image_features,
+        "descriptions": inputs.descriptions,
+        "start": inputs.start and inputs.start / "prompts.safetensors",
+    }
     hashes = {name: sha256_file(path) for name, path in named.items() if path is not None}
     return hashes | {"split": split.metadata["split_hash"], "manifest": split.metadata["manifest_hash"]}
 
 
-class _Loop:
-    """Epochs and steps of one run, resumable after any step."""
+def _batches(inputs: TrainInputs, method: Method, split: Split) -> Batches:
+    """The training images, with cached frozen features where they can serve."""
+    kind, clip, augmentation = type(method), method.clip, _augmentation(inputs, type(method))
+    features, store = None, None
+    needed = augmentation == "none" and (kind.uses_frozen_images or not kind.prompts_images)
+    if needed and inputs.image_features is not None:
+        features = _frozen_features(inputs.image_features, split)
+    if features is None or kind.prompts_images:
+        store = ImageStore(inputs.manifest, clip.image_size[0])
+    size, seed, workers = method.hp.batch_size, inputs.seed, inputs.threads
+    return Batches(clip, split, store, features, augmentation, size, seed, workers, kind.views)
 
-    def __init__(
-        self,
-        inputs: TrainInputs,
-        method: Method,
-        training: Training,
-        split: Split,
-        identity: str,
-        progress: Callable[[str], None],
-    ) -> None:
-        self.inputs, self.method, self.training, self.split = inputs, method, training, split
-        self.hp, self.progress = method.hp, progress
-        self.state = StateFile(inputs.state, sha256_text(identity), inputs.state_interval)
-        self.seconds_before, self.resumed = 0.0, False
-        self._started = time.monotonic()
 
-    def run(self) -> tuple[list[dict[str, float]], dict[int, dict[str, Tensor]]]:
-        """Train; return the history's rows and the snapshots by epoch (1-based)."""
-        hp, method = self.hp, self.method
-        batches = self._batches()
-        optimiser = torch.optim.SGD(
-            method.parameters(), lr=hp.learning_rate, momentum=hp.momentum, weight_decay=hp.weight_decay
-        )
-        history: list[dict[str, float]] = []
-        snapshots: dict[int, dict[str, Tensor]] = {}
-        epoch, step, sums = 0, 0, {}
-        saved = self.state.load()
-        if saved is not None:
-            method.load_state_dict(saved["parameters"])
-            optimiser.load_state_dict(saved["optimiser"])
-            history, snapshots, sums = saved["history"], saved["snapshots"], saved["sums"]
-            epoch, step, self.seconds_before, self.resumed = saved["epoch"], saved["step"], saved["seconds"], True
-            self.progress(f"resuming at epoch {epoch + 1}, step {step}")
-        total = batches.steps()
-        self.progress(
-            f"{method.title}: {len(self.split.rows)} images of {len(self.training.classes)} classes, "
-            f"{hp.epochs} epochs of {total} steps, {method.learnable_parameters():,} learned values, "
-            f"{self.method.clip.device}"
-        )
-        for epoch in range(epoch, hp.epochs):  # noqa: B020 - the first epoch may be a resumed one
-            rate = learning_rate(hp, epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            for batch in batches.epoch(epoch, step):
-                self._step(optimiser, batch, sums)
-                step += 1
-                if self.state.due() and step < total:
-                    self._save(optimiser, epoch, step, history, snapshots, sums)
-            history.append(self._epoch_row(epoch, step, rate, sums))
-            if hp.snapshots:
-                snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}
-            step, sums = 0, {}
-            if self.state.due() and epoch + 1 < hp.epochs:
-                self._save(optimiser, epoch + 1, 0, history, snapshots, sums)
-        return history, snapshots
-
-    def _batches(self) -> Batches:
-        inputs, clip = self.inputs, self.method.clip
-        features, store = None, None
-        if inputs.image_features is not None and not self.method.prompts_images and inputs.augmentation == "none":
-            everything, rows = read_image_features(inputs.image_features)
-            position = {int(row): i for i, row in enumerate(rows)}
-            if missing := [row for row in self.split.rows.tolist() if row not in position]:
-                raise CptError(
-                    f"{inputs.image_features}: lacks row {missing[0]} of the manifest; give the train part's"
-                )
-            features = everything[[position[int(row)] for row in self.split.rows]]
-        else:
-            store = ImageStore(inputs.manifest, clip.image_size[0])
-        return Batches(
-            clip, self.split, store, features, inputs.augmentation, self.hp.batch_size, inputs.seed, inputs.threads
-        )
-
-    def _step(self, optimiser: torch.optim.Optimizer, batch: Any, sums: dict[str, Tensor]) -> None:
-        components = self.method.losses(batch, self.training)
-        loss = self.method.total(components)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        optimiser.step()
-        measured = {"loss": loss, "gradient_norm": norm}
-        measured |= {f"loss_{name}": value for name, value in components.items()}
-        for name, value in measured.items():  # sums stay on the device: no synchronisation per step
-            sums[name] = sums.get(name, 0) + value.detach().double()
-
-    @torch.no_grad()
-    def _epoch_row(self, epoch: int, steps: int, rate: float, sums: dict[str, Tensor]) -> dict[str, float]:
-        text = self.method.text_features(self.training.classes)
-        row = {"epoch": epoch + 1, "steps": steps, "learning_rate": rate}
-        row |= {name: float(value) / steps for name, value in sums.items()}
-        if not torch.isfinite(torch.tensor(row["loss"])):
-            raise CptError(
-                f"{self.inputs.method}: the loss of epoch {epoch + 1} is {row['loss']}; lower learning_rate "
-                "or a loss weight"
-            )
-        if not bool(text.isfinite().all()):
-            raise CptError(
-                f"{self.inputs.method}: text features are not finite after epoch {epoch + 1}; lower learning_rate"
-            )
-        row |= {
-            "etf_distance": float(geometry.etf_distance(text)),
-            "mean_cosine": float(geometry.mean_cosine(text)),
-            "effective_rank": float(geometry.effective_rank(text)),
-            "drift": float(geometry.drift(text, self.training.classes.frozen)),
-        }
-        row["seconds"] = self.seconds_before + time.monotonic() - self._started
-        self.progress(
-            f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  loss {row['loss']:.4f}  {row['seconds']:.1f} s"
-        )
-        return row
-
-    def _save(
-        self, optimiser: torch.optim.Optimizer, epoch: int, step: int, history: list, snapshots: dict, sums: dict
-    ) -> None:
-        self.state.save(
-            parameters=self.method.state_dict(),
-            optimiser=optimiser.state_dict(),
-            epoch=epoch,
-            step=step,
-            history=history,
-            snapshots=snapshots,
-            sums=sums,
-            seconds=self.seconds_before + time.monotonic() - self._started,
-        )
+def _frozen_features(path: Path, split: Split) -> Tensor:
+    """Raw frozen features (N, D) of the split's images."""
+    everything, rows = read_image_features(path)
+    position = {int(row): i for i, row in enumerate(rows)}
+    if missing := [row for row in split.rows.tolist() if row not in position]:
+        raise CptError(f"{path}: lacks row {missing[0]} of the manifest; give the train part's")
+    return everything[[position[int(row)] for row in split.rows]]
 
 
 def _table(history: list[dict[str, float]]) -> pa.Table:

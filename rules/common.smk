@@ -34,6 +34,9 @@ DATASETS = sorted(
     }
 )
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
+DESCRIPTIONS = {
+    GRID.descriptions(run): run for run in RUNS.values() if GRID.descriptions(run)
+}
 RESULTS = [f"{ROOT}/runs.parquet", f"{ROOT}/costs.parquet"]
 METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]
 TABLES = expand(
@@ -58,6 +61,9 @@ CODE = {
     "text_features": code_version(
         "cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"
     ),
+    "descriptions": code_version(
+        "cpt.clip.descriptions", "cpt.clip.make_backbone", "cpt.clip.templates"
+    ),
     "image_features": code_version("cpt.image_features"),
     "clusters": code_version("cpt.mining"),
     "predict": code_version("cpt.predict"),
@@ -72,8 +78,8 @@ FIGURE_CODE = {
     if exhibit["kind"] != "table"
 }
 TRAIN_CODE = {
-    method: code_version("cpt.train", f"cpt.methods.{method}")
-    for method in sorted({run.method for run in RUNS.values()})
+    modules: code_version("cpt.train", *modules)
+    for modules in sorted({run.modules for run in RUNS.values()})
 }
 GRID_DIGEST = cpt_grid.digest(GRID)
 
@@ -83,6 +89,7 @@ wildcard_constraints:
     protocol="base_to_new|all_classes|few_shot",
     templates="[^/]+",
     part="train|val|test",
+    descriptions="[^/]+",
     seed=r"\d+",
     name="|".join(GRID.exhibits),
     run="|".join(("base_to_new/.+", "all_classes/.+", "few_shot/.+")),
@@ -102,6 +109,11 @@ def run_inputs(wildcards):
     for dataset, part in GRID.frozen_image_parts(run):
         if part == "train":
             needed["image_features"] = f"{ROOT}/{paths.image_features(dataset, part)}"
+    if GRID.descriptions(run):
+        needed["descriptions"] = f"{ROOT}/{GRID.descriptions(run)}"
+    if run.start:
+        needed["start"] = f"{ROOT}/runs/{run.start.id}/run.json"
+        needed["start_prompts"] = f"{ROOT}/runs/{run.start.id}/prompts.safetensors"
     return needed
 
 
@@ -110,8 +122,17 @@ def optional_inputs(wildcards, input):
     options = {
         "--clusters": input.get("clusters"),
         "--image-features": input.get("image_features"),
+        "--descriptions": input.get("descriptions"),
+        "--start": os.path.dirname(input.get("start", "")),
     }
     return [word for option, path in options.items() if path for word in (option, path)]
+
+
+def template_sets(name):
+    """The configuration's template set of this name as JSON, for `--sets`."""
+    return json.dumps(
+        {key: CONFIG.templates[key] for key in CONFIG.templates if key == name}
+    )
 
 
 def target_inputs(wildcards):

@@ -27,23 +27,41 @@ rule text_features:
         gpu=1,
     params:
         catalog=CONFIG.catalog,
-        template=lambda wildcards: (
-            GRID.catalog[wildcards.dataset].template
-            if wildcards.templates == "dataset"
-            else None
-        ),
-        sets=lambda wildcards: json.dumps(
-            {
-                name: CONFIG.templates[name]
-                for name in CONFIG.templates
-                if name == wildcards.templates
-            }
-        ),
+        template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
+        sets=lambda wildcards: template_sets(wildcards.templates),
         device=CONFIG.device,
         code=CODE["text_features"],
     shell:
         "cpt text-features {wildcards.dataset} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {wildcards.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
+        " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
+
+
+rule descriptions:
+    input:
+        manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
+        backbone=f"{ROOT}/backbone.json",
+        file=lambda wildcards: GRID.catalog[wildcards.dataset].descriptions or [],
+    output:
+        f"{ROOT}/features/{{dataset}}/descriptions-{{descriptions}}.safetensors",
+    log:
+        f"{LOGS}/features/{{dataset}}/descriptions-{{descriptions}}.log",
+    resources:
+        gpu=1,
+    params:
+        catalog=CONFIG.catalog,
+        template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
+        templates=lambda wildcards, output: DESCRIPTIONS[
+            os.path.relpath(output[0], ROOT)
+        ].hyperparameters.descriptions,
+        sets=lambda wildcards, output: template_sets(
+            DESCRIPTIONS[os.path.relpath(output[0], ROOT)].hyperparameters.descriptions
+        ),
+        device=CONFIG.device,
+        code=CODE["descriptions"],
+    shell:
+        "cpt descriptions {wildcards.dataset} --manifest {input.manifest:q} --backbone {input.backbone:q}"
+        " --templates {params.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
         " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
 
 

@@ -25,7 +25,7 @@ rule train:
         threads=CONFIG.threads,
         folder=lambda wildcards, output: os.path.dirname(output.record),
         state=f"work/{CONFIG.experiment}/{{run}}.state",
-        code=lambda wildcards: TRAIN_CODE[RUNS[wildcards.run].method],
+        code=lambda wildcards: TRAIN_CODE[RUNS[wildcards.run].modules],
     shell:
         "cpt train --method {params.method} --seed {params.seed} --hyperparameters {params.hyperparameters:q}"
         " --backbone {input.backbone:q} --manifest {input.manifest:q} --split {input.split:q}"

@@ -18,7 +18,7 @@ LAYERS = [
     ["data"],
     ["clip", "clusters"],
     ["methods"],
-    ["grid", "schedule", "state", "batches", "image_features", "mining", "train"],
+    ["runs", "grid", "schedule", "state", "batches", "passes", "image_features", "mining", "loop", "train"],
     ["predict", "metrics", "score"],
     ["aggregate"],
     ["report"],

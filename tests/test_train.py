@@ -169,9 +169,9 @@ def test_an_interrupted_training_gives_the_same_bytes(
 ) -> None:
     train(inputs(results, "cpt"), tmp_path / "whole", print)
 
-    from cpt.train import _Loop
+    from cpt.loop import Loop
 
-    original, count = _Loop._step, 0
+    original, count = Loop._step, 0
 
     def step(self, *arguments: Any) -> None:
         nonlocal count
@@ -181,12 +181,12 @@ def test_an_interrupted_training_gives_the_same_bytes(
         original(self, *arguments)
 
     resumable = inputs(results, "cpt", state=tmp_path / "work/run.state")
-    monkeypatch.setattr(_Loop, "_step", step)
+    monkeypatch.setattr(Loop, "_step", step)
     with pytest.raises(InterruptedHereError):
         train(resumable, tmp_path / "resumed", print)
     assert not (tmp_path / "resumed/run.json").exists()
     assert (tmp_path / "work/run.state").exists()
-    monkeypatch.setattr(_Loop, "_step", original)
+    monkeypatch.setattr(Loop, "_step", original)
     lines: list[str] = []
     train(resumable, tmp_path / "resumed", lines.append)
     assert any("resuming" in line for line in lines)
@@ -219,17 +219,17 @@ def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -
 
 
 def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpt.train import _Loop
+    from cpt.loop import Loop
 
     state = tmp_path / "run.state"
-    original = _Loop._epoch_row
+    original = Loop._epoch_row
 
     def stop(self, epoch: int, *arguments: Any) -> dict:
         if epoch == 1:
             raise InterruptedHereError
         return original(self, epoch, *arguments)
 
-    monkeypatch.setattr(_Loop, "_epoch_row", stop)
+    monkeypatch.setattr(Loop, "_epoch_row", stop)
     with pytest.raises(InterruptedHereError):
         train(inputs(results, "ivlp", state=state), tmp_path / "a", print)
     monkeypatch.undo()

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.templates import PROMPT_PHRASE, PROMPT_TEMPLATE
+from cpt.clip.templates import PROMPT_PHRASE, PROMPT_TEMPLATE, learnable_template
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
 from cpt.files import canonical_json, read_tensors, sha256_text, write_tensors
 
-TEXT_SCHEMA = "cpt.text-features/1"
+TEXT_SCHEMA = "cpt.text-features/2"
 IMAGE_SCHEMA = "cpt.image-features/1"
 
 
@@ -30,7 +30,10 @@ class Classes:
     Attributes:
         names: K class names.
         tokens: (K, L) token ids of ``a photo of a <name>.``
+        dataset_tokens: (K, L) the same with the end of the dataset's template, ``a photo of a <name> texture.``
         phrase_length: how many tokens ``a photo of a`` has (they stand behind the start token).
+        name_lengths: (K,) how many tokens each name alone has. In a prompt it may be others and more, as ``Jr.`` joins
+            the full stop.
         frozen: (K, D) mean over the templates of the raw frozen text features.
         directions: (K, D) unit-norm mean of the unit-norm frozen text features.
     """
@@ -40,6 +43,8 @@ class Classes:
     phrase_length: int
     frozen: Tensor
     directions: Tensor
+    dataset_tokens: Tensor
+    name_lengths: Tensor
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,6 +58,8 @@ class Classes:
             self.phrase_length,
             self.frozen[index.to(self.frozen.device)],
             self.directions[index.to(self.directions.device)],
+            self.dataset_tokens[index],
+            self.name_lengths[index],
         )
 
 
@@ -81,6 +88,7 @@ def make_text_features(
     tokenizer: Callable[..., Tensor],
     names: Sequence[str],
     templates: Sequence[str],
+    dataset_template: str,
     output: Path,
 ) -> None:
     """Write the frozen text features and the prompt tokens of a dataset's classes.
@@ -88,6 +96,7 @@ def make_text_features(
     Args:
         names: class names in label order.
         templates: prompt templates with one ``{}`` each.
+        dataset_template: the dataset's own template; learnable prompts of some methods end like it.
     """
     length = clip.text.context_length
     raw = torch.zeros(len(names), clip.embed_dim)
@@ -97,15 +106,19 @@ def make_text_features(
         features = clip.text(pack_prompts(tokens, torch.full_like(tokens, -1).numpy()).to(clip.device)).cpu()
         raw += features
         directions += F.normalize(features, dim=-1)
-    tokens = tokenize(tokenizer, [PROMPT_TEMPLATE.replace("{}", name) for name in names], length)
+    prompts = {"tokens": PROMPT_TEMPLATE, "dataset_tokens": learnable_template(dataset_template)}
     phrase = int(tokenize(tokenizer, [PROMPT_PHRASE], length).argmax()) - 1
-    identity = canonical_json([clip.sha256, list(names), list(templates), PROMPT_TEMPLATE])
+    identity = canonical_json([clip.sha256, list(names), list(templates), list(prompts.values())])
     write_tensors(
         output,
         {
             "features": raw / len(templates),
             "directions": F.normalize(directions / len(templates), dim=-1),
-            "tokens": tokens.int(),
+            "name_lengths": tokenize(tokenizer, names, length).argmax(dim=1).int() - 1,
+        }
+        | {
+            key: tokenize(tokenizer, [template.replace("{}", name) for name in names], length).int()
+            for key, template in prompts.items()
         },
         TEXT_SCHEMA,
         classes=list(names),
@@ -125,6 +138,8 @@ def read_text_features(path: Path, device: torch.device | str = "cpu") -> tuple[
         phrase_length=metadata["phrase_length"],
         frozen=tensors["features"].to(device),
         directions=tensors["directions"].to(device),
+        dataset_tokens=tensors["dataset_tokens"].long(),
+        name_lengths=tensors["name_lengths"].long(),
     )
     return classes, metadata
 

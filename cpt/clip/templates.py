@@ -13,12 +13,26 @@ PROMPT_TEMPLATE = PROMPT_PHRASE + " {}."
 """What a learnable prompt looks like around its context (repo KaiyangZhou/CoOp, trainers/coop.py)."""
 
 
+TEMPLATE_SETS = ("single", "dataset", "ensemble", "imagenet")
+"""Names that ``template_set`` knows by itself."""
+
+
+def learnable_template(dataset_template: str) -> str:
+    """Return the prompt with the four words that a context replaces, ending like the dataset's template.
+
+    ``{} texture.`` gives ``a photo of a {} texture.``; words between ``a photo of a`` and the name stay (repo
+    cnunlp/DeKg, trainers/DeKg_TCP.py: the templates with ``X X X X``).
+    """
+    before, after = dataset_template.split("{}")
+    return f"{before if before.startswith(PROMPT_PHRASE + ' ') else PROMPT_PHRASE + ' '}{{}}{after}"
+
+
 def template_set(name: str, dataset_template: str, custom: dict[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the templates of a named set.
 
     ``single`` is ``a photo of a {}.``; ``dataset`` the dataset's hand-written template; ``ensemble`` the 60 templates
     of PromptSRC (as a set the first 60 of CLIP's 80 for ImageNet; repo muzairkhattak/PromptSRC,
-    trainers/imagenet_templates.py). ``custom`` adds sets or replaces these.
+    trainers/imagenet_templates.py); ``imagenet`` all 80. ``custom`` adds sets or replaces these.
 
     Raises:
         CptError: no such set.
@@ -29,9 +43,10 @@ def template_set(name: str, dataset_template: str, custom: dict[str, Sequence[st
         return (PROMPT_TEMPLATE,)
     if name == "dataset":
         return (dataset_template,)
-    if name == "ensemble":
+    if name in ("ensemble", "imagenet"):
         from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES[:60])
-    known = {"single", "dataset", "ensemble", *custom}
+        every = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+        return every[:60] if name == "ensemble" else every
+    known = {*TEMPLATE_SETS, *custom}
     raise CptError(f"templates: unknown template set {name!r}; {nearest(name, known)}")

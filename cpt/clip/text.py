@@ -12,7 +12,7 @@ remainder (length - S), d width, n context vectors, h heads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -48,6 +48,18 @@ class PackedPrompts:
     def to(self, device: torch.device | str) -> PackedPrompts:
         """Return the same prompts with their index tensors on a device."""
         return PackedPrompts(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def repeat(self, times: int) -> PackedPrompts:
+        """Return the indices of ``times`` copies of the packed rows, one copy after the other: B * K prompts."""
+        rows, places = len(self.tokens), self.padded.numel()
+        copy = torch.arange(times, device=self.last.device)
+        padded = torch.where(self.padded == rows, rows * times, self.padded + rows * copy[:, None, None])
+        return replace(
+            self,
+            last=(self.last + rows * copy[:, None]).flatten(),
+            padded=padded.flatten(0, 1),
+            unpadded=(self.unpadded + places * copy[:, None]).flatten(),
+        )
 
 
 def pack_prompts(tokens: np.ndarray | Tensor, slots: np.ndarray | Sequence[Sequence[int]]) -> PackedPrompts:
@@ -125,16 +137,21 @@ class TextTower(nn.Module):
 
         Args:
             prompts: the packed prompts.
-            context: learnable vectors (slots, d) that the prompts' slots refer to; None when there are no slots.
+            context: learnable vectors (slots, d) that the prompts' slots refer to, or (B, slots, d) to encode the
+                prompts under B contexts; None when there are no slots.
             deep: for block i >= 1 the vectors that overwrite the context positions 1..n at the block's input
                 (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes, or (K, n, d) per class.
 
         Returns:
-            Raw text features (K, D), float32.
+            Raw text features (K, D), or (B, K, D) for B contexts; float32.
         """
-        prefix = self._input(prompts.prefix_tokens, prompts.prefix_learned, context)
-        prefix = (prefix + self.positional_embedding[: len(prefix)]).unsqueeze(0)  # (1, S, d); (K, S, d) later on
+        prefix = self._input(prompts.prefix_tokens, prompts.prefix_learned, context)  # (1 or B, S, d)
+        prefix = prefix + self.positional_embedding[: prefix.shape[1]]
         x = self._input(prompts.tokens, prompts.learned, context) + self.positional_embedding[prompts.positions]
+        x = x.flatten(0, 1)
+        contexts = len(prefix)
+        if contexts > 1:
+            prompts = prompts.repeat(contexts)
         shared, longest = prefix.shape[1], prompts.padded.shape[1]
         mask = torch.ones(longest, shared + longest, dtype=torch.bool, device=x.device).tril(shared)
         final = len(self.blocks) - 1
@@ -152,19 +169,23 @@ class TextTower(nn.Module):
         x = layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps)
         if self.text_projection is not None:
             x = x @ self.text_projection
-        return (x if self.text_projection_bias is None else x + self.text_projection_bias).float()
+        x = (x if self.text_projection_bias is None else x + self.text_projection_bias).float()
+        return x.unflatten(0, (contexts, -1)) if context is not None and context.dim() == 3 else x
 
     def _input(self, tokens: Tensor, learned: Tensor, context: Tensor | None) -> Tensor:
-        """Frozen embeddings with the context vectors put into their slots: (tokens, d)."""
-        x = self.embed(tokens)
-        if context is None or learned.shape[1] == 0:
+        """Frozen embeddings with the context vectors put into their slots: (1 or B, tokens, d)."""
+        x = self.embed(tokens).unsqueeze(0)
+        if context is None:
             return x
+        vectors = context.to(x.dtype) if context.dim() == 3 else context.to(x.dtype).unsqueeze(0)
+        x = x.expand(len(vectors), -1, -1)
         rows, slots = learned
-        return x.index_put((rows,), context.to(x.dtype)[slots])
+        every = torch.arange(len(vectors), device=x.device).unsqueeze(1)
+        return x.index_put((every, rows), vectors[:, slots]) if len(slots) else x
 
 
 def _replace(prefix: Tensor, vectors: Tensor, classes: int) -> Tensor:
-    """Overwrite positions 1..n of the prefix (1 or K, S, d) by (n, d) or, per class, (K, n, d)."""
+    """Overwrite positions 1..n of the prefix (1, B or K, S, d) by (n, d) or, per class, (K, n, d)."""
     count = vectors.shape[-2]
     if count + 1 > prefix.shape[1]:
         raise ValueError("deep prompts need context vectors that all prompts share at positions 1..n")
@@ -180,7 +201,7 @@ def _attend(
     """Attention of the packed tokens (N, d) to the prefix and to their own prompt's earlier tokens.
 
     Args:
-        before: queries, keys and values of the prefix, (1 or K, S, d).
+        before: queries, keys and values of the prefix, (1, B or K, S, d).
         own: queries, keys and values of the packed tokens, (N, d).
         mask: (R, S + R), True where a position may look.
     """
@@ -188,11 +209,18 @@ def _attend(
     stacked = torch.cat([stacked, stacked.new_zeros(1, stacked.shape[1])])  # row N: padding
     q, k, v = stacked[prompts.padded].chunk(3, dim=-1)  # (K, R, d)
     k, v = (
-        torch.cat([shared.expand(prompts.classes, -1, -1), mine], dim=1)
+        torch.cat([_for_each(shared, prompts.classes), mine], dim=1)
         for shared, mine in zip(before[1:], (k, v), strict=True)
     )  # (K, S + R, d)
     q, k, v = (block.split_heads(part) for part in (q, k, v))
     return _merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)).flatten(0, 1)[prompts.unpadded]
+
+
+def _for_each(shared: Tensor, classes: int) -> Tensor:
+    """One prefix (1, B or K, S, d) for each prompt: (K, S, d), or (B * K, S, d)."""
+    if len(shared) == 1:
+        return shared.expand(classes, -1, -1)
+    return shared.repeat_interleave(classes // len(shared), dim=0)
 
 
 def _merge(x: Tensor) -> Tensor:

@@ -53,8 +53,9 @@ class VisionTower(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised.
-            prompts: block-0 prompts (n, d) or per image (B, n, d); None for the plain tower.
-            deep: prompts of the blocks i >= 1 that replace them, by block index, same shapes.
+            prompts: block-0 prompts (n, d) or per image (B, n, d); None for none.
+            deep: prompts of the blocks i >= 1 by block index, same shapes. They replace those of earlier blocks; the
+                first ones are appended where there are none yet.
 
         Returns:
             Raw image features (B, D), float32.
@@ -73,6 +74,7 @@ class VisionTower(nn.Module):
         for i, block in enumerate(self.blocks):
             if deep and i in deep:
                 x = torch.cat([x[:, : x.shape[1] - count], deep[i].to(dtype).expand(batch, -1, -1)], dim=1)
+                count = deep[i].shape[-2]
             x = block(x, only_first=i == len(self.blocks) - 1)
         feature = layer_norm(x[:, 0], self.ln_post_weight, self.ln_post_bias, self.eps)
         return (feature if self.proj is None else feature @ self.proj).float()

@@ -53,6 +53,9 @@ class Entry(BaseModel):
         default=None,
         description="names in the order of the sorted class folders, or folder: name in label order (folders)",
     )
+    descriptions: str | None = Field(
+        default=None, description="JSON file {class name: [sentence, ...]}, for methods that use text knowledge"
+    )
     per_class: PerClass = Field(default=PerClass(), description="images per class (embedded)")
     shift_of: str | None = Field(
         default=None, description="the dataset of which this is a test-only shift with (a part of) its classes"

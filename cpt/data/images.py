@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-AUGMENTATIONS = ("none", "rrc_flip")
+AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
 _SCALE = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
@@ -70,17 +70,21 @@ class ImageStore:
             return np.asarray(self._packed[self._index[wanted]])
         return self._stack([resize_and_crop(self.image(row), self.size) for row in wanted])
 
-    def training_pixels(self, rows: ArrayLike, augmentation: str, seed: int, epoch: int) -> NDArray[np.uint8]:
+    def training_pixels(
+        self, rows: ArrayLike, augmentation: str, seed: int, epoch: int, view: int = 0
+    ) -> NDArray[np.uint8]:
         """Return (B, size, size, 3) training images.
 
-        The randomness of an image depends on the seed, the epoch and its row alone, so that neither the order of
-        batches nor a resumed run changes it.
+        The randomness of an image depends on the seed, the epoch, its row and the view alone, so that neither the
+        order of batches nor a resumed run changes it.
 
         Args:
             rows: rows of the manifest.
-            augmentation: ``none`` (the test transform) or ``rrc_flip`` (random resized crop and horizontal flip).
+            augmentation: ``none`` (the test transform), ``rrc_flip`` (random resized crop and horizontal flip) or
+                ``rand_augment`` (two random operations on the whole image, its aspect ratio not kept).
             seed: the run's seed.
             epoch: the epoch's number.
+            view: number of the view, from 0.
 
         Raises:
             CptError: unknown augmentation.
@@ -89,12 +93,17 @@ class ImageStore:
             raise CptError(f"augmentation: unknown {augmentation!r}; {nearest(augmentation, AUGMENTATIONS)}")
         if augmentation == "none":
             return self.pixels(rows)
-        return self._stack(
-            [
-                random_crop_and_flip(self.image(row), self.size, numpy_stream(seed, "augmentation", epoch, row).random)
-                for row in np.asarray(rows, dtype=np.int64).tolist()
-            ]
-        )
+        from cpt.data.randaugment import rand_augment
+
+        other = (view,) if view else ()
+
+        def augmented(row: int) -> NDArray[np.uint8]:
+            uniform = numpy_stream(seed, "augmentation", epoch, row, *other).random
+            if augmentation == "rrc_flip":
+                return random_crop_and_flip(self.image(row), self.size, uniform)
+            return rand_augment(_resize(self.image(row), self.size, self.size), uniform)
+
+        return self._stack([augmented(row) for row in np.asarray(rows, dtype=np.int64).tolist()])
 
     def _stack(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)

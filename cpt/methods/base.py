@@ -5,7 +5,9 @@ Everything that is equal between methods (backbone, batches, optimiser, schedule
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.features import Classes
+from cpt.losses import prior_adjusted
 from cpt.methods.hyperparameters import Hyperparameters
 
 
@@ -23,13 +26,19 @@ class Batch:
 
     Attributes:
         images: (B, 3, H, W) normalised images; None when ``features`` are given.
-        features: (B, D) raw frozen image features, for methods that do not prompt the vision tower.
+        features: (B, D) raw frozen image features where they were computed beforehand.
         labels: (B,) labels among the trained classes.
+        second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
+        epoch: number of the epoch, from 0.
+        random: stream of this step.
     """
 
     images: Tensor | None
     features: Tensor | None
     labels: Tensor
+    second: Tensor | None = None
+    epoch: int = 0
+    random: Random = field(default_factory=lambda: Random(0))
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,17 @@ class Training:
         classes: the K trained classes.
         counts: (K,) training images per class.
         clusters: (K,) cluster of every class; None unless the method asks for clusters.
+        descriptions: (D, K, dim) unit-norm frozen features of D descriptions per class; None unless asked for.
+        labels: (N,) labels of all training images.
+        take: training images by their positions 0..N-1 and the epoch, as a batch.
     """
 
     classes: Classes
     counts: Tensor
-    clusters: Tensor | None
+    clusters: Tensor | None = None
+    descriptions: Tensor | None = None
+    labels: Tensor | None = None
+    take: Callable[[Sequence[int], int], Batch] | None = None
 
 
 class Method(nn.Module):
@@ -58,7 +73,13 @@ class Method(nn.Module):
         reconstruction: built from a description because no equations or code are public.
         hyperparameters: its ``Hyperparameters`` subclass.
         prompts_images: False when the vision tower stays unprompted, so that cached frozen features can serve.
+        uses_frozen_images: its loss compares with frozen image features; cached ones serve when nothing is augmented.
+        image_conditioned: the text features depend on the image: ``class_logits`` is its classifier.
+        depends_on_target: features of trained and of other classes differ: ``target`` is called between them.
+        augmentation: its own training transform, where the experiment augments at all; None: the experiment's.
+        views: augmented views of every training image, 1 or 2.
         needs_clusters: the training stage gets the clusters of its classes.
+        needs_descriptions: the training stage gets features of class descriptions.
         trains: False when there is nothing to learn.
     """
 
@@ -69,7 +90,13 @@ class Method(nn.Module):
     reconstruction: ClassVar[bool] = False
     hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
     prompts_images: ClassVar[bool] = True
+    uses_frozen_images: ClassVar[bool] = False
+    image_conditioned: ClassVar[bool] = False
+    depends_on_target: ClassVar[bool] = False
+    augmentation: ClassVar[str | None] = None
+    views: ClassVar[int] = 1
     needs_clusters: ClassVar[bool] = False
+    needs_descriptions: ClassVar[bool] = False
     trains: ClassVar[bool] = True
 
     def __init__(self, clip: Clip, hp: Any, classes: Classes, generator: torch.Generator) -> None:
@@ -107,15 +134,56 @@ class Method(nn.Module):
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def batch_features(self, batch: Batch) -> Tensor:
-        """Unit-norm image features (B, D) of a batch, from its frozen features when it has them."""
-        if batch.features is not None:
-            return F.normalize(batch.features, dim=-1)
+        """Unit-norm image features (B, D) of a batch under the current prompts."""
+        if not self.prompts_images:
+            return self.frozen_features(batch)
         assert batch.images is not None
         return self.image_features(batch.images)
+
+    @torch.no_grad()
+    def frozen_features(self, batch: Batch) -> Tensor:
+        """Unit-norm frozen image features (B, D) of a batch, of its second view where it has one."""
+        if batch.features is not None:
+            return F.normalize(batch.features, dim=-1)
+        images = batch.images if batch.second is None else batch.second
+        assert images is not None
+        return F.normalize(self.clip.vision(images), dim=-1)
+
+    def cross_entropy(self, logits: Tensor, batch: Batch, training: Training) -> Tensor:
+        """Cross-entropy of logits (B, K), mean over the batch, with the prior that the hyperparameters name."""
+        if self.hp.prior != "none":
+            logits = prior_adjusted(logits, training.counts, self.hp.prior, self.hp.prior_strength)
+        return F.cross_entropy(logits, batch.labels)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities (B, K)."""
         return self.clip.logit_scale * image_features @ text_features.T
+
+    def class_logits(self, image_features: Tensor, classes: Classes) -> Tensor:
+        """Logits (B, K) of unit-norm image features (B, D)."""
+        return self.logits(image_features, self.text_features(classes))
+
+    def target(self, *, trained: bool) -> None:
+        """Called before features for a test target are computed; ``trained``: its classes and dataset were trained."""
+
+    def begin(self, start: dict[str, Tensor]) -> None:
+        """Called once before training with the learned tensors of the run that ``hp.start`` names."""
+
+    def step_end(self) -> None:
+        """Called after every step of the optimiser."""
+
+    def epoch_end(self, epoch: int) -> None:
+        """Called after every epoch, numbered from 1."""
+
+    def finish(self) -> None:
+        """Called once after the last epoch."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What an interrupted training needs besides the learned tensors."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``training_state`` gave."""
 
     def learnable_parameters(self) -> int:
         """Number of learned values."""

@@ -58,4 +58,4 @@ class CoOp(Method):
     def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
         """Cross-entropy, mean over the batch."""
         logits = self.logits(self.batch_features(batch), self.text_features(training.classes))
-        return {"cross_entropy": F.cross_entropy(logits, batch.labels)}
+        return {"cross_entropy": self.cross_entropy(logits, batch, training)}

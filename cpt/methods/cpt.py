@@ -78,7 +78,7 @@ class CPT(IVLP):
         if hp.contrast == "in_batch":
             components = {"in_batch": in_batch_contrast(image, text, batch.labels, self.clip.logit_scale)}
         else:
-            components = {"cross_entropy": F.cross_entropy(self.logits(image, text), batch.labels)}
+            components = {"cross_entropy": self.cross_entropy(self.logits(image, text), batch, training)}
         if hp.tetf_weight:
             assert training.clusters is not None
             components["separation"] = cluster_separation(

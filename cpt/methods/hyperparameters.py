@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,13 +36,27 @@ class Trained(Hyperparameters):
 
     epochs: int = field(12, "passes over the training set", "CPT, supplement 6.1 (base-to-new)", ge=0)
     batch_size: int = field(4, "images per step", "CPT, supplement 6.1", ge=1)
-    learning_rate: float = field(0.0025, "peak learning rate of SGD", "CPT, supplement 6.1", gt=0)
+    optimiser: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", DASSL)
+    learning_rate: float = field(0.0025, "peak learning rate", "CPT, supplement 6.1", gt=0)
     momentum: float = field(0.9, "momentum of SGD, no Nesterov", DASSL, ge=0, lt=1)
-    weight_decay: float = field(5e-4, "coupled L2 on all prompts", DASSL, ge=0)
+    weight_decay: float = field(5e-4, "L2 on all learned values, coupled (adamw: decoupled)", DASSL, ge=0)
     warmup_epochs: int = field(1, "epochs at the constant warm-up rate", DASSL, ge=0)
     warmup_learning_rate: float = field(1e-5, "learning rate of the warm-up", DASSL, gt=0)
+    prior: Literal["none", "logit_adjustment", "balanced_softmax", "compensating"] = field(
+        "none", "add the class frequencies to the logits of the cross-entropy", "switch; every paper here: none"
+    )
+    prior_strength: float = field(1.0, "factor of the log prior of logit_adjustment", "Menon et al., ICLR 2021", gt=0)
     snapshots: bool = field(
-        False, "keep the learned tensors after every epoch and evaluate them (stability over epochs)", "ours"
+        False, "keep the learned tensors after every epoch and evaluate them (stability over epochs)", "switch"
+    )
+
+
+class Continued(Trained):
+    """What a method has that starts from the finished run of another one on the same training set."""
+
+    start: str = field("promptsrc", "method of the run to start from", "ours", min_length=1)
+    start_hyperparameters: dict[str, Any] = field(
+        {}, "its hyperparameters; the experiment's own fill in what is absent", "the started method's"
     )
 
 

@@ -6,6 +6,8 @@ KaiyangZhou/CoOp, trainers/coop.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ class TextPrompts(nn.Module):
             cover stay as frozen embeddings. Otherwise random, and no words remain.
         position: where the class name stands: ``end``, ``middle`` or ``front`` (shallow prompts only).
         per_class: a context of its own for every class (K, n, d).
+        dataset_template: what stands behind the name is the dataset's, as in ``a photo of a {}, a type of flower.``
         generator: stream of the random initial values.
     """
 
@@ -45,11 +48,12 @@ class TextPrompts(nn.Module):
         words: bool = True,
         position: str = "end",
         per_class: bool = False,
+        dataset_template: bool = False,
     ) -> None:
         super().__init__()
         if depth > len(tower.blocks):
             raise CptError(f"prompt depth {depth} exceeds the text tower's {len(tower.blocks)} blocks; lower it")
-        self.count, self.depth, self.position = count, depth, position
+        self.count, self.depth, self.position, self.dataset_template = count, depth, position, dataset_template
         self.words = words and count <= classes.phrase_length
         shape = (len(classes), count, tower.width) if per_class else (count, tower.width)
         if self.words:
@@ -63,15 +67,30 @@ class TextPrompts(nn.Module):
         self._packed: tuple[Classes, PackedPrompts] | None = None
         self._only_for = classes.names if per_class else None
 
-    def forward(self, tower: TextTower, classes: Classes) -> Tensor:
-        """Raw text features (K, D) of the classes under these prompts."""
+    def forward(
+        self,
+        tower: TextTower,
+        classes: Classes,
+        *,
+        shift: Tensor | None = None,
+        deep: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Raw text features (K, D) of the classes under these prompts.
+
+        Args:
+            shift: (B, d) to encode the classes under B contexts, each moved by one of these: (B, K, D).
+            deep: further vectors that overwrite positions 1..n before the blocks they are named by, see ``TextTower``.
+        """
         if self._only_for is not None and classes.names != self._only_for:
             raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
         if self._packed is None or self._packed[0] is not classes:
             ids, slots = self.layout(classes, tower.context_length)
             self._packed = (classes, pack_prompts(ids, slots).to(tower.positional_embedding.device))
-        deep = {i + 1: vectors for i, vectors in enumerate(self.deep)}
-        return tower(self._packed[1], self.context.flatten(0, -2), deep)
+        context = self.context if shift is None else self.context + shift.unsqueeze(1)
+        own = {i + 1: vectors for i, vectors in enumerate(self.deep)}
+        if self.context.dim() == 3:  # a context per class: all of them are slots
+            context = context.flatten(0, 1)
+        return tower(self._packed[1], context, own | dict(deep or {}))
 
     def layout(self, classes: Classes, context_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids and context slots (K, L) of the classes' prompts.
@@ -80,10 +99,11 @@ class TextPrompts(nn.Module):
             CptError: a prompt does not fit the context; names the class.
         """
         rows_ids, rows_slots = [], []
-        for k, row in enumerate(classes.tokens.numpy()):
-            end = int(row.argmax())
-            name = list(row[1 + classes.phrase_length : end - 1])
-            start, stop = int(row[0]), [int(row[end - 1]), int(row[end])]  # stop: full stop and end token
+        tokens_of = classes.dataset_tokens if self.dataset_template else classes.tokens
+        for k, row in enumerate(tokens_of.numpy()):
+            end, begin = int(row.argmax()), 1 + classes.phrase_length
+            split = min(begin + int(classes.name_lengths[k]), end)
+            start, name, stop = int(row[0]), list(row[begin:split]), [int(t) for t in row[split : end + 1]]
             offset = k * self.count if self.context.dim() == 3 else 0
             context = [(0, offset + j) for j in range(self.count)]
             if self.words and self.position == "end":

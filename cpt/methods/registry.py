@@ -11,8 +11,9 @@ from cpt.errors import CptError, nearest
 
 if TYPE_CHECKING:
     from cpt.methods.base import Method
+    from cpt.methods.hyperparameters import Hyperparameters
 
-NOT_METHODS = {"base", "prompts", "registry", "hyperparameters"}
+NOT_METHODS = {"base", "prompts", "parts", "registry", "hyperparameters"}
 
 
 @cache
@@ -33,6 +34,12 @@ def check(name: str) -> str:
     if name not in names():
         raise CptError(f"unknown method {name!r}; {nearest(name, names())}")
     return name
+
+
+def modules(name: str, hyperparameters: Hyperparameters) -> tuple[str, ...]:
+    """Return the modules that define a run's method: its own, and that of the run it starts from."""
+    start = getattr(hyperparameters, "start", None)
+    return tuple(f"cpt.methods.{method}" for method in (name, start) if method)
 
 
 def get(name: str) -> type[Method]:

@@ -1,0 +1,104 @@
+"""RandAugment as CoPrompt's training uses it: two random operations of medium strength on one image.
+
+Operations and ranges are those of repo KaiyangZhou/Dassl.pytorch, dassl/data/transforms/randaugment.py, at magnitude
+10 of 30, for the published 224 pixels; lengths scale with the image here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+OPERATIONS = 2
+_PUBLISHED_SIZE = 224
+_GREY = (125, 123, 114)
+
+Uniform = Callable[[], float]
+Operation = Callable[[Image.Image, Uniform], Image.Image]
+
+
+def rand_augment(image: NDArray[np.uint8], uniform: Uniform) -> NDArray[np.uint8]:
+    """Apply two operations, drawn with replacement, to (H, W, 3).
+
+    Args:
+        uniform: a source of numbers in [0, 1).
+    """
+    picture: Image.Image = Image.fromarray(image)
+    for _ in range(OPERATIONS):
+        picture = _ALL[int(uniform() * len(_ALL))](picture, uniform)
+    return np.asarray(picture)
+
+
+def _signed(value: float, uniform: Uniform) -> float:
+    return -value if uniform() < 0.5 else value
+
+
+def _affine(picture: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
+    return picture.transform(picture.size, Image.Transform.AFFINE, matrix)
+
+
+def _translation(picture: Image.Image, uniform: Uniform) -> float:
+    return _signed(100 / 3 * picture.width / _PUBLISHED_SIZE, uniform)
+
+
+def _shear_x(picture: Image.Image, uniform: Uniform) -> Image.Image:
+    return _affine(picture, (1, _signed(0.1, uniform), 0, 0, 1, 0))
+
+
+def _shear_y(picture: Image.Image, uniform: Uniform) -> Image.Image:
+    return _affine(picture, (1, 0, 0, _signed(0.1, uniform), 1, 0))
+
+
+def _translate_x(picture: Image.Image, uniform: Uniform) -> Image.Image:
+    return _affine(picture, (1, 0, _translation(picture, uniform), 0, 1, 0))
+
+
+def _translate_y(picture: Image.Image, uniform: Uniform) -> Image.Image:
+    return _affine(picture, (1, 0, 0, 0, 1, _translation(picture, uniform)))
+
+
+def _rotate(picture: Image.Image, uniform: Uniform) -> Image.Image:
+    return picture.rotate(_signed(10, uniform))
+
+
+def _solarize_add(picture: Image.Image, _: Uniform) -> Image.Image:
+    pixels = np.asarray(picture).astype(np.int64)
+    brighter = np.clip(pixels + int(110 / 3), 0, 255)
+    return Image.fromarray(np.where(pixels < 128, brighter, pixels).astype(np.uint8))
+
+
+def _cutout(picture: Image.Image, uniform: Uniform) -> Image.Image:
+    side = 40 / 3 * picture.width / _PUBLISHED_SIZE
+    x, y = (uniform() * length for length in picture.size)
+    left, top = int(max(0, x - side / 2)), int(max(0, y - side / 2))
+    box = (left, top, min(picture.width, left + side), min(picture.height, top + side))
+    picture = picture.copy()
+    ImageDraw.Draw(picture).rectangle(box, _GREY)
+    return picture
+
+
+def _enhanced(kind: type) -> Operation:
+    return lambda picture, _: kind(picture).enhance(0.7)
+
+
+_ALL: tuple[Operation, ...] = (
+    lambda picture, _: ImageOps.autocontrast(picture),
+    lambda picture, _: ImageOps.equalize(picture),
+    lambda picture, _: ImageOps.invert(picture),
+    _rotate,
+    lambda picture, _: ImageOps.posterize(picture, 5),
+    lambda picture, _: ImageOps.solarize(picture, 86),
+    _solarize_add,
+    _enhanced(ImageEnhance.Color),
+    _enhanced(ImageEnhance.Contrast),
+    _enhanced(ImageEnhance.Brightness),
+    _enhanced(ImageEnhance.Sharpness),
+    _shear_x,
+    _shear_y,
+    _cutout,
+    _translate_x,
+    _translate_y,
+)

@@ -1,0 +1,99 @@
+"""CoPrompt: MaPLe with adapters, kept consistent with frozen CLIP on descriptions and on another view of each image
+(Roy and Etemad, ICLR 2024).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt.clip.backbone import Clip
+from cpt.clip.features import Classes
+from cpt.losses import cosine_distance
+from cpt.methods.base import Batch, Training
+from cpt.methods.hyperparameters import field
+from cpt.methods.maple import MaPLe, MaPLeHyperparameters
+from cpt.methods.parts import Adapter
+
+CONFIG = "repo ShuvenduRoy/CoPrompt, configs/trainers/coprompt.yaml"
+CODE = "repo ShuvenduRoy/CoPrompt, trainers/coprompt.py"
+
+
+def _setting(depth: int, prompts: int, weight: float, epochs: int = 8) -> dict[str, float]:
+    return {"depth": depth, "prompts": prompts, "consistency_weight": weight, "epochs": epochs}
+
+
+class CoPromptHyperparameters(MaPLeHyperparameters):
+    """The published settings per dataset; those of ImageNet for other datasets and for all_classes."""
+
+    protocol_defaults: ClassVar[dict] = {}
+    dataset_defaults: ClassVar[dict] = {  # keyed by the trained dataset, never by the tested one
+        "caltech101": _setting(12, 4, 4.0),
+        "oxford_pets": _setting(12, 2, 0.1),
+        "stanford_cars": _setting(12, 4, 4.0),
+        "oxford_flowers": _setting(9, 4, 8.0),
+        "food101": _setting(9, 4, 0.5, 5),
+        "fgvc_aircraft": _setting(9, 4, 2.0),
+        "dtd": _setting(12, 2, 8.0),
+        "eurosat": _setting(12, 2, 0.1),
+        "ucf101": _setting(12, 4, 2.0),
+    }
+
+    epochs: int = field(8, "passes over the training set (Food101: 5)", CONFIG, ge=0)
+    learning_rate: float = field(0.0035, "peak learning rate", CONFIG, gt=0)
+    prompts: int = field(4, "prompts per block and tower (2 for Pets, DTD, EuroSAT)", CONFIG, ge=1)
+    depth: int = field(12, "prompted blocks of both towers (9 for Flowers, Food101, Aircraft)", CONFIG, ge=1)
+    consistency_weight: float = field(8.0, "weight W of the consistency terms, per dataset", CONFIG, ge=0)
+    text_adapter: float = field(0.2, "share of the adapter in the text feature", CODE, ge=0, le=1)
+    image_adapter: float = field(0.1, "share of the adapter in the image feature", CODE, ge=0, le=1)
+    reduction: int = field(4, "width of the adapters: joint width / this", CODE, ge=1)
+    descriptions: str = field(
+        "imagenet", "template set that stands in where a dataset has no file of class descriptions", "ours"
+    )
+    distance: Literal["cosine", "mse"] = field("cosine", "distance of the consistency terms", CONFIG)
+
+
+class CoPrompt(MaPLe):
+    """MaPLe's prompts and two adapters, cross-entropy and consistency."""
+
+    name = "coprompt"
+    title = "CoPrompt"
+    summary = "MaPLe with adapters, consistent with frozen features of class descriptions and a second view"
+    source = f"Roy and Etemad, ICLR 2024; {CODE}"
+    hyperparameters: ClassVar = CoPromptHyperparameters
+    uses_frozen_images = True
+    needs_descriptions = True
+    augmentation = "rand_augment"
+    views = 2
+
+    def __init__(self, clip: Clip, hp: CoPromptHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+        super().__init__(clip, hp, classes, generator)
+        self.adapter_text = Adapter(clip.embed_dim, hp.reduction, hp.text_adapter, generator)
+        self.adapter_image = Adapter(clip.embed_dim, hp.reduction, hp.image_adapter, generator)
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm adapted text features (K, D)."""
+        return F.normalize(self.adapter_text(self.raw_text_features(classes)), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm adapted image features (B, D)."""
+        return F.normalize(self.adapter_image(self.raw_image_features(images)), dim=-1)
+
+    def weights(self) -> dict[str, float]:
+        """The same weight for both modalities."""
+        return {"consistency_text": self.hp.consistency_weight, "consistency_image": self.hp.consistency_weight}
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Cross-entropy on the first view; distances to one random description and to the frozen second view."""
+        assert training.descriptions is not None
+        text, image = self.text_features(training.classes), self.batch_features(batch)
+        chosen = batch.random.randint(0, len(training.descriptions) - 1)
+        distance = cosine_distance if self.hp.distance == "cosine" else F.mse_loss
+        return {
+            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training),
+            "consistency_text": distance(text, training.descriptions[chosen]),
+            "consistency_image": distance(image, self.frozen_features(batch)),
+        }

@@ -1,0 +1,54 @@
+"""DeKg: CoOp near the frozen text features in direction, yet statistically independent of them (KgCoOp variant)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt.losses import cosine_distance, dependence
+from cpt.methods.base import Batch, Training
+from cpt.methods.coop import CoOp, CoOpHyperparameters
+from cpt.methods.hyperparameters import field
+
+SCRIPTS = "repo cnunlp/DeKg, scripts (ten datasets)"
+CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg"
+
+
+class DeKgHyperparameters(CoOpHyperparameters):
+    """CoOp's context with the weights of the two knowledge terms."""
+
+    protocol_defaults: ClassVar[dict] = {}
+    dataset_defaults: ClassVar[dict] = {}
+
+    epochs: int = field(100, "passes over the training set", CONFIG, ge=0)
+    batch_size: int = field(128, "images per step", CONFIG, ge=1)
+    templates: str = field("dataset", "template set of the frozen text features", "repo cnunlp/DeKg, trainers/DeKg.py")
+    guidance_weight: float = field(8.0, "weight w1 of the cosine distance to the frozen features", SCRIPTS, ge=0)
+    independence_weight: float = field(6.0, "weight w2 of the dependence (HSIC) on the frozen features", SCRIPTS, ge=0)
+
+
+class DeKg(CoOp):
+    """Cross-entropy, guidance by and independence of the frozen text features."""
+
+    name = "dekg"
+    title = "DeKg"
+    summary = "CoOp guided by frozen text features, with an independence term (HSIC)"
+    source = "repo cnunlp/DeKg, trainers/DeKg.py"
+    hyperparameters: ClassVar = DeKgHyperparameters
+
+    def weights(self) -> dict[str, float]:
+        """Weights w1 and w2."""
+        return {"guidance": self.hp.guidance_weight, "dependence": self.hp.independence_weight}
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Cross-entropy, mean cosine distance to the frozen features, dependence on them."""
+        text = self.text_features(training.classes)
+        frozen = F.normalize(training.classes.frozen, dim=-1)
+        logits = self.logits(self.batch_features(batch), text)
+        return {
+            "cross_entropy": self.cross_entropy(logits, batch, training),
+            "guidance": cosine_distance(text, frozen),
+            "dependence": dependence(text, frozen),
+        }

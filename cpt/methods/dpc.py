@@ -1,0 +1,166 @@
+"""DPC: a second set of prompts trained on hard negatives beside a finished one (Li et al., CVPR 2025).
+
+Stage 1 is a finished run of another method; its prompts P stay as they are. Stage 2 trains a copy P' by an image-text
+contrast over batches that are filled up with the classes that P takes the images for. Trained classes are tested with
+a mixture of P' and P, others with (almost) P alone. Only CoOp and PromptKD variants are public; on other methods the
+same is done with all of their learned tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cpt.clip.backbone import Clip
+from cpt.clip.features import Classes
+from cpt.errors import CptError
+from cpt.losses import pairwise_contrast
+from cpt.methods import registry
+from cpt.methods.base import Batch, Method, Training
+from cpt.methods.hyperparameters import Continued, field
+from cpt.methods.parts import hard_negatives
+
+CONFIGS = "repo JREion/DPC, configs/trainers/SPLE"
+CODE = "repo JREion/DPC, trainers/sple_coop.py"
+PAPER = "Li et al., CVPR 2025"
+
+
+class DPCHyperparameters(Continued):
+    """Which run it starts from, the optimisation of stage 2, and the mixture."""
+
+    start: str = field("promptsrc", "method of stage 1", "CPT, Table 2 (equals the published PromptSRC+DPC)")
+    epochs: int = field(20, "passes over the training set in stage 2", CONFIGS, ge=0)
+    learning_rate: float = field(0.002, "peak learning rate", CONFIGS, gt=0)
+    candidates: int = field(8, "Top-K classes per image from which negatives are taken", CONFIGS, ge=1)
+    base_weight: float = field(0.2, "share of P' on trained classes (omega_b)", PAPER, gt=0, le=1)
+    new_weight: float = field(0.0, "share of P' on other classes (omega_n)", PAPER, ge=0, le=1)
+    parameters: Literal["parallel", "mixed", "shared"] = field(
+        "parallel",
+        "what is stored: P' itself; the mixture, from which P' is recovered, as published; "
+        "or the published code's start, where mixture and P share their storage",
+        "ours: published steps are 1/omega_b times larger",
+    )
+
+
+class DPC(Method):
+    """Prompts beside those of a finished run."""
+
+    name = "dpc"
+    title = "DPC"
+    summary = "parallel prompts trained on hard negatives beside a finished run, mixed for trained classes"
+    source = f"{PAPER}; {CODE}"
+    hyperparameters: ClassVar = DPCHyperparameters
+    depends_on_target = True
+
+    def __init__(self, clip: Clip, hp: DPCHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+        super().__init__(clip, hp, classes, generator)
+        kind = registry.get(hp.start)
+        if not kind.trains or kind.image_conditioned or issubclass(kind.hyperparameters, Continued):
+            raise CptError(f"start: {hp.start!r} cannot be continued; use promptsrc or coop")
+        self.parallel = kind(clip, kind.hyperparameters(**hp.start_hyperparameters), classes, generator)
+        self._names = [name for name, _ in self.parallel.named_parameters()]
+        for name, value in self.parallel.named_parameters():
+            self.register_buffer(_stored(name), value.detach().clone())
+        self._on_trained = True
+        self._tuned_text: Tensor | None = None
+
+    def begin(self, start: dict[str, Tensor]) -> None:
+        """P and P' both start as the finished run's learned tensors."""
+        self.parallel.load_state_dict(start)
+        for name, value in self.parallel.named_parameters():
+            getattr(self, _stored(name)).copy_(value.detach())
+
+    def target(self, *, trained: bool) -> None:
+        """Choose the mixture of the target."""
+        self._on_trained = trained
+
+    def tuned(self) -> dict[str, Tensor]:
+        """P: the tensors of stage 1."""
+        return {name: getattr(self, _stored(name)) for name in self._names}
+
+    def prompts(self) -> dict[str, Tensor]:
+        """The tensors in use: P' in training, in evaluation the mixture for the target."""
+        hp, tuned = self.hp, self.tuned()
+        stored: dict[str, Tensor] = dict(self.parallel.named_parameters())
+        if hp.parameters == "parallel":
+            share = hp.base_weight if self._on_trained else hp.new_weight
+            return stored if self.training else _mixed(stored, tuned, share)
+        used = stored if self.training or self._on_trained else _mixed(stored, tuned, hp.new_weight)
+        fixed = {name: value.detach() for name, value in used.items()} if hp.parameters == "shared" else tuned
+        return _recovered(used, fixed, hp.base_weight)
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm text features (K, D) under the prompts in use."""
+        return self._call(self.prompts(), "text_features", classes)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm image features (B, D) under the prompts in use."""
+        return self._call(self.prompts(), "image_features", images)
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Symmetric contrast over the batch and one training image of every hard negative."""
+        assert batch.images is not None
+        assert training.labels is not None
+        assert training.take is not None
+        batches, labels, at = [batch.images], [], []
+        extra: list[int] = []
+        pools = _positions(training.labels)
+        own = batch.labels.tolist()
+        for i, (label, negatives) in enumerate(zip(own, self._negatives(batch, training), strict=True)):
+            pictures = [batch.random.choice(pools[negative]) for negative in negatives]
+            at += [i, *range(len(own) + len(extra), len(own) + len(extra) + len(pictures))]
+            labels += [label, *negatives]
+            extra += pictures
+        if extra:
+            images = training.take(extra, batch.epoch).images
+            assert images is not None
+            batches.append(images)
+        image = self.image_features(torch.cat(batches)[torch.tensor(at, device=self.clip.device)])
+        text = self.text_features(training.classes)[torch.tensor(labels, device=self.clip.device)]
+        return {"contrast": pairwise_contrast(image, text, self.clip.logit_scale)}
+
+    @torch.no_grad()
+    def _negatives(self, batch: Batch, training: Training) -> Iterator[list[int]]:
+        if self._tuned_text is None:  # P never changes, nor do the trained classes
+            self._tuned_text = self._call(self.tuned(), "text_features", training.classes)
+        scores = self._call(self.tuned(), "image_features", batch.images) @ self._tuned_text.T
+        return hard_negatives(scores, batch.labels.tolist(), self.hp.candidates, batch.random)
+
+    def _call(self, tensors: dict[str, Tensor], method: str, argument: Any) -> Tensor:
+        named = {f"method.{name}": value for name, value in tensors.items()}
+        return functional_call(_Caller(self.parallel), named, (method, argument))
+
+
+class _Caller(nn.Module):
+    """Lets ``functional_call`` reach any function of a method."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, name: str, argument: Any) -> Tensor:
+        return getattr(self.method, name)(argument)
+
+
+def _stored(name: str) -> str:
+    return "tuned_" + name.replace(".", "__")
+
+
+def _mixed(parallel: dict[str, Tensor], tuned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    return {name: share * value + (1 - share) * tuned[name] for name, value in parallel.items()}
+
+
+def _recovered(mixed: dict[str, Tensor], tuned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    return {name: (value - (1 - share) * tuned[name]) / share for name, value in mixed.items()}
+
+
+def _positions(labels: Tensor) -> list[list[int]]:
+    """Positions of the training images of every class."""
+    pools: list[list[int]] = [[] for _ in range(int(labels.max()) + 1)]
+    for position, label in enumerate(labels.tolist()):
+        pools[label].append(position)
+    return pools

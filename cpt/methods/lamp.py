@@ -1,0 +1,149 @@
+"""LAMP: a pool of prompts retrieved by similarity beside prompts that both modalities share.
+
+A reconstruction from the abstract (OpenReview amBzV6V3tQ), which names three parts: a *multimodal prompt pool* with
+similarity-retrieved separated prompts, *modality-shared prompts*, and a *load balancing optimisation* that updates a
+bias on the routing weights from outside the loss, as loss-free balancing does for mixtures of experts (Wang et al.
+2024). Everything else here is ours: keys in CLIP's joint space, frozen features as queries, one latent per block that
+two linear maps turn into text and visual tokens, cross-entropy as the only loss.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpt.clip.backbone import Clip
+from cpt.clip.features import Classes
+from cpt.clip.text import pack_prompts
+from cpt.errors import CptError
+from cpt.methods.base import Batch, Method, Training
+from cpt.methods.hyperparameters import Trained, field
+from cpt.methods.parts import linear
+from cpt.methods.prompts import STD
+
+OURS = "ours: not published"
+
+
+class LAMPHyperparameters(Trained):
+    """The pool, the shared prompts, the routing and its balance."""
+
+    protocol_defaults: ClassVar[dict] = {"all_classes": {"epochs": 8, "last_block": 3}}
+
+    shared_prompts: int = field(2, "modality-shared prompts per block", OURS, ge=1)
+    pool_prompts: int = field(2, "retrieved prompts per block and modality", OURS, ge=1)
+    pool_size: int = field(8, "entries of the pool of each modality", OURS, ge=1)
+    top_k: int = field(2, "entries that are retrieved and averaged", OURS, ge=1)
+    temperature: float = field(0.1, "of the softmax over the retrieved entries' cosines", OURS, gt=0)
+    first_block: int = field(1, "first prompted block of both towers, from 0", "ours: intermediate layers", ge=1)
+    last_block: int = field(8, "last prompted block of both towers (3 for all_classes)", OURS, ge=1)
+    bias_step: float = field(0.001, "step of the balancing bias after every update", "Wang et al. 2024", ge=0)
+
+
+class Pool(nn.Module):
+    """P entries of prompts for L blocks, each with a key; entries are chosen by biased cosine, weighted without bias.
+
+    Args:
+        size: P. blocks: L. count: n, prompts per block. width: d of the tower. joint: D of queries and keys.
+    """
+
+    bias: Tensor
+    load: Tensor
+
+    def __init__(self, size: int, blocks: int, count: int, width: int, joint: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.prompts = nn.Parameter(torch.empty(size, blocks, count, width).normal_(std=STD, generator=generator))
+        self.keys = nn.Parameter(torch.empty(size, joint).normal_(std=STD, generator=generator))
+        self.register_buffer("bias", torch.zeros(size))
+        self.register_buffer("load", torch.zeros(size), persistent=False)
+
+    def forward(self, queries: Tensor, top: int, temperature: float) -> Tensor:
+        """Prompts (Q, L, n, d) for unit-norm queries (Q, D)."""
+        cosines = queries @ F.normalize(self.keys, dim=-1).T
+        chosen = (cosines.detach() + self.bias).topk(top, dim=1).indices
+        weights = (cosines.gather(1, chosen) / temperature).softmax(dim=1)
+        routing = torch.zeros_like(cosines).scatter(1, chosen, weights)
+        if torch.is_grad_enabled():
+            self.load += torch.bincount(chosen.flatten(), minlength=len(self.load))
+        return (routing @ self.prompts.flatten(1)).unflatten(1, self.prompts.shape[1:])
+
+    @torch.no_grad()
+    def balance(self, step: float) -> None:
+        """Raise the bias of entries with less than the mean load, lower the others', and start counting again."""
+        self.bias += step * torch.sign(self.load.mean() - self.load)
+        self.load.zero_()
+
+
+class LAMP(Method):
+    """Shared and retrieved prompts at intermediate blocks of both towers, balanced by an external bias."""
+
+    name = "lamp"
+    title = "LAMP"
+    summary = "prompt pool retrieved by similarity, modality-shared prompts, balanced routing"
+    source = "OpenReview amBzV6V3tQ: abstract; no equations, no code"
+    reconstruction = True
+    hyperparameters: ClassVar = LAMPHyperparameters
+    uses_frozen_images = True
+
+    def __init__(self, clip: Clip, hp: LAMPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+        super().__init__(clip, hp, classes, generator)
+        if hp.last_block < hp.first_block:
+            raise CptError(f"last_block {hp.last_block}: comes before first_block {hp.first_block}; raise it")
+        for name, tower in (("text", clip.text), ("vision", clip.vision)):
+            if hp.last_block >= len(tower.blocks):
+                last = len(tower.blocks) - 1
+                raise CptError(f"last_block {hp.last_block}: the {name} tower has the blocks 0 to {last}; lower it")
+        if hp.top_k > hp.pool_size:
+            raise CptError(f"top_k {hp.top_k}: the pool has {hp.pool_size} entries; lower it")
+        count = hp.shared_prompts + hp.pool_prompts
+        if count > classes.phrase_length:
+            raise CptError(
+                f"{count} prompts do not fit the {classes.phrase_length} words before the class name that they "
+                "replace; lower shared_prompts or pool_prompts"
+            )
+        self.blocks = range(hp.first_block, hp.last_block + 1)
+        shape = len(self.blocks), hp.shared_prompts, clip.embed_dim
+        self.shared = nn.Parameter(torch.empty(shape).normal_(std=STD, generator=generator))
+        self.to_text = linear(clip.embed_dim, clip.text.width, generator)
+        self.to_vision = linear(clip.embed_dim, clip.vision.width, generator)
+        size = hp.pool_size, len(self.blocks), hp.pool_prompts
+        self.text_pool = Pool(*size, clip.text.width, clip.embed_dim, generator)
+        self.image_pool = Pool(*size, clip.vision.width, clip.embed_dim, generator)
+        self._packed: tuple[Classes, object] | None = None
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm text features (K, D); each class retrieves by its frozen text feature."""
+        if self._packed is None or self._packed[0] is not classes:
+            slots = torch.full_like(classes.tokens, -1).numpy()
+            self._packed = (classes, pack_prompts(classes.tokens, slots).to(self.clip.device))
+        deep = self._prompts(self.text_pool, self.to_text, F.normalize(classes.frozen, dim=-1))
+        return F.normalize(self.clip.text(self._packed[1], deep=deep), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm image features (B, D); each image retrieves by its frozen feature."""
+        return self._image_features(images, self.frozen_features(Batch(images, None, images.new_empty(0))))
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Cross-entropy over all trained classes, mean over the batch."""
+        assert batch.images is not None
+        image = self._image_features(batch.images, self.frozen_features(batch))
+        logits = self.logits(image, self.text_features(training.classes))
+        return {"cross_entropy": self.cross_entropy(logits, batch, training)}
+
+    def step_end(self) -> None:
+        """Move the routing biases towards equal load."""
+        self.text_pool.balance(self.hp.bias_step)
+        self.image_pool.balance(self.hp.bias_step)
+
+    def _image_features(self, images: Tensor, queries: Tensor) -> Tensor:
+        deep = self._prompts(self.image_pool, self.to_vision, queries)
+        return F.normalize(self.clip.vision(images, deep=deep), dim=-1)
+
+    def _prompts(self, pool: Pool, projection: nn.Linear, queries: Tensor) -> dict[int, Tensor]:
+        """Shared prompts, then retrieved ones, for every prompted block: (Q, n, d)."""
+        retrieved = pool(queries, self.hp.top_k, self.hp.temperature)  # (Q, L, n, d)
+        shared = projection(self.shared).expand(len(queries), -1, -1, -1)
+        both = torch.cat([shared, retrieved], dim=2)
+        return {block: both[:, i] for i, block in enumerate(self.blocks)}

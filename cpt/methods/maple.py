@@ -1,0 +1,84 @@
+"""MaPLe: deep text prompts whose linear images prompt the vision tower (Khattak et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpt.clip.backbone import Clip
+from cpt.clip.features import Classes
+from cpt.errors import CptError
+from cpt.methods.base import Batch, Method, Training
+from cpt.methods.hyperparameters import Trained, field
+from cpt.methods.parts import linear
+from cpt.methods.prompts import TextPrompts
+
+CONFIGS = "repo muzairkhattak/multimodal-prompt-learning, configs/trainers/MaPLe"
+BASE = f"{CONFIGS}/vit_b16_c2_ep5_batch4_2ctx.yaml"
+
+
+class MaPLeHyperparameters(Trained):
+    """Defaults of the published base-to-new and cross-dataset configurations."""
+
+    protocol_defaults: ClassVar[dict] = {
+        "all_classes": {"epochs": 2, "learning_rate": 0.0026, "depth": 3}  # ..._cross_datasets.yaml
+    }
+
+    epochs: int = field(5, "passes over the training set (2 for all_classes)", BASE, ge=0)
+    learning_rate: float = field(0.0035, "peak learning rate (0.0026 for all_classes)", BASE, gt=0)
+    prompts: int = field(2, "prompts per block and tower", BASE, ge=1)
+    depth: int = field(9, "prompted blocks of both towers (3 for all_classes)", BASE, ge=1)
+    words: bool = field(True, "start the shallow text prompts from 'a photo of a' (when n <= 4)", BASE)
+
+
+class MaPLe(Method):
+    """Coupled deep prompts, cross-entropy only."""
+
+    name = "maple"
+    title = "MaPLe"
+    summary = "deep text prompts and, projected from them, visual prompts"
+    source = "Khattak et al., CVPR 2023; repo muzairkhattak/multimodal-prompt-learning, trainers/maple.py"
+    hyperparameters: ClassVar = MaPLeHyperparameters
+
+    def __init__(self, clip: Clip, hp: MaPLeHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+        super().__init__(clip, hp, classes, generator)
+        if hp.depth > len(clip.vision.blocks):
+            raise CptError(
+                f"prompt depth {hp.depth} exceeds the vision tower's {len(clip.vision.blocks)} blocks; lower it"
+            )
+        self.text = TextPrompts(clip.text, classes, hp.prompts, hp.depth, generator, words=hp.words)
+        widths = clip.text.width, clip.vision.width
+        self.projection = linear(*widths, generator)
+        deep = linear(*widths, generator)
+        self.deep_projections = nn.ModuleList(copy.deepcopy(deep) for _ in range(1, hp.depth))
+
+    def visual_prompts(self) -> list[Tensor]:
+        """Visual prompts (n, d) of the blocks 0..depth-1."""
+        deep = (project(prompt) for project, prompt in zip(self.deep_projections, self.text.deep, strict=True))
+        return [self.projection(self.text.context), *deep]
+
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D) before normalisation."""
+        return self.text(self.clip.text, classes)
+
+    def raw_image_features(self, images: Tensor) -> Tensor:
+        """Image features (B, D) before normalisation."""
+        first, *deep = self.visual_prompts()
+        return self.clip.vision(images, first, dict(enumerate(deep, start=1)))
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm text features (K, D) under the learned prompts."""
+        return F.normalize(self.raw_text_features(classes), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm image features (B, D) under the projected prompts."""
+        return F.normalize(self.raw_image_features(images), dim=-1)
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Cross-entropy over all trained classes, mean over the batch."""
+        logits = self.logits(self.batch_features(batch), self.text_features(training.classes))
+        return {"cross_entropy": self.cross_entropy(logits, batch, training)}

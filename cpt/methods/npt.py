@@ -1,0 +1,51 @@
+"""NPT: neural-collapse prompt tuning, global simplex ETF on MaPLe (Zhu et al., KDD 2024, arXiv 2306.15955).
+
+A reconstruction: no equations and no code are public. Known are the two regularisers' names and aims, that they are
+put on MaPLe, and the two diagnostics that they are to lower: the distance of the text features from a simplex ETF
+("language-modality collapse") and the mismatch of a class's images and text ("multi-modality isomorphism"). Each loss
+here is the squared form of its diagnostic.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cpt.losses import cluster_separation
+from cpt.methods.base import Batch, Training
+from cpt.methods.hyperparameters import field
+from cpt.methods.maple import MaPLe, MaPLeHyperparameters
+
+
+class NPTHyperparameters(MaPLeHyperparameters):
+    """MaPLe's and the weights of the two regularisers."""
+
+    collapse_weight: float = field(1.0, "weight w1 of the language-modality collapse", "ours: not published", ge=0)
+    isomorphism_weight: float = field(0.1, "weight w2 of the multi-modality isomorphism", "ours: not published", ge=0)
+
+
+class NPT(MaPLe):
+    """MaPLe with one simplex ETF over all classes and images pulled to their class's text."""
+
+    name = "npt"
+    title = "NPT"
+    summary = "MaPLe with a global simplex ETF of the text features and image-text alignment"
+    source = "Zhu et al., KDD 2024 (arXiv 2306.15955): abstract and figure captions; no code"
+    reconstruction = True
+    hyperparameters: ClassVar = NPTHyperparameters
+
+    def weights(self) -> dict[str, float]:
+        """Weights w1 and w2."""
+        return {"collapse": self.hp.collapse_weight, "isomorphism": self.hp.isomorphism_weight}
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Cross-entropy, mean squared distance of all cosines to -1/(K-1), mean squared image-text distance."""
+        text, image = self.text_features(training.classes), self.batch_features(batch)
+        one_cluster = torch.zeros(len(text), dtype=torch.long, device=text.device)
+        return {
+            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training),
+            "collapse": cluster_separation(text, one_cluster),
+            "isomorphism": (image - text[batch.labels]).square().sum(dim=1).mean(),
+        }

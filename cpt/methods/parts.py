@@ -1,0 +1,107 @@
+"""Pieces that several methods share: seeded linear layers, adapters, weight averages, hard negatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
+    """A linear layer with torch's default initial values, drawn from ``generator``."""
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    bound = 1 / math.sqrt(inputs)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
+
+
+class Bottleneck(nn.Module):
+    """Two linear layers with biases: width -> hidden -> outputs, an activation between them.
+
+    Args:
+        activation: ``relu`` or ``quick_gelu``.
+    """
+
+    def __init__(self, width: int, hidden: int, outputs: int, activation: str, generator: torch.Generator) -> None:
+        super().__init__()
+        self.first = linear(width, hidden, generator)
+        self.second = linear(hidden, outputs, generator)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., outputs)."""
+        hidden = self.first(x)
+        return self.second(F.relu(hidden) if self.activation == "relu" else hidden * torch.sigmoid(1.702 * hidden))
+
+
+class Adapter(nn.Module):
+    """Residual adapter of features: ``(1 - ratio) x + ratio relu(W2 relu(W1 x))``, no biases.
+
+    Source: repo ShuvenduRoy/CoPrompt, trainers/coprompt.py.
+    """
+
+    def __init__(self, width: int, reduction: int, ratio: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.ratio = ratio
+        hidden = max(1, width // reduction)
+        self.first = linear(width, hidden, generator, bias=False)
+        self.second = linear(hidden, width, generator, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width) raw features -> the same shape."""
+        return self.ratio * F.relu(self.second(F.relu(self.first(x)))) + (1 - self.ratio) * x
+
+
+def gaussian_weights(epochs: int, mean: float, std: float) -> Tensor:
+    """Weights of the epochs 1..E (E,): normal density, sum 1 (repo muzairkhattak/PromptSRC, trainers/promptsrc.py)."""
+    epoch = torch.arange(1, epochs + 1, dtype=torch.float64)
+    return torch.softmax(-0.5 * ((epoch - mean) / std) ** 2, dim=0)
+
+
+class WeightedAverage:
+    """Running weighted sum of parameters over the epochs."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, parameters: Iterable[tuple[str, Tensor]], weight: float) -> None:
+        """Add ``weight`` times every parameter."""
+        for name, value in parameters:
+            self.sums[name] = self.sums[name] + weight * value if name in self.sums else weight * value.detach()
+
+
+def hard_negatives(scores: Tensor, labels: list[int], top: int, random: Random) -> Iterator[list[int]]:
+    """Classes that each image is most easily taken for, none twice in the batch.
+
+    Per image the ``top`` best-scored classes without its own and without those already in the batch; where fewer than
+    two remain, random ones. Random draws leave out class 0 and the last class, as in repo JREion/DPC,
+    trainers/sple_coop.py.
+
+    Args:
+        scores: (B, K) similarities under a fixed model.
+        labels: true labels of the B images.
+        top: number of candidates per image.
+
+    Yields:
+        Per image its negative classes, in order; the published code draws their pictures before the next image's.
+    """
+    classes = scores.shape[1]
+    present = set(labels)
+    for label, best in zip(labels, scores.topk(min(top, classes), dim=1).indices.tolist(), strict=True):
+        negatives = [c for c in best if c != label and c not in present]
+        present |= set(negatives)
+        if len(negatives) < 2:
+            for _ in range(classes - 2):
+                drawn = random.randint(1, classes - 2)
+                if len(negatives) >= 2:
+                    break
+                if drawn not in present:
+                    negatives.append(drawn)
+                    present.add(drawn)
+        yield negatives

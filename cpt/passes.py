@@ -1,0 +1,47 @@
+"""Counting what the towers of a CLIP encode: what a training step of a method costs, measured, not declared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from cpt.clip.backbone import Clip
+
+KINDS = ("texts", "frozen_texts", "images", "frozen_images")
+"""Prompts and images that were encoded with a graph for the backward pass, and without (frozen)."""
+
+
+class Passes:
+    """Counts prompts and images that go through the towers while ``counting``.
+
+    Args:
+        clip: the backbone to watch.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self.counts: Counter[str] = Counter()
+        self._on = False
+        clip.text.register_forward_hook(lambda _, inputs, output: self._add("texts", inputs[0].classes, output))
+        clip.vision.register_forward_hook(lambda _, inputs, output: self._add("images", len(inputs[0]), output))
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what is encoded inside the block."""
+        self._on = True
+        try:
+            yield
+        finally:
+            self._on = False
+
+    def per_step(self, steps: int) -> dict[str, float]:
+        """Mean of each kind over a number of steps."""
+        return {kind: self.counts[kind] / max(steps, 1) for kind in KINDS}
+
+    def _add(self, kind: str, number: int, output: Any) -> None:
+        if self._on:
+            assert isinstance(output, Tensor)
+            self.counts[kind if output.requires_grad else f"frozen_{kind}"] += number
