@@ -40,9 +40,21 @@ def aggregate(grid: Path) -> None:
             "run": run["run"],
         }
         tables.append(_with_identity(metrics, identity))
-        costs.append({"run": run["run"], **{key: record[key] for key in COST}, "device": record["device_name"]})
+        costs.append(
+            {"run": run["run"], **{key: record[key] for key in COST}}
+            | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
+            | {"text_knowledge": _knowledge(record["text_knowledge"]), "device": record["device_name"]}
+        )
     write_parquet(root / "runs.parquet", pa.concat_tables(tables), RUNS, experiment=plan["experiment"])
     write_parquet(root / "costs.parquet", pa.Table.from_pylist(costs), COSTS, experiment=plan["experiment"])
+
+
+def _knowledge(found: dict[str, Any] | None) -> str:
+    """What a run knew of its classes beyond their names, for people."""
+    if found is None:
+        return "none"
+    where = f"the file {found['file']}" if found["kind"] == "file" else f"the templates “{found['templates']}”"
+    return f"{found['per_class']} descriptions per class from {where}"
 
 
 def _with_identity(metrics: pa.Table, identity: dict[str, Any]) -> pa.Table:

@@ -414,19 +414,40 @@ def page(results: Results) -> None:
 
 
 @app.command()
-def methods() -> None:
-    """List the methods: one line, learned values and source of each."""
+def methods(
+    name: Annotated[str | None, typer.Argument(help="a method: list its hyperparameters")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="write everything about all methods as Markdown")] = None,
+) -> None:
+    """List the methods: what each does, how many values it learns on ViT-B/16, its source.
+
+    Example: `cpt methods cpt` lists the hyperparameters of CPT with the source of every default.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    from cpt import describe
+    from cpt.files import write_text
     from cpt.methods import registry
+    from cpt.report.sheet import markdown
 
-    listing = Table("name", "title", "what it does", "source", box=None)
-    for name in registry.names():
-        kind = registry.get(name)
-        mark = " (reconstruction)" if kind.reconstruction else ""
-        listing.add_row(name, kind.title + mark, kind.summary, kind.source)
-    Console().print(listing)
+    if sheet is not None:
+        write_text(sheet, markdown())
+        say(f"wrote {sheet}")
+    elif name is not None:
+        facts = describe.facts(registry.check(name))
+        say(f"{facts['title']}: {facts['summary']}\nsource: {facts['source']}\n")
+        listing = Table("hyperparameter", "default", "meaning", "source of the default", box=None)
+        for field, about in facts["hyperparameters"].items():
+            listing.add_row(field, str(about["default"]), about["description"], about["source"])
+        Console().print(listing)
+    else:
+        listing = Table("name", "title", "what it does", "learns", "source", box=None)
+        for known in registry.names():
+            facts = describe.facts(known)
+            mark = " (reconstruction)" if facts["reconstruction"] else ""
+            learned = f"{describe.learned_values(known, 'base_to_new'):,}"
+            listing.add_row(known, facts["title"] + mark, facts["summary"], learned, facts["source"])
+        Console().print(listing)
 
 
 @app.command()

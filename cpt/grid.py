@@ -17,6 +17,7 @@ from cpt import config as cfg
 from cpt import paths
 from cpt.clip.templates import TEMPLATE_SETS
 from cpt.data.catalog import Entry, load_catalog
+from cpt.describe import facts
 from cpt.errors import CptError, nearest
 from cpt.files import canonical_json, sha256_text
 from cpt.methods import registry
@@ -89,6 +90,7 @@ class Grid:
                 }
                 for run in self.runs.values()
             ],
+            "methods": {method: facts(method) for method in sorted({run.method for run in self.runs.values()})},
             "datasets": {
                 name: {"title": self.catalog[name].title, "counterpart": self.catalog[name].counterpart}
                 for name in sorted(used)

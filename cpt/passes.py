@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
@@ -25,8 +24,8 @@ class Passes:
     def __init__(self, clip: Clip) -> None:
         self.counts: Counter[str] = Counter()
         self._on = False
-        clip.text.register_forward_hook(lambda _, inputs, output: self._add("texts", inputs[0].classes, output))
-        clip.vision.register_forward_hook(lambda _, inputs, output: self._add("images", len(inputs[0]), output))
+        clip.text.register_forward_hook(lambda _, inputs, output: self._add("texts", output))
+        clip.vision.register_forward_hook(lambda _, inputs, output: self._add("images", output))
 
     @contextmanager
     def counting(self) -> Iterator[None]:
@@ -41,7 +40,6 @@ class Passes:
         """Mean of each kind over a number of steps."""
         return {kind: self.counts[kind] / max(steps, 1) for kind in KINDS}
 
-    def _add(self, kind: str, number: int, output: Any) -> None:
+    def _add(self, kind: str, features: Tensor) -> None:
         if self._on:
-            assert isinstance(output, Tensor)
-            self.counts[kind if output.requires_grad else f"frozen_{kind}"] += number
+            self.counts[kind if features.requires_grad else f"frozen_{kind}"] += features.shape[:-1].numel()

@@ -55,6 +55,7 @@ rule page:
     input:
         grid=f"{ROOT}/grid.json",
         runs=f"{ROOT}/runs.parquet",
+        costs=f"{ROOT}/costs.parquet",
         tables=TABLES,
         figures=FIGURES,
     output:

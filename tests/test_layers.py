@@ -18,7 +18,7 @@ LAYERS = [
     ["data"],
     ["clip", "clusters"],
     ["methods"],
-    ["runs", "grid", "schedule", "state", "batches", "passes", "image_features", "mining", "loop", "train"],
+    ["runs", "grid", "schedule", "state", "batches", "passes", "image_features", "mining", "loop", "train", "describe"],
     ["predict", "metrics", "score"],
     ["aggregate"],
     ["report"],

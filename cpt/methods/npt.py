@@ -19,11 +19,14 @@ from cpt.methods.hyperparameters import field
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
 
+PILOT = "ours: not published; the best of 12 pairs on validation images (config/pilot.yaml)"
+
+
 class NPTHyperparameters(MaPLeHyperparameters):
     """MaPLe's and the weights of the two regularisers."""
 
-    collapse_weight: float = field(1.0, "weight w1 of the language-modality collapse", "ours: not published", ge=0)
-    isomorphism_weight: float = field(0.1, "weight w2 of the multi-modality isomorphism", "ours: not published", ge=0)
+    collapse_weight: float = field(0.1, "weight w1 of the language-modality collapse", PILOT, ge=0)
+    isomorphism_weight: float = field(1.0, "weight w2 of the multi-modality isomorphism", PILOT, ge=0)
 
 
 class NPT(MaPLe):

@@ -16,6 +16,7 @@ from cpt.errors import CptError
 from cpt.files import write_text
 from cpt.report.formats import templates
 from cpt.report.results import Results, Summary, read_results
+from cpt.report.sheet import sheet
 from cpt.report.tables import DECIMALS, Key, long_form
 from cpt.report.words import AVERAGE, exhibit_label, ratio_title, sentence
 
@@ -54,6 +55,7 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
             printed=results.grid["printed"],
             facts=facts(results),
             headline=headline(results),
+            sheet=sheet(results),
             tables=[_table(e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
             figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
         )

@@ -1,0 +1,231 @@
+"""The fairness sheet: what every method was given, so that a reader can judge whether rows are comparable.
+
+On the page it shows the runs of the experiment; ``markdown`` writes the published settings (docs/methods.md).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cpt.files import read_parquet
+from cpt.paths import COSTS, RUNS
+from cpt.report.results import Results
+from cpt.report.words import MISSING, ratio_title
+
+LEFT_OUT = ("snapshots", "start_hyperparameters")  # no setting of the method; the started method has its own row
+
+
+class Setting(NamedTuple):
+    """One hyperparameter; ``chosen`` says by whom: ``published``, ``ours`` or ``this experiment``."""
+
+    name: str
+    value: str
+    description: str
+    source: str
+    chosen: str
+
+
+class Given(NamedTuple):
+    """What one row of the tables was given, in the runs of one cell."""
+
+    id: str
+    label: str
+    note: str | None
+    where: str
+    epochs: str
+    batch: str
+    optimiser: str
+    learned: str
+    knowledge: str
+    texts: str
+    images: str
+    frozen_images: str
+    seconds: str
+    source: str
+    settings: list[Setting]
+
+
+def sheet(results: Results) -> list[Given]:
+    """Return one entry per row of the tables over datasets, from the first cell of each that has finished runs.
+
+    Raises:
+        CptError: costs.parquet or runs.parquet is missing or damaged.
+    """
+    costs = {row["run"]: row for row in read_parquet(results.folder / "costs.parquet", COSTS)[0].to_pylist()}
+    runs, _ = read_parquet(results.folder / "runs.parquet", RUNS)
+    hyperparameters = dict(zip(runs["run"].to_pylist(), runs["hyperparameters"].to_pylist(), strict=True))
+    found: dict[str, Given] = {}
+    for _, exhibit in sorted(results.grid["exhibits"].items()):
+        if exhibit.get("layout") != "datasets":
+            continue
+        for row in exhibit["rows"]:
+            for cell in exhibit["cells"]:
+                finished = [run for run in cell["runs"] if run in costs]
+                if cell["row"] == row["id"] and finished and row["id"] not in found:
+                    values = json.loads(hyperparameters[finished[0]])
+                    found[row["id"]] = _given(results, row, cell, values, [costs[run] for run in finished])
+    return list(found.values())
+
+
+def _given(
+    results: Results, row: Mapping[str, Any], cell: Mapping[str, Any], values: dict, costs: list[dict[str, Any]]
+) -> Given:
+    run, cost = results.run(cell["runs"][0]), costs[0]
+    facts = results.grid["methods"][run["method"]]
+    trains = "epochs" in values
+
+    def step(kind: str) -> str:
+        return f"{cost[f'{kind}_per_step']:.1f}".removesuffix(".0") if trains else MISSING
+
+    return Given(
+        id=row["id"],
+        label=row["label"],
+        note=row["note"],
+        where=f"{results.dataset_title(run['dataset'])}, {ratio_title(cell['ratio'])}",
+        epochs=str(values["epochs"]) if trains else MISSING,
+        batch=str(values["batch_size"]) if trains else MISSING,
+        optimiser=f"{values['optimiser'].upper()} {values['learning_rate']:g}" if trains else MISSING,
+        learned=f"{cost['learnable_parameters']:,}",
+        knowledge=cost["text_knowledge"],
+        texts=step("texts"),
+        images=step("images"),
+        frozen_images=step("frozen_images"),
+        seconds=f"{statistics.median(c['seconds'] for c in costs):.1f}" if trains else MISSING,
+        source=facts["source"],
+        settings=[
+            Setting(name, _shown(value), about["description"], about["source"], _chosen(facts, run, name, value))
+            for name, value in values.items()
+            if name not in LEFT_OUT
+            for about in [facts["hyperparameters"][name]]
+        ],
+    )
+
+
+def _chosen(facts: Mapping[str, Any], run: Mapping[str, Any], name: str, value: Any) -> str:
+    layers = (facts["protocol_defaults"].get(run["protocol"], {}), facts["dataset_defaults"].get(run["dataset"], {}))
+    default = facts["hyperparameters"][name]["default"]
+    for layer in layers:
+        default = layer.get(name, default)
+    if value != default:
+        return "this experiment"
+    return _origin(facts["hyperparameters"][name]["source"])
+
+
+def _origin(source: str) -> str:
+    return "ours" if source.startswith("ours") else "published"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return MISSING
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- docs/methods.md ---------------------------------------------------------------------------
+
+
+def markdown() -> str:
+    """Return the sheet of all methods with their published settings, learned values and measured passes."""
+    from cpt import describe
+    from cpt.methods import registry
+
+    names = sorted(registry.names(), key=lambda name: (registry.get(name).trains, name))
+    parts = [_INTRODUCTION.format(batch=describe.BATCH, classes=describe.CLASSES), _overview(names), _SETTINGS]
+    return "\n\n".join([*parts, *(_section(name) for name in names)]) + "\n"
+
+
+_INTRODUCTION = (
+    "# Methods: what each is given\n\n"
+    "Written by `cpt methods --sheet docs/methods.md`; a test keeps it in step with the code. The page of every "
+    "experiment has the same sheet for the runs that were made.\n\n"
+    "Published settings: base-to-new / all classes / few-shot where they differ. Learned values: ViT-B/16, base-to-new. "
+    "Texts and images: what a training step sends through the towers with gradients, and frozen images without, measured "
+    "on one step of {batch} images of {classes} classes whatever the method's own batch; with cached frozen features the "
+    "last column is 0. Everything else (backbone, batches, schedule, precision, evaluation) is the same code for all."
+)
+_SETTINGS = (
+    "## Settings\n\n"
+    "*Chosen by us* marks what no publication fixes. A *reconstruction* is built from a description because neither "
+    "equations nor code are public: its numbers say little about the original."
+)
+
+
+def _overview(names: list[str]) -> str:
+    from cpt import describe
+    from cpt.methods import registry
+
+    lines = [
+        "| method | epochs | batch | optimiser | learned values | text knowledge | texts | images | frozen images |",
+        "|:--|--:|--:|:--|--:|:--|--:|--:|--:|",
+    ]
+    for name in names:
+        kind = registry.get(name)
+        title = kind.title + (" _(reconstruction)_" if kind.reconstruction else "")
+        cells = [f"{title} (`{name}`)"]
+        if kind.trains:
+            by_protocol = [describe.published(name, protocol).model_dump() for protocol in describe.PROTOCOLS]
+            optimiser = [f"{hp['optimiser'].upper()} {hp['learning_rate']:g}" for hp in by_protocol]
+            cells += [
+                _varying([hp["epochs"] for hp in by_protocol]),
+                _varying([hp["batch_size"] for hp in by_protocol]),
+            ]
+            cells += [_varying(optimiser), f"{describe.learned_values(name, 'base_to_new'):,}"]
+            cells += ["class descriptions" if kind.needs_descriptions else "none"]
+            encoded = describe.encoded_per_step(name)
+            cells += [f"{encoded[key]:g}" for key in ("texts", "images", "frozen_images")]
+        else:
+            cells += [MISSING, MISSING, MISSING, "0", "none", MISSING, MISSING, MISSING]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _section(name: str) -> str:
+    from cpt import describe
+
+    facts = describe.facts(name)
+    mark = " (reconstruction)" if facts["reconstruction"] else ""
+    lines = [
+        f"### {facts['title']} · `{name}`{mark}",
+        f"{facts['summary'][:1].upper()}{facts['summary'][1:]}. Source: {facts['source']}.",
+        "\n".join(
+            [
+                "| hyperparameter | value | meaning | source | chosen by us |",
+                "|:--|:--|:--|:--|:--|",
+                *(
+                    f"| `{field}` | {_over_protocols(facts, field)} | {_cell(about['description'])} | "
+                    f"{_cell(about['source'])} | {'yes' if _origin(about['source']) == 'ours' else ''} |"
+                    for field, about in facts["hyperparameters"].items()
+                    if field not in LEFT_OUT
+                ),
+            ]
+        ),
+    ]
+    if facts["dataset_defaults"]:
+        lines.append("Trained on these datasets it differs:")
+        lines.append(
+            "\n".join(
+                f"- `{dataset}`: " + ", ".join(f"`{field}` {_shown(value)}" for field, value in own.items())
+                for dataset, own in facts["dataset_defaults"].items()
+            )
+        )
+    return "\n\n".join(lines)
+
+
+def _over_protocols(facts: Mapping[str, Any], field: str) -> str:
+    from cpt.describe import PROTOCOLS
+
+    default = facts["hyperparameters"][field]["default"]
+    return _varying([_shown(facts["protocol_defaults"].get(p, {}).get(field, default)) for p in PROTOCOLS])
+
+
+def _varying(values: list[Any]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else " / ".join(map(str, values))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
