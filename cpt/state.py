@@ -49,8 +49,8 @@ class StateFile:
     def save(self, **values: Any) -> None:
         """Write tensors, numbers and lists of them."""
         assert self.path is not None
-        with atomic(self.path) as temporary:
-            torch.save({"key": self.key, **values}, temporary)
+        with atomic(self.path) as temporary, open(temporary, "wb") as file:  # torch refuses some names, not files
+            torch.save({"key": self.key, **values}, file)
         self._saved = time.monotonic()
 
     def remove(self) -> None:

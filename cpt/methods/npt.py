@@ -18,7 +18,6 @@ from cpt.methods.base import Batch, Training
 from cpt.methods.hyperparameters import field
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
-
 PILOT = "ours: not published; the best of 12 pairs on validation images (config/pilot.yaml)"
 
 

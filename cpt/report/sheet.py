@@ -143,10 +143,11 @@ _INTRODUCTION = (
     "# Methods: what each is given\n\n"
     "Written by `cpt methods --sheet docs/methods.md`; a test keeps it in step with the code. The page of every "
     "experiment has the same sheet for the runs that were made.\n\n"
-    "Published settings: base-to-new / all classes / few-shot where they differ. Learned values: ViT-B/16, base-to-new. "
-    "Texts and images: what a training step sends through the towers with gradients, and frozen images without, measured "
-    "on one step of {batch} images of {classes} classes whatever the method's own batch; with cached frozen features the "
-    "last column is 0. Everything else (backbone, batches, schedule, precision, evaluation) is the same code for all."
+    "Published settings: base-to-new / all classes / few-shot where they differ. Learned values: ViT-B/16, "
+    "base-to-new. Texts and images: what a training step sends through the towers with gradients, and frozen images "
+    "without, measured on one step of {batch} images of {classes} classes whatever the method's own batch; with cached "
+    "frozen features the last column is 0. Everything else (backbone, batches, schedule, precision, evaluation) is the "
+    "same code for all."
 )
 _SETTINGS = (
     "## Settings\n\n"
