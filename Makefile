@@ -7,7 +7,7 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run full test slow lint bench environment schema tiny-clip readme clean
+.PHONY: run full test slow lint bench environment generated tiny-clip readme clean
 
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
@@ -31,8 +31,9 @@ lint: $(READY)
 bench: $(READY)  ## speed, as ratios of two computations in one run
 	python -m benchmarks.text_tower
 
-schema: $(READY)  ## regenerate workflow/schemas from the configuration's types
+generated: $(READY)  ## write workflow/schemas and docs/methods.md anew from the code
 	cpt schema
+	cpt methods --sheet docs/methods.md
 
 tiny-clip: $(READY)  ## rebuild the shipped tiny CLIP from nothing (about 6 minutes)
 	cpt pretrain

@@ -409,7 +409,8 @@ def page(results: Results) -> None:
     from cpt.report.page import make_page
 
     output = results / "report" / "index.html"
-    make_page(results / "grid.json", results / "runs.parquet", results / "tables", results / "figures", output)
+    numbers = results / "runs.parquet", results / "costs.parquet"
+    make_page(results / "grid.json", *numbers, results / "tables", results / "figures", output)
     say(f"open {output}")
 
 

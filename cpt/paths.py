@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-GRID = "cpt.grid/1"
+GRID = "cpt.grid/2"
+TEXT_FEATURES = "cpt.text-features/2"
 PROMPTS = "cpt.prompts/1"
 HISTORY = "cpt.history/1"
-RUN = "cpt.run/1"
+RUN = "cpt.run/2"
 PREDICTIONS = "cpt.predictions/1"
 CLASSIFIER = "cpt.classifier/1"
 METRICS = "cpt.metrics/1"
 RUNS = "cpt.runs/1"
-COSTS = "cpt.costs/1"
+COSTS = "cpt.costs/2"
 
 
 def number(value: float) -> str:

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cpt.cli import app
+from cpt.methods import registry
 
 VERBS = [
-    "grid", "backbone", "data", "split", "text-features", "image-features", "clusters", "train", "predict", "score",
-    "aggregate", "table", "figure", "page", "methods", "schema", "pretrain",
+    "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
+    "predict", "score", "aggregate", "table", "figure", "page", "methods", "schema", "pretrain",
 ]  # fmt: skip
 
 
@@ -75,8 +76,24 @@ def test_version() -> None:
 
 
 def test_methods_are_listed() -> None:
-    done = cpt("methods", env={"COLUMNS": "200"})
-    assert all(name in done.stdout for name in ("zeroshot", "coop", "ivlp", "cpt", "arXiv 2605.11939"))
+    done = cpt("methods", env={"COLUMNS": "300"})
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert set(registry.names()) < set(lines)
+    assert "46,080" in lines["cpt"]
+    assert "arXiv 2605.11939" in lines["cpt"]
+    assert [name for name, line in lines.items() if "(reconstruction)" in line] == ["lamp", "npt"]
+
+
+def test_one_method_is_explained() -> None:
+    done = cpt("methods", "npt", env={"COLUMNS": "300"})
+    assert "collapse_weight" in done.stdout
+    assert "ours: not published" in done.stdout
+    assert cpt("methods", "ntp").stderr.strip() == "cpt: error: unknown method 'ntp'; did you mean 'npt'?"
+
+
+def test_the_sheet_of_the_methods_is_in_step(tmp_path: Path, root: Path) -> None:
+    assert cpt("methods", "--sheet", str(tmp_path / "methods.md")).returncode == 0
+    assert (tmp_path / "methods.md").read_text() == (root / "docs/methods.md").read_text(), "run `make generated`"
 
 
 def test_data_by_hand(tmp_path: Path, results: Path) -> None:

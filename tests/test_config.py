@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cpt import config, grid
 from cpt.errors import CptError
+from cpt.methods import registry
 
 BASE: dict[str, Any] = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -124,7 +125,7 @@ def test_not_a_configuration(tmp_path: Path, text: str, message: str) -> None:
 
 def test_schema_is_in_step() -> None:
     stored = Path("workflow/schemas/config.schema.json").read_text()
-    assert stored == config.schema(), "run `make schema`"
+    assert stored == config.schema(), "run `make generated`"
 
 
 def test_equal_hyperparameters_train_once() -> None:
@@ -185,7 +186,7 @@ def test_untrained_methods_run_once() -> None:
 def test_grid_names_what_a_run_needs() -> None:
     resolved = build(BASE)
     content = resolved.as_json()
-    assert content["schema"] == "cpt.grid/1"
+    assert content["schema"] == "cpt.grid/2"
     by_method = {run["method"]: run for run in content["runs"]}
     assert by_method["cpt"]["clusters"].startswith("clusters/")
     assert by_method["ivlp"]["clusters"] is None
@@ -195,6 +196,23 @@ def test_grid_names_what_a_run_needs() -> None:
     assert all(part == "test" for _, part in frozen["zeroshot"])
     assert grid.digest(resolved) == grid.digest(build(BASE))
     assert grid.digest(resolved) != grid.digest(build(changed("seeds", [3])))
+
+
+def test_the_full_grid_has_the_rows_of_the_paper() -> None:
+    full = grid.build(config.load([Path("config/embedded_full.yaml")]), "full").exhibits
+    rows = {name: [row["label"] for row in exhibit["rows"]] for name, exhibit in full.items()}
+    printed = {"MaPLe", "CoPrompt", "NPT", "DeKg", "DPC", "CPT"}
+    beside = {"Zero-shot CLIP", "IVLP", "PromptSRC", "LAMP", "IVLP + logit adjustment", "CPT + logit adjustment"}
+    for name, more in (("table2", set()), ("table3", set()), ("table4", {"CoCoOp"})):
+        assert printed | beside | more <= set(rows[name]), name
+    assert rows["figure1"] == ["Zero-shot CLIP", "NPT", "CPT"]
+    assert rows["figure4"] == ["CoOp", "Global-ETF PT", "CPT without RS", "CPT"]
+    notes = {row["label"]: row["note"] for row in full["table2"]["rows"]}
+    assert {label for label, note in notes.items() if note == "reconstruction"} == {"NPT", "LAMP"}
+
+
+def test_every_method_has_a_variant() -> None:
+    assert {variant["method"] for variant in BASE["variants"].values()} == set(registry.names())
 
 
 def test_fixed_clusters_and_seed() -> None:

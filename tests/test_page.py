@@ -46,7 +46,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_table(grid, runs, name, folder / "tables")
     for name in FIGURES:
         make_figure(grid, runs, name, folder / "figures")
-    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
+    make_page(
+        grid, runs, folder / "costs.parquet", folder / "tables", folder / "figures", folder / "report" / "index.html"
+    )
     return folder
 
 
@@ -72,6 +74,18 @@ def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
             assert not re.match(r"\s*(https?:)?//", attributes.get(name) or "")
     assert not re.search(r"@import|url\(", text)
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.found}
+
+
+def test_what_each_method_was_given(page: Elements) -> None:
+    text = " ".join(page.text.split())
+    assert "CPT World, τ = 1 12 16 SGD 0.0025 1,664 15 16 0 4.0 none" in text, "median of the seeds' seconds"
+    assert "NPT reconstruction World, τ = 1" in text
+    assert "IVLP World, τ = 1 12 16 SGD 0.0025 1,664 15 16 0 4.0 50 descriptions per class from the file x.json" in text
+    assert "Zero-shot World, τ = 1 – – – 0 – – – – the dataset's template" in text
+    assert "batch_size 16 this experiment images per step a config" in text
+    assert "depth_text 3 published prompted blocks another config" in text, "the default of the protocol"
+    assert "tetf_reading pairs ours how Eq. 9 is read ours" in text
+    assert "snapshots" not in text
 
 
 def test_links_lead_to_the_files_beside_the_page(made: Path, page: Elements) -> None:
@@ -105,7 +119,9 @@ def test_printed_experiment_has_no_warning(made: Path) -> None:
     grid = json.loads((made / "grid.json").read_text()) | {"printed": True}
     (made / "printed.json").write_text(json.dumps(grid))
     output = made / "elsewhere" / "deep" / "page.html"
-    make_page(made / "printed.json", made / "runs.parquet", made / "tables", made / "figures", output)
+    make_page(
+        made / "printed.json", made / "runs.parquet", made / "costs.parquet", made / "tables", made / "figures", output
+    )
     text = output.read_text()
     assert "do not apply" not in text
     assert 'href="../../tables/table1.csv"' in text
@@ -113,13 +129,22 @@ def test_printed_experiment_has_no_warning(made: Path) -> None:
 
 def test_same_inputs_give_the_same_bytes(made: Path) -> None:
     again = made / "report" / "again.html"
-    make_page(made / "grid.json", made / "runs.parquet", made / "tables", made / "figures", again)
+    make_page(
+        made / "grid.json", made / "runs.parquet", made / "costs.parquet", made / "tables", made / "figures", again
+    )
     assert again.read_bytes() == (made / "report" / "index.html").read_bytes()
 
 
 def test_missing_table_is_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(CptError, match=r"table1\.html: not found"):
-        make_page(made / "grid.json", made / "runs.parquet", tmp_path, made / "figures", tmp_path / "page.html")
+        make_page(
+            made / "grid.json",
+            made / "runs.parquet",
+            made / "costs.parquet",
+            tmp_path,
+            made / "figures",
+            tmp_path / "page.html",
+        )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +173,14 @@ def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_
     changed = tmp_path / "grid.json"
     changed.write_text(json.dumps(grid))
     assert headline(read_results(changed, made / "runs.parquet")) == []
-    make_page(changed, made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
+    make_page(
+        changed,
+        made / "runs.parquet",
+        made / "costs.parquet",
+        made / "tables",
+        made / "figures",
+        tmp_path / "page.html",
+    )
     text = " ".join(Elements((tmp_path / "page.html").read_text()).text.split())
     assert "so there is no headline" in text
     assert "Methods cpt, cptsum" in text

@@ -82,7 +82,7 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
         score(folder, results / f"splits/{protocol}/land/r1/s1.parquet")
         identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
-        grid = {"schema": "cpt.grid/1", "experiment": "x", "backbone": "tiny-clip"}
+        grid = {"schema": "cpt.grid/2", "experiment": "x", "backbone": "tiny-clip"}
         write_json(root / "grid.json", grid | {"runs": [identity | {"key": f"{method}-0", "seed": 1}]})
         aggregate(root / "grid.json")
         names = ("prompts.safetensors", "predictions.parquet", "classifier.safetensors", "metrics.parquet")
@@ -103,11 +103,11 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         assert accuracy[subset, "accuracy"] == pytest.approx(first[subset])
     classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/1")
     assert classifier[f"land/{subsets[0]}"].shape == (5 if protocol == "base_to_new" else 10, 64)
-    record = read_json(folder / "run.json", "cpt.run/1")
+    record = read_json(folder / "run.json", "cpt.run/2")
     assert record["status"] == "finished"
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["inputs"]["split"]
-    costs, _ = read_parquet(root / "costs.parquet", "cpt.costs/1")
+    costs, _ = read_parquet(root / "costs.parquet", "cpt.costs/2")
     assert costs["steps"].to_pylist() == [record["steps"]]
     if method != "zeroshot":
         assert len(history(folder)) == 3
@@ -193,7 +193,7 @@ def test_an_interrupted_training_gives_the_same_bytes(
     assert not (tmp_path / "work/run.state").exists()
     assert files(tmp_path / "whole") == files(tmp_path / "resumed")
     assert history(tmp_path / "whole").equals(history(tmp_path / "resumed"))
-    assert read_json(tmp_path / "resumed/run.json", "cpt.run/1")["resumed"]
+    assert read_json(tmp_path / "resumed/run.json", "cpt.run/2")["resumed"]
 
 
 def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_context_per_class_stays_with_its_classes(results: Path, tmp_path: Pat
 
 def test_bfloat16_trains(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "ivlp", precision="bfloat16", hyperparameters={"epochs": 2}), tmp_path, print)
-    assert read_json(tmp_path / "run.json", "cpt.run/1")["precision"] == "bfloat16"
+    assert read_json(tmp_path / "run.json", "cpt.run/2")["precision"] == "bfloat16"
     assert read_tensors(tmp_path / "prompts.safetensors", "cpt.prompts/1")[0]["text.context"].dtype == torch.float32
 
 
@@ -337,7 +337,7 @@ def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "zeroshot"), folder, print)
     identity = {"run": "base_to_new/land/r1/zeroshot-0/s1", "protocol": "base_to_new", "dataset": "flowers"}
     identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
-    write_json(tmp_path / "grid.json", {"schema": "cpt.grid/1", "experiment": "x", "backbone": "b", "runs": [identity]})
+    write_json(tmp_path / "grid.json", {"schema": "cpt.grid/2", "experiment": "x", "backbone": "b", "runs": [identity]})
     with pytest.raises(CptError, match="describes another run"):
         aggregate(tmp_path / "grid.json")
 

@@ -14,16 +14,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpt.methods import registry
+
+EVERY_METHOD = {f"row_{name}": {"method": name} for name in registry.names()}
 SMALL = {
     "extends": "config/config.yaml",
     "experiment": "small",
     "seeds": [1, 2],
     "imbalance_ratios": [0.25],
     "overrides": [
-        {"set": {"batch_size": 16, "templates": "single", "epochs": 2}},
-        {"methods": ["ivlp", "cpt"], "set": {"depth_text": 2, "depth_vision": 2}},
+        *yaml.safe_load(Path("config/config.yaml").read_text())["overrides"],
+        {"set": {"epochs": 2}},
         {"methods": ["cpt"], "set": {"classes_per_cluster": 2}},
     ],
+    "variants": EVERY_METHOD,
     "tasks": {
         "base_to_new": {"datasets": ["land", "small_flowers"]},
         "cross_dataset": {"source": "land", "targets": ["small_flowers"]},
@@ -33,6 +37,7 @@ SMALL = {
     "catalog": "catalog.yaml",
     "exhibits": {
         "table1": {"ratios": None},
+        "table2": {"variants": list(EVERY_METHOD)},
         "table3": {"ratios": None},
         "table4": {"ratios": None},
         "table5": {"ratios": None, "datasets": ["land"]},
@@ -159,7 +164,7 @@ def test_changes_on_the_command_line_are_refused(finished: Path) -> None:
 @pytest.mark.slow
 def test_a_changed_hyperparameter_reruns_only_its_runs(finished: Path) -> None:
     changed = {"tetf_rs": {"method": "cpt", "label": "+ TETF + RS", "set": {"cc_weight": 0, "rs_weight": 0.2}}}
-    jobs = planned(finished, *configuration(finished, "small.yaml", variants=changed))
+    jobs = planned(finished, *configuration(finished, "small.yaml", variants=EVERY_METHOD | changed))
     # its runs: 2 datasets x 2 seeds base-to-new, 2 seeds all classes
     assert jobs["train"] == jobs["predict"] == jobs["score"] == 6
     assert not {"data", "split", "text_features", "backbone", "clusters"} & set(jobs)
@@ -211,7 +216,7 @@ def test_a_failing_run_leaves_the_others_and_names_its_log(finished: Path, tmp_p
     folder = project(tmp_path / "clone", root)
     shutil.copytree(finished / "results", folder / "results")
     wild = {"ivlp": {"method": "ivlp", "set": {"learning_rate": 1e30, "warmup_epochs": 0}}}
-    configuration(folder, "wild.yaml", variants=wild)
+    configuration(folder, "wild.yaml", variants=EVERY_METHOD | wild)
     done = snakemake(folder, "--configfile", "wild.yaml", "--rerun-triggers", "mtime", check=False)
     assert done.returncode != 0
     text = done.stdout + done.stderr

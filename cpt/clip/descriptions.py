@@ -46,16 +46,20 @@ def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
         sentences = known.get(name.replace("_", " "))
         if sentences is None:
             raise CptError(f"{path}: describes no class {name!r}; {nearest(name, known)}")
-        if not isinstance(sentences, list) or not all(isinstance(s, str) and s.strip() for s in sentences):
-            raise CptError(f"{path}: {name}: must be a list of sentences")
+        if not isinstance(sentences, list) or not sentences or not all(map(_is_sentence, sentences)):
+            raise CptError(f"{path}: {name}: must be a list of sentences; write {{class name: [sentence, ...]}}")
         found.append(sentences)
     for name, sentences in zip(names, found, strict=True):
-        if not sentences or len(sentences) != len(found[0]):
+        if len(sentences) != len(found[0]):
             raise CptError(
                 f"{path}: {name} has {len(sentences)} sentences, {names[0]} has {len(found[0])}; give every class "
                 "equally many"
             )
     return found
+
+
+def _is_sentence(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 @torch.no_grad()
@@ -88,7 +92,10 @@ def make_descriptions(
         knowledge = {"kind": "templates", "templates": templates_name, "per_class": len(templates)}
     features = []
     for texts in zip(*sentences, strict=True):
-        tokens = tokenize(tokenizer, texts, clip.text.context_length)
+        try:
+            tokens = tokenize(tokenizer, texts, clip.text.context_length)
+        except CptError as error:
+            raise CptError(f"{file or f'templates {templates_name!r}'}: {error}") from None
         packed = pack_prompts(tokens, torch.full_like(tokens, -1).numpy()).to(clip.device)
         features.append(F.normalize(clip.text(packed), dim=-1).cpu())
     write_tensors(output, {"features": torch.stack(features)}, SCHEMA, classes=list(names), text_knowledge=knowledge)

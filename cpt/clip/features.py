@@ -18,8 +18,8 @@ from cpt.clip.templates import PROMPT_PHRASE, PROMPT_TEMPLATE, learnable_templat
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
 from cpt.files import canonical_json, read_tensors, sha256_text, write_tensors
+from cpt.paths import TEXT_FEATURES
 
-TEXT_SCHEMA = "cpt.text-features/2"
 IMAGE_SCHEMA = "cpt.image-features/1"
 
 
@@ -120,7 +120,7 @@ def make_text_features(
             key: tokenize(tokenizer, [template.replace("{}", name) for name in names], length).int()
             for key, template in prompts.items()
         },
-        TEXT_SCHEMA,
+        TEXT_FEATURES,
         classes=list(names),
         templates=list(templates),
         phrase_length=phrase,
@@ -131,7 +131,7 @@ def make_text_features(
 
 def read_text_features(path: Path, device: torch.device | str = "cpu") -> tuple[Classes, dict]:
     """Read all classes of a dataset and the file's metadata."""
-    tensors, metadata = read_tensors(path, TEXT_SCHEMA)
+    tensors, metadata = read_tensors(path, TEXT_FEATURES)
     classes = Classes(
         names=tuple(metadata["classes"]),
         tokens=tensors["tokens"].long(),

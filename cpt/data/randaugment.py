@@ -65,9 +65,9 @@ def _rotate(picture: Image.Image, uniform: Uniform) -> Image.Image:
 
 
 def _solarize_add(picture: Image.Image, _: Uniform) -> Image.Image:
-    pixels = np.asarray(picture).astype(np.int64)
-    brighter = np.clip(pixels + int(110 / 3), 0, 255)
-    return Image.fromarray(np.where(pixels < 128, brighter, pixels).astype(np.uint8))
+    """Brighten, then invert what is bright: the published code adds first, and adds to every pixel."""
+    brighter = np.minimum(np.asarray(picture).astype(np.int64) + int(110 / 3), 255)
+    return ImageOps.solarize(Image.fromarray(brighter.astype(np.uint8)), 128)
 
 
 def _cutout(picture: Image.Image, uniform: Uniform) -> Image.Image:

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from cpt.errors import CptError
 from cpt.files import read_parquet, read_tensors
+from cpt.paths import TEXT_FEATURES
 from cpt.report import style
 from cpt.report.results import Results
 
@@ -64,7 +65,7 @@ def tuned_features(results: Results, cell: Mapping[str, Any]) -> np.ndarray | No
 
 def frozen_features(results: Results, run: str) -> np.ndarray:
     """Return the normalised frozen text features of all classes of a run's dataset, (C, D)."""
-    tensors, _ = read_tensors(results.folder / results.run(run)["text_features"], "cpt.text-features/1")
+    tensors, _ = read_tensors(results.folder / results.run(run)["text_features"], TEXT_FEATURES)
     return normalise(tensors["features"].double().numpy())
 
 

@@ -39,8 +39,8 @@ class Exhibit(NamedTuple):
     width: int | None = None
 
 
-def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path) -> None:
-    """Write one self-contained HTML file from the grid, the metrics, and the folders of tables and figures.
+def make_page(grid: Path, runs: Path, costs: Path, tables: Path, figures: Path, output: Path) -> None:
+    """Write one self-contained HTML file from the grid, the metrics, the costs, and the folders of tables and figures.
 
     Raises:
         CptError: an input is missing or damaged.
@@ -55,7 +55,7 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
             printed=results.grid["printed"],
             facts=facts(results),
             headline=headline(results),
-            sheet=sheet(results),
+            sheet=sheet(results, runs, costs),
             tables=[_table(e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
             figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
         )

@@ -107,7 +107,7 @@ def read_results(grid: Path, runs: Path) -> Results:
     Raises:
         CptError: a file is missing, damaged or of another schema.
     """
-    asked = read_json(grid, "cpt.grid/1")
+    asked = read_json(grid, "cpt.grid/2")
     table, _ = read_parquet(runs, "cpt.runs/1")
     wanted = {metric for _, metric in METRICS.values()}
     columns = [table[name].to_pylist() for name in ("run", "target", "subset", "metric", "epoch", "value")]

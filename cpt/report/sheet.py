@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt.files import read_parquet
@@ -48,25 +49,30 @@ class Given(NamedTuple):
     settings: list[Setting]
 
 
-def sheet(results: Results) -> list[Given]:
+def sheet(results: Results, runs: Path, costs: Path) -> list[Given]:
     """Return one entry per row of the tables over datasets, from the first cell of each that has finished runs.
 
+    Args:
+        results: the grid with its metrics.
+        runs: runs.parquet, which holds the hyperparameters.
+        costs: costs.parquet.
+
     Raises:
-        CptError: costs.parquet or runs.parquet is missing or damaged.
+        CptError: a file is missing or damaged.
     """
-    costs = {row["run"]: row for row in read_parquet(results.folder / "costs.parquet", COSTS)[0].to_pylist()}
-    runs, _ = read_parquet(results.folder / "runs.parquet", RUNS)
-    hyperparameters = dict(zip(runs["run"].to_pylist(), runs["hyperparameters"].to_pylist(), strict=True))
+    spent = {row["run"]: row for row in read_parquet(costs, COSTS)[0].to_pylist()}
+    table, _ = read_parquet(runs, RUNS)
+    hyperparameters = dict(zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True))
     found: dict[str, Given] = {}
     for _, exhibit in sorted(results.grid["exhibits"].items()):
         if exhibit.get("layout") != "datasets":
             continue
         for row in exhibit["rows"]:
             for cell in exhibit["cells"]:
-                finished = [run for run in cell["runs"] if run in costs]
+                finished = [run for run in cell["runs"] if run in spent]
                 if cell["row"] == row["id"] and finished and row["id"] not in found:
                     values = json.loads(hyperparameters[finished[0]])
-                    found[row["id"]] = _given(results, row, cell, values, [costs[run] for run in finished])
+                    found[row["id"]] = _given(results, row, cell, values, [spent[run] for run in finished])
     return list(found.values())
 
 
@@ -89,7 +95,7 @@ def _given(
         batch=str(values["batch_size"]) if trains else MISSING,
         optimiser=f"{values['optimiser'].upper()} {values['learning_rate']:g}" if trains else MISSING,
         learned=f"{cost['learnable_parameters']:,}",
-        knowledge=cost["text_knowledge"],
+        knowledge=_knowledge(values) if cost["text_knowledge"] == "none" else cost["text_knowledge"],
         texts=step("texts"),
         images=step("images"),
         frozen_images=step("frozen_images"),
@@ -102,6 +108,12 @@ def _given(
             for about in [facts["hyperparameters"][name]]
         ],
     )
+
+
+def _knowledge(values: Mapping[str, Any]) -> str:
+    """Text beyond the class names in ``a photo of a {}.`` that the frozen features carry."""
+    names = {"single": "none", "dataset": "the dataset's template", "ensemble": "60 templates"}
+    return names.get(values["templates"], f"templates “{values['templates']}”")
 
 
 def _chosen(facts: Mapping[str, Any], run: Mapping[str, Any], name: str, value: Any) -> str:
@@ -176,11 +188,12 @@ def _overview(names: list[str]) -> str:
                 _varying([hp["batch_size"] for hp in by_protocol]),
             ]
             cells += [_varying(optimiser), f"{describe.learned_values(name, 'base_to_new'):,}"]
-            cells += ["class descriptions" if kind.needs_descriptions else "none"]
+            cells += ["class descriptions" if kind.needs_descriptions else _knowledge(by_protocol[0])]
             encoded = describe.encoded_per_step(name)
             cells += [f"{encoded[key]:g}" for key in ("texts", "images", "frozen_images")]
         else:
-            cells += [MISSING, MISSING, MISSING, "0", "none", MISSING, MISSING, MISSING]
+            knowledge = _knowledge(describe.published(name, "base_to_new").model_dump())
+            cells += [MISSING, MISSING, MISSING, "0", knowledge, MISSING, MISSING, MISSING]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
