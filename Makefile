@@ -12,7 +12,7 @@ export PATH := $(BIN):$(PATH)
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
 
-full: $(READY)  ## all 11 datasets, 3 imbalance ratios, 5 seeds
+full: $(READY)  ## every method, 11 datasets, 3 imbalance ratios (hours)
 	snakemake --cores $(CORES) --resources gpu=1 --configfile config/embedded_full.yaml $(PROFILE_ARGS)
 
 test: $(READY)  ## the fast tests
