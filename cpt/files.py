@@ -34,9 +34,16 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the hexadecimal SHA-256 of a file's bytes.
+
+    Raises:
+        CptError: the file is missing.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
 
 
 @contextlib.contextmanager

@@ -136,6 +136,8 @@ class _Builder:
                     elif names and section.source in names:
                         self._refuse(f"tasks.{task}.targets", f"{section.source!r} is the source; it is tested anyway")
         self._check_overrides()
+        for name in self.config.variants:  # also those that no exhibit shows
+            self._hyperparameters(f"variants.{name}", name, "base_to_new", "", {})
         exhibits = {name: self._exhibit(name, exhibit) for name, exhibit in self.config.exhibits.items()}
         return Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits)
 
@@ -323,10 +325,7 @@ class _Builder:
 
     def _start(self, hp: Continued, protocol: str, dataset: str, where: str) -> Hyperparameters:
         """Resolved hyperparameters of the run that ``hp`` starts from."""
-        known = [
-            name for name in registry.names()
-            if registry.get(name).trains and not issubclass(registry.get(name).hyperparameters, Continued)
-        ]  # fmt: skip
+        known = [name for name in registry.names() if registry.continuable(name)]
         if hp.start not in known:
             self._refuse(f"{where}.start", f"no method to start from: {hp.start!r}; {nearest(hp.start, known)}")
         kind = registry.get(hp.start).hyperparameters

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cpt import config, grid
 from cpt.errors import CptError
 from cpt.methods import registry
+from cpt.methods.hyperparameters import resolve
 
 BASE: dict[str, Any] = yaml.safe_load(Path("config/config.yaml").read_text())
 
@@ -211,6 +212,20 @@ def test_the_full_grid_has_the_rows_of_the_paper() -> None:
     assert {label for label, note in notes.items() if note == "reconstruction"} == {"NPT", "LAMP"}
 
 
+def test_defaults_by_protocol_and_dataset() -> None:
+    kind = registry.get("promptsrc").hyperparameters
+
+    def average(protocol: str, dataset: str, **own: Any) -> tuple[float, float]:
+        hp: Any = resolve(kind, protocol, dataset, own)
+        return hp.average_mean, hp.average_std
+
+    assert average("base_to_new", "dtd") == (15, 1)
+    assert average("all_classes", "imagenet") == (6, 10)
+    assert average("few_shot", "food101") == (30, 30)
+    assert average("few_shot", "dtd") == (45, 5)
+    assert average("few_shot", "dtd", average_std=7) == (45, 7)
+
+
 def test_every_method_has_a_variant() -> None:
     assert {variant["method"] for variant in BASE["variants"].values()} == set(registry.names())
 
@@ -228,6 +243,24 @@ def test_fixed_clusters_and_seed() -> None:
         ("imbalance_ratios", [0.3333333], "at most six significant digits"),
         ("templates", {"mine": ["no slot"]}, "every template must contain {} exactly once"),
         ("variants.cpt.set", {"templates": "singel"}, "templates: unknown set 'singel'; did you mean 'single'?"),
+        ("variants.dpc.set", {"prior": "logit_adjustment"}, "variants.dpc.set.prior: 'logit_adjustment': "),
+        ("variants.dpc.set", {"start": "promptscr"}, "no method to start from: 'promptscr'; did you mean 'promptsrc'?"),
+        ("variants.dpc.set", {"start": "zeroshot"}, "variants.dpc.set.start: no method to start from: 'zeroshot'"),
+        (
+            "variants.dpc.set",
+            {"start_hyperparameters": {"epoch": 3}},
+            "variants.dpc.set.start_hyperparameters.epoch: unknown key",
+        ),
+        (
+            "variants.coprompt.set",
+            {"descriptions": "caption"},
+            "descriptions: unknown set 'caption'; did you mean 'captions'?",
+        ),
+        (
+            "variants.cpt.set",
+            {"prior": "logit_adjustment", "contrast": "in_batch"},
+            "variants.cpt.set.contrast: 'in_batch': has no class logits",
+        ),
         ("variants.cpt.set", {"tetf_weight": float("inf")}, "variants.cpt.set.tetf_weight: inf: "),
         ("tasks.base_to_new.datasets", ["world_v2"], "'world_v2' is a shift with test images only"),
         ("tasks.cross_dataset.targets", ["world", "land"], "'world' is the source; it is tested anyway"),

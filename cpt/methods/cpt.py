@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,6 +41,14 @@ class CPTHyperparameters(IVLPHyperparameters):
     contrast: Literal["cross_entropy", "in_batch"] = field(
         "cross_entropy", "L_CLIP: over all class texts, or Eq. 1 as printed", "ours: Eq. 1 is ill-posed at batch 4"
     )
+
+    @field_validator("contrast")
+    @classmethod
+    def _prior_has_an_effect(cls, contrast: str, info: ValidationInfo) -> str:
+        if contrast == "in_batch" and info.data.get("prior", "none") != "none":
+            raise ValueError("has no class logits that a prior could adjust; set prior: none")
+        return contrast
+
     tetf_reading: Literal["pairs", "sum", "entries"] = field(
         "pairs", "L_TETF: mean over off-diagonal pairs, sum as printed (Eq. 9), or mean over all entries", "ours"
     )

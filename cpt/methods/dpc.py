@@ -35,6 +35,7 @@ class DPCHyperparameters(Continued):
     start: str = field("promptsrc", "method of stage 1", "CPT, Table 2 (equals the published PromptSRC+DPC)")
     epochs: int = field(20, "passes over the training set in stage 2", CONFIGS, ge=0)
     learning_rate: float = field(0.002, "peak learning rate", CONFIGS, gt=0)
+    prior: Literal["none"] = field("none", "has no cross-entropy; start_hyperparameters can have a prior", PAPER)
     candidates: int = field(8, "Top-K classes per image from which negatives are taken", CONFIGS, ge=1)
     base_weight: float = field(0.2, "share of P' on trained classes (omega_b)", PAPER, gt=0, le=1)
     new_weight: float = field(0.0, "share of P' on other classes (omega_n)", PAPER, ge=0, le=1)
@@ -59,7 +60,7 @@ class DPC(Method):
     def __init__(self, clip: Clip, hp: DPCHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
         kind = registry.get(hp.start)
-        if not kind.trains or kind.image_conditioned or issubclass(kind.hyperparameters, Continued):
+        if not registry.continuable(hp.start):
             raise CptError(f"start: {hp.start!r} cannot be continued; use promptsrc or coop")
         self.parallel = kind(clip, kind.hyperparameters(**hp.start_hyperparameters), classes, generator)
         self._names = [name for name, _ in self.parallel.named_parameters()]

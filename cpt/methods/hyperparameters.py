@@ -24,7 +24,7 @@ class Hyperparameters(BaseModel):
     """Defaults that differ by protocol: ``{"all_classes": {"epochs": 8}}``."""
 
     dataset_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Defaults that differ by training dataset."""
+    """Defaults that differ by training dataset; ``few_shot/dtd`` holds for one protocol only."""
 
     templates: str = field(
         "single", "template set of the frozen text features", "repo KaiyangZhou/CoOp, trainers/coop.py"
@@ -60,6 +60,17 @@ class Continued(Trained):
     )
 
 
+def layers(
+    protocol_defaults: dict[str, dict[str, Any]],
+    dataset_defaults: dict[str, dict[str, Any]],
+    protocol: str,
+    dataset: str,
+) -> list[dict[str, Any]]:
+    """Return the defaults of a method that differ for a protocol and a training dataset; later ones win."""
+    keys = (dataset, f"{protocol}/{dataset}")
+    return [protocol_defaults.get(protocol, {}), *(dataset_defaults.get(key, {}) for key in keys)]
+
+
 def resolve(kind: type[Hyperparameters], protocol: str, dataset: str, *overrides: dict[str, Any]) -> Hyperparameters:
     """Return the hyperparameters of one run: the method's defaults, then by protocol, by dataset, then the overrides.
 
@@ -67,6 +78,7 @@ def resolve(kind: type[Hyperparameters], protocol: str, dataset: str, *overrides
         pydantic.ValidationError: an override is unknown or impossible.
     """
     values: dict[str, Any] = {}
-    for layer in (kind.protocol_defaults.get(protocol, {}), kind.dataset_defaults.get(dataset, {}), *overrides):
+    own = layers(kind.protocol_defaults, kind.dataset_defaults, protocol, dataset)
+    for layer in (*own, *overrides):
         values |= layer
     return kind(**values)

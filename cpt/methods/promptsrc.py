@@ -18,7 +18,6 @@ from cpt.methods.parts import WeightedAverage, gaussian_weights
 
 CODE = "repo muzairkhattak/PromptSRC, trainers/promptsrc.py"
 CONFIG = "repo muzairkhattak/PromptSRC, configs/trainers/PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx.yaml"
-FEW_SHOT = {"few_shot": {"epochs": 50, "average_mean": 30, "average_std": 30}}
 
 
 class PromptSRCHyperparameters(IVLPHyperparameters):
@@ -26,7 +25,11 @@ class PromptSRCHyperparameters(IVLPHyperparameters):
 
     protocol_defaults: ClassVar[dict] = {
         "all_classes": {"depth_text": 3, "depth_vision": 3, "average_mean": 6, "average_std": 10},
-        **FEW_SHOT,
+        "few_shot": {"epochs": 50, "average_mean": 30, "average_std": 30},
+    }
+    dataset_defaults: ClassVar[dict] = {
+        f"few_shot/{dataset}": {"average_mean": 45, "average_std": 5}
+        for dataset in ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
     }
 
     epochs: int = field(20, "passes over the training set (50 for few_shot)", CONFIG, ge=0)

@@ -55,3 +55,11 @@ def get(name: str) -> type[Method]:
     if len(found) != 1 or found[0].name != name:
         raise CptError(f"cpt/methods/{name}.py must define exactly one Method, with name = {name!r}")
     return found[0]
+
+
+def continuable(name: str) -> bool:
+    """Whether a finished run of the method can be gone on from: it learns text and image features of its own."""
+    from cpt.methods.hyperparameters import Continued
+
+    kind = get(name)
+    return kind.trains and not kind.image_conditioned and not issubclass(kind.hyperparameters, Continued)

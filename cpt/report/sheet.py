@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt.files import read_parquet
+from cpt.methods.hyperparameters import layers
 from cpt.paths import COSTS, RUNS
 from cpt.report.results import Results
 from cpt.report.words import MISSING, ratio_title
@@ -117,9 +118,8 @@ def _knowledge(values: Mapping[str, Any]) -> str:
 
 
 def _chosen(facts: Mapping[str, Any], run: Mapping[str, Any], name: str, value: Any) -> str:
-    layers = (facts["protocol_defaults"].get(run["protocol"], {}), facts["dataset_defaults"].get(run["dataset"], {}))
     default = facts["hyperparameters"][name]["default"]
-    for layer in layers:
+    for layer in layers(facts["protocol_defaults"], facts["dataset_defaults"], run["protocol"], run["dataset"]):
         default = layer.get(name, default)
     if value != default:
         return "this experiment"
