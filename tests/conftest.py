@@ -38,7 +38,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = make_manifest(entry, folder / "data/land")
     text = folder / "features/land/text-single.safetensors"
     names = read_manifest(manifest).class_names
-    make_text_features(clip, load_tokenizer(folder / "backbone.json"), names, ["a photo of a {}."], entry.template, text)
+    tokenizer = load_tokenizer(folder / "backbone.json")
+    make_text_features(clip, tokenizer, names, ["a photo of a {}."], entry.template, text)
     for part in ("train", "test"):
         make_image_features(clip, manifest, part, folder / f"features/land/images-{part}.safetensors")
     for protocol in ("base_to_new", "all_classes"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,16 @@ from cpt.data.layouts import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split
 from cpt.methods import registry
-from tests.test_methods import CLASSES, make, steps
+from cpt.methods.base import Method
+from tests import test_methods as contract
+from tests.contract import Toy
 
 DOCUMENT = Path("docs/adding.md").read_text()
+CONTRACT = [
+    test
+    for name, test in vars(contract).items()
+    if name.startswith("test_") and list(inspect.signature(test).parameters) == ["name"]
+]
 
 
 def block(language: str) -> str:
@@ -27,7 +36,7 @@ def block(language: str) -> str:
 
 
 @pytest.fixture
-def kgcoop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def kgcoop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "kgcoop.py").write_text(block("python"))
     monkeypatch.setattr(cpt.methods, "__path__", [*cpt.methods.__path__, str(tmp_path)])
     registry.names.cache_clear()
@@ -39,9 +48,35 @@ def kgcoop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.usefixtures("kgcoop")
 def test_a_method_in_one_file() -> None:
     assert "kgcoop" in registry.names()
-    method, training = make("kgcoop", CLASSES)
-    losses = steps(method, training, 6, rate=0.002)
-    assert losses[-1] < losses[0]
+    toy, coop = Toy("kgcoop").shaken(), Toy("coop").shaken()
+    found, plain = (t.method.losses(t.batch(), t.training) for t in (toy, coop))
+    assert found["cross_entropy"].item() == plain["cross_entropy"].item()
+    text = toy.method.text_features(toy.classes).detach()
+    distance = np.mean([1 - float(a @ b) for a, b in zip(text, toy.classes.directions, strict=True)])
+    assert toy.method.total(found).item() == pytest.approx(plain["cross_entropy"].item() + 8 * distance, rel=1e-4)
+
+
+@pytest.mark.usefixtures("kgcoop")
+@pytest.mark.parametrize("test", CONTRACT, ids=lambda test: test.__name__)
+def test_the_contract_holds_for_it(test: Callable[[str], None]) -> None:
+    test("kgcoop")
+
+
+def test_all_of_the_contract_is_in_the_list() -> None:
+    assert len(CONTRACT) > 15
+    assert contract.test_loss_falls in CONTRACT
+
+
+def test_what_a_method_may_set_and_use_exists() -> None:
+    """Attributes and functions that the page names are those of the base."""
+    table = DOCUMENT[DOCUMENT.index("| it needs") : DOCUMENT.index("## A dataset")]
+    flags = set(re.findall(r"`(\w+) = ", table))
+    declared = {name for name in vars(Method) if isinstance(vars(Method)[name], bool | int | None) and name[0] != "_"}
+    assert flags == declared - {"trains", "reconstruction"}
+    hooks = {"class_logits", "batch_features", "frozen_features", "target", "begin", "step_end", "epoch_end", "finish",
+             "training_state", "load_training_state"}  # fmt: skip
+    assert all(re.search(rf"`(self\.)?{hook}[(`]", table) for hook in hooks)
+    assert all(callable(getattr(Method, hook)) for hook in hooks)
 
 
 def test_a_dataset_in_one_entry(tmp_path: Path) -> None:

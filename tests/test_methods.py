@@ -1,233 +1,462 @@
-"""The contract that every method of the registry keeps; a new file in cpt/methods is picked up by itself."""
+"""The contract that every method of the registry keeps; a new file in cpt/methods is picked up by itself.
+
+Tests whose only argument is ``name`` are run by tests/test_adding.py on the worked example too.
+"""
 
 from __future__ import annotations
 
-import itertools
+import random
+import typing
+from functools import cache
+from pathlib import Path
 
+import numpy as np
+import open_clip
 import pytest
 import torch
-from pydantic import ValidationError
+from torch.nn import functional as F
 
 from cpt.errors import CptError
 from cpt.methods import registry
-from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import Trained, resolve
-from cpt.seeds import torch_stream
-from tests.golden_clip import classes_of, clip_of, golden_clip
+from cpt.methods.base import Batch
+from cpt.methods.hyperparameters import Continued
+from cpt.methods.prompts import TextPrompts
+from cpt.schedule import make_optimiser
+from tests.contract import (
+    CLASSES,
+    OTHERS,
+    THOUSAND,
+    InterruptedHereError,
+    Toy,
+    classes,
+    frozen_weights,
+    images,
+    random_clip,
+)
+from tests.golden_clip import classes_of
 
 NAMES = registry.names()
 TRAINED = [name for name in NAMES if registry.get(name).trains]
-CONTEXT_OF_ANY_LENGTH = [
-    name for name in TRAINED if "context_length" in registry.get(name).hyperparameters.model_fields
-]  # the others replace words of the template, whose length the text-features stage has checked
-CLASSES = ["tench", "golden retriever", "Boeing 737-300", "pistol shrimp", "hard-leaved pocket orchid"]
-SHALLOW = {"depth_text": 2, "depth_vision": 2}
+SHOWN = images(range(6), view=9)
+
+each = pytest.mark.parametrize("name", NAMES)
+each_trained = pytest.mark.parametrize("name", TRAINED)
 
 
-def make(name: str, names: list[str], seed: int = 0, clip=None, **changes):
-    clip = clip or golden_clip()
-    kind = registry.get(name)
-    values = {k: v for k, v in (SHALLOW | changes).items() if k in kind.hyperparameters.model_fields}
-    classes = classes_of(clip, names, ["a photo of a {}."])
-    method = kind(clip, kind.hyperparameters(**values), classes, torch_stream(seed, "initial prompts"))
-    clusters = torch.arange(len(names)) // 2
-    return method, Training(classes, torch.ones(len(names)), clusters)
+# 1 Logits
 
 
-def batch(classes: int, seed: int = 0, size: int = 6) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(size) % classes
-    return Batch(torch.randn(size, 3, 32, 32, generator=generator), None, labels)
+@each
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_logits_for_any_number_of_classes(name: str, count: int) -> None:
+    toy = Toy(name, CLASSES[:count])
+    for trained in (True, False):
+        scores = toy.scores(SHOWN, trained=trained)
+        assert scores.shape == (6, count)
+        assert scores.dtype == torch.float32
+        assert scores.isfinite().all()
 
 
-def logits(method, training: Training, images: torch.Tensor) -> torch.Tensor:
+@each
+def test_logits_are_cosines_times_the_scale(name: str) -> None:
+    toy = Toy(name).shaken()
+    scores = toy.scores(SHOWN)
+    assert scores.abs().max() <= 30 * (1 + 1e-5)
+    assert scores.std(dim=0).min() > 1e-3, "images are told apart"
+    assert scores.std(dim=1).min() > 1e-3, "classes are told apart"
+
+
+@each
+def test_an_image_is_classified_by_itself(name: str) -> None:
+    toy = Toy(name).shaken()
+    together = toy.scores(SHOWN)
+    alone = torch.cat([toy.scores(image.unsqueeze(0)) for image in SHOWN])
+    assert torch.allclose(together, alone, atol=2e-4)
+
+
+@each
+def test_features_are_unit_vectors(name: str) -> None:
+    toy = Toy(name).shaken()
     with torch.no_grad():
-        return method.logits(method.image_features(images), method.text_features(training.classes))
+        for features in (toy.method.image_features(SHOWN), toy.method.text_features(toy.classes)):
+            assert torch.allclose(features.norm(dim=-1), torch.ones(()), atol=1e-5)
+            assert features.shape[-1] == toy.clip.embed_dim
 
 
-def steps(method, training: Training, count: int = 3, rate: float = 0.01) -> list[float]:
-    optimiser = torch.optim.SGD(method.parameters(), lr=rate, momentum=0.9)
+# 2 Gradients
+
+
+@each_trained
+def test_gradients_reach_all_learned_tensors_and_no_others(name: str) -> None:
+    toy = Toy(name, on=(clip := random_clip()))
+    before = {key: value.clone() for key, value in frozen_weights(clip).items()}
+    start = {key: value.detach().clone() for key, value in toy.method.named_parameters()}
+    optimiser = make_optimiser(toy.method, toy.hp)
+    reached = dict.fromkeys(start, False)
+    for step in range(2):
+        for key, gradient in toy.gradients(step).items():
+            assert gradient.isfinite().all(), key
+            reached[key] |= bool(gradient.any())
+        optimiser.step()
+        toy.method.step_end()
+    assert all(reached.values()), [key for key, found in reached.items() if not found]
+    for key, value in toy.method.named_parameters():
+        assert not torch.equal(value, start[key]), key
+    for key, value in frozen_weights(clip).items():
+        assert torch.equal(value, before[key]), key
+        assert value.grad is None, key
+        assert not value.requires_grad, key
+    for key, value in toy.method.named_buffers():
+        assert not value.requires_grad, key
+
+
+@each
+def test_learned_tensors_are_declared(name: str) -> None:
+    """Everything that is learned is a float32 parameter and saved; nothing of CLIP is."""
+    toy = Toy(name)
+    parameters = dict(toy.method.named_parameters())
+    assert bool(parameters) == toy.kind.trains
+    assert parameters.keys() <= toy.method.state_dict().keys()
+    assert all(value.dtype == torch.float32 for value in parameters.values())
+    assert toy.method.learnable_parameters() == sum(value.numel() for value in parameters.values())
+    weights = {value.data_ptr() for value in frozen_weights(toy.clip).values()}
+    assert not weights & {value.data_ptr() for value in toy.method.state_dict().values()}
+
+
+# 3 Saving and resuming
+
+
+@each
+def test_saved_and_loaded(name: str) -> None:
+    toy = Toy(name)
+    if toy.kind.trains:
+        toy.train()
+        toy.shaken()
+    other = Toy(name, seed=1)
+    other.method.load_state_dict({key: value.clone() for key, value in toy.method.state_dict().items()})
+    for trained in (True, False):
+        assert torch.equal(toy.scores(SHOWN, trained=trained), other.scores(SHOWN, trained=trained))
+
+
+@cache
+def trained_at_once(name: str) -> dict[str, torch.Tensor]:
+    toy = Toy(name)
+    toy.train(epochs=2)
+    return toy.method.state_dict()
+
+
+@each_trained
+@pytest.mark.parametrize("stop", [(1, 0), (1, 1)], ids=["between epochs", "in an epoch"])
+def test_an_interrupted_training_gives_the_same_bits(name: str, stop: tuple[int, int], tmp_path: Path) -> None:
+    killed, resumed = Toy(name), Toy(name)
+    with pytest.raises(InterruptedHereError):
+        killed.train(epochs=2, state=tmp_path / "state", stop=stop)
+    loop = resumed.train(epochs=2, state=tmp_path / "state")
+    assert loop.resumed
+    expected, found = trained_at_once(name), resumed.method.state_dict()
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert torch.equal(value, found[key]), key
+
+
+# 4 Other classes
+
+
+@each
+def test_trained_on_some_classes_tested_on_others(name: str) -> None:
+    toy = Toy(name, CLASSES[:3])
+    if toy.kind.trains:
+        toy.train()
+    before = toy.scores(SHOWN)
+    for count in (1, 2, 7):
+        new = toy.scores(SHOWN, classes(OTHERS[:count]), trained=False)
+        assert new.shape == (6, count)
+        assert new.isfinite().all()
+    assert torch.equal(toy.scores(SHOWN), before), "testing changes nothing"
+
+
+@each
+def test_features_depend_on_the_target_as_declared(name: str) -> None:
+    toy = Toy(name).shaken()
+    same = torch.equal(toy.scores(SHOWN, trained=True), toy.scores(SHOWN, trained=False))
+    assert same != toy.kind.depends_on_target
+
+
+@each
+def test_text_features_depend_on_the_image_as_declared(name: str) -> None:
+    """``class_logits`` of the base is scaled cosines to ``text_features``; it differs where declared."""
+    toy = Toy(name).shaken()
+    with torch.no_grad():
+        image = toy.method.image_features(SHOWN)
+        plain = 30 * image @ toy.method.text_features(toy.classes).T
+        same = torch.allclose(toy.method.class_logits(image, toy.classes), plain, atol=1e-4)
+    assert same != toy.kind.image_conditioned
+
+
+@each
+def test_the_vision_tower_is_prompted_as_declared(name: str) -> None:
+    """Where it is not, prediction takes cached frozen features for the method's own."""
+    toy = Toy(name).shaken()
+    with torch.no_grad():
+        frozen = F.normalize(toy.clip.vision(SHOWN), dim=-1)
+        same = torch.allclose(toy.method.image_features(SHOWN), frozen, atol=1e-6)
+    assert same != toy.kind.prompts_images
+
+
+# 5 Learning
+
+
+@each_trained
+def test_loss_falls(name: str) -> None:
+    toy = Toy(name)
+    optimiser = make_optimiser(toy.method, toy.hp)
+    for group in optimiser.param_groups:
+        group["lr"] = 2e-4
     losses = []
-    for _ in range(count):
-        loss = method.total(method.losses(batch(len(training.classes)), training))
+    for _ in range(6):
+        loss = toy.loss(step=3)
+        losses.append(loss.item())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_logits_for_any_number_of_classes(name: str, count: int) -> None:
-    method, training = make(name, CLASSES[:count])
-    assert logits(method, training, batch(count).images).shape == (6, count)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_documented(name: str) -> None:
-    kind = registry.get(name)
-    assert kind.title
-    assert kind.summary
-    assert kind.source
-    for field, info in kind.hyperparameters.model_fields.items():
-        assert info.description, field
-        assert info.json_schema_extra["source"], field
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_step_changes_prompts_only(name: str) -> None:
-    method, training = make(name, CLASSES)
-    towers = [*method.clip.text.state_dict().values(), *method.clip.vision.state_dict().values()]
-    before = [value.clone() for value in towers]
-    start = {key: value.clone() for key, value in method.state_dict().items()}
-    steps(method, training, 1)
-    assert all(torch.equal(a, b) for a, b in zip(before, towers, strict=True))
-    assert all(value.grad is None for value in towers)
-    for key, parameter in method.named_parameters():
-        assert parameter.grad is not None, key
-        assert not torch.equal(parameter, start[key]), key
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_loss_falls(name: str) -> None:
-    method, training = make(name, CLASSES)
-    losses = steps(method, training, 8)
+        toy.method.step_end()
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded(name: str) -> None:
-    method, training = make(name, CLASSES)
-    if method.trains:
-        steps(method, training, 2)
-    other, _ = make(name, CLASSES, seed=1)
-    other.load_state_dict(method.state_dict())
-    images = batch(5).images
-    assert torch.equal(logits(method, training, images), logits(other, training, images))
+@each_trained
+def test_components_are_scalars_and_weights_name_them(name: str) -> None:
+    toy = Toy(name)
+    components = toy.method.losses(toy.batch(), toy.training)
+    assert components
+    assert all(value.shape == () and value.dtype == torch.float32 for value in components.values())
+    weights = toy.method.weights()
+    assert weights.keys() <= components.keys()
+    expected = sum(weights.get(key, 1.0) * float(value.detach()) for key, value in components.items())
+    assert toy.method.total(components).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_trained_on_base_tested_on_new(name: str) -> None:
-    method, training = make(name, CLASSES[:3])
-    steps(method, training, 2)
-    new = classes_of(method.clip, CLASSES[3:], ["a photo of a {}."])
-    assert method.text_features(new).shape == (2, 64)
+@each_trained
+def test_cached_features_give_the_loss_of_the_images(name: str) -> None:
+    """A training without augmentation may take frozen features from a file, where the method declares any use."""
+    toy = Toy(name).shaken()
+    if not toy.kind.uses_frozen_images and toy.kind.prompts_images:
+        with pytest.raises(AssertionError):  # it needs images, and nothing else
+            toy.method.losses(Batch(None, torch.ones(6, 80), toy.batch().labels), toy.training)
+        return
+    given = toy.at(range(6), cached=True)
+    plain = Batch(images(range(6)), None, given.labels, random=random.Random("0 0"))
+    from_file, from_images = (toy.method.total(toy.method.losses(b, toy.training)) for b in (given, plain))
+    assert from_file.item() == pytest.approx(from_images.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+# 6 Seeds
+
+
+@each_trained
 def test_seeds(name: str) -> None:
-    runs = []
-    for seed in (0, 0, 1):
-        method, training = make(name, CLASSES, seed, words=False)
-        steps(method, training, 2)
-        runs.append(method.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(runs[0].values(), runs[1].values(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(runs[0].values(), runs[2].values(), strict=True))
+    """The seed decides everything, streams of the whole process nothing."""
+    states = []
+    for seed, other in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(other)
+        np.random.seed(other)
+        random.seed(other)
+        streams = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+        toy = Toy(name, seed=seed)
+        toy.train()
+        assert torch.equal(torch.get_rng_state(), streams[0])
+        assert (np.random.get_state()[1].tolist(), random.getstate()) == streams[1:]
+        states.append(dict(toy.method.named_parameters()))
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not any(torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_half_precision(name: str) -> None:
-    clip = clip_of(small_like_golden())
-    full, training = make(name, CLASSES, clip=clip)
-    expected = full.losses(batch(5), training)
+# 7 Precision
+
+
+@each_trained
+def test_bfloat16_backbone(name: str) -> None:
+    full = Toy(name).shaken()
+    clip = random_clip()
     clip.text.to(dtype=torch.bfloat16)
     clip.vision.to(dtype=torch.bfloat16)
-    components = full.losses(batch(5), training)
-    for key, value in components.items():
-        assert value.dtype == torch.float32
-        assert value.item() == pytest.approx(expected[key].item(), rel=0.15, abs=0.05), key
+    half = Toy(name, on=clip)
+    half.method.load_state_dict(full.method.state_dict())
+    expected, found = full.scores(SHOWN), half.scores(SHOWN)
+    assert found.dtype == torch.float32
+    assert (expected - found).abs().max() < 1.0  # of cosines times 30
+    assert not torch.equal(expected, found)
+    components = half.method.losses(half.batch(), half.training)
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in components.values())
+    gradients, exact = half.gradients(), full.gradients()
+    for key, parameter in half.method.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert gradients[key].dtype == torch.float32
+    stacked = (torch.cat([found[key].flatten() for key in exact]) for found in (gradients, exact))
+    assert F.cosine_similarity(*stacked, dim=0) > 0.9
 
 
-def small_like_golden():
-    import copy
-
-    from tests.golden_clip import model
-
-    return copy.deepcopy(model())
+# 8 Names and sizes that do not fit
 
 
-@pytest.mark.parametrize("name", CONTEXT_OF_ANY_LENGTH)
-def test_a_name_longer_than_the_context_is_refused(name: str) -> None:
-    clip = golden_clip()
-    long = classes_of(clip, CLASSES[:1], ["a photo of a {}."])
+def filling(words: int) -> str:
+    """A class name of so many tokens."""
+    return " ".join(["cat"] * words)
+
+
+@each
+def test_a_name_that_fills_the_context(name: str) -> None:
+    """The text-features stage lets names through whose prompts fit; the defaults of a method must take them."""
+    toy = Toy(name).shaken()
+    templates = ["a photo of a {}.", "a {}."]
+    length = 77 - 2 - 4 - 1 - 5  # start, end, "a photo of a", ".", ", a type of thing"
+    ending = "a photo of a {}, a type of thing."
+    long = classes_of(toy.clip, [filling(length), filling(length - 1)], templates, dataset_template=ending)
+    assert int(long.dataset_tokens.argmax(dim=1).max()) == 76
+    scores = toy.scores(SHOWN, long)
+    assert scores.isfinite().all()
+    assert not torch.allclose(scores[:, 0], scores[:, 1]), "no name is cut"
+
+
+def sizes(name: str) -> list[str]:
+    """Hyperparameters that are whole numbers."""
+    fields = registry.get(name).hyperparameters.model_fields
+    return [field for field, info in fields.items() if info.annotation is int]
+
+
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in TRAINED for field in sizes(name)])
+def test_impossible_sizes_are_refused_in_one_line(name: str, field: str) -> None:
+    """Every size works, or the message says which does not: the class whose prompt is too long, the block, ..."""
+    try:
+        toy = Toy(name, ["tench", "Boeing 737-300"], **{field: 76})
+        toy.method.text_features(toy.classes)
+    except CptError as error:
+        message = str(error)
+        assert "\n" not in message
+        assert "76" in message or field in message
+        assert any(mend in message for mend in ("lower", "raise", "shorten"))
+        if "tokens" in message:
+            assert message.startswith("class 'tench' with 76 context vectors")
+    else:
+        assert toy.scores(SHOWN).isfinite().all()
+
+
+@each_trained
+def test_a_prompt_longer_than_the_context_is_refused_by_the_class(name: str) -> None:
+    """Five vectors in the place of ``a photo of a``: one token too many for a name that filled the context."""
+    toy = Toy(name)
+    long = classes_of(toy.clip, ["tench", filling(77 - 2 - 4 - 1)], ["{}"])
+    assert int(long.tokens.argmax(dim=1).max()) == 76
+    refused = []
+    for field in sizes(name):
+        try:
+            features = Toy(name, **{field: 5}).method.text_features(long)
+            assert features.isfinite().all(), field
+        except CptError as error:
+            refused.append(str(error))
+    by_class = [message for message in refused if message.startswith("class 'cat cat cat")]
+    assert all("5 context vectors needs 78 tokens, the backbone's context has 77;" in message for message in by_class)
+    contexts = [module for module in toy.method.modules() if isinstance(module, TextPrompts)]
+    if not isinstance(toy.hp, Continued):  # the sizes of a continued run are another method's
+        assert bool(by_class) == bool(contexts)
+
+
+# 9 The order of classes
+
+
+@each
+def test_permuted_classes_permute_the_logits(name: str) -> None:
+    toy = Toy(name).shaken()
+    order = [3, 0, 4, 2, 1]
+    for trained in (True, False):
+        permuted = toy.scores(SHOWN, toy.classes.take(order), trained=trained)
+        assert torch.allclose(permuted, toy.scores(SHOWN, trained=trained)[:, order], atol=2e-4)
+
+
+# 10 Documentation and the prior
+
+
+@each
+def test_documented(name: str) -> None:
     kind = registry.get(name)
-    method = kind(clip, kind.hyperparameters(context_length=75, words=False), long, torch_stream(0))
-    with pytest.raises(CptError, match=r"tench.*context"):
-        method.text_features(long)
+    for words in (kind.title, kind.summary, kind.source, kind.__doc__):
+        assert words
+        assert words.strip() == words
+    assert "\n" not in kind.summary
+    for field, info in kind.hyperparameters.model_fields.items():
+        assert info.description, field
+        assert typing.cast("dict", info.json_schema_extra)["source"], field
+    for layer in (*kind.hyperparameters.protocol_defaults.values(), *kind.hyperparameters.dataset_defaults.values()):
+        kind.hyperparameters(**layer)
 
 
-def test_deeper_than_the_towers_is_refused() -> None:
-    with pytest.raises(CptError, match="depth 9 exceeds the text tower's 4 blocks"):
-        make("ivlp", CLASSES, depth_text=9)
-    with pytest.raises(CptError, match="depth 9 exceeds the vision tower's 4 blocks"):
-        make("ivlp", CLASSES, depth_vision=9)
+def priors(name: str) -> set[str]:
+    """Class priors that the method has."""
+    return set(typing.get_args(registry.get(name).hyperparameters.model_fields["prior"].annotation))
 
 
-def test_cpt_without_weights_is_ivlp_bit_by_bit() -> None:
-    states = []
-    for name, changes in (("ivlp", {}), ("cpt", {"tetf_weight": 0, "cc_weight": 0, "rs_weight": 0})):
-        method, training = make(name, CLASSES, **changes)
-        steps(method, training, 4)
-        states.append(method.state_dict())
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+@each_trained
+def test_a_method_has_a_prior_if_it_has_a_cross_entropy(name: str) -> None:
+    toy = Toy(name)
+    has_cross_entropy = "cross_entropy" in toy.method.losses(toy.batch(), toy.training)
+    every = {"none", "logit_adjustment", "balanced_softmax", "compensating"}
+    assert priors(name) == (every if has_cross_entropy else {"none"})
+    assert toy.hp.prior == "none"
 
 
-def test_every_reading_of_cpt_trains() -> None:
-    readings = {
-        "tetf_reading": ["pairs", "sum", "entries"],
-        "cc_reading": ["present", "importance", "all"],
-        "rs_features": ["unit", "raw"],
-        "rs_reading": ["sum", "mean"],
-        "contrast": ["cross_entropy", "in_batch"],
-        "tetf_diagonal": [True],
-        "tetf_by_size": [True],
-        "cc_detach_text": [True],
-    }
-    values = set()
-    for key, value in itertools.chain.from_iterable(((k, v) for v in vs) for k, vs in readings.items()):
-        method, training = make("cpt", CLASSES, **{key: value})
-        training = Training(training.classes, torch.tensor([3.0, 2, 2, 1, 1]), torch.tensor([0, 0, 1, 1, 1]))
-        loss = method.total(method.losses(batch(3), training))
-        loss.backward()
-        assert all(parameter.grad.isfinite().all() for parameter in method.parameters())
-        values.add(round(loss.item(), 6))
-    assert len(values) == 10  # a reading that changed nothing would not be read
+@each_trained
+def test_class_prior(name: str) -> None:
+    """The prior of balanced classes changes no gradient, that of others does; two of them are the same loss."""
+
+    def gradients(counts: list[int] | None = None, **changes: object) -> torch.Tensor:
+        toy = Toy(name, counts=counts, **changes).shaken()
+        return torch.cat([gradient.flatten() for gradient in toy.gradients().values()])
+
+    def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+        return torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))
+
+    if (kinds := sorted(priors(name) - {"none"})) == []:
+        return
+    balanced = [3] * len(CLASSES)
+    without = gradients(balanced)
+    assert all(close(gradients(balanced, prior=kind), without) for kind in kinds)
+    plain, adjusted = gradients(), gradients(prior="logit_adjustment")
+    assert not close(adjusted, plain)
+    assert close(gradients(prior="balanced_softmax"), adjusted)
 
 
-def test_prompts_of_zero_depth_reproduce_zero_shot() -> None:
-    """Shallow text prompts start as the template's words: the prompted forward pass is the frozen one."""
-    method, training = make("ivlp", CLASSES, depth_text=1, depth_vision=0)
-    zero, _ = make("zeroshot", CLASSES)
-    images = batch(5).images
-    assert torch.allclose(logits(method, training, images), logits(zero, training, images), atol=1e-4)
+@each_trained
+def test_the_prior_by_hand(name: str) -> None:
+    """Balanced softmax: -log(n_y exp(z_y) / sum_c n_c exp(z_c))."""
+    if priors(name) == {"none"}:
+        return
+    toy = Toy(name, prior="balanced_softmax").shaken()
+    plain = toy.at(range(6))
+    z = toy.scores(images(range(6))).double()
+    n = toy.training.counts.double()
+    terms = [-torch.log(n[y] * z[i, y].exp() / (n * z[i].exp()).sum()) for i, y in enumerate(plain.labels.tolist())]
+    found = toy.method.losses(plain, toy.training)["cross_entropy"]
+    assert found.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-4)
 
 
-def test_parameter_counts_at_vit_b16_widths() -> None:
-    """46,080 values at depth 9 and 15,360 at depth 3 (text width 512, vision width 768)."""
-
-    def count(depth: int, n: int = 4) -> int:
-        return n * depth * 512 + n * depth * 768
-
-    assert (count(9), count(3)) == (46080, 15360)
-    method, _ = make("ivlp", CLASSES, depth_text=3, depth_vision=2)
-    assert method.learnable_parameters() == 4 * 3 * 128 + 4 * 2 * 192
+# 12 Many classes
 
 
-def test_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(CptError, match="unknown method 'ivpl'; did you mean 'ivlp'"):
-        registry.get("ivpl")
+@each_trained
+def test_a_thousand_classes(name: str) -> None:
+    toy = Toy(name, THOUSAND, counts=[1] * 1000)
+    optimiser = make_optimiser(toy.method, toy.hp)
+    loss = toy.loss(size=1)
+    loss.backward()
+    optimiser.step()
+    assert loss.isfinite()
+    assert all(parameter.isfinite().all() for parameter in toy.method.parameters())
 
 
-def test_defaults_by_protocol() -> None:
-    kind = registry.get("cpt").hyperparameters
-    assert resolve(kind, "base_to_new", "world").depth_text == 9
-    assert resolve(kind, "all_classes", "world").depth_text == 3
-    assert resolve(kind, "all_classes", "world").epochs == 8
-    assert resolve(kind, "few_shot", "world").epochs == 25
-    assert resolve(kind, "all_classes", "world", {"depth_text": 5}, {"depth_text": 6}).depth_text == 6
-    with pytest.raises(ValidationError):
-        resolve(kind, "base_to_new", "world", {"tetf_wieght": 1})
-    with pytest.raises(ValidationError):
-        Trained(learning_rate=0)
+def test_the_toy_is_what_it_says() -> None:
+    """Widths differ, so that a mistaken one is an error; open_clip's tokenizer reads the names."""
+    clip = random_clip()
+    widths = {clip.text.width, clip.vision.width, clip.embed_dim}
+    assert len(widths) == 3
+    assert len(clip.text.blocks) == len(clip.vision.blocks) == 12
+    assert clip.logit_scale == pytest.approx(30)
+    assert int(open_clip.tokenize([filling(10)]).argmax()) == 11

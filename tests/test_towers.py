@@ -82,6 +82,84 @@ def test_deep_prompts_per_class() -> None:
     assert torch.allclose(ours, naive.text_features(model, tokens, context, deep), atol=2e-5)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.integers(7, 20), min_size=1, max_size=5),
+    contexts=st.integers(1, 4),
+    depth=st.integers(1, 3),
+    common=st.sampled_from([2, 4]),
+    seed=st.integers(0, 100),
+)
+def test_several_contexts_at_once(lengths: list[int], contexts: int, depth: int, common: int, seed: int) -> None:
+    """B contexts in one call are B calls of one context: features, and gradients of contexts and deep prompts."""
+    model = small_clip()
+    text, _ = towers(*export(model))
+    tokens = prompts(lengths, common, seed)
+    torch.manual_seed(seed)
+    context = torch.randn(contexts, 2, 32, requires_grad=True)
+    deep = {i: torch.randn(2, 32, requires_grad=True) for i in range(1, depth)}
+    packed = pack_prompts(tokens, slots(tokens, 2))
+    ours = text(packed, context, deep)
+    assert ours.shape == (contexts, len(lengths), 24)
+    theirs = torch.stack([naive.text_features(model, tokens, one, deep) for one in context])
+    single = torch.stack([text(packed, one, deep) for one in context])
+    weight = torch.randn_like(ours)
+    learned = [context, *deep.values()]
+    gradient = torch.autograd.grad((ours * weight).sum(), learned)
+    for other in (theirs, single):
+        assert torch.allclose(ours, other, atol=2e-5)
+        for a, b in zip(gradient, torch.autograd.grad((other * weight).sum(), learned), strict=True):
+            assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()) + 1e-6)
+
+
+def test_several_contexts_keep_their_own_remainders() -> None:
+    """Context vectors behind the shared prefix (the class name stands in front) differ between contexts too."""
+    model = small_clip()
+    text, _ = towers(*export(model))
+    tokens = prompts([9, 12, 7], 1)
+    where = np.full(tuple(tokens.shape), -1)
+    where[:, 3:5] = [0, 1]
+    context = torch.randn(3, 2, 32)
+    packed = pack_prompts(tokens, where)
+    assert packed.learned.shape[1] == 6
+    embedded = model.token_embedding(tokens)
+    for one, ours in zip(context, text(packed, context), strict=True):
+        x = embedded.clone()
+        x[:, 3:5] = one
+        x = model.ln_final(model.transformer(x + model.positional_embedding, attn_mask=model.attn_mask))
+        theirs = x[torch.arange(3), tokens.argmax(dim=1)] @ model.text_projection
+        assert torch.allclose(ours, theirs, atol=2e-5)
+
+
+def test_one_context_as_a_batch_of_one() -> None:
+    text, _ = towers(*export(small_clip()))
+    tokens = prompts([9, 12], 4)
+    packed, context = pack_prompts(tokens, slots(tokens, 2)), torch.randn(2, 32)
+    alone = text(packed, context)
+    assert torch.equal(text(packed, context.unsqueeze(0)), alone.unsqueeze(0))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_visual_prompts_may_begin_in_a_middle_block(first: int) -> None:
+    """Deep prompts without block-0 prompts are appended at their first block; per image they may differ."""
+    model = small_clip()
+    _, vision = towers(*export(model))
+    images = torch.randn(3, 3, 16, 16)
+    deep = {i: torch.randn(3, 2, 48) for i in range(first, 3)}
+    ours = vision(images, deep=deep)
+    visual = model.visual
+    for n in range(3):
+        x = visual.conv1(images[n : n + 1]).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
+        x = visual.ln_pre(x)
+        patches = x.shape[1]
+        for i, block in enumerate(visual.transformer.resblocks):
+            if i in deep:
+                x = torch.cat([x[:, :patches], deep[i][n : n + 1]], dim=1)
+            x = block(x)
+        assert torch.allclose(ours[n], (visual.ln_post(x)[:, 0] @ visual.proj)[0], atol=2e-5)
+
+
 def test_deep_prompts_need_shared_positions() -> None:
     text, _ = towers(*export(small_clip()))
     tokens = prompts([9, 12], 4)
