@@ -139,7 +139,13 @@ class _Builder:
         for name in self.config.variants:  # also those that no exhibit shows
             self._hyperparameters(f"variants.{name}", name, "base_to_new", "", {})
         exhibits = {name: self._exhibit(name, exhibit) for name, exhibit in self.config.exhibits.items()}
-        return Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits)
+        made = Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits)
+        for run in made.runs.values():
+            file = self.catalog[run.dataset].descriptions
+            if file and made.descriptions(run) and not Path(file).is_file():
+                where = f"{self.config.catalog}: {run.dataset}.descriptions"
+                self._refuse(where, f"{file!r}: no such file; put it there, or delete the line to use templates")
+        return made
 
     def _exhibit(self, name: str, exhibit: Any) -> dict[str, Any]:
         where = f"exhibits.{name}"

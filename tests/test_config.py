@@ -226,6 +226,24 @@ def test_defaults_by_protocol_and_dataset() -> None:
     assert average("few_shot", "dtd", average_std=7) == (45, 7)
 
 
+def test_a_missing_file_of_descriptions_is_refused(tmp_path: Path) -> None:
+    catalog = yaml.safe_load(Path("config/datasets.yaml").read_text())
+    file = tmp_path / "land.json"
+    catalog["land"]["descriptions"] = str(file)
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump(catalog))
+    values = BASE | {"catalog": str(tmp_path / "datasets.yaml")}
+    assert build(values).runs, "nothing shown needs descriptions"
+    values = copy.deepcopy(values)
+    values["exhibits"]["table2"]["variants"] = ["coprompt"]
+    with pytest.raises(CptError, match=r"land\.descriptions: '.*land\.json': no such file; put it there"):
+        build(values)
+    file.write_text("{}")
+    resolved = build(values)
+    used = {resolved.descriptions(run) for run in resolved.runs.values() if run.method == "coprompt"}
+    assert "features/land/descriptions-file.safetensors" in used
+    assert "features/flowers/descriptions-templates-captions.safetensors" in used
+
+
 def test_every_method_has_a_variant() -> None:
     assert {variant["method"] for variant in BASE["variants"].values()} == set(registry.names())
 

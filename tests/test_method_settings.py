@@ -253,6 +253,29 @@ def test_lamp_balances_its_pool() -> None:
     assert not pool.load.any()
     assert pool.bias.grad is None
     assert "text_pool.bias" in toy.method.state_dict()
+    toy = Toy("lamp")
+    toy.train()
+    assert toy.method.image_pool.bias.any(), "the loop balances after its steps"
+
+
+def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
+    """1 - cos of the prompted first view to the frozen second one, and of the texts to a description of the step."""
+    toy = Toy("coprompt").shaken()
+    batch = toy.batch()
+    with torch.no_grad():
+        found = toy.method.losses(batch, toy.training)
+        first, text = toy.method.image_features(batch.images), toy.method.text_features(toy.classes)
+        second = toy.clip.vision(batch.second)
+    assert not torch.equal(batch.images, batch.second)
+    assert found["consistency_image"].item() == pytest.approx(1 - F.cosine_similarity(first, second).mean().item())
+    each = [1 - F.cosine_similarity(text, described).mean().item() for described in toy.training.descriptions]
+    assert sum(abs(found["consistency_text"].item() - distance) < 1e-5 for distance in each) == 1
+    chosen = set()
+    for step in range(12):
+        with torch.no_grad():
+            distance = toy.method.losses(toy.at([0, 1], step), toy.training)["consistency_text"].item()
+        chosen.add(min(range(3), key=lambda d: abs(each[d] - distance)))
+    assert chosen == {0, 1, 2}
 
 
 def test_promptsrc_averages_its_epochs() -> None:

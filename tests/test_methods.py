@@ -136,6 +136,8 @@ def test_saved_and_loaded(name: str) -> None:
     other.method.load_state_dict({key: value.clone() for key, value in toy.method.state_dict().items()})
     for trained in (True, False):
         assert torch.equal(toy.scores(SHOWN, trained=trained), other.scores(SHOWN, trained=trained))
+    for key, value in toy.method.named_buffers():
+        assert torch.equal(value, other.method.get_buffer(key)), f"{key} is not saved"
 
 
 @cache

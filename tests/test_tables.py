@@ -80,10 +80,10 @@ def test_untrained_row_stands_once_per_ratio_with_one_seed_and_no_std(made: Path
 
 def test_missing_runs_are_dashes_and_empty_fields_never_zeros(made: Path) -> None:
     table = numbers(made, "table2")
-    assert table["0.06", "NPT", "scripts", "H"] == ("", "", "0")
-    assert table["0.06", "NPT", "Avg", "H"] == ("", "", "0")
+    assert table["0.06", "NPT (reconstruction)", "scripts", "H"] == ("", "", "0")
+    assert table["0.06", "NPT (reconstruction)", "Avg", "H"] == ("", "", "0")
     # flowers lacks seed 3: seeds 1 and 2 give 59 and 60
-    assert table["0.06", "NPT", "flowers", "H"] == ("59.5", "0.7071067811865476", "2")
+    assert table["0.06", "NPT (reconstruction)", "flowers", "H"] == ("59.5", "0.7071067811865476", "2")
     row = Cells((made / "tables" / "table2.html").read_text()).rows[-3]
     assert row[0].startswith("NPT")
     assert row[3:] == ["–", "–"]

@@ -35,6 +35,9 @@ TASKS = {
 }
 """Name of a task in the grid: its name in tables."""
 
+RECONSTRUCTION = "reconstruction"
+"""Mark of a method that was built from a description because no equations or code are public."""
+
 TRANSFER_TASKS = ("cross_dataset", "domain_generalization")
 """Tasks that are scored on other datasets than the one trained on: their averages leave the source out."""
 
@@ -160,15 +163,19 @@ def averaged_datasets(exhibit: Mapping[str, Any], task: str) -> list[str]:
 
 
 def row_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return row id -> name in data files: the label, with the note where two rows share the label."""
+    """Return row id -> name in figures and data files.
+
+    That is the label, with the note where two rows share the label or where it says that a method is a reconstruction.
+    """
     rows = list(rows)
     labels = [row["label"] for row in rows]
-    return {
-        row["id"]: f"{row['label']} ({row['note']})"
-        if labels.count(row["label"]) > 1 and row.get("note")
-        else row["label"]
-        for row in rows
-    }
+
+    def name(row: Mapping[str, Any]) -> str:
+        note = row.get("note") or ""
+        noted = note and (labels.count(row["label"]) > 1 or RECONSTRUCTION in note)
+        return f"{row['label']} ({note})" if noted else row["label"]
+
+    return {row["id"]: name(row) for row in rows}
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
