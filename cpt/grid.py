@@ -305,6 +305,7 @@ class _Builder:
                 # the features that the started run knows of are those of its continuation
                 given = {"start_hyperparameters": start.model_dump(), "templates": start.templates}
                 own = own.model_copy(update=given)
+                self._check_templates(where_set, "descriptions", getattr(start, "descriptions", None))
             for name in ("templates", "descriptions"):
                 self._check_templates(f"variants.{variant}", name, getattr(own, name, None))
             try:

@@ -71,7 +71,9 @@ def test_template_sets() -> None:
 def test_text_features_average_templates(results: Path, tmp_path: Path) -> None:
     clip, tokenizer = load_backbone(results / "backbone.json"), load_tokenizer(results / "backbone.json")
     for name, templates in (("a", ["a photo of a {}."]), ("b", ["the {}"]), ("both", ["a photo of a {}.", "the {}"])):
-        make_text_features(clip, tokenizer, ["river", "beach"], templates, tmp_path / f"{name}.safetensors")
+        make_text_features(
+            clip, tokenizer, ["river", "beach"], templates, "a photo of a {}.", tmp_path / f"{name}.safetensors"
+        )
     a, b, both = (read_text_features(tmp_path / f"{name}.safetensors")[0] for name in ("a", "b", "both"))
     assert torch.allclose(both.frozen, (a.frozen + b.frozen) / 2, atol=1e-6)
     unit = torch.nn.functional.normalize((a.directions + b.directions) / 2, dim=-1)

@@ -102,6 +102,8 @@ def test_the_start_run_resolves_like_a_variant_of_its_own(start: str) -> None:
          "variants.dpc.set.start_hyperparameters.epoch: unknown key; did you mean 'epochs'?"),
         ({"start_hyperparameters": {"epochs": -3}}, "variants.dpc.set.start_hyperparameters.epochs: -3: "),
         ({"start_hyperparameters": {"templates": "singel"}}, "unknown set 'singel'; did you mean 'single'?"),
+        ({"start": "coprompt", "start_hyperparameters": {"descriptions": "imagenett"}},
+         "variants.dpc.set: descriptions: unknown set 'imagenett'; did you mean 'imagenet'?"),
         ({"strat": "coop"}, "variants.dpc.set.strat: unknown key; did you mean 'start'?"),
         ({"base_weight": 0}, "variants.dpc.set.base_weight: 0: "),
     ],

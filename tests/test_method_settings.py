@@ -324,3 +324,18 @@ def test_defaults_by_protocol_and_dataset() -> None:
         resolve(kind, "base_to_new", "world", {"tetf_wieght": 1})
     with pytest.raises(ValidationError):
         Trained(learning_rate=0)
+
+
+def test_npt_by_hand() -> None:
+    """Both regularisers pair by pair, as the docstring of the method describes them."""
+    toy = Toy("npt").shaken()
+    batch = toy.batch()
+    found = toy.method.losses(batch, toy.training)
+    with torch.no_grad():
+        text, image = toy.method.text_features(toy.classes), toy.method.image_features(batch.images)
+    target = -1 / (len(CLASSES) - 1)
+    pairs = [float(a @ b - target) ** 2 for a, b in itertools.permutations(text, 2)]
+    distances = [float((x - text[y]).square().sum()) for x, y in zip(image, batch.labels.tolist(), strict=True)]
+    assert found["collapse"].item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-4)
+    assert found["isomorphism"].item() == pytest.approx(sum(distances) / len(distances), rel=1e-4)
+    assert toy.method.weights() == {"collapse": 0.1, "isomorphism": 1.0}
