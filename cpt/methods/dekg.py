@@ -33,7 +33,7 @@ class DeKg(CoOp):
     """Cross-entropy, guidance by and independence of the frozen text features."""
 
     name = "dekg"
-    title = "DeKg"
+    title = "DeKg without TCP"
     summary = "CoOp guided by frozen text features, with an independence term (HSIC)"
     source = "repo cnunlp/DeKg, trainers/DeKg.py"
     hyperparameters: ClassVar = DeKgHyperparameters
