@@ -43,10 +43,17 @@ def aggregate(grid: Path) -> None:
         costs.append(
             {"run": run["run"], **{key: record[key] for key in COST}}
             | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
+            | {"augmentation": _augmentation(record)}
             | {"text_knowledge": _knowledge(record["text_knowledge"]), "device": record["device_name"]}
         )
     write_parquet(root / "runs.parquet", pa.concat_tables(tables), RUNS, experiment=plan["experiment"])
     write_parquet(root / "costs.parquet", pa.Table.from_pylist(costs), COSTS, experiment=plan["experiment"])
+
+
+def _augmentation(record: dict[str, Any]) -> str:
+    """The augmentation that a run really had, for people: ``2 × rand_augment``."""
+    views, name = record["views"], record["augmentation"]
+    return name if views == 1 else f"{views} × {name}"
 
 
 def _knowledge(found: dict[str, Any] | None) -> str:

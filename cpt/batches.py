@@ -83,11 +83,12 @@ class Batches:
         else:
             yield from self._augmented(order, epoch, first)
 
-    def take(self, positions: Sequence[int], epoch: int) -> Batch:
-        """Return further training images by their positions in the split, in a view of their own."""
+    def take(self, positions: Sequence[int], batch: Batch) -> Batch:
+        """Return further training images by their positions in the split, in a view of their own for every step."""
         chosen = np.asarray(positions, dtype=np.int64)
         needed = self.store is not None and self.pixels is None
-        return self._batch(chosen, [self._read(chosen, epoch, self.views)] if needed else [], epoch, 0)
+        views = [self._read(chosen, batch.epoch, self.views + batch.step)] if needed else []
+        return self._batch(chosen, views, batch.epoch, batch.step)
 
     def _batch(self, positions: np.ndarray, views: list[np.ndarray], epoch: int, step: int) -> Batch:
         at = torch.as_tensor(positions)
@@ -100,6 +101,7 @@ class Batches:
             labels=self.labels[at],
             second=images[1] if len(images) > 1 else None,
             epoch=epoch,
+            step=step,
             random=Random(stream_seed(self.seed, "step", epoch, step)),
         )
 

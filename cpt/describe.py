@@ -48,7 +48,8 @@ def published(name: str, protocol: str, dataset: str = "") -> Hyperparameters:
     hp = resolve(registry.get(name).hyperparameters, protocol, dataset)
     if isinstance(hp, Continued):
         start = published(hp.start, protocol, dataset)
-        hp = hp.model_copy(update={"start_hyperparameters": start.model_dump()})
+        given = {"start_hyperparameters": start.model_dump(), "templates": start.templates}  # as cpt.grid does
+        hp = hp.model_copy(update=given)
     return hp
 
 

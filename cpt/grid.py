@@ -301,6 +301,8 @@ class _Builder:
             where_set = f"variants.{variant}.set"
             own = self._resolve(kind, chosen.method, protocol, dataset, chosen.set, where_set)
             if isinstance(own, Continued):
+                if "templates" in chosen.set:
+                    self._refuse(f"{where_set}.templates", "are those of the started run; set start_hyperparameters")
                 start = self._start(own, protocol, dataset, where_set)
                 # the features that the started run knows of are those of its continuation
                 given = {"start_hyperparameters": start.model_dump(), "templates": start.templates}

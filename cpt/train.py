@@ -86,6 +86,12 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
         hp = kind.hyperparameters(**inputs.hyperparameters)
     except ValidationError as error:
         raise CptError(f"--hyperparameters: {one_line(error, kind.hyperparameters)}") from None
+    if isinstance(hp, Continued):
+        own = registry.get(hp.start).hyperparameters
+        try:
+            own(**hp.start_hyperparameters)
+        except ValidationError as error:
+            raise CptError(f"--hyperparameters: {one_line(error, own, 'start_hyperparameters')}") from None
     device, precision = machine.prepare(inputs.device, inputs.precision, inputs.threads)
     clip = load_backbone(inputs.backbone, device, precision)
     split = read_split(inputs.split)
@@ -95,7 +101,9 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
     method = kind(clip, hp, training.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
     hashes = _input_hashes(inputs, split)
     if isinstance(hp, Continued):
-        method.begin(_start(inputs, hp, clip, hashes))
+        tensors, knew = _start(inputs, hp, clip, hashes)
+        method.begin(tensors)
+        text_knowledge = text_knowledge or knew
     identity = {
         "method": inputs.method,
         "hyperparameters": hp.model_dump(),
@@ -110,9 +118,10 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
     state = StateFile(inputs.state, sha256_text(canonical_json(identity)), inputs.state_interval)
     history: list[dict[str, float]] = []
     snapshots: dict[int, dict[str, Tensor]] = {}
-    resumed, seconds_before, encoded = False, 0.0, dict.fromkeys(KINDS, 0.0)
+    resumed, seconds_before, encoded, views = False, 0.0, dict.fromkeys(KINDS, 0.0), 1
     if kind.trains:
-        loop = Loop(method, training, _batches(inputs, method, split), state, progress)
+        batches = _batches(inputs, method, split)
+        loop, views = Loop(method, training, batches, state, progress), batches.views
         history, snapshots = loop.run()
         resumed, seconds_before, encoded = loop.resumed, loop.seconds_before, loop.encoded_per_step
 
@@ -134,6 +143,7 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
             "text_knowledge": text_knowledge,
             "steps": sum(row["steps"] for row in history),
             "encoded_per_step": encoded,
+            "views": views,
             "seconds": round(seconds_before + time.monotonic() - started, 3),
             "resumed": resumed,
             "peak_memory_mb": round(machine.peak_memory_mb(device), 1),
@@ -178,8 +188,10 @@ def _augmentation(inputs: TrainInputs, kind: type[Method]) -> str:
     return inputs.augmentation if inputs.augmentation == "none" else kind.augmentation or inputs.augmentation
 
 
-def _start(inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str]) -> dict[str, Tensor]:
-    """Learned tensors of the run that this one goes on from, which must be of the same training set and backbone."""
+def _start(
+    inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str]
+) -> tuple[dict[str, Tensor], dict | None]:
+    """Learned tensors and text knowledge of the run that this one goes on from: same training set, same backbone."""
     if inputs.start is None:
         raise CptError(f"method {inputs.method} needs --start, the folder of a finished run of {hp.start}")
     record = read_json(inputs.start / "run.json", RUN)
@@ -193,7 +205,8 @@ def _start(inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str
         if found != wanted:
             raise CptError(f"{inputs.start}: its {what} differs from what this run starts from; train {hp.start} anew")
     tensors, _ = read_tensors(inputs.start / "prompts.safetensors", PROMPTS)
-    return {name: value.to(clip.device) for name, value in tensors.items() if not name.startswith(SNAPSHOT)}
+    learned = {name: value.to(clip.device) for name, value in tensors.items() if not name.startswith(SNAPSHOT)}
+    return learned, record["text_knowledge"]
 
 
 def _input_hashes(inputs: TrainInputs, split: Split) -> dict[str, str]:

@@ -135,6 +135,13 @@ def template_sets(name):
     )
 
 
+def description_templates(path):
+    """Template set that stands in for descriptions; any will do where the dataset has a file."""
+    run = DESCRIPTIONS[os.path.relpath(path, ROOT)]
+    own = GRID.catalog[run.dataset].descriptions
+    return "single" if own else run.hyperparameters.descriptions
+
+
 def target_inputs(wildcards):
     """Manifests and features of every target of a run."""
     run = RUNS[wildcards.run]

@@ -19,7 +19,7 @@ rule data:
         f"{LOGS}/data/{{dataset}}.log",
     params:
         entry=lambda wildcards: GRID.catalog[wildcards.dataset].model_dump_json(
-            exclude={"title", "counterpart", "template"}
+            exclude={"title", "counterpart", "template", "descriptions"}
         ),
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
         catalog=CONFIG.catalog,

@@ -51,12 +51,8 @@ rule descriptions:
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
-        templates=lambda wildcards, output: DESCRIPTIONS[
-            os.path.relpath(output[0], ROOT)
-        ].hyperparameters.descriptions,
-        sets=lambda wildcards, output: template_sets(
-            DESCRIPTIONS[os.path.relpath(output[0], ROOT)].hyperparameters.descriptions
-        ),
+        templates=lambda wildcards, output: description_templates(output[0]),
+        sets=lambda wildcards, output: template_sets(description_templates(output[0])),
         device=CONFIG.device,
         code=CODE["descriptions"],
     shell:

@@ -153,7 +153,7 @@ def _cell(runs, method, task, dataset, ratio, parameter=None, x=None) -> dict:
         clusters = f"clusters/{protocol}/{trained_on}/k/s{seed}.parquet" if method.startswith("cpt") else None
         entry = runs.setdefault(name, {
             "run": name, "protocol": protocol, "dataset": trained_on, "imbalance_ratio": of_ratio, "method": method,
-            "key": key, "seed": seed, "clusters": clusters, "targets": [],
+            "key": key, "seed": seed, "clusters": clusters, "start": None, "targets": [],
             "text_features": f"features/{trained_on}/text-ensemble.safetensors", "x": x,
         })  # fmt: skip
         for subset in ("base", "new") if task == "base_to_new" else ("all",):
@@ -217,6 +217,7 @@ def _cost(entry: dict) -> dict:
         "learnable_parameters": 1664 if trained else 0,
         "steps": 100 if trained else 0,
         **{f"{kind}_per_step": number if trained else 0.0 for kind, number in per_step.items()},
+        "augmentation": "none",
         "text_knowledge": "50 descriptions per class from the file x.json" if entry["method"] == "ivlp" else "none",
         "device": "cpu",
     }

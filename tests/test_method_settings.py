@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from benchmarks import naive
 from cpt.clip.sizes import placeholder_classes, small_clip, vit_b16
@@ -222,6 +223,25 @@ def test_cocoop_in_chunks_is_cocoop(prompts: int, monkeypatch: pytest.MonkeyPatc
     assert sorted(calls) == sorted(parts + again), "in training encoded again in the backward pass"
     for key, value in gradients.items():
         assert torch.allclose(found[key], value, atol=1e-5 * float(value.abs().max())), key
+
+
+def test_cocoop_keeps_no_texts_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole test set at once: no tensor has a text feature for every image and class."""
+    toy, largest = Toy("cocoop"), 0
+    monkeypatch.setattr(cocoop, "PROMPTS", 2 * len(CLASSES))
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, given=(), named=None):
+            nonlocal largest
+            made = function(*given, **(named or {}))
+            if isinstance(made, torch.Tensor) and made.shape[1:] == (len(CLASSES), toy.clip.embed_dim):
+                largest = max(largest, len(made))
+            return made
+
+    many = F.normalize(torch.randn(40, toy.clip.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1)
+    with torch.no_grad(), Watch():
+        assert toy.method.class_logits(many, toy.classes).shape == (40, len(CLASSES))
+    assert largest == 2
 
 
 def test_cocoop_by_hand() -> None:

@@ -78,10 +78,13 @@ def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
 
 def test_what_each_method_was_given(page: Elements) -> None:
     text = " ".join(page.text.split())
-    assert "CPT World, τ = 1 12 16 SGD 0.0025 1,664 15 16 0 4.0 none" in text, "median of the seeds' seconds"
+    assert "CPT World, τ = 1 12 16 SGD 0.0025 1,664 none 15 16 0 4.0 none" in text, "median of the seeds' seconds"
     assert "NPT reconstruction World, τ = 1" in text
-    assert "IVLP World, τ = 1 12 16 SGD 0.0025 1,664 15 16 0 4.0 50 descriptions per class from the file x.json" in text
-    assert "Zero-shot World, τ = 1 – – – 0 – – – – the dataset's template" in text
+    assert (
+        "IVLP World, τ = 1 12 16 SGD 0.0025 1,664 none 15 16 0 4.0 50 descriptions per class from the file x.json"
+        in text
+    )
+    assert "Zero-shot World, τ = 1 – – – 0 – – – – – the dataset's template" in text
     assert "batch_size 16 this experiment images per step a config" in text
     assert "depth_text 3 published prompted blocks another config" in text, "the default of the protocol"
     assert "tetf_reading pairs ours how Eq. 9 is read ours" in text

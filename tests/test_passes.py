@@ -159,20 +159,23 @@ def test_views_of_a_batch(parts: tuple[Clip, Split, ImageStore], augmentation: s
             assert not torch.equal(batch.second, batch.images)
 
 
+STEP = Batch(None, None, torch.empty(0), epoch=2, step=5)
+
+
 @pytest.mark.parametrize(("augmentation", "views"), [("rrc_flip", 1), ("rand_augment", 2), ("none", 1)])
 def test_further_images_are_in_a_view_of_their_own(
     parts: tuple[Clip, Split, ImageStore], augmentation: str, views: int
 ) -> None:
     made = batches(parts, augmentation, views)
-    taken = made.take([7, 3, 7], 2)
-    assert torch.equal(taken.images, expected(parts, [7, 3, 7], augmentation, views))
+    taken = made.take([7, 3, 7], STEP)
+    assert torch.equal(taken.images, expected(parts, [7, 3, 7], augmentation, views + 5))
     assert taken.labels.tolist() == [parts[1].labels[position] for position in (7, 3, 7)]
     assert taken.second is None
     for view in range(views):
         same = torch.equal(taken.images, expected(parts, [7, 3, 7], augmentation, view))
         assert same == (augmentation == "none")
     assert torch.equal(
-        taken.images, batches(parts, augmentation, views, batch_size=4, workers=1).take([7, 3, 7], 2).images
+        taken.images, batches(parts, augmentation, views, batch_size=4, workers=1).take([7, 3, 7], STEP).images
     )
 
 
@@ -185,7 +188,7 @@ def test_cached_features_follow_the_images(parts: tuple[Clip, Split, ImageStore]
         for batch, positions in zip(made.epoch(2), epoch_order(80, 16, 1, 2), strict=True):
             assert batch.features[:, 0].tolist() == positions.tolist()
             assert (batch.images is not None) == has_images
-        taken = made.take([9, 2], 2)
+        taken = made.take([9, 2], STEP)
         assert taken.features[:, 0].tolist() == [9, 2]
         assert (taken.images is not None) == has_images
 

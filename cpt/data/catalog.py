@@ -54,7 +54,8 @@ class Entry(BaseModel):
         description="names in the order of the sorted class folders, or folder: name in label order (folders)",
     )
     descriptions: str | None = Field(
-        default=None, description="JSON file {class name: [sentence, ...]}, for methods that use text knowledge"
+        default=None,
+        description="JSON file {class name: [sentence, ...]}, relative to where cpt is started, for text knowledge",
     )
     per_class: PerClass = Field(default=PerClass(), description="images per class (embedded)")
     shift_of: str | None = Field(

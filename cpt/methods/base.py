@@ -29,7 +29,7 @@ class Batch:
         features: (B, D) raw frozen image features where they were computed beforehand.
         labels: (B,) labels among the trained classes.
         second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
-        epoch: number of the epoch, from 0.
+        epoch, step: numbers of the epoch and of the step in it, from 0.
         random: stream of this step.
     """
 
@@ -38,6 +38,7 @@ class Batch:
     labels: Tensor
     second: Tensor | None = None
     epoch: int = 0
+    step: int = 0
     random: Random = field(default_factory=lambda: Random(0))
 
 
@@ -51,7 +52,7 @@ class Training:
         clusters: (K,) cluster of every class; None unless the method asks for clusters.
         descriptions: (D, K, dim) unit-norm frozen features of D descriptions per class; None unless asked for.
         labels: (N,) labels of all training images.
-        take: training images by their positions 0..N-1 and the epoch, as a batch.
+        take: further training images by their positions 0..N-1, in views that depend on the given batch's step.
     """
 
     classes: Classes
@@ -59,7 +60,7 @@ class Training:
     clusters: Tensor | None = None
     descriptions: Tensor | None = None
     labels: Tensor | None = None
-    take: Callable[[Sequence[int], int], Batch] | None = None
+    take: Callable[[Sequence[int], Batch], Batch] | None = None
 
 
 class Method(nn.Module):
@@ -147,6 +148,11 @@ class Method(nn.Module):
             return F.normalize(batch.features, dim=-1)
         images = batch.images if batch.second is None else batch.second
         assert images is not None
+        return self.frozen_image_features(images)
+
+    @torch.no_grad()
+    def frozen_image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm features (B, D) of normalised images (B, 3, H, W) under no prompts."""
         return F.normalize(self.clip.vision(images), dim=-1)
 
     def cross_entropy(self, logits: Tensor, batch: Batch, training: Training) -> Tensor:

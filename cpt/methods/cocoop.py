@@ -64,15 +64,20 @@ class CoCoOp(Method):
 
     def class_logits(self, image_features: Tensor, classes: Classes) -> Tensor:
         """Logits (B, K), every image against text features of its own."""
-        chunks = self.meta_net(image_features).split(max(1, PROMPTS // len(classes)))
+        size = max(1, PROMPTS // len(classes))
+        chunks = list(zip(image_features.split(size), self.meta_net(image_features).split(size), strict=True))
         again = torch.is_grad_enabled() and len(chunks) > 1
-        texts = [
-            checkpoint(self.text_features, classes, shift, use_reentrant=False)
+        rows = [
+            checkpoint(self._chunk_logits, classes, *chunk, use_reentrant=False)
             if again
-            else self.text_features(classes, shift)
-            for shift in chunks
+            else self._chunk_logits(classes, *chunk)
+            for chunk in chunks
         ]
-        return self.clip.logit_scale * torch.einsum("bd,bkd->bk", image_features, torch.cat(texts))
+        return torch.cat(rows)
+
+    def _chunk_logits(self, classes: Classes, image_features: Tensor, shift: Tensor) -> Tensor:
+        text = self.text_features(classes, shift)
+        return self.clip.logit_scale * torch.einsum("bd,bkd->bk", image_features, text)
 
     def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
         """Cross-entropy, mean over the batch."""

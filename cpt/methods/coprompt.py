@@ -43,6 +43,7 @@ class CoPromptHyperparameters(MaPLeHyperparameters):
     }
 
     epochs: int = field(8, "passes over the training set (Food101: 5)", CONFIG, ge=0)
+    batch_size: int = field(4, "images per step", CONFIG, ge=1)
     learning_rate: float = field(0.0035, "peak learning rate", CONFIG, gt=0)
     prompts: int = field(4, "prompts per block and tower (2 for Pets, DTD, EuroSAT)", CONFIG, ge=1)
     depth: int = field(12, "prompted blocks of both towers (9 for Flowers, Food101, Aircraft)", CONFIG, ge=1)

@@ -34,6 +34,7 @@ class DPCHyperparameters(Continued):
 
     start: str = field("promptsrc", "method of stage 1", "CPT, Table 2 (equals the published PromptSRC+DPC)")
     epochs: int = field(20, "passes over the training set in stage 2", CONFIGS, ge=0)
+    batch_size: int = field(4, "images per step", CONFIGS, ge=1)
     learning_rate: float = field(0.002, "peak learning rate", CONFIGS, gt=0)
     prior: Literal["none"] = field("none", "has no cross-entropy; start_hyperparameters can have a prior", PAPER)
     candidates: int = field(8, "Top-K classes per image from which negatives are taken", CONFIGS, ge=1)
@@ -117,7 +118,7 @@ class DPC(Method):
             labels += [label, *negatives]
             extra += pictures
         if extra:
-            images = training.take(extra, batch.epoch).images
+            images = training.take(extra, batch).images
             assert images is not None
             batches.append(images)
         image = self.image_features(torch.cat(batches)[torch.tensor(at, device=self.clip.device)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 DASSL = "repo KaiyangZhou/Dassl.pytorch, dassl/config/defaults.py"
 PLKR = "repo BoyangGuo1789/PLKR, configs/trainers/PLKR (the CPT authors' earlier code)"
@@ -18,7 +18,7 @@ def field(default: Any, description: str, source: str, **limits: Any) -> Any:
 class Hyperparameters(BaseModel):
     """What every method has. Methods subclass this, or ``Trained``, and add their own fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     protocol_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Defaults that differ by protocol: ``{"all_classes": {"epochs": 8}}``."""
@@ -45,10 +45,20 @@ class Trained(Hyperparameters):
     prior: Literal["none", "logit_adjustment", "balanced_softmax", "compensating"] = field(
         "none", "add the class frequencies to the logits of the cross-entropy", "switch; every paper here: none"
     )
-    prior_strength: float = field(1.0, "factor of the log prior of logit_adjustment", "Menon et al., ICLR 2021", gt=0)
+    prior_strength: float = field(
+        1.0, "factor of the log prior (logit_adjustment, compensating)", "Menon et al., ICLR 2021", gt=0
+    )
     snapshots: bool = field(
         False, "keep the learned tensors after every epoch and evaluate them (stability over epochs)", "switch"
     )
+
+    @field_validator("prior_strength")
+    @classmethod
+    def _strength_has_an_effect(cls, strength: float, info: ValidationInfo) -> float:
+        prior = info.data.get("prior", "none")
+        if strength != 1 and prior in ("none", "balanced_softmax"):
+            raise ValueError(f"has no effect with prior: {prior}; use prior: logit_adjustment")
+        return strength
 
 
 class Continued(Trained):

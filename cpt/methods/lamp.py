@@ -9,7 +9,7 @@ two linear maps turn into text and visual tokens, cross-entropy as the only loss
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class LAMPHyperparameters(Trained):
 
     protocol_defaults: ClassVar[dict] = {"all_classes": {"epochs": 8, "last_block": 3}}
 
+    epochs: int = field(12, "passes over the training set (8 for all_classes)", OURS, ge=0)
+    batch_size: int = field(4, "images per step", OURS, ge=1)
+    optimiser: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", OURS)
+    learning_rate: float = field(0.0025, "peak learning rate", OURS, gt=0)
     shared_prompts: int = field(2, "modality-shared prompts per block", OURS, ge=1)
     pool_prompts: int = field(2, "retrieved prompts per block and modality", OURS, ge=1)
     pool_size: int = field(8, "entries of the pool of each modality", OURS, ge=1)
@@ -123,7 +127,7 @@ class LAMP(Method):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-norm image features (B, D); each image retrieves by its frozen feature."""
-        return self._image_features(images, self.frozen_features(Batch(images, None, images.new_empty(0))))
+        return self._image_features(images, self.frozen_image_features(images))
 
     def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
         """Cross-entropy over all trained classes, mean over the batch."""

@@ -29,6 +29,7 @@ class MaPLeHyperparameters(Trained):
     }
 
     epochs: int = field(5, "passes over the training set (2 for all_classes)", BASE, ge=0)
+    batch_size: int = field(4, "images per step", BASE, ge=1)
     learning_rate: float = field(0.0035, "peak learning rate (0.0026 for all_classes)", BASE, gt=0)
     prompts: int = field(2, "prompts per block and tower", BASE, ge=1)
     depth: int = field(9, "prompted blocks of both towers (3 for all_classes)", BASE, ge=1)

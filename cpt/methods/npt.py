@@ -18,7 +18,7 @@ from cpt.methods.base import Batch, Training
 from cpt.methods.hyperparameters import field
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
-PILOT = "ours: not published; the best of 12 pairs on validation images (config/pilot.yaml)"
+PILOT = "ours: not published; best of 12 pairs for the tiny CLIP on validation images (config/pilot.yaml)"
 
 
 class NPTHyperparameters(MaPLeHyperparameters):

@@ -33,6 +33,13 @@ class PromptSRCHyperparameters(IVLPHyperparameters):
     }
 
     epochs: int = field(20, "passes over the training set (50 for few_shot)", CONFIG, ge=0)
+    batch_size: int = field(4, "images per step", CONFIG, ge=1)
+    learning_rate: float = field(0.0025, "peak learning rate", CONFIG, gt=0)
+    text_prompts: int = field(4, "context vectors per prompted text block", CONFIG, ge=1)
+    visual_prompts: int = field(4, "prompt tokens per prompted vision block", CONFIG, ge=1)
+    depth_text: int = field(9, "prompted text blocks (3 for all_classes)", CONFIG, ge=1)
+    depth_vision: int = field(9, "prompted vision blocks (3 for all_classes)", CONFIG, ge=0)
+    words: bool = field(True, "start the shallow text prompts from 'a photo of a' (when n <= 4)", CONFIG)
     templates: str = field("ensemble", "template set of the frozen text features", CODE)
     text_weight: float = field(25, "weight of the mean L1 distance to the frozen text features", CONFIG, ge=0)
     image_weight: float = field(10, "weight of the mean L1 distance to the frozen image features", CONFIG, ge=0)

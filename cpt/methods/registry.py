@@ -38,7 +38,9 @@ def check(name: str) -> str:
 
 def modules(name: str, hyperparameters: Hyperparameters) -> tuple[str, ...]:
     """Return the modules that define a run's method: its own, and that of the run it starts from."""
-    start = getattr(hyperparameters, "start", None)
+    from cpt.methods.hyperparameters import Continued
+
+    start = hyperparameters.start if isinstance(hyperparameters, Continued) else None
     return tuple(f"cpt.methods.{method}" for method in (name, start) if method)
 
 

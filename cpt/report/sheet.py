@@ -21,7 +21,7 @@ LEFT_OUT = ("snapshots", "start_hyperparameters")  # no setting of the method; t
 
 
 class Setting(NamedTuple):
-    """One hyperparameter; ``chosen`` says by whom: ``published``, ``ours`` or ``this experiment``."""
+    """One hyperparameter; ``chosen`` says by whom: ``published``, ``ours``, ``this experiment`` or ``started run``."""
 
     name: str
     value: str
@@ -41,6 +41,7 @@ class Given(NamedTuple):
     batch: str
     optimiser: str
     learned: str
+    augmentation: str
     knowledge: str
     texts: str
     images: str
@@ -51,7 +52,7 @@ class Given(NamedTuple):
 
 
 def sheet(results: Results, runs: Path, costs: Path) -> list[Given]:
-    """Return one entry per row of the tables over datasets, from the first cell of each that has finished runs.
+    """Return one entry per row of all tables and figures, from its first cell that has finished runs.
 
     Args:
         results: the grid with its metrics.
@@ -65,50 +66,73 @@ def sheet(results: Results, runs: Path, costs: Path) -> list[Given]:
     table, _ = read_parquet(runs, RUNS)
     hyperparameters = dict(zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True))
     found: dict[str, Given] = {}
-    for _, exhibit in sorted(results.grid["exhibits"].items()):
-        if exhibit.get("layout") != "datasets":
-            continue
+    exhibits = sorted(results.grid["exhibits"].values(), key=lambda e: (e.get("layout") != "datasets", e["name"]))
+    for exhibit in exhibits:
         for row in exhibit["rows"]:
             for cell in exhibit["cells"]:
                 finished = [run for run in cell["runs"] if run in spent]
-                if cell["row"] == row["id"] and finished and row["id"] not in found:
+                own = cell["row"] == row["id"] and cell["parameter"] is None
+                if own and finished and row["id"] not in found:
                     values = json.loads(hyperparameters[finished[0]])
-                    found[row["id"]] = _given(results, row, cell, values, [spent[run] for run in finished])
+                    found[row["id"]] = _given(results, row, cell, values, [spent[run] for run in finished], spent)
     return list(found.values())
 
 
 def _given(
-    results: Results, row: Mapping[str, Any], cell: Mapping[str, Any], values: dict, costs: list[dict[str, Any]]
+    results: Results,
+    row: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    values: dict[str, Any],
+    costs: list[dict[str, Any]],
+    spent: Mapping[str, Mapping[str, Any]],
 ) -> Given:
-    run, cost = results.run(cell["runs"][0]), costs[0]
+    """Describe a row by the runs of one of its cells, whose costs are given; ``spent`` has those of started runs."""
+    run, cost = results.run(costs[0]["run"]), costs[0]
     facts = results.grid["methods"][run["method"]]
     trains = "epochs" in values
 
     def step(kind: str) -> str:
         return f"{cost[f'{kind}_per_step']:.1f}".removesuffix(".0") if trains else MISSING
 
+    def seconds(one: Mapping[str, Any]) -> float:
+        start = results.run(one["run"])["start"]
+        return one["seconds"] + (spent[start]["seconds"] if start else 0)
+
     return Given(
         id=row["id"],
         label=row["label"],
         note=row["note"],
         where=f"{results.dataset_title(run['dataset'])}, {ratio_title(cell['ratio'])}",
-        epochs=str(values["epochs"]) if trains else MISSING,
+        epochs=_epochs(values) if trains else MISSING,
         batch=str(values["batch_size"]) if trains else MISSING,
         optimiser=f"{values['optimiser'].upper()} {values['learning_rate']:g}" if trains else MISSING,
         learned=f"{cost['learnable_parameters']:,}",
+        augmentation=cost["augmentation"] if trains else MISSING,
         knowledge=_knowledge(values) if cost["text_knowledge"] == "none" else cost["text_knowledge"],
         texts=step("texts"),
         images=step("images"),
         frozen_images=step("frozen_images"),
-        seconds=f"{statistics.median(c['seconds'] for c in costs):.1f}" if trains else MISSING,
+        seconds=f"{statistics.median(map(seconds, costs)):.1f}" if trains else MISSING,
         source=facts["source"],
         settings=[
-            Setting(name, _shown(value), about["description"], about["source"], _chosen(facts, run, name, value))
+            Setting(
+                name,
+                _shown(value),
+                about["description"],
+                about["source"],
+                "started run" if name == "templates" and run["start"] else _chosen(facts, run, name, value),
+            )
             for name, value in values.items()
             if name not in LEFT_OUT
             for about in [facts["hyperparameters"][name]]
         ],
     )
+
+
+def _epochs(values: Mapping[str, Any]) -> str:
+    """Epochs of a run, behind those of the run that it starts from."""
+    start = values.get("start_hyperparameters")
+    return f"{start['epochs']} + {values['epochs']}" if start else str(values["epochs"])
 
 
 def _knowledge(values: Mapping[str, Any]) -> str:
@@ -158,7 +182,8 @@ _INTRODUCTION = (
     "Published settings: base-to-new / all classes / few-shot where they differ. Learned values: ViT-B/16, "
     "base-to-new. Texts and images: what a training step sends through the towers with gradients, and frozen images "
     "without, measured on one step of {batch} images of {classes} classes whatever the method's own batch; with cached "
-    "frozen features the last column is 0. Everything else (backbone, batches, schedule, precision, evaluation) is the "
+    "frozen features the last column is 0. Augmentation: the experiment's is a random resized crop with a flip, or "
+    "none, and then no method has any. Everything else (backbone, batches, schedule, precision, evaluation) is the "
     "same code for all."
 )
 _SETTINGS = (
@@ -173,8 +198,9 @@ def _overview(names: list[str]) -> str:
     from cpt.methods import registry
 
     lines = [
-        "| method | epochs | batch | optimiser | learned values | text knowledge | texts | images | frozen images |",
-        "|:--|--:|--:|:--|--:|:--|--:|--:|--:|",
+        "| method | epochs | batch | optimiser | learned | augmentation | text knowledge | texts | images "
+        "| frozen images |",
+        "|:--|--:|--:|:--|--:|:--|:--|--:|--:|--:|",
     ]
     for name in names:
         kind = registry.get(name)
@@ -183,17 +209,15 @@ def _overview(names: list[str]) -> str:
         if kind.trains:
             by_protocol = [describe.published(name, protocol).model_dump() for protocol in describe.PROTOCOLS]
             optimiser = [f"{hp['optimiser'].upper()} {hp['learning_rate']:g}" for hp in by_protocol]
-            cells += [
-                _varying([hp["epochs"] for hp in by_protocol]),
-                _varying([hp["batch_size"] for hp in by_protocol]),
-            ]
+            cells += [_varying(list(map(_epochs, by_protocol))), _varying([hp["batch_size"] for hp in by_protocol])]
             cells += [_varying(optimiser), f"{describe.learned_values(name, 'base_to_new'):,}"]
+            cells += [f"{kind.views} × {kind.augmentation}" if kind.augmentation else "the experiment's"]
             cells += ["class descriptions" if kind.needs_descriptions else _knowledge(by_protocol[0])]
             encoded = describe.encoded_per_step(name)
             cells += [f"{encoded[key]:g}" for key in ("texts", "images", "frozen_images")]
         else:
             knowledge = _knowledge(describe.published(name, "base_to_new").model_dump())
-            cells += [MISSING, MISSING, MISSING, "0", knowledge, MISSING, MISSING, MISSING]
+            cells += [MISSING, MISSING, MISSING, "0", MISSING, knowledge, MISSING, MISSING, MISSING]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
