@@ -1,0 +1,113 @@
+"""Reading the answers of web servers, also of those that do not do as they should."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from cpt.data.part import Source, size_mismatch
+
+if TYPE_CHECKING:
+    import requests
+
+CHUNK = 2**16
+LONGEST_PAUSE = 60.0
+_RETRIED = (408, 425, 429)
+
+
+class RefusedError(Exception):
+    """This mirror will not do; the message is the reason."""
+
+
+class BrokenOffError(Exception):
+    """This mirror may do later, in ``after`` seconds at the earliest."""
+
+    def __init__(self, reason: str, after: float = 0) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+def check_status(answer: requests.Response, resumed: bool) -> None:
+    status = answer.status_code
+    if status == HTTPStatus.OK or (status == HTTPStatus.PARTIAL_CONTENT and resumed):
+        return
+    phrase = f" {HTTPStatus(status).phrase}" if status in list(HTTPStatus) else ""
+    if status in _RETRIED or status >= 500:
+        raise BrokenOffError(f"HTTP {status}{phrase}", _retry_after(answer.headers.get("Retry-After", "")))
+    raise RefusedError(f"HTTP {status}{phrase}")
+
+
+def check_answer(answer: requests.Response, source: Source, total: int | None, name: str) -> None:
+    if total is not None and (wrong := size_mismatch(source, total)):
+        raise RefusedError(wrong)
+    encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
+    # Old servers label .tar.gz files so, whose bytes are none the less the file's; a checksum tells in any case.
+    if encoded and not (source.sha256 or source.md5 or name.endswith((".gz", ".tgz"))):
+        raise RefusedError("answered with compressed bytes that nobody asked for")
+
+
+def _retry_after(text: str) -> float:
+    """Seconds that ``Retry-After`` asks to wait, given as seconds or as a date; 0 when it is neither."""
+    if text.strip().isdecimal():
+        return min(LONGEST_PAUSE, float(text))
+    when = _date(text)
+    return min(LONGEST_PAUSE, max(0.0, (when - datetime.now(UTC)).total_seconds())) if when else 0.0
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        when = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def validator(headers: Mapping[str, str]) -> str | None:
+    """Return what ``If-Range`` may hold: a strong ETag, or a date of change that is surely past (RFC 9110, 8.8.2.2)."""
+    tag = headers.get("ETag", "")
+    if tag.startswith('"'):
+        return tag
+    changed, now = _date(headers.get("Last-Modified", "")), _date(headers.get("Date", ""))
+    return headers["Last-Modified"] if changed and now and now - changed >= timedelta(seconds=1) else None
+
+
+def total_size(answer: requests.Response) -> int | None:
+    """Return the size of the whole file, None when the answer does not say."""
+    if answer.status_code == HTTPStatus.OK:
+        length = answer.headers.get("Content-Length", "").strip()
+        return int(length) if length.isdecimal() else None
+    found = re.fullmatch(r"\s*bytes\s.*/\s*([0-9]+)\s*", answer.headers.get("Content-Range", ""), re.IGNORECASE)
+    return int(found[1]) if found else None
+
+
+def first_byte(answer: requests.Response) -> int | None:
+    found = re.match(r"\s*bytes\s+([0-9]+)-", answer.headers.get("Content-Range", ""), re.IGNORECASE)
+    return int(found[1]) if found else None
+
+
+def body_of(answer: requests.Response) -> Iterator[bytes]:
+    """Yield the bytes as they were sent, until the end or until the connection ends."""
+    from urllib3.exceptions import HTTPError
+
+    try:
+        while chunk := answer.raw.read(CHUNK, decode_content=False):
+            yield chunk
+    except (HTTPError, OSError) as error:
+        raise BrokenOffError(f"the connection broke off ({innermost(error)})") from None
+
+
+def innermost(error: BaseException) -> str:
+    """Return the system's own words of a nested network error, which are short."""
+    reason = "closed early"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            reason = str(cause.strerror)
+        elif isinstance(cause, TimeoutError):
+            reason = "timed out"
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(reason.split())

@@ -1,0 +1,527 @@
+"""Fetching: every mishap of a mirror is recovered from or refused in one line, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cpt.data import answers
+from cpt.data import fetch as fetching
+from cpt.data.fetch import Fetched, Source, fetch
+from cpt.errors import CptError
+from tests.servers import PAGE, Mishap, Server, redirect
+
+BODY = random.Random(1).randbytes(300_000)
+OTHER = random.Random(2).randbytes(300_000)
+SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
+DROP = Mishap(drop_after=100_000)
+
+
+@pytest.fixture(autouse=True)
+def _direct(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "new" / "file.zip"
+
+
+def run(target, *sources, **options):
+    said: list[str] = []
+    found = fetch(
+        [source if isinstance(source, Source) else Source(source) for source in sources],
+        target,
+        **{"say": said.append, "wait": 0.01, "timeout": 20, "attempts": 3, "progress": False, **options},
+    )
+    return found, said
+
+
+def names(target):
+    return sorted(path.name for path in target.parent.iterdir())
+
+
+def refused(target, *sources, left=(), **options):
+    """Fetch, expect a failure, and return its one line."""
+    with pytest.raises(CptError) as caught:
+        run(target, *sources, **options)
+    assert len(str(caught.value).splitlines()) == 1
+    assert names(target) == sorted(left)
+    return str(caught.value)
+
+
+def arrived(target, body=BODY):
+    return target.read_bytes() == body and names(target) == [target.name]
+
+
+PART = ("file.zip.part", "file.zip.part.json")
+
+
+def test_a_file_is_fetched_and_checked(server, target):
+    url = server.add("/a", BODY)
+    found, said = run(target, Source(url, len(BODY), SHA256.upper(), MD5.upper()))
+    assert found == Fetched(target, url, SHA256, len(BODY))
+    assert arrived(target)
+    assert said == ["file.zip: beginning at 0.0 MB of 0.3 MB"]
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_an_empty_file_comes_only_where_it_is_declared(server, target):
+    url = server.add("/a", b"")
+    assert "answered with an empty file" in refused(target, url)
+    run(target, Source(url, 0))
+    assert arrived(target, b"")
+
+
+def test_a_size_that_is_not_told_is_no_problem(server, target):
+    run(target, server.add("/a", BODY, headers={"Content-Length": None}))
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
+def test_a_passing_failure_is_tried_again(server, target, status):
+    _, said = run(target, server.add("/a", BODY, Mishap(status=status), Mishap(status=status)))
+    assert arrived(target)
+    assert len(server.requests) == 3
+    assert [line for line in said if f"HTTP {status}" in line and "trying again in 0.0" in line] == said[:2]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
+def test_a_lasting_failure_goes_on_to_the_next_mirror_at_once(server, target, status):
+    first = server.add("/a", BODY, always=Mishap(status=status))
+    found, _ = run(target, first, server.add("/b", BODY))
+    assert found.url.endswith("/b")
+    assert len(server.to("/a")) == 1
+    assert arrived(target)
+
+
+def test_pauses_grow_are_capped_and_follow_retry_after(server, target, monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr(fetching, "sleep", pauses.append)
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    asked = [{}, {}, {"Retry-After": "7"}, {"Retry-After": "86400"}, {"Retry-After": later}, {"Retry-After": "soon"}]
+    busy = [Mishap(status=503, headers=headers) for headers in asked]
+    run(target, server.add("/a", BODY, *busy, *[Mishap(status=429)] * 4), wait=1.0, attempts=20)
+    assert pauses[:4] == [1, 2, 7, 60]
+    assert 20 < pauses[4] <= 30
+    assert pauses[5:] == [32, 60, 60, 60, 60]
+
+
+def test_a_broken_transfer_is_resumed(server, target):
+    url = server.add("/a", BODY, DROP, DROP, etag='"one"')
+    run(target, url)
+    assert arrived(target)
+    assert [request.headers.get("Range") for request in server.requests] == [None, "bytes=100000-", "bytes=200000-"]
+    assert [request.headers.get("If-Range") for request in server.requests] == [None, '"one"', '"one"']
+    assert server.sent() == len(BODY)
+
+
+def test_a_date_of_change_vouches_for_a_part_too(server, target):
+    dates = {"Last-Modified": "Tue, 01 Jan 2019 00:00:00 GMT", "Date": "Wed, 01 Jan 2020 00:00:00 GMT"}
+    run(target, server.add("/a", BODY, DROP, headers=dates))
+    assert arrived(target)
+    assert server.requests[1].headers["If-Range"] == dates["Last-Modified"]
+    assert server.sent() == len(BODY)
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_a_part_that_nothing_vouches_for_is_thrown_away(server, target, etag):
+    run(target, server.add("/a", BODY, DROP, etag=etag))
+    assert arrived(target)
+    assert "Range" not in server.requests[1].headers
+
+
+def test_a_checksum_vouches_for_a_part_without_validator(server, target):
+    run(target, Source(server.add("/a", BODY, DROP), sha256=SHA256))
+    assert arrived(target)
+    assert server.sent() == len(BODY)
+
+
+def test_the_next_call_resumes(server, target):
+    url = server.add("/a", BODY, *[Mishap(drop_after=50_000)] * 2, etag='"one"')
+    reason = refused(target, url, attempts=2, left=PART)
+    assert f"{url}: broke off" in reason.replace("the connection broke off (closed early)", "broke off")
+    assert str(target) in reason
+    assert target.with_name(PART[0]).read_bytes() == BODY[:100_000]
+    _, said = run(target, url)
+    assert said == ["file.zip: continuing at 0.1 MB of 0.3 MB"]
+    assert arrived(target)
+    assert server.sent() == len(BODY)
+
+
+def test_a_file_that_changed_meanwhile_starts_from_zero(server, target):
+    url = server.add("/a", OTHER, DROP, etag='"one"')
+    refused(target, url, attempts=1, left=PART)
+    server.add("/a", BODY, etag='"two"')
+    run(target, url)
+    assert arrived(target)
+    assert server.requests[-1].headers["If-Range"] == '"one"'
+
+
+@pytest.mark.parametrize("mishap", [Mishap(ignore_range=True), Mishap(shift=7), Mishap(headers={"Content-Range": "x"})])
+def test_a_wrong_answer_to_a_range_starts_from_zero(server, target, mishap):
+    run(target, server.add("/a", BODY, DROP, mishap, etag='"one"'), attempts=2)
+    assert arrived(target)
+
+
+def test_a_part_of_the_whole_is_finished_without_its_body(server, target):
+    url = server.add("/a", BODY, DROP, etag='"one"')
+    refused(target, url, attempts=1, left=PART)
+    target.with_name(PART[0]).write_bytes(BODY)
+    sent = server.sent()
+    found, _ = run(target, url)
+    assert (found.sha256, server.sent()) == (SHA256, sent)
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("part", [BODY + b"more", b"", OTHER, BODY[:10]])
+def test_a_part_of_any_content_ends_in_the_right_file(server, target, part):
+    url = server.add("/a", BODY, DROP, etag='"one"')
+    refused(target, Source(url, sha256=SHA256), attempts=1, left=PART)
+    target.with_name(PART[0]).write_bytes(part)
+    run(target, Source(url, sha256=SHA256), attempts=1)
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"url": "http://elsewhere"}', None])
+def test_a_part_with_a_damaged_note_is_thrown_away(server, target, note):
+    url = server.add("/a", BODY, DROP, etag='"one"')
+    refused(target, url, attempts=1, left=PART)
+    path = target.with_name(PART[1])
+    path.unlink() if note is None else path.write_text(note)
+    run(target, url)
+    assert arrived(target)
+    assert "Range" not in server.requests[-1].headers
+
+
+def test_the_whole_is_asked_for_again_if_the_server_refuses_every_range(server, target):
+    url = server.add("/a", BODY, DROP, Mishap(status=416), etag='"one"')
+    run(target, url, attempts=2)
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_another_mirror_continues_a_file_of_the_same_checksum(server, target, kind):
+    digest = {kind: {"sha256": SHA256, "md5": MD5}[kind]}
+    first, second = server.add("/a", BODY, DROP, etag='"one"'), server.add("/b", BODY, etag='"two"')
+    run(target, Source(first, **digest), Source(second, **digest), attempts=1)
+    assert arrived(target)
+    request = server.to("/b")[0]
+    assert (request.headers["Range"], "If-Range" in request.headers) == ("bytes=100000-", False)
+    assert server.sent() == len(BODY)
+
+
+@pytest.mark.parametrize("digest", [None, hashlib.sha256(OTHER).hexdigest()])
+def test_another_mirror_starts_from_zero_without_the_same_checksum(server, target, digest):
+    first, second = server.add("/a", BODY, DROP, etag='"one"'), server.add("/b", OTHER)
+    run(target, Source(first, sha256=SHA256), Source(second, sha256=digest), attempts=1)
+    assert arrived(target, OTHER)
+    assert "Range" not in server.to("/b")[0].headers
+
+
+def test_a_bad_part_of_a_first_mirror_does_not_spoil_a_good_second_one(server, target):
+    bad = server.add("/a", BODY, Mishap(drop_after=100_000, corrupt=True))
+    run(target, Source(bad, sha256=SHA256), Source(server.add("/b", BODY), sha256=SHA256), attempts=1)
+    assert arrived(target)
+
+
+def test_a_mirror_that_refuses_does_not_cost_the_part(server, target):
+    first = server.add("/a", BODY, DROP, etag='"one"')
+    gone, page = server.add("/b", always=Mishap(status=404)), server.add("/c", always=PAGE)
+    hidden = server.add("/d", b" <HTML>log in</HTML>")
+    refused(target, first, gone, page, hidden, attempts=1, left=PART)
+    run(target, first)
+    assert server.sent("/a") == len(BODY)
+
+
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_a_wrong_checksum_goes_on_to_the_next_mirror(server, target, kind):
+    digest = {kind: {"sha256": SHA256, "md5": MD5}[kind]}
+    bad = server.add("/a", BODY, always=Mishap(corrupt=True))
+    assert f"{bad}: has {kind} " in refused(target, Source(bad, **digest))
+    assert len(server.requests) == 1
+    found, _ = run(target, Source(bad, **digest), Source(server.add("/b", BODY), **digest))
+    assert found.url.endswith("/b")
+    assert arrived(target)
+
+
+def test_another_size_is_refused_before_the_body(server, target):
+    url = server.add("/a", BODY)
+    assert f"{url}: has 300000 bytes instead of 299999" in refused(target, Source(url, 299_999))
+    lying = server.add("/b", BODY, always=Mishap(content_length=400_000))
+    assert "has 400000 bytes instead of 300000" in refused(target, Source(lying, 300_000))
+
+
+def test_a_body_of_another_size_than_declared_is_refused(server, target):
+    url = server.add("/a", BODY, headers={"Content-Length": None})
+    assert "gives more than the expected 299999 bytes" in refused(target, Source(url, 299_999))
+    assert "broke off after 300000 of 300001 bytes, 2 times" in refused(
+        target, Source(url, 300_001), attempts=2, left=PART
+    )
+
+
+def test_fewer_bytes_than_content_length_are_an_interruption(server, target):
+    url = server.add("/a", BODY, Mishap(content_length=400_000), Mishap(content_length=400_000))
+    refused(target, url, attempts=2, left=PART)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        PAGE,
+        Mishap(body=b"not even html", headers={"Content-Type": "Text/HTML"}),
+        Mishap(body=b"\xef\xbb\xbf \r\n<!DocType HTML><p>quota exceeded"),
+        Mishap(body=b"\n<HTML lang=en>"),
+    ],
+)
+def test_a_web_page_is_not_the_file(server, target, page):
+    url = server.add("/a", BODY, always=page)
+    assert f"{url}: answered with a web page instead of the file" in refused(target, url)
+    found, _ = run(target, url, server.add("/b", BODY))
+    assert found.url.endswith("/b")
+
+
+def test_a_web_page_is_the_file_where_one_is_wanted(server, tmp_path):
+    run(tmp_path / "index.html", server.add("/a", always=PAGE))
+    assert names(tmp_path / "index.html") == ["index.html"]
+
+
+def test_bytes_are_not_decompressed(server, tmp_path):
+    url = server.add("/a", BODY, headers={"Content-Encoding": "gzip"})
+    run(tmp_path / "a.tar.gz", url)
+    assert (tmp_path / "a.tar.gz").read_bytes() == BODY
+    assert "compressed bytes that nobody asked for" in refused(tmp_path / "a.bin", url, left=["a.tar.gz"])
+
+
+def test_redirects_are_followed(server, target):
+    found, _ = run(target, server.add("/a", always=redirect(server.add("/b", BODY, DROP, etag='"one"'))))
+    assert found.url.endswith("/a")
+    assert arrived(target)
+    assert server.sent() == len(BODY)
+
+
+def test_redirects_in_a_circle_end(server, target):
+    url = server.add("/a", always=redirect("/a"))
+    assert f"{url}: redirects in a circle" in refused(target, url)
+
+
+@pytest.mark.parametrize("elsewhere", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x", "http://[bad/"])
+def test_redirects_lead_to_http_only(server, target, elsewhere):
+    assert "leads to an address" in refused(target, server.add("/a", always=redirect(elsewhere)))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd", ""])
+def test_addresses_are_of_http_only(target, url):
+    assert "is no http or https address" in refused(target, url)
+    assert "leads to an address" in refused(target, "http://")
+
+
+def test_no_address_is_one_line(target):
+    assert "no address is known" in refused(target)
+
+
+def test_silence_and_absence_are_told_from_each_other(server, target):
+    url = server.add("/a", BODY, always=Mishap(silence=1))
+    assert f"{url}: no answer within 0.1 s, 2 times" in refused(target, url, timeout=0.1, attempts=2)
+    with Server() as gone:
+        pass
+    assert "no connection (Connection refused), 2 times" in refused(target, gone.root, attempts=2)
+
+
+def test_a_stalled_body_is_resumed(server, target):
+    _, said = run(target, server.add("/a", BODY, Mishap(drop_after=100_000, stall=1), etag='"one"'), timeout=0.2)
+    assert "the connection broke off (timed out)" in said[1]
+    assert server.requests[1].headers["Range"] == "bytes=65536-"
+    assert arrived(target)
+
+
+def test_every_mirror_is_named_with_its_reason(server, target):
+    first, second = server.add("/a", always=Mishap(status=404)), server.add("/b", always=PAGE)
+    assert refused(target, first, second) == (
+        f"file.zip: {first}: HTTP 404 Not Found; {second}: answered with a web page instead of the file; "
+        f"check the network or put the file at {target} yourself"
+    )
+
+
+def test_too_little_room_is_told_before_the_first_byte(server, target, monkeypatch):
+    url = server.add("/a", BODY, Mishap(drop_after=0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=500_000))
+    reason = refused(target, url, url, room=2.0)
+    assert "needs 0.0006 GB free in" in reason
+    assert "which has 0.0005 GB" in reason
+    assert len(server.requests) == 1
+    run(target, url, room=1.5)
+    assert arrived(target)
+
+
+def test_only_the_rest_needs_room(server, target, monkeypatch):
+    url = server.add("/a", BODY, DROP, etag='"one"')
+    refused(target, url, attempts=1, left=PART)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=199_999))
+    assert "needs 0.0002 GB" in refused(target, url, left=PART)
+    fresh = server.add("/b", BODY)  # for which the part makes way
+    assert "which has 0.0003 GB" in refused(target, fresh, left=PART)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=200_000))
+    run(target, url)
+    assert arrived(target)
+
+
+def test_a_full_disk_is_one_line(server, target, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    reason = refused(target, server.add("/a", BODY))
+    assert reason.startswith(f"{target}: cannot be written (No space left on device); make room")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(server, tmp_path):
+    (tmp_path / "new").write_text("a file")
+    with pytest.raises(CptError, match="cannot be written"):
+        run(tmp_path / "new" / "a.zip", server.add("/a", BODY))
+
+
+def test_a_file_that_is_there_is_checked_and_kept(server, target):
+    url = server.add("/a", BODY)
+    run(target, url)
+    known = [Source(url, 5), Source(url, sha256="0" * 64), Source(url, len(BODY), SHA256, MD5)]
+    assert run(target, *known)[0] == Fetched(target, "already there", SHA256, len(BODY))
+    assert run(target, url)[0].url == "already there"
+    for source in (Source(url, 5), Source(url, sha256="0" * 64), Source(url, md5="0" * 32)):
+        reason = refused(target, source, Source(url), left=["file.zip"])
+        assert reason == f"{target}: is damaged or another version; delete it and run again"
+    assert len(server.requests) == 1
+
+
+def test_a_folder_in_the_place_of_the_file_is_one_line(target):
+    target.mkdir(parents=True)
+    assert "is no file" in refused(target, "http://127.0.0.1/", left=["file.zip"])
+
+
+def test_an_interrupt_keeps_the_part_and_frees_the_lock(server, target, monkeypatch):
+    url = server.add("/a", BODY, DROP, etag='"one"')
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(target, url)
+    assert names(target) == sorted(PART)
+    assert json.loads(target.with_name(PART[1]).read_text()) == {
+        "url": url,
+        "validator": '"one"',
+        "total": len(BODY),
+        "sha256": None,
+        "md5": None,
+    }
+    run(target, url)
+    assert server.sent() == len(BODY)
+
+
+def test_a_second_thread_waits_and_finds_it_there(server, target):
+    url = server.add("/a", BODY, always=Mishap(delay=0.01))
+    results: list = []
+    threads = [threading.Thread(target=lambda: results.append(run(target, url))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found.url for found, _ in results) == ["already there"] * 3 + [url]
+    waiting = "file.zip: another process is fetching it; waiting"
+    assert sum(said == [waiting] for _, said in results) == 3
+    assert (len(server.requests), server.sent()) == (1, len(BODY))
+    assert arrived(target)
+
+
+def test_after_a_failure_those_who_wait_take_turns(server, target):
+    """The lock file is removed while others wait for it; none of them may then write beside another."""
+    url = server.add("/a", BODY, *[Mishap(corrupt=True, delay=0.003)] * 3, always=Mishap(delay=0.003))
+    results: list = []
+
+    def one():
+        try:
+            results.append(run(target, Source(url, sha256=SHA256)))
+        except CptError:
+            results.append(None)
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results.count(None) == 3
+    assert len(server.requests) == 4
+    assert arrived(target)
+
+
+def test_two_processes_fetch_once(server, target):
+    url = server.add("/a", BODY, always=Mishap(delay=0.01))
+    code = "import sys, pathlib; from cpt.data.fetch import *; fetch([Source(sys.argv[1])], pathlib.Path(sys.argv[2]))"
+    running = [subprocess.Popen([sys.executable, "-c", code, url, str(target)]) for _ in range(2)]
+    assert [process.wait(120) for process in running] == [0, 0]
+    assert len(server.requests) == 1
+    assert arrived(target)
+
+
+def test_the_proxy_of_the_environment_is_used(server, target, monkeypatch):
+    server.add("/a", BODY)
+    monkeypatch.setenv("http_proxy", server.root)
+    run(target, "http://files.example/a")
+    assert server.requests[0].target == "http://files.example/a"
+    assert arrived(target)
+
+
+def test_a_bar_is_drawn_on_stderr_only(server, target, capfd):
+    _, said = run(target, server.add("/a", BODY), progress=True)
+    out, err = capfd.readouterr()
+    assert (said, out) == ([], "")
+    assert "file.zip" in err
+
+
+def test_lines_come_about_every_tenth_and_not_too_often(server, target, monkeypatch):
+    url = server.add("/a", BODY)
+    monkeypatch.setattr(answers, "CHUNK", 3000)
+    monkeypatch.setattr(fetching, "_SECONDS_BETWEEN_LINES", 0)
+    _, said = run(target, url)
+    assert len(said) == 10
+    assert said[1] == "file.zip: 0.0 MB of 0.3 MB (10 %)"
+    target.unlink()
+    monkeypatch.setattr(fetching, "_SECONDS_BETWEEN_LINES", 1e9)
+    assert len(run(target, url)[1]) == 1
+
+
+def test_a_folder_can_be_served(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a b.txt").write_text("text")
+    with Server(tmp_path / "in") as server:
+        run(tmp_path / "out" / "a.txt", f"{server.root}/a%20b.txt")
+        assert "HTTP 404" in refused(Path(tmp_path / "else" / "a"), f"{server.root}/../test")
+    assert (tmp_path / "out" / "a.txt").read_text() == "text"
+
+
+def test_importing_stays_cheap():
+    code = "import sys, cpt.data.fetch; sys.exit(any(name in sys.modules for name in ('requests', 'rich', 'filelock')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
