@@ -1,16 +1,30 @@
-"""Making and loading backbones: the shipped one, models of open_clip with random weights, and refusals."""
+"""Making and loading backbones: the shipped one, open_clip's, own ones, where weights come from, and refusals."""
 
 from __future__ import annotations
 
+import hashlib
+import http.server
+import json
+import pickle
+import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import open_clip
 import pytest
 import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from cpt.clip.backbone import load_backbone
 from cpt.clip.features import make_text_features, read_text_features, tokenize
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
 from cpt.clip.templates import template_set
+from cpt.clip.text import pack_prompts
+from cpt.config import load
 from cpt.errors import CptError
 from cpt.files import read_json
 
@@ -33,19 +47,426 @@ def test_a_model_of_open_clip_with_random_weights(tmp_path: Path) -> None:
     assert tokens[0, :10].tolist() == [49406, 320, 1125, 539, 320, 2368, 637, 269, 49407, 0]
 
 
+SMALL: dict[str, Any] = {
+    "embed_dim": 24,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+OPENAI = "models--timm--vit_base_patch16_clip_224.openai"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def small_model(config: dict[str, Any] = SMALL) -> open_clip.CLIP:
+    torch.manual_seed(1)
+    return open_clip.CLIP(**config).eval().requires_grad_(False)
+
+
+def written(path: Path, value: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return str(path)
+
+
+def checkpoint(path: Path, model: torch.nn.Module | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = (model or small_model()).state_dict()
+    if path.suffix == ".safetensors":
+        save_file(state, path, {"format": "pt"})
+    else:
+        torch.save(state, path)
+    return path
+
+
+def refusal(architecture: str, pretrained: object, output: Path) -> str:
+    """The one line that refuses a backbone; nothing is written."""
+    with pytest.raises(CptError) as refused:
+        make_backbone("x", str(architecture), str(pretrained), output)
+    assert not output.exists()
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def assert_encodes_as(path: Path, model: open_clip.CLIP, context_length: int) -> None:
+    clip, tokens = load_backbone(path), load_tokenizer(path)(["a photo of a cat.", "a red boat"])
+    assert tokens.shape == (2, context_length)
+    images = torch.randn(3, 3, *clip.image_size, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        torch.testing.assert_close(clip.vision(images), model.encode_image(images), atol=1e-5, rtol=1e-4)
+        texts = clip.text(pack_prompts(tokens, torch.full_like(tokens, -1).numpy()))
+        torch.testing.assert_close(texts, model.encode_text(tokens), atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def small_b16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry's ViT-B/16 made small, both activations; tags stay."""
+    for name, quick in (("ViT-B-16", False), ("ViT-B-16-quickgelu", True)):
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, SMALL | {"quick_gelu": quick})
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, and a hub that cannot be reached."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    serve_at(monkeypatch, "http://127.0.0.1:9")
+    return folder
+
+
+def serve_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def cached(hub: Path, name: str) -> Path:
+    (hub / OPENAI / "refs").mkdir(parents=True, exist_ok=True)
+    (hub / OPENAI / "refs/main").write_text(COMMIT)
+    return checkpoint(hub / OPENAI / "snapshots" / COMMIT / name)
+
+
+@pytest.fixture
+def server(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A hub whose files lie in a folder, /<repository>/<file>."""
+    folder = tmp_path / "served"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> bytes:
+            owner, name, _, _, file = self.path.strip("/").split("/")
+            path = folder / owner / name / file
+            held = path.read_bytes() if path.is_file() else b""
+            self.send_response(200 if held else 404)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", str(len(held)))
+            if held:
+                self.send_header("ETag", '"' + hashlib.sha256(held).hexdigest() + '"')
+            else:
+                self.send_header("X-Error-Code", "EntryNotFound")
+            self.end_headers()
+            return held
+
+        def do_GET(self) -> None:
+            self.wfile.write(self.do_HEAD())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        serve_at(monkeypatch, f"http://127.0.0.1:{served.server_port}")
+        yield folder
+        served.shutdown()
+
+
 @pytest.mark.parametrize(
     ("architecture", "pretrained", "message"),
     [
         ("ViT-B-16-quickgleu", "openai", "unknown model 'ViT-B-16-quickgleu'; did you mean 'ViT-B-16-quickgelu'"),
         ("ViT-B-16", "opanai", "unknown tag 'opanai' for ViT-B-16; did you mean 'openai'"),
         ("ViT-B-16", "nowhere.safetensors", "nowhere.safetensors: no such file"),
-        ("RN50", "random", "unsupported architecture: image tower ModifiedResNet"),
+        ("nowhere.json", "random", "nowhere.json: No such file"),
+        ("RN50", "openai", "image tower ModifiedResNet (supported: VisionTransformer)"),
+        ("ViT-B-16-SigLIP", "webli", "image tower vit_base_patch16_siglip_224 of timm"),
+        ("EVA02-B-16", "random", "image tower eva02_base_patch16_clip_224 of timm"),
+        ("nllb-clip-base", "v1", "text tower facebook/nllb-200-distilled-600M of transformers"),
+        ("coca_ViT-B-32", "random", "a captioning decoder (CoCa)"),
+        ("ViT-L-14-CLIPA", "datacomp1b", "tokenizer bert-base-uncased of transformers"),
     ],
 )
-def test_refusals(tmp_path: Path, architecture: str, pretrained: str, message: str) -> None:
-    with pytest.raises(CptError, match=message):
-        make_backbone("x", architecture, pretrained, tmp_path / "backbone.json")
-    assert not (tmp_path / "backbone.json").exists()
+def test_refusals(tmp_path: Path, hub: Path, architecture: str, pretrained: str, message: str) -> None:
+    assert message in refusal(architecture, pretrained, tmp_path / "backbone.json")
+
+
+OVERLAYS = ("vit_b_32", "vit_l_14", "laion_vit_b_16")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_shipped_overlays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlay: str) -> None:
+    """The configuration is valid, its weights exist and fit, and its architecture exports, here made small."""
+    monkeypatch.chdir(root)
+    for base in ("config", "paper"):
+        config = load([Path(f"config/{base}.yaml"), Path(f"config/backbones/{overlay}.yaml")])
+        assert (config.experiment, config.printed) == (f"paper_{overlay}", False)
+    architecture, tag = config.backbone.architecture, config.backbone.pretrained
+    registered = open_clip.pretrained.get_pretrained_cfg(architecture, tag)
+    shape = open_clip.get_model_config(architecture)
+    assert registered["hf_hub"]
+    assert bool(registered.get("quick_gelu")) == bool(shape.get("quick_gelu"))
+    shape["embed_dim"] //= 4
+    for part in (shape["vision_cfg"], shape["text_cfg"]):
+        part["layers"] = 2
+        part["width"] //= 4
+    shape["text_cfg"]["heads"] //= 4
+    path = written(tmp_path / "small.json", shape)
+    make_backbone(config.backbone.name, path, "random", tmp_path / "backbone.json")
+    torch.manual_seed(0)
+    assert_encodes_as(tmp_path / "backbone.json", open_clip.CLIP(**shape).eval(), 77)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin", ".ckpt"])
+def test_a_local_checkpoint(tmp_path: Path, suffix: str) -> None:
+    model = small_model()
+    path = checkpoint(tmp_path / f"own{suffix}", model)
+    if suffix == ".ckpt":  # as open_clip's training writes it
+        held = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}}
+        torch.save(held, path)
+    make_backbone("own", written(tmp_path / "small.json", SMALL), str(path), tmp_path / "backbone.json")
+    assert read_json(tmp_path / "backbone.json", "cpt.backbone/1")["source"] == {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    assert_encodes_as(tmp_path / "backbone.json", model, 20)
+
+
+class Trap:
+    """A pickle that leaves a mark when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
+def test_pickled_code_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    mark, path = tmp_path / "mark", tmp_path / "own.pt"
+    held = {"state_dict": small_model().state_dict(), "args": Trap(mark)}
+    if form == "plain":
+        path.write_bytes(pickle.dumps(held, protocol=2))
+    else:
+        torch.save(held, path, _use_new_zipfile_serialization=form == "zip")
+    message = refusal(written(tmp_path / "small.json", SMALL), path, tmp_path / "backbone.json")
+    assert "own.pt: refused: it is damaged or holds more than tensors" in message
+    assert "give a .safetensors file" in message
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "own.pt")
+    message = refusal(written(tmp_path / "small.json", SMALL), tmp_path / "own.pt", tmp_path / "backbone.json")
+    assert "own.pt: refused: it is a TorchScript program, not a state dict; give a .safetensors file" in message
+
+
+def _without(state: dict[str, Any]) -> None:
+    del state["visual.conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"visual.conv1.weight": torch.zeros(64, 3, 8, 8)},
+            "visual.conv1.weight is 64 x 3 x 8 x 8 in the file, 64 x 3 x 16 x 16 in the model",
+        ),
+        (_without, "it lacks visual.conv1.weight (1 missing, 0 unknown)"),
+        ({"logit_bias": torch.zeros(())}, "the model has no logit_bias (0 missing, 1 unknown)"),
+        ({"ln_final.bias": torch.zeros(32, dtype=torch.int8)}, "ln_final.bias is int8"),
+        ({"ln_final.bias": torch.full((32,), float("nan"))}, "damaged: ln_final.bias has values that are not finite"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(tmp_path: Path, change: Any, message: str) -> None:
+    state = small_model().state_dict()
+    change(state) if callable(change) else state.update(change)
+    save_file(state, tmp_path / "own.safetensors")
+    architecture = written(tmp_path / "small.json", SMALL)
+    assert message in refusal(architecture, tmp_path / "own.safetensors", tmp_path / "backbone.json")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_damaged_checkpoints(tmp_path: Path, suffix: str) -> None:
+    architecture, path = written(tmp_path / "small.json", SMALL), checkpoint(tmp_path / f"own{suffix}")
+    whole = path.read_bytes()
+    for held in (whole[: len(whole) // 2], b"", b"version https://git-lfs.github.com/spec/v1\n"):
+        path.write_bytes(held)
+        assert "damaged" in refusal(architecture, path, tmp_path / "backbone.json")
+
+
+def test_a_file_without_a_state_dict(tmp_path: Path) -> None:
+    architecture = written(tmp_path / "small.json", SMALL)
+    for held in ([torch.zeros(2)], {}, {"epoch": 3}):
+        torch.save(held, tmp_path / "own.pt")
+        assert "is not a state dict" in refusal(architecture, tmp_path / "own.pt", tmp_path / "backbone.json")
+
+
+@pytest.mark.usefixtures("small_b16")
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_a_cached_tag_needs_no_hub(tmp_path: Path, hub: Path, name: str) -> None:
+    path = cached(hub, name)
+    make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    assert read_json(tmp_path / "backbone.json", "cpt.backbone/1")["source"] == {
+        "repository": "timm/vit_base_patch16_clip_224.openai",
+        "revision": COMMIT,
+        "file": name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    assert_encodes_as(tmp_path / "backbone.json", small_model(), 20)
+
+
+@pytest.mark.usefixtures("small_b16")
+def test_safetensors_come_first_and_a_cached_pickle_is_read_as_tensors_only(tmp_path: Path, hub: Path) -> None:
+    torch.save({"trap": Trap(tmp_path / "mark")}, cached(hub, "open_clip_pytorch_model.bin"))
+    assert "holds more than tensors" in refusal("ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    cached(hub, "open_clip_model.safetensors")
+    make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.usefixtures("small_b16", "hub")
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_tag_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    began = time.monotonic()
+    message = refusal("ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    assert time.monotonic() - began < 10
+    assert "'openai': open_clip_model.safetensors of the hub's timm/vit_base_patch16_clip_224.openai" in message
+    assert ("HF_HUB_OFFLINE is set" if offline else "cannot be fetched (ConnectError") in message
+    assert "run `cpt backbone` once where there is internet, set HF_HOME" in message
+    assert "the path of a .safetensors file" in message
+
+
+@pytest.mark.usefixtures("small_b16")
+def test_a_tag_is_downloaded_into_the_cache(
+    tmp_path: Path, hub: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = server / "timm/vit_base_patch16_clip_224.openai"
+    message = refusal("ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    assert "has no open_clip_model.safetensors or open_clip_pytorch_model.bin" in message
+    checkpoint(folder / "open_clip_pytorch_model.bin")
+    make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "pickle.json")
+    shutil.rmtree(hub)
+    checkpoint(folder / "open_clip_model.safetensors")
+    make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    sources = [read_json(tmp_path / f"{name}.json", "cpt.backbone/1")["source"] for name in ("pickle", "backbone")]
+    assert [source["file"] for source in sources] == ["open_clip_pytorch_model.bin", "open_clip_model.safetensors"]
+    assert sources[1]["revision"] == COMMIT
+    serve_at(monkeypatch, "http://127.0.0.1:9")
+    make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "again.json")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("architecture", "tag", "message"),
+    [
+        ("ViT-B-16", "openai", "trained with QuickGELU, ViT-B-16 has GELU; use ViT-B-16-quickgelu"),
+        ("ViT-B-16-quickgelu", "laion2b_s34b_b88k", "with GELU, ViT-B-16-quickgelu has QuickGELU; use ViT-B-16"),
+        ("ViT-L-14-quickgelu", "dfn2b_s39b", "with GELU, ViT-L-14-quickgelu has QuickGELU; use ViT-L-14"),
+    ],
+)
+def test_a_tag_of_the_other_activation(tmp_path: Path, architecture: str, tag: str, message: str) -> None:
+    assert message in refusal(architecture, tag, tmp_path / "backbone.json")
+
+
+@pytest.mark.usefixtures("small_b16")
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [
+        ("mine-quickgelu.safetensors", True),
+        ("b16_400m.pt", True),  # MetaCLIP's address
+        ("vit_b_16-laion400m_e32-55e67d44.pt", False),  # open_clip's address
+        ("models--timm--vit_base_patch16_clip_224.openai/snapshots/x/open_clip_model.safetensors", True),
+        ("CLIP-ViT-B-16-laion2B-s34B-b88K/open_clip_model.safetensors", False),
+        ("mine.safetensors", None),
+    ],
+)
+def test_a_file_whose_name_tells_the_activation(tmp_path: Path, name: str, trained: bool | None) -> None:
+    path = checkpoint(tmp_path / name)
+    for architecture, built in (("ViT-B-16", False), ("ViT-B-16-quickgelu", True)):
+        if trained is None or trained == built:
+            make_backbone("x", architecture, str(path), tmp_path / f"{architecture}.json")
+        else:
+            assert "were trained with" in refusal(architecture, path, tmp_path / f"{architecture}.json")
+
+
+@pytest.mark.usefixtures("small_b16")
+def test_preprocessing_is_that_of_the_weights(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tags = open_clip.pretrained._PRETRAINED["ViT-B-16-quickgelu"]
+    cached(hub, "open_clip_model.safetensors")
+    monkeypatch.setitem(tags, "openai", tags["openai"] | {"mean": (0.1, 0.2, 0.3)})
+    make_backbone("x", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    assert load_backbone(tmp_path / "backbone.json").mean == (0.1, 0.2, 0.3)
+    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "squash"})
+    assert "resizes by squash, bicubic" in refusal("ViT-B-16-quickgelu", "openai", tmp_path / "x.json")
+
+
+def test_an_own_architecture(tmp_path: Path) -> None:
+    """Its record is enough: the tokenizer needs neither the file nor open_clip's registry."""
+    path, weights = tmp_path / "own.json", checkpoint(tmp_path / "own.safetensors")
+    held = {"model_cfg": SMALL, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}}
+    make_backbone("own", written(path, held), str(weights), tmp_path / "backbone.json")
+    path.unlink()
+    assert_encodes_as(tmp_path / "backbone.json", small_model(), 20)
+    clip = load_backbone(tmp_path / "backbone.json")
+    assert (clip.mean, clip.std, clip.image_size) == ((0.5,) * 3, (0.2,) * 3, (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "more"),
+    [
+        ({"ls_init_value": 0.5}, {"ls_init_value": 0.3}, {}),
+        ({"no_ln_pre": True, "mlp_ratio": 2.0}, {"mlp_ratio": 3.0}, {}),
+        ({"pos_embed_type": "sin_cos_2d"}, {"proj_bias": True}, {}),
+        ({"act_kwargs": {"approximate": "tanh"}}, {"proj_type": "none", "width": 24}, {"quick_gelu": False}),
+        ({"norm_kwargs": {"eps": 1e-3}}, {"norm_kwargs": {"eps": 1e-2}}, {"custom_text": True}),
+        ({"patch_dropout": 0.5}, {"pool_type": "eos", "eos_id": 49407}, {}),
+    ],
+)
+def test_variants_of_the_towers(tmp_path: Path, vision: dict, text: dict, more: dict) -> None:
+    """Exported and proved equal to open_clip's."""
+    config = SMALL | {"vision_cfg": SMALL["vision_cfg"] | vision, "text_cfg": SMALL["text_cfg"] | text} | more
+    make_backbone("x", written(tmp_path / "own.json", config), "random", tmp_path / "backbone.json")
+    assert load_tokenizer(tmp_path / "backbone.json")(["a cat"]).shape == (1, 20)
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "more", "message"),
+    [
+        ({"attentional_pool": True}, {}, {}, "attention or average pooling"),
+        ({"pool_type": "avg"}, {}, {}, "attention or average pooling"),
+        ({"qk_norm": True}, {}, {}, "blocks CustomResidualAttentionBlock (supported: plain residual blocks)"),
+        ({"image_size": [32, 48]}, {}, {}, "images of 32 x 48 pixels (supported: square ones)"),
+        ({}, {"no_causal_mask": True}, {}, "text attention without causal mask"),
+        ({}, {"embed_cls": True}, {"custom_text": True}, "text class embedding"),
+        ({}, {"pool_type": "last"}, {}, "text pooling 'last'"),
+        ({}, {"pool_type": "eos", "eos_id": 2}, {}, "text_cfg.eos_id 2 is not the end token"),
+        ({}, {}, {"init_logit_bias": -10}, "a logit bias (sigmoid loss)"),
+        ({}, {"vocab_size": 1000}, {}, "text_cfg.vocab_size 1000 is less than the 49408 of CLIP's tokenizer"),
+        ({"depth": 3}, {}, {}, "open_clip cannot build it: TypeError: "),
+        ({"width": 65}, {}, {}, "open_clip cannot build it: "),
+        ({}, {"tokenizer_kwargs": {"clean": "so"}}, {}, "open_clip cannot build it: "),
+        ({"timm_model_name": "resnet18"}, {}, {}, "image tower resnet18 of timm"),
+    ],
+)
+def test_own_architectures_that_are_refused(tmp_path: Path, vision: dict, text: dict, more: dict, message: str) -> None:
+    config = SMALL | {"vision_cfg": SMALL["vision_cfg"] | vision, "text_cfg": SMALL["text_cfg"] | text} | more
+    assert message in refusal(written(tmp_path / "own.json", config), "random", tmp_path / "backbone.json")
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ("{", "own.json: not JSON: "),
+        ("[]", "own.json: lacks embed_dim, vision_cfg, text_cfg"),
+        ('{"embed_dim": 8, "text_cfg": {}}', "own.json: lacks vision_cfg; it must be a model configuration"),
+        ('{"model_cfg": {"embed_dim": 8, "text_cfg": {}}}', "own.json: lacks vision_cfg"),
+        ('{"embed_dim": 8, "text_cfg": {}, "vision_cfg": 3}', "vision_cfg and text_cfg must be objects"),
+        (
+            json.dumps({"model_cfg": SMALL, "preprocess_cfg": {"mean": 0.5}}),
+            "preprocess_cfg.mean must be three numbers",
+        ),
+        (json.dumps(SMALL), "unknown tag 'openai' for "),
+    ],
+)
+def test_architecture_files_that_are_refused(tmp_path: Path, held: str, message: str) -> None:
+    (tmp_path / "own.json").write_text(held)
+    assert message in refusal(str(tmp_path / "own.json"), "openai", tmp_path / "backbone.json")
+
+
+def test_an_own_architecture_against_the_name_of_its_weights(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "mine-quickgelu.safetensors")
+    architecture = written(tmp_path / "own.json", SMALL | {"quick_gelu": False})
+    assert "has GELU; set quick_gelu: true in it" in refusal(architecture, path, tmp_path / "backbone.json")
 
 
 def test_weights_that_are_not_the_recorded_ones(results: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ inputs. The backbone stage does both, so a model that our towers do not understa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,19 +31,8 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CptError: the architecture has parts that our towers do not have; names the part.
     """
-    from open_clip.transformer import VisionTransformer
-
-    text = getattr(model, "text", model)
-    visual = model.visual
-    _require(isinstance(visual, VisionTransformer), f"image tower {type(visual).__name__}", "VisionTransformer")
-    _require(visual.attn_pool is None and visual.pool_type == "tok", "attention or average pooling", "'tok'")
-    _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
-    _require(getattr(text, "attn_mask", None) is not None, "text attention without causal mask", "causal mask")
-    _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-    _require(pool in ("argmax", "eos"), f"text pooling {pool!r}", "'argmax' or 'eos'")
-    _require(getattr(model, "logit_bias", None) is None, "a logit bias (sigmoid loss)", "softmax CLIP")
-
+    require_model(model)
+    text, visual = getattr(model, "text", model), model.visual
     tensors: dict[str, Tensor] = {}
     spec: dict[str, Any] = {
         "logit_scale": model.logit_scale.detach().exp().item(),
@@ -63,6 +53,45 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors["text.text_projection"] = projection
     tensors |= {f"vision.{name}": value for name, value in visual.state_dict().items()}
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}, spec
+
+
+def require_config(config: Mapping[str, Any]) -> None:
+    """Refuse a model configuration of open_clip for parts that would not even be built without other libraries.
+
+    Raises:
+        CptError: names the part.
+    """
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    _require("multimodal_cfg" not in config, "a captioning decoder (CoCa)", "two towers")
+    timm, resnet = vision.get("timm_model_name"), isinstance(vision.get("layers"), list)
+    _require(not timm, f"image tower {timm} of timm", "VisionTransformer")
+    _require(not resnet, "image tower ModifiedResNet", "VisionTransformer")
+    for part, key in (("text tower", "hf_model_name"), ("tokenizer", "hf_tokenizer_name")):
+        _require(not text.get(key), f"{part} {text.get(key)} of transformers", "CLIP's own")
+
+
+def require_model(model: Any) -> None:
+    """Refuse a model of open_clip whose parts our towers do not have.
+
+    Raises:
+        CptError: names the part.
+    """
+    from open_clip.transformer import VisionTransformer
+
+    text = getattr(model, "text", model)
+    visual = model.visual
+    _require(isinstance(visual, VisionTransformer), f"image tower {type(visual).__name__}", "VisionTransformer")
+    _require(visual.attn_pool is None and visual.pool_type == "tok", "attention or average pooling", "'tok'")
+    _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
+    _require(getattr(text, "attn_mask", None) is not None, "text attention without causal mask", "causal mask")
+    _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
+    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    _require(pool in ("argmax", "eos"), f"text pooling {pool!r}", "'argmax' or 'eos'")
+    _require(getattr(model, "logit_bias", None) is None, "a logit bias (sigmoid loss)", "softmax CLIP")
+    size = tuple(visual.image_size)
+    _require(len(set(size)) == 1, f"images of {' x '.join(map(str, size))} pixels", "square ones")
+    for transformer in (text.transformer, visual.transformer):
+        _describe(transformer)
 
 
 def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower, VisionTower]:

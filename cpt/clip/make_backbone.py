@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpt.clip import tiny
+from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
-from cpt.clip.export import export, verify
+from cpt.clip.export import export, require_config, require_model, verify
 from cpt.errors import CptError, nearest
 from cpt.files import read_json, sha256_file, write_json, write_tensors
 
@@ -24,23 +28,25 @@ def make_backbone(name: str, architecture: str, pretrained: str, output: Path) -
 
     Args:
         name: what tables call the backbone.
-        architecture: ``embedded`` for the tiny CLIP that ships with the package, or a model name of open_clip.
-        pretrained: a tag of open_clip's registry, the path of a checkpoint (safetensors), or ``random``.
+        architecture: ``embedded`` for the tiny CLIP that ships with the package, a model name of open_clip, or the
+            path of a model configuration of open_clip (.json).
+        pretrained: a tag of open_clip's registry, the path of a checkpoint, or ``random``.
 
     Raises:
         CptError: unknown name or tag, weights out of reach, or an architecture that the towers do not support.
     """
+    extra: dict[str, Any] = {}
     if architecture == EMBEDDED:
         with _assets() as folder:
             model, _ = tiny.load(folder)
         preprocessing = {"mean": tiny.IMAGE_MEAN, "std": tiny.IMAGE_STD}
     else:
-        model, preprocessing = _open_clip(architecture, pretrained)
+        model, preprocessing, extra = _open_clip(architecture, pretrained)
     model = model.float().eval()
     tensors, spec = export(model)
     difference = verify(model, tensors, spec)
-    weights = output.with_suffix(".safetensors")
-    write_tensors(weights, tensors, "cpt.towers/1")
+    file = output.with_suffix(".safetensors")
+    write_tensors(file, tensors, "cpt.towers/1")
     write_json(
         output,
         {
@@ -48,13 +54,14 @@ def make_backbone(name: str, architecture: str, pretrained: str, output: Path) -
             "name": name,
             "architecture": architecture,
             "pretrained": pretrained,
-            "weights": weights.name,
-            "sha256": sha256_file(weights),
+            "weights": file.name,
+            "sha256": sha256_file(file),
             "spec": spec,
             "image_mean": list(preprocessing["mean"]),
             "image_std": list(preprocessing["std"]),
             "parameters": sum(p.numel() for p in model.parameters()),
             "largest_difference_to_open_clip": difference,
+            **extra,
         },
     )
 
@@ -65,52 +72,156 @@ def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     if record["architecture"] == EMBEDDED:
         with _assets() as folder:
             return tiny.load(folder)[1]
-    import open_clip
-
-    return open_clip.get_tokenizer(record["architecture"])
+    return _tokenizer(record["architecture"], record.get("model_config"))
 
 
 def _assets() -> Any:
     return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
 
 
-def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+    """Return a model of open_clip, its preprocessing, and what its record says besides.
+
+    What can be refused is refused before anything is downloaded.
+    """
     import open_clip
 
-    if architecture not in open_clip.list_models():
+    own = _read_own(Path(architecture)) if architecture.endswith(".json") else None
+    if own is None and architecture not in open_clip.list_models():
         raise CptError(
             f"backbone.architecture: unknown model {architecture!r}; {nearest(architecture, open_clip.list_models())}"
         )
-    local = Path(pretrained)
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if pretrained == "random":
-        torch.manual_seed(0)
-        model = open_clip.create_model(architecture, pretrained=None, precision="fp32")
-    elif local.suffix == ".safetensors" or pretrained in tags:
-        if local.suffix == ".safetensors" and not local.is_file():
-            raise CptError(f"backbone.pretrained: {pretrained}: no such file")
-        try:
-            model = open_clip.create_model(architecture, pretrained=pretrained, precision="fp32")
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise CptError(
-                f"backbone.pretrained: cannot load {pretrained!r} for {architecture}: {reason}; "
-                "on a machine without internet, give the path of a .safetensors file"
-            ) from None
-        registered = open_clip.pretrained.get_pretrained_cfg(architecture, pretrained) or {}
-        quick = type(model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
-        if registered.get("quick_gelu") and not quick:
-            raise CptError(
-                f"backbone.architecture: the weights {pretrained!r} were trained with QuickGELU; "
-                f"use {architecture}-quickgelu"
-            )
-    else:
-        known = [*tags, "random", "<file>.safetensors"]
-        raise CptError(
-            f"backbone.pretrained: unknown tag {pretrained!r} for {architecture}; {nearest(pretrained, known)}"
-        )
+    config = own["model_cfg"] if own else open_clip.get_model_config(architecture)
+    require_config(config)
+    local = Path(pretrained) if Path(pretrained).suffix in weights.SUFFIXES else None
+    found = weights.local_file(local) if local else None
+    entry = _entry(architecture, pretrained, local)
+    if entry:
+        _require_activation(architecture, pretrained, config, entry)
+
+    model, tokenizer = _build(architecture, own, {} if own else entry)
     preprocess = open_clip.get_model_preprocess_cfg(model)
-    resizing = (preprocess.get("resize_mode", "shortest"), preprocess.get("interpolation", "bicubic"))
+    resizing = (preprocess["resize_mode"], preprocess["interpolation"])
     if resizing != ("shortest", "bicubic"):
         raise CptError(f"backbone: {architecture} resizes by {', '.join(resizing)}; supported is shortest, bicubic")
-    return model, {"mean": preprocess["mean"], "std": preprocess["std"]}
+    require_model(model)
+    extra: dict[str, Any] = {"model_config": own} if own else {}
+    _require_tokenizer(tokenizer, model, architecture)
+    if pretrained != "random":
+        path, extra["source"] = found or weights.hub_file(entry, pretrained)
+        weights.load(model, path, architecture)
+    return model, {"mean": preprocess["mean"], "std": preprocess["std"]}, extra
+
+
+def _entry(architecture: str, pretrained: str, local: Path | None) -> dict[str, Any]:
+    """Return the registry's entry of the weights: activation, preprocessing, repository; empty if it has none."""
+    if local:
+        return weights.entry_of_file(architecture, local)
+    if pretrained == "random":
+        return {}
+    known = weights.entries(architecture)  # none for an own architecture
+    if pretrained not in known:
+        raise CptError(
+            f"backbone.pretrained: unknown tag {pretrained!r} for {architecture}; "
+            f"{nearest(pretrained, [*known, 'random', '<file>.safetensors'])}"
+        )
+    return known[pretrained]
+
+
+def _require_activation(architecture: str, pretrained: str, config: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Refuse a model whose activation is not the one its weights were trained with: it runs and is worse."""
+    trained, built = (bool(source.get("quick_gelu")) for source in (entry, config))
+    if trained == built:
+        return
+    names = {True: "QuickGELU", False: "GELU"}
+    mend = f"set quick_gelu: {str(trained).lower()} in it" if architecture.endswith(".json") else ""
+    raise CptError(
+        f"backbone.architecture: the weights {pretrained!r} were trained with {names[trained]}, {architecture} has "
+        f"{names[built]}; {mend or f'use {weights.sibling(architecture)}'}"
+    )
+
+
+def _read_own(path: Path) -> dict[str, Any]:
+    """Return a model configuration as open_clip's repositories hold it: ``model_cfg`` and ``preprocess_cfg``."""
+    try:
+        held = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CptError(f"backbone.architecture: {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CptError(f"backbone.architecture: {path}: not JSON: {error}") from None
+    model = held.get("model_cfg", held) if isinstance(held, dict) else {}
+    keys = ("embed_dim", "vision_cfg", "text_cfg")
+    lacking = [key for key in keys if not isinstance(model, dict) or key not in model]
+    if lacking:
+        raise CptError(
+            f"backbone.architecture: {path}: lacks {', '.join(lacking)}; "
+            "it must be a model configuration of open_clip (docs/backbones.md)"
+        )
+    if not all(isinstance(model[key], dict) for key in keys[1:]):
+        raise CptError(f"backbone.architecture: {path}: vision_cfg and text_cfg must be objects")
+    preprocess = held.get("preprocess_cfg", {}) if model is not held else {}
+    for key in ("mean", "std"):
+        values = preprocess.get(key, [0.5] * 3)
+        if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, float | int) for v in values):
+            raise CptError(f"backbone.architecture: {path}: preprocess_cfg.{key} must be three numbers")
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
+    """Return the model with random weights, and its tokenizer."""
+    import open_clip
+
+    torch.manual_seed(0)
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are random; ours come after
+    try:
+        with _named(architecture, own) as name:
+            model = open_clip.create_model(
+                name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
+            )
+            return model, open_clip.get_tokenizer(name)
+    except Exception as error:  # a configuration can be wrong in as many ways as a constructor can fail
+        if own is None:
+            raise
+        reason = " ".join(str(error).split())
+        raise CptError(
+            f"backbone.architecture: {architecture}: open_clip cannot build it: {type(error).__name__}: {reason}"
+        ) from None
+    finally:
+        logging.disable(silenced)
+
+
+def _tokenizer(architecture: str, own: dict[str, Any] | None) -> Callable[..., Tensor]:
+    import open_clip
+
+    with _named(architecture, own) as name:
+        return open_clip.get_tokenizer(name)
+
+
+def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
+    """Refuse token ids that the model's text tower has no rows for, or does not end a text at."""
+    text = getattr(model, "text", model)
+    rows = text.token_embedding.weight.shape[0]
+    if rows < tokenizer.vocab_size:
+        raise CptError(
+            f"backbone.architecture: {architecture}: text_cfg.vocab_size {rows} is less than the "
+            f"{tokenizer.vocab_size} of CLIP's tokenizer; use {tokenizer.vocab_size}"
+        )
+    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    end = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+    if pool == "eos" and end != tokenizer.eot_token_id:
+        raise CptError(
+            f"backbone.architecture: {architecture}: text_cfg.eos_id {end} is not the end token of CLIP's tokenizer; "
+            f"use {tokenizer.eot_token_id}"
+        )
+
+
+@contextlib.contextmanager
+def _named(architecture: str, own: dict[str, Any] | None) -> Iterator[str]:
+    """Yield the name by which open_clip finds a model: its own, or a folder that holds the configuration."""
+    if own is None:
+        yield architecture
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "open_clip_config.json").write_text(json.dumps(own), encoding="utf-8")
+        yield f"local-dir:{folder}"

@@ -13,7 +13,11 @@ PROMPT_TEMPLATE = PROMPT_PHRASE + " {}."
 """What a learnable prompt looks like around its context (repo KaiyangZhou/CoOp, trainers/coop.py)."""
 
 
-TEMPLATE_SETS = ("single", "dataset", "ensemble", "imagenet")
+OF_DATASET = ("dataset", "texture", "tcp")
+"""Sets of one template that the catalog gives for every dataset: ``dataset`` is CoOp's hand-written one, the others are
+that of other code bases where theirs differs (``other_templates``)."""
+
+TEMPLATE_SETS = ("single", "ensemble", "imagenet", *OF_DATASET)
 """Names that ``template_set`` knows by itself."""
 
 
@@ -30,8 +34,8 @@ def learnable_template(dataset_template: str) -> str:
 def template_set(name: str, dataset_template: str, custom: dict[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the templates of a named set.
 
-    ``single`` is ``a photo of a {}.``; ``dataset`` the dataset's hand-written template; ``ensemble`` the 60 templates
-    of PromptSRC (as a set the first 60 of CLIP's 80 for ImageNet; repo muzairkhattak/PromptSRC,
+    ``single`` is ``a photo of a {}.``; those of ``OF_DATASET`` are ``dataset_template``; ``ensemble`` are the 60
+    templates of PromptSRC (as a set the first 60 of CLIP's 80 for ImageNet; repo muzairkhattak/PromptSRC,
     trainers/imagenet_templates.py); ``imagenet`` all 80. ``custom`` adds sets or replaces these.
 
     Raises:
@@ -41,7 +45,7 @@ def template_set(name: str, dataset_template: str, custom: dict[str, Sequence[st
         return tuple(custom[name])
     if name == "single":
         return (PROMPT_TEMPLATE,)
-    if name == "dataset":
+    if name in OF_DATASET:
         return (dataset_template,)
     if name in ("ensemble", "imagenet"):
         from open_clip import OPENAI_IMAGENET_TEMPLATES

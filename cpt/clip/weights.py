@@ -1,0 +1,190 @@
+"""Weights of an open_clip model: found in its registry's hub repository or in a file, read without running any code.
+
+open_clip itself would fall back to whatever a repository holds; here a file is safetensors, or what
+``torch.load(weights_only=True)`` accepts.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpt.errors import CptError
+from cpt.files import sha256_file
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's checkpoints hold besides
+_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # if the registry names only the repository
+_MENDS = (
+    "run `cpt backbone` once where there is internet, set HF_HOME to the cache that has it, "
+    "or give backbone.pretrained the path of a .safetensors file"
+)
+
+
+def sibling(architecture: str) -> str:
+    """Return the registry's name of the same architecture with the other activation."""
+    plain = architecture.removesuffix("-quickgelu")
+    return plain if plain != architecture else f"{architecture}-quickgelu"
+
+
+def entries(architecture: str) -> dict[str, dict[str, Any]]:
+    """Return the registry's entries by tag for an architecture, those of the other activation included."""
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    names = (sibling(architecture), architecture)
+    return {tag: get_pretrained_cfg(name, tag) for name in names for tag in list_pretrained_tags_by_model(name)}
+
+
+def entry_of_file(architecture: str, path: Path) -> dict[str, Any]:
+    """Return the registry's entry that a local file's name belongs to, or what the name says itself; else nothing.
+
+    The names are those of downloads: the file of an entry's address, or a folder that is called like its repository,
+    as in the hub's cache.
+    """
+    folders = {folder.split("--")[-1] for folder in path.absolute().parts[:-1]}
+    for entry in entries(architecture).values():
+        repository = entry["hf_hub"].split("/")[1] if entry.get("hf_hub") else None
+        if repository in folders or path.name == entry.get("url", "").split("/")[-1]:
+            return entry
+    return {"quick_gelu": True} if re.search("quick[-_]?gelu", path.name.lower()) else {}
+
+
+def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return a checkpoint on this machine and where it is from.
+
+    Raises:
+        CptError: no such file.
+    """
+    if not path.is_file():
+        raise CptError(f"backbone.pretrained: {path}: no such file")
+    return path, {"file": path.name, "sha256": sha256_file(path)}
+
+
+def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a registry's entry, from the hub's cache or else downloaded into it, and where it is from.
+
+    A cached file is used without asking the hub. Safetensors come first; some repositories have only the other file.
+
+    Raises:
+        CptError: the file is neither cached nor to be had; says which file and what to do.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    owner, name, given = [*entry.get("hf_hub", "").split("/"), "", ""][:3]
+    if not name:
+        raise CptError(f"backbone.pretrained: {tag!r} is not on the hub; give the path of a .safetensors file")
+    repository = f"{owner}/{name}"
+    files = (f"{Path(given).stem}.safetensors", given) if given else _FILES
+    for file in files:
+        cached = try_to_load_from_cache(repository, file)
+        if isinstance(cached, str):
+            return _found(repository, Path(cached))
+    for file in files:
+        try:
+            # One question first: without a connection, the download would try again for half a minute.
+            get_hf_file_metadata(hf_hub_url(repository, file))
+            return _found(repository, Path(hf_hub_download(repository, file)))
+        except Exception as error:  # the classes of connection errors change with the hub library's versions
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # the hub answered that the repository has no such file
+            offline = "is not in the cache, and HF_HUB_OFFLINE is set"
+            why = offline if constants.HF_HUB_OFFLINE else f"cannot be fetched ({_reason(error)})"
+            raise CptError(f"backbone.pretrained: {tag!r}: {file} of the hub's {repository} {why}; {_MENDS}") from None
+    raise CptError(
+        f"backbone.pretrained: {tag!r}: the hub's {repository} has no {' or '.join(files)}; "
+        "give the path of a .safetensors file"
+    )
+
+
+def _found(repository: str, path: Path) -> tuple[Path, dict[str, Any]]:
+    source = {"repository": repository, "revision": path.parent.name, "file": path.name, "sha256": sha256_file(path)}
+    return path, source
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+def load(model: Any, path: Path, architecture: str) -> None:
+    """Put a checkpoint's tensors into a model, all of them and nothing else.
+
+    Other than open_clip's own loading, positions are not resampled for another image size.
+
+    Raises:
+        CptError: the file is damaged, holds more than tensors, or does not fit; names the first tensor that does not.
+    """
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    def refuse(problem: str) -> CptError:
+        return CptError(f"backbone.pretrained: {path}: {problem}")
+
+    state = {name: value for name, value in _read(path).items() if name not in _NOT_WEIGHTS}
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    expected = model.state_dict()
+    if "logit_scale" in state and state["logit_scale"].numel() == 1:  # a scalar or a vector of one
+        state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
+    for name, value in expected.items():
+        if name in state and state[name].shape != value.shape:
+            found, wanted = _shape(state[name]), _shape(value)
+            raise refuse(f"does not fit {architecture}: {name} is {found} in the file, {wanted} in the model")
+    missing, others = [n for n in expected if n not in state], [n for n in state if n not in expected]
+    if missing or others:
+        first = f"it lacks {missing[0]}" if missing else f"the model has no {others[0]}"
+        raise refuse(f"does not fit {architecture}: {first} ({len(missing)} missing, {len(others)} unknown)")
+    for name, value in state.items():
+        if not value.is_floating_point():
+            raise refuse(f"{name} is {str(value.dtype).removeprefix('torch.')}; supported are floating-point weights")
+        if not value.isfinite().all():
+            raise refuse(f"damaged: {name} has values that are not finite")
+    model.load_state_dict(state)
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, without a training's ``module.`` in front."""
+    from safetensors.torch import load_file
+
+    held: Any
+    if path.suffix == ".safetensors":
+        try:
+            held = load_file(path)
+        except Exception as error:
+            raise CptError(
+                f"backbone.pretrained: {path}: damaged, or not safetensors ({_reason(error)}); get it again"
+            ) from None
+    else:
+        held = _read_pickle(path)
+    state = held.get("state_dict", held) if isinstance(held, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CptError(
+            f"backbone.pretrained: {path}: is not a state dict: tensors by name, by themselves or under 'state_dict'"
+        )
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _read_pickle(path: Path) -> Any:
+    safe = "give a .safetensors file, or a tag of the registry, which fetches one"
+    try:
+        # A TorchScript archive, such as OpenAI's original files, is a program.
+        script = zipfile.is_zipfile(path) and any(
+            name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
+        )
+        if not script:
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many kinds for a damaged file
+        raise CptError(
+            f"backbone.pretrained: {path}: refused: it is damaged or holds more than tensors, and code out of files "
+            f"is never run; {safe}"
+        ) from None
+    raise CptError(f"backbone.pretrained: {path}: refused: it is a TorchScript program, not a state dict; {safe}")
