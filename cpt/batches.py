@@ -67,7 +67,9 @@ class Batches:
         self.labels = torch.tensor(split.labels).to(clip.device)
         self.features = None if features is None else features.to(clip.device)
         self.pixels: Tensor | None = None
-        if store is not None and augmentation == "none":
+        if store is not None and augmentation != "none":
+            store.load(split.rows, workers)
+        elif store is not None:
             self.pixels = torch.tensor(store.pixels(split.rows)).to(clip.device)
 
     def steps(self) -> int:

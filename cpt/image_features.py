@@ -20,8 +20,11 @@ def batch_size(clip: Clip) -> int:
 
 
 @torch.no_grad()
-def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path) -> int:
+def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path, cache: Path | None = None) -> int:
     """Write the raw features (N, D) of the images of a part under the test transform; return N.
+
+    Args:
+        cache: image cache of the part, if there is one.
 
     Raises:
         CptError: the part has no images.
@@ -30,7 +33,7 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
     rows = manifest.rows(part)
     if len(rows) == 0:
         raise CptError(f"{manifest_path}: no images in part {part!r}")
-    store = ImageStore(manifest_path, clip.image_size[0])
+    store = ImageStore(manifest_path, clip.image_size[0], cache)
     features = []
     size = batch_size(clip)
     for start in range(0, len(rows), size):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GRID = "cpt.grid/2"
+GRID = "cpt.grid/3"
 TEXT_FEATURES = "cpt.text-features/2"
 PROMPTS = "cpt.prompts/1"
 HISTORY = "cpt.history/1"
@@ -10,7 +10,7 @@ RUN = "cpt.run/2"
 PREDICTIONS = "cpt.predictions/1"
 CLASSIFIER = "cpt.classifier/1"
 METRICS = "cpt.metrics/1"
-RUNS = "cpt.runs/1"
+RUNS = "cpt.runs/2"
 COSTS = "cpt.costs/2"
 
 
@@ -22,6 +22,16 @@ def number(value: float) -> str:
 def manifest(dataset: str) -> str:
     """Manifest of a dataset."""
     return f"data/{dataset}/manifest.parquet"
+
+
+def fetched(dataset: str) -> str:
+    """Where the files of a dataset came from."""
+    return f"data/{dataset}/fetched.json"
+
+
+def pixels(dataset: str, part: str) -> str:
+    """Image cache of one part of a dataset."""
+    return f"data/{dataset}/pixels-{part}.npy"
 
 
 def split(protocol: str, dataset: str, ratio: float, seed: int) -> str:

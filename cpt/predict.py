@@ -185,7 +185,8 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
         features, where = read_image_features(frozen)
         yield F.normalize(features[np.searchsorted(where.numpy(), rows)].to(clip.device), dim=-1)
         return
-    store = ImageStore(results / paths.manifest(dataset), clip.image_size[0])
+    cache = results / paths.pixels(dataset, part)
+    store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)
     size = batch_size(clip)
     for start in range(0, len(rows), size):
         pixels = torch.from_numpy(store.pixels(rows[start : start + size])).to(clip.device)

@@ -1,6 +1,8 @@
-"""The catalog: the shipped file, defaults, and one-line errors."""
+"""The catalog: the shipped file and the facts in it, defaults, and one-line errors."""
 
+import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -8,7 +10,97 @@ from cpt.data import world
 from cpt.data.catalog import find, load_catalog
 from cpt.errors import CptError
 
-SHIPPED = load_catalog(Path(__file__).parents[1] / "config" / "datasets.yaml")
+CONFIG = Path(__file__).parents[1] / "config"
+SHIPPED = load_catalog(CONFIG / "datasets.yaml")
+REAL = {name: entry for name, entry in SHIPPED.items() if entry.layout != "embedded"}
+
+COUNTERPARTS = [
+    "ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101", "FGVCAircraft", "SUN397", "DTD",
+    "EuroSAT", "UCF101", "ImageNetV2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R",
+]  # fmt: skip
+
+
+class Fact(NamedTuple):
+    """What is published, or was measured on the published split file: typed from there, not from the catalog.
+
+    Attributes:
+        classes: number of classes.
+        base: number of base classes, labels 0 to base - 1.
+        names: first class, last base class, first new class, last class.
+        sha256: of the class names in label order, joined by line feeds.
+        images: train, val and test images; a 0 where there is no such part.
+    """
+
+    classes: int
+    base: int
+    names: tuple[str, str, str, str]
+    sha256: str
+    images: tuple[int, int, int]
+    template: str = "a photo of a {}."
+
+
+IMAGENET_NAMES = "571ae1c583b4be7da87519494c52bf405a46af05d5815627c7a0dee997068b60"
+FACTS = {
+    "imagenet": Fact(1000, 500, ("tench", "cleaver", "cliff dwelling", "toilet paper"), IMAGENET_NAMES,
+                     (1281167, 0, 50000)),
+    "caltech101": Fact(100, 50, ("face", "helicopter", "ibis", "yin_yang"),
+                       "84f9ff49dce58ae6e74754fd578f6dd6bb9c1b711758e7c3da3888216d0630ca", (4128, 1649, 2465)),
+    "oxford_pets": Fact(37, 19, ("abyssinian", "keeshond", "leonberger", "yorkshire_terrier"),
+                        "8e35ab44db27d55ab1a062c8af3308606560f9f3e3a6bf698b19e4ea54212d6d", (2944, 736, 3669),
+                        "a photo of a {}, a type of pet."),
+    "stanford_cars": Fact(196, 98, ("2000 AM General Hummer SUV", "1998 Eagle Talon Hatchback", "2012 FIAT 500 Abarth",
+                                    "2012 smart fortwo Convertible"),
+                          "2caca90b5c02b65fcd9542cc2c934aa40c56ded5cb5b72e6e0b8e6b023cf81f9", (6509, 1635, 8041)),
+    "oxford_flowers": Fact(102, 51, ("pink primrose", "petunia", "wild pansy", "blackberry lily"),
+                           "0d27092c2140383d4f002dc99d20c184d58ffdc454e5f4d12f0475b4e23480ee", (4093, 1633, 2463),
+                           "a photo of a {}, a type of flower."),
+    "food101": Fact(101, 51, ("apple_pie", "grilled_salmon", "guacamole", "waffles"),
+                    "efe7060c0e6aa88c98d3ad9532240013747f6b2179d45e1f750527890437c59d", (50500, 20200, 30300),
+                    "a photo of {}, a type of food."),
+    "fgvc_aircraft": Fact(100, 50, ("707-320", "Cessna 525", "Cessna 560", "Yak-42"),
+                          "e1c9e72060e63d526dce032008262a95f573b02e802be7be42f0cb6ccd5b4217", (3334, 3333, 3333),
+                          "a photo of a {}, a type of aircraft."),
+    "sun397": Fact(397, 199, ("abbey", "indoor ice_skating_rink", "outdoor ice_skating_rink", "youth_hostel"),
+                   "583c0fad85d22c563fc88e49462efce4c5a08aec1e0b8020f325224af67cb040", (15880, 3970, 19850)),
+    "dtd": Fact(47, 24, ("banded", "marbled", "matted", "zigzagged"),
+                "681d23b9cd3c2edec8ff7ea1fd6f5dd92f3b8d1dfb5a43fd0faee72a116c1130", (2820, 1128, 1692), "{} texture."),
+    "eurosat": Fact(10, 5, ("Annual Crop Land", "Industrial Buildings", "Pasture Land", "Sea or Lake"),
+                    "bcff3a8022b63397730ecbb798e13cf58822547521ea94ed2975f05971b28da3", (13500, 5400, 8100),
+                    "a centered satellite photo of {}."),
+    "ucf101": Fact(101, 51, ("Apply_Eye_Makeup", "Long_Jump", "Lunges", "Yo_Yo"),
+                   "d22e81fba7ebebf0fb154d6bc7c3b2c11a31a31d102b6873aa4f37413abaefc1", (7639, 1898, 3783),
+                   "a photo of a person doing {}."),
+}  # fmt: skip
+SHIFTS = {"imagenetv2": (1000, 10000), "imagenet_sketch": (1000, 50889), "imagenet_a": (200, 7500),
+          "imagenet_r": (200, 30000)}  # fmt: skip
+HALVES = {
+    "imagenet": {"test": (25000, 25000)},
+    "caltech101": {"train": (2594, 1534), "val": (1036, 613), "test": (1549, 916)},
+    "oxford_pets": {"train": (1508, 1436), "val": (377, 359), "test": (1881, 1788)},
+    "stanford_cars": {"train": (3240, 3269), "val": (812, 823), "test": (4002, 4039)},
+    "oxford_flowers": {"train": (1744, 2349), "val": (696, 937), "test": (1053, 1410)},
+    "food101": {"train": (25500, 25000), "val": (10200, 10000), "test": (15300, 15000)},
+    "sun397": {"train": (7960, 7920), "val": (1990, 1980), "test": (9950, 9900)},
+    "dtd": {"train": (1440, 1380), "val": (576, 552), "test": (864, 828)},
+    "eurosat": {"train": (7000, 6500), "val": (2800, 2600), "test": (4200, 3900)},
+    "ucf101": {"train": (3926, 3713), "val": (975, 923), "test": (1934, 1849)},
+}
+"""Images of base and of new classes."""
+WNIDS = {
+    "imagenet": "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd",
+    "imagenet_a": "f6aa4b23244554d9b864fd715ae20048f6a9686388911b2dfbf1ada01bf0f520",
+    "imagenet_r": "e19a59d84e3746fafd34d2ccf6ae604a44e9a0500a596f343c878a89e30ce624",
+}
+
+
+def names_of(entry):
+    """Class names in label order; of ImageNet and its shifts that of the sorted wnids."""
+    names = entry.class_names
+    return [names[wnid] for wnid in sorted(names)] if isinstance(names, dict) else names
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(tmp_path, text):
@@ -18,29 +110,95 @@ def load(tmp_path, text):
 
 
 def test_the_shipped_catalog_holds_the_embedded_world():
-    assert set(SHIPPED) == set(world.KEYS)
-    for name, entry in SHIPPED.items():
-        assert entry.layout == "embedded"
+    assert set(SHIPPED) - set(REAL) == set(world.KEYS)
+    for name in world.KEYS:
+        entry = SHIPPED[name]
         assert (entry.shift_of == "world") == (name in world.SHIFTS)
         assert (entry.per_class.train, entry.per_class.test) == (32, 20 if entry.shift_of else 60)
 
 
-def test_counterparts_are_the_datasets_of_the_paper():
-    assert [entry.counterpart for entry in SHIPPED.values() if not entry.shift_of] == [
-        "ImageNet",
-        "Caltech101",
-        "OxfordPets",
-        "StanfordCars",
-        "Flowers102",
-        "Food101",
-        "FGVCAircraft",
-        "SUN397",
-        "DTD",
-        "EuroSAT",
-        "UCF101",
-    ]
-    shifts = {entry.counterpart for entry in SHIPPED.values() if entry.shift_of}
-    assert shifts == {"ImageNetV2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R"}
+def test_the_datasets_of_the_paper_and_their_counterparts_come_in_its_order():
+    assert list(REAL) == [*FACTS, *SHIFTS]
+    assert [entry.counterpart for entry in REAL.values()] == COUNTERPARTS
+    embedded = [entry.counterpart for name, entry in SHIPPED.items() if name not in REAL]
+    assert embedded == COUNTERPARTS
+
+
+def test_roles():
+    assert {name for name, entry in REAL.items() if entry.shift_of == "imagenet"} == set(SHIFTS)
+    assert {name for name, entry in REAL.items() if entry.shift_of is None} == set(FACTS)
+    assert {name for name, entry in REAL.items() if entry.gated} == {"imagenet"}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_class_names_are_the_published_ones_in_label_order(name):
+    fact, entry = FACTS[name], SHIPPED[name]
+    names = names_of(entry)
+    assert len(names) == entry.expected.classes == fact.classes
+    assert sha256("\n".join(names)) == entry.expected.names_sha256 == fact.sha256
+    assert (names[0], names[fact.base - 1], names[fact.base], names[-1]) == entry.expected.boundary == fact.names
+    assert entry.template == fact.template
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_counts_are_the_published_ones(name):
+    expected = SHIPPED[name].expected
+    assert tuple(expected.images.get(part, 0) for part in ("train", "val", "test")) == FACTS[name].images
+    halves = HALVES.get(name, {})
+    assert expected.base == {part: base for part, (base, _) in halves.items()}
+    assert expected.new == {part: new for part, (_, new) in halves.items()}
+    for part, both in halves.items():
+        assert sum(both) == expected.images[part]
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_shifts_are_test_images_of_classes_of_imagenet(name):
+    classes, images = SHIFTS[name]
+    entry, source = SHIPPED[name], SHIPPED["imagenet"].class_names
+    assert (entry.expected.classes, entry.expected.images) == (classes, {"test": images})
+    assert entry.class_names.items() <= source.items()
+    assert len(entry.class_names) == classes
+    assert sha256("\n".join(names_of(entry))) == entry.expected.names_sha256
+    assert entry.template == "a photo of a {}."
+
+
+def test_classes_of_imagenet_and_its_subsets():
+    for name, expected in WNIDS.items():
+        wnids = list(SHIPPED[name].class_names)
+        assert wnids == sorted(wnids)
+        assert sha256("\n".join(wnids)) == expected
+    a, r = (set(SHIPPED[name].class_names) for name in ("imagenet_a", "imagenet_r"))
+    assert len(a & r) == 86
+    for subset in (a, r):  # the two names that stand for two classes each must not meet in a subset
+        names = [SHIPPED["imagenet"].class_names[wnid] for wnid in subset]
+        assert len(set(names)) == len(names) == 200
+
+
+def test_imagenet_names_are_those_of_openai():
+    from open_clip import IMAGENET_CLASSNAMES
+
+    file = (CONFIG / "classes" / "imagenet.txt").read_bytes()
+    assert hashlib.sha256(file).hexdigest() == "89e0b642c6697a3a43a06a2bb65f9fefb3ca295ccc5f4ba9ce385f1a3a58c629"
+    names = names_of(SHIPPED["imagenet"])
+    assert names == list(IMAGENET_CLASSNAMES)
+    assert [i for i, name in enumerate(names) if name == "missile"] == [657, 744]
+    assert [i for i, name in enumerate(names) if name == "sunglasses"] == [836, 837]
+
+
+def test_everything_that_is_needed_can_be_had():
+    for name, entry in REAL.items():
+        assert entry.licence
+        provided = {path for item in entry.files for path in item.provides}
+        for item in entry.files:
+            for source in item.sources:
+                assert source.url.startswith(("https://", "http://"))
+                assert "/blob/" not in source.url, "a page about the file, not the file"
+        if entry.gated:
+            assert "{root}" in entry.gated
+            continue
+        assert entry.images in provided | {"."}, name
+        assert entry.split is None or entry.split in provided, name
+    assert {"cars_train", "cars_test"} <= set(SHIPPED["stanford_cars"].files[0].provides)
 
 
 def test_defaults(tmp_path):

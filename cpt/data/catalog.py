@@ -1,14 +1,16 @@
-"""The catalog: what each dataset is called, where it lies and how its images are laid out."""
+"""The catalog: what each dataset is called, where it comes from and lies, and how its images are laid out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cpt.data.layouts import LAYOUTS
+from cpt.data.derived import RULES
+from cpt.data.layouts import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
 
 
@@ -24,35 +26,111 @@ def _known_layout(layout: str) -> str:
     return layout
 
 
-class PerClass(BaseModel):
-    """Number of images that the embedded world renders per class and part."""
+def _known_rule(rule: str) -> str:
+    if rule not in RULES:
+        raise ValueError(f"is no rule; {nearest(rule, RULES)}")
+    return rule
+
+
+def _inside(path: str) -> str:
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError("must be a path inside the dataset's root")
+    return path
+
+
+class Part(BaseModel):
+    """A part of an entry: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PerClass(Part):
+    """Number of images that the embedded world renders per class and part."""
 
     train: int = Field(default=32, ge=1, description="size of the pool from which the shots are drawn")
     val: int = Field(default=0, ge=0, description="validation images beside the pool")
     test: int = Field(default=60, ge=1, description="test images")
 
 
-class Entry(BaseModel):
-    """One dataset of the catalog. ``name`` is the key under which it stands there."""
+class Source(Part):
+    """One place that a file can be had from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    url: str = Field(pattern="^https?://", description="http or https address of the file itself")
+    bytes: int | None = Field(None, ge=1, description="size of the file, if published")
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="checksum, if published")
+    md5: str | None = Field(None, pattern="^[0-9a-f]{32}$", description="checksum, if only this is published")
+
+
+class Files(Part):
+    """Something that a dataset needs below its root, and the places to get it from."""
+
+    provides: dict[Annotated[str, AfterValidator(_inside)], list[str]] = Field(
+        min_length=1,
+        description="path below the root: names under which archives hold it; an empty list: the source is this file",
+    )
+    sources: list[Source] = Field(min_length=1, description="tried in this order")
+    nested: list[str] = Field([], description="patterns of archives inside the archive")
+    only_split_images: bool = Field(False, description="keep only images that the split file names")
+    derived_split_only: bool = Field(False, description="needed only where the split is derived")
+
+
+class Derive(Part):
+    """How a split is made where the published split file cannot be had (``cpt.data.derived``)."""
+
+    rule: Annotated[str, AfterValidator(_known_rule)]
+    drop: list[str] = Field([], description="class folders that are no classes")
+    rename: dict[str, str] = Field({}, description="class folder: class name")
+
+
+class Expected(Part):
+    """What a complete copy holds; checked when its manifest is made."""
+
+    classes: int
+    names_sha256: str = Field(description="of the class names in label order, joined by line feeds")
+    images: dict[str, int] = Field({}, description="part: number of images")
+    base: dict[str, int] = Field({}, description="part: number of images of base classes")
+    new: dict[str, int] = Field({}, description="part: number of images of new classes")
+    boundary: tuple[str, str, str, str] | None = Field(
+        None, strict=False, description="first class, last base class, first new class, last class"
+    )
+
+
+class Entry(Part):
+    """One dataset of the catalog. ``name`` is the key under which it stands there."""
 
     name: str
     title: str = Field(description="name in tables and figures")
     counterpart: str | None = Field(default=None, description="the paper's dataset whose role it plays")
-    layout: Annotated[str, AfterValidator(_known_layout)] = Field(description="how its images are laid out")
+    layout: Annotated[str, AfterValidator(_known_layout)] = Field(description="how its images lie, or embedded")
     template: Annotated[str, AfterValidator(_one_slot)] = Field(
         default="a photo of a {}.", description="prompt; the class name goes into {}"
     )
-    root: str | None = Field(
-        default=None, description="folder with train/ and test/; relative to where cpt is started (folders)"
+    other_templates: dict[str, Annotated[str, AfterValidator(_one_slot)]] = Field(
+        default={}, description="its template in other code bases, by template set (texture, tcp)"
     )
-    class_names: list[str] | dict[str, str] | None = Field(
+    root: str | None = Field(default=None, description="the dataset's folder, relative to where cpt is started")
+    images: Annotated[str, AfterValidator(_inside)] = Field(
+        default=".", description="folder of the images below root (all layouts but embedded and folders)"
+    )
+    split: Annotated[str, AfterValidator(_inside)] | None = Field(
+        default=None, description="file below root: JSON with train, val and test lists of [path, label, class name]"
+    )
+    class_names: str | list[str] | dict[str, str] | None = Field(
         default=None,
-        description="names in the order of the sorted class folders, or folder: name in label order (folders)",
+        description="names in label order, folder: name in label order, or a text file beside the catalog with a name "
+        "or `<folder> <name>` on every line",
     )
+    derive: Derive | None = Field(default=None, description="how to make a split where the published one is missing")
+    derived_split: bool = Field(
+        default=False, description="make the split by derive; results are marked as not comparable"
+    )
+    fingerprint: Literal["bytes", "sizes"] = Field(
+        default="bytes", description="what of the image files the manifest's hash covers"
+    )
+    expected: Expected | None = Field(default=None, description="what a complete copy holds")
+    licence: str | None = Field(default=None, description="terms of use, shown before a download")
+    gated: str | None = Field(default=None, description="what to get where, for data that cannot be fetched")
+    files: list[Files] = Field(default=[], description="what can be fetched, in order")
     descriptions: str | None = Field(
         default=None,
         description="JSON file {class name: [sentence, ...]}, relative to where cpt is started, for text knowledge",
@@ -63,10 +141,40 @@ class Entry(BaseModel):
     )
     key: str | None = Field(default=None, description="which world dataset; the entry's name if absent (embedded)")
 
+    def template_for(self, templates: str) -> str:
+        """Return the dataset's template in a template set."""
+        return self.other_templates.get(templates, self.template)
+
+    @property
+    def folder(self) -> Path:
+        """Absolute path of the dataset's root."""
+        assert self.root is not None
+        return Path(self.root).expanduser().absolute()
+
+    @property
+    def has_files(self) -> bool:
+        """Its images are files, which an image cache is made of."""
+        return self.layout != "embedded"
+
+    @property
+    def fetched(self) -> bool:
+        """Its files can be fetched, or asked for."""
+        return bool(self.files or self.gated)
+
+    @property
+    def identity(self) -> str:
+        """What its manifest depends on, as JSON."""
+        others = {"title", "counterpart", "template", "other_templates", "descriptions", "licence", "gated", "files"}
+        return self.model_dump_json(exclude=others)
+
     @model_validator(mode="after")
-    def _root_where_needed(self) -> Entry:
-        if self.layout == "folders" and self.root is None:
-            raise ValueError("layout folders needs root, the folder that holds train/ and test/")
+    def _complete(self) -> Entry:
+        if self.layout != "embedded" and self.root is None:
+            raise ValueError(f"layout {self.layout} needs root, the folder that holds the dataset")
+        if self.layout == "split_json" and self.split is None:
+            raise ValueError("layout split_json needs split, the JSON file with its train, val and test lists")
+        if self.derived_split and self.derive is None:
+            raise ValueError("derived_split needs derive, the rule that makes it")
         return self
 
 
@@ -86,7 +194,7 @@ def load_catalog(path: Path) -> dict[str, Entry]:
         raise CptError(f"{path}: not YAML ({' '.join(str(error).split())}); mend the line named") from None
     if not isinstance(described, dict):
         raise CptError(f"{path}: holds {type(described).__name__}; write one mapping `name: {{title: …}}`")
-    catalog = {name: _entry(path, name, fields) for name, fields in described.items()}
+    catalog = {name: _with_names(path, _entry(path, name, fields)) for name, fields in described.items()}
     return {name: _resolve_shift(path, entry, catalog) for name, entry in catalog.items()}
 
 
@@ -117,12 +225,39 @@ def _one_line(name: str, error: ValidationError) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in (name, *first["loc"]))
     if first["type"] == "extra_forbidden":
-        known = Entry.model_fields if len(first["loc"]) == 1 else PerClass.model_fields
-        return f"{field}: unknown key; {nearest(str(first['loc'][-1]), set(known) - {'name'})}"
+        known = set(_fields(first["loc"][:-1])) - {"name"}
+        return f"{field}: unknown key; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{field}: missing; add it"
     reason = first["msg"].removeprefix("Value error, ")
     return f"{field}: {reason}" if isinstance(first["input"], dict) else f"{field}: {first['input']!r} {reason}"
+
+
+def _fields(location: tuple[Any, ...]) -> dict[str, Any]:
+    """Fields of the part of an entry that lies at ``location``."""
+    parts: dict[Any, type[Part]] = {
+        "per_class": PerClass, "expected": Expected, "derive": Derive, "files": Files, "sources": Source,
+    }  # fmt: skip
+    return next((parts[word] for word in reversed(location) if word in parts), Entry).model_fields
+
+
+def _with_names(path: Path, entry: Entry) -> Entry:
+    """Read the class names of an entry that names a file of them."""
+    if not isinstance(entry.class_names, str):
+        return entry
+    file = path.parent / entry.class_names
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CptError(f"{path}: {entry.name}.class_names: {file}: cannot be read ({error}); mend the path") from None
+    if entry.layout not in BY_FOLDER:
+        return entry.model_copy(update={"class_names": lines})
+    pairs = [line.split(" ", 1) for line in lines]
+    if bad := [i for i, pair in enumerate(pairs, 1) if len(pair) != 2]:
+        raise CptError(f"{file}: line {bad[0]}: write `<folder> <name>`")
+    if twice := [folder for folder, count in Counter(pair[0] for pair in pairs).items() if count > 1]:
+        raise CptError(f"{file}: folder {twice[0]!r} is there twice; delete one line")
+    return entry.model_copy(update={"class_names": dict(pairs)})
 
 
 def _resolve_shift(path: Path, entry: Entry, catalog: dict[str, Entry]) -> Entry:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
 _SCALE = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
+MEMORY = 2**31
+"""Bytes of decoded training images that a job keeps; the rest is decoded again when it is needed."""
 
 Uniform = Callable[[], float]
 
@@ -38,12 +41,14 @@ class ImageStore:
     Args:
         manifest_path: ``manifest.parquet`` of a dataset.
         size: height and width that the model takes, in pixels; None keeps the size of a packed dataset.
+        cache: image cache of one part (``cpt.data.pixels``) that ``pixels`` reads where a row lies in it.
 
     Raises:
-        CptError: the manifest or its packed images are missing or damaged, or ``size`` is missing for image files.
+        CptError: the manifest, its packed images or the cache are missing or damaged, or ``size`` is missing for
+            image files.
     """
 
-    def __init__(self, manifest_path: Path, size: int | None = None) -> None:
+    def __init__(self, manifest_path: Path, size: int | None = None, cache: Path | None = None) -> None:
         manifest = read_manifest(manifest_path)
         self._root = manifest_path.parent / manifest.metadata["image_root"]
         self._path, self._index = manifest.path, manifest.index
@@ -53,21 +58,56 @@ class ImageStore:
                 raise CptError(f"{manifest_path}: images are files of any size; give the size that the model takes")
             size = self._packed.shape[1]
         self.size = size
+        self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._cache: tuple[int, NDArray[np.uint8]] = 0, np.empty((0, size, size, 3), np.uint8)
+        if cache is not None:
+            from cpt.data.pixels import open_pixels
+
+            self._cache = open_pixels(cache, manifest.metadata["content_hash"], size)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Return one image at its own size, (H, W, 3) RGB."""
+        """Return one image at its own size, (H, W, 3) RGB; not to be written to."""
         if self._packed is not None:
             return np.array(self._packed[self._index[row]])
-        return _decode(self._root / self._path[row])
+        decoded = self._decoded.get(row)
+        return _decode(self._root / self._path[row]) if decoded is None else decoded
+
+    def load(self, rows: ArrayLike, workers: int) -> None:
+        """Decode images once, so that a damaged one ends a job at its start, and keep what ``MEMORY`` allows.
+
+        Raises:
+            CptError: images cannot be decoded; the message counts them and names the first.
+        """
+        if self._packed is not None:
+            return
+        wanted = np.asarray(rows, dtype=np.int64).tolist()
+        failures, used = [], 0
+        with ThreadPoolExecutor(workers) as pool:
+            for row, image in zip(wanted, pool.map(self._tried, wanted), strict=True):
+                if isinstance(image, str):
+                    failures.append(image)
+                elif used + image.nbytes <= MEMORY:
+                    self._decoded[row] = image
+                    used += image.nbytes
+        check_decodable(failures, len(wanted))
+
+    def _tried(self, row: int) -> NDArray[np.uint8] | str:
+        try:
+            return self.image(row)
+        except CptError as error:
+            return str(error)
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the centre cropped."""
         wanted = np.asarray(rows, dtype=np.int64)
         if self._packed is not None and self._packed.shape[1:3] == (self.size, self.size):
             return np.asarray(self._packed[self._index[wanted]])
+        first, cached = self._cache
+        if len(wanted) and first <= wanted.min() and wanted.max() < first + len(cached):
+            return np.asarray(cached[wanted - first])
         return self._stack([resize_and_crop(self.image(row), self.size) for row in wanted])
 
     def training_pixels(
@@ -178,16 +218,54 @@ def normalise(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], s
 def _memory_map(path: Path) -> NDArray[np.uint8]:
     try:
         return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise CptError(f"{path}: packed images cannot be read ({error}); delete them and run `cpt data`") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise CptError(
+            f"{path}: packed images cannot be read ({error}); delete them and run `cpt data manifest`"
+        ) from None
+
+
+def undecodable(paths: Sequence[Path], workers: int) -> list[str]:
+    """Return why images cannot be decoded, one line for each of those that cannot."""
+
+    def reason(path: Path) -> str | None:
+        try:
+            _decode(path)
+        except CptError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [found for found in pool.map(reason, paths) if found]
+
+
+def check_decodable(failures: Sequence[str], count: int) -> None:
+    """Raise one error for all images that could not be decoded.
+
+    Raises:
+        CptError: there are failures.
+    """
+    if failures:
+        many = f"{len(failures)} of {count} images cannot be decoded; " if len(failures) > 1 else ""
+        raise CptError(f"{many}{failures[0]}")
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:
-    """Decode to RGB. The orientation that EXIF states is ignored, as the reference does."""
+    """Decode to RGB, whatever the name says: the format is read off the bytes.
+
+    Transparency and the orientation that EXIF states are ignored, as the reference does; the first frame counts.
+    Samples of 16 bits keep their upper 8, where Pillow's own conversion would clip them to white.
+    """
     from PIL import Image
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                samples = np.asarray(image)
+                if samples.min() < 0 or samples.max() > 0xFFFF:
+                    raise ValueError("samples of more than 16 bits")
+                return np.repeat((samples >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            if image.mode == "F":
+                raise ValueError("floating-point samples")
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise CptError(f"{path}: image not found; put it back or make the manifest again") from None

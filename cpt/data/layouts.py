@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import stat
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cpt import files
+from cpt.data.folders import folders
+from cpt.data.listing import Listing
 from cpt.data.manifest import PARTS, SCHEMA
+from cpt.data.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
 from cpt.errors import CptError, nearest
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
 
 PACKED = "images.npy"
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a layout finds.
-
-    Attributes:
-        class_names: names in label order.
-        images: (part, label, path relative to the image root) in the layout's own order.
-        image_root: absolute folder of the images, None when packed.
-        pixels: uint8 (N, H, W, 3) in the order of ``images`` when packed, None when the images are files.
-    """
-
-    class_names: list[str]
-    images: list[tuple[str, int, str]]
-    image_root: Path | None = None
-    pixels: NDArray[np.uint8] | None = None
 
 
 def embedded(entry: Entry) -> Listing:
@@ -63,85 +48,87 @@ def embedded(entry: Entry) -> Listing:
     return Listing(list(world.class_names(key)), images, pixels=np.concatenate(pixels))
 
 
-def folders(entry: Entry) -> Listing:
-    """List ``<root>/<part>/<class folder>/<image>``; class folders and images in the order of their names."""
-    assert entry.root is not None
-    root = Path(entry.root).expanduser().absolute()
-    parts = [part for part in PARTS if (root / part).is_dir()]
-    needed = ["test"] if entry.shift_of else ["train", "test"]
-    if missing := [part for part in needed if part not in parts]:
+LAYOUTS: dict[str, Callable[[Entry], Listing]] = {
+    "embedded": embedded,
+    "folders": folders,
+    "split_json": split_json,
+    "aircraft": aircraft,
+    "imagenet": imagenet,
+    "wnid_folders": wnid_folders,
+    "numbered_folders": numbered_folders,
+}
+BY_FOLDER = ("imagenet", "wnid_folders", "numbered_folders")
+"""Layouts whose class names are given by folder."""
+
+
+def find_images(entry: Entry) -> Listing:
+    """List the images of a dataset and check that they are all there, and are what the catalog expects.
+
+    Raises:
+        CptError: the layout does not find what it needs, an image is missing, empty or named twice, or counts, class
+            names or the border between base and new classes are not the expected ones.
+    """
+    listing = LAYOUTS[entry.layout](entry)
+    paths = [path for _, _, path in listing.images]
+    if listing.image_root is not None:
+        if len(set(paths)) != len(paths):
+            twice = next(path for path, count in Counter(paths).items() if count > 1)
+            raise CptError(f"{entry.name}: image {twice!r} is listed twice; mend the list that names it")
+        root = listing.image_root
+        with ThreadPoolExecutor(8) as pool:
+            sizes = list(pool.map(lambda path: _size(root / path), paths, chunksize=1024))
+        if bad := [(path, size) for path, size in zip(paths, sizes, strict=True) if not size]:
+            what = "empty" if bad[0][1] == 0 else "missing"
+            count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
+            raise CptError(f"{entry.name}: {count}{root / bad[0][0]} ({what}); get the dataset again")
+    if entry.expected is not None:
+        check(entry, listing)
+    return listing
+
+
+def check(entry: Entry, listing: Listing) -> None:
+    """Compare a listing with what the catalog expects of a complete copy (``Expected``).
+
+    Raises:
+        CptError: naming what differs.
+    """
+    expected = entry.expected
+    assert expected is not None
+    names = listing.class_names
+    found = (len(names), files.sha256_text("\n".join(names)))
+    if found != (expected.classes, expected.names_sha256):
         raise CptError(
-            f"{entry.name}.root: {root} has no folder {missing[0]}/; lay images out as "
-            f"{root}/{missing[0]}/<class>/<image>"
+            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again"
         )
-    found = {part: _class_folders(root / part) for part in parts}
-    class_folders = sorted({name for names in found.values() for name in names})
-    labels, class_names = _labels(entry, root, class_folders)
-    images = [
-        (part, labels[folder], f"{part}/{folder}/{name}")
-        for part in parts
-        for folder, names in found[part].items()
-        for name in names
-    ]
-    images.sort(key=lambda image: image[1])  # label order, which a mapping of class names sets
-    empty = set(range(len(class_names))) - {label for _, label, _ in images}
-    if empty:
-        raise CptError(
-            f"{entry.name}: class {class_names[min(empty)]!r} has no image under {root}; "
-            f"add one (a file ending in {', '.join(SUFFIXES)}) or delete the folder"
-        )
-    return Listing(class_names, images, image_root=root)
-
-
-def _class_folders(folder: Path) -> dict[str, list[str]]:
-    """Return class folder -> names of its images, both sorted."""
-    with os.scandir(folder) as listing:
-        names = sorted(item.name for item in listing if item.is_dir() and not item.name.startswith("."))
-    return {name: sorted(_images(folder / name)) for name in names}
-
-
-def _images(folder: Path) -> list[str]:
-    with os.scandir(folder) as listing:
-        return [item.name for item in listing if item.name.lower().endswith(SUFFIXES) and not item.name.startswith(".")]
-
-
-def _labels(entry: Entry, root: Path, class_folders: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Return folder -> label, and the class names in label order."""
-    field = f"{entry.name}.class_names"
-    given = entry.class_names
-    if given is None:
-        given = class_folders
-    if isinstance(given, list):
-        if len(given) != len(class_folders):
-            raise CptError(
-                f"{field}: {len(given)} names for {len(class_folders)} class folders in {root}; "
-                "name each folder in sorted order, or write a mapping folder: name"
-            )
-        return {folder: label for label, folder in enumerate(class_folders)}, given
-    if unknown := [folder for folder in class_folders if folder not in given]:
-        raise CptError(f"{field}: class folder {unknown[0]!r} in {root} has no name; add it to the mapping")
-    present = [folder for folder in given if folder in set(class_folders)]
-    if len(present) < len(given) and entry.shift_of is None:
-        absent = next(folder for folder in given if folder not in set(class_folders))
-        raise CptError(f"{field}: {root} has no class folder {absent!r}; add it or delete it from the mapping")
-    return {folder: label for label, folder in enumerate(present)}, [given[folder] for folder in present]
-
-
-LAYOUTS: dict[str, Callable[[Entry], Listing]] = {"embedded": embedded, "folders": folders}
+    middle = (len(names) + 1) // 2
+    boundary = (names[0], names[middle - 1], names[middle], names[-1])
+    if expected.boundary not in (None, boundary):
+        raise CptError(f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}")
+    count = Counter(("images", part) for part, _, _ in listing.images)
+    count += Counter(("base" if label < middle else "new", part) for part, label, _ in listing.images)
+    for half in ("images", "base", "new"):
+        for part, wanted in getattr(expected, half).items():
+            if count[half, part] != wanted:
+                kind = "" if half == "images" else f" of {half} classes"
+                raise CptError(
+                    f"{entry.name}: {count[half, part]} {part} images{kind} instead of {wanted}; "
+                    "this is no complete copy of the published release, get it again"
+                )
 
 
 def make_manifest(entry: Entry, output_dir: Path) -> Path:
     """Write ``manifest.parquet``, and ``images.npy`` for a packed dataset; return the manifest's path.
 
     Rows are sorted by part and keep the layout's own order inside it, which the few-shot draw follows.
-    ``content_hash`` covers the rows and the pixels or the files' bytes, not where they lie.
+    ``content_hash`` covers the rows and the pixels or the files' bytes (their sizes, where the catalog says so), not
+    where they lie.
 
     Raises:
-        CptError: the layout does not find what it needs.
+        CptError: see ``find_images``.
     """
     import pyarrow as pa
 
-    listing = LAYOUTS[entry.layout](entry)
+    listing = find_images(entry)
     class_names = [name.replace("_", " ") for name in listing.class_names]
     order = sorted(range(len(listing.images)), key=lambda i: PARTS.index(listing.images[i][0]))
     images = [listing.images[i] for i in order]
@@ -164,18 +151,31 @@ def make_manifest(entry: Entry, output_dir: Path) -> Path:
         dataset=entry.name,
         layout=entry.layout,
         image_root="." if packed else str(listing.image_root),
-        content_hash=_content_hash(columns, listing),
+        derived=listing.derived,
+        content_hash=_content_hash(columns, listing, entry.fingerprint),
     )
     return destination
 
 
-def _content_hash(columns: dict[str, list[Any]], listing: Listing) -> str:
+def _content_hash(columns: dict[str, list[Any]], listing: Listing, fingerprint: str) -> str:
     digest = hashlib.sha256(files.canonical_json(columns).encode())
     if listing.pixels is not None:
         digest.update(str(listing.pixels.shape).encode())
         digest.update(np.ascontiguousarray(listing.pixels).data)
     else:
-        assert listing.image_root is not None
-        for path in columns["path"]:
-            digest.update(files.sha256_file(listing.image_root / path).encode())
+        root = listing.image_root
+        assert root is not None
+        read = files.sha256_file if fingerprint == "bytes" else _size
+        with ThreadPoolExecutor(8) as pool:
+            for value in pool.map(lambda path: read(root / path), columns["path"], chunksize=64):
+                digest.update(str(value).encode())
     return digest.hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, None when it is not there or no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

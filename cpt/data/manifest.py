@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cpt import files
 from cpt.errors import CptError
 
-SCHEMA = "cpt.manifest/1"
+SCHEMA = "cpt.manifest/2"
 PARTS = ("train", "val", "test")
 
 
@@ -26,7 +26,7 @@ class Manifest:
         label: class labels, positions in ``class_names``.
         part: ``train``, ``val`` or ``test``.
         class_names: names in label order, as written into the prompt.
-        metadata: dataset, layout, image_root, content_hash.
+        metadata: dataset, layout, image_root, derived, content_hash.
     """
 
     path: NDArray[np.object_]

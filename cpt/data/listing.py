@@ -1,0 +1,44 @@
+"""What a layout finds: the images of a dataset with their labels and parts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a layout finds.
+
+    Attributes:
+        class_names: names in label order.
+        images: (part, label, path relative to the image root) in the layout's own order.
+        image_root: absolute folder of the images, None when packed.
+        pixels: uint8 (N, H, W, 3) in the order of ``images`` when packed, None when the images are files.
+        derived: the parts were made by a rule because the published split was not there.
+    """
+
+    class_names: list[str]
+    images: list[tuple[str, int, str]]
+    image_root: Path | None = None
+    pixels: NDArray[np.uint8] | None = None
+    derived: bool = False
+
+
+def class_folders(folder: Path) -> dict[str, list[str]]:
+    """Return class folder -> names of its images, both sorted by code points, hidden ones left out."""
+    with os.scandir(folder) as listing:
+        names = sorted(item.name for item in listing if item.is_dir() and not item.name.startswith("."))
+    return {name: sorted(image_files(folder / name)) for name in names}
+
+
+def image_files(folder: Path) -> list[str]:
+    """Return the names of the image files of a folder, hidden ones left out, in the folder's order."""
+    with os.scandir(folder) as listing:
+        return [item.name for item in listing if item.name.lower().endswith(SUFFIXES) and not item.name.startswith(".")]

@@ -1,0 +1,300 @@
+"""Decoding: every kind of image file gives its RGB pixels or one line that names it; loading keeps what fits."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from cpt.data import images
+from cpt.data.catalog import Entry
+from cpt.data.images import ImageStore, undecodable
+from cpt.data.layouts import make_manifest
+from cpt.errors import CptError
+
+Pixels = NDArray[np.uint8]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*::PIL")  # of what is damaged, beside the error
+
+
+def noise(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+class Photos:
+    """Image files of one class under any content, all in the training part but one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "photos/train/cat"
+        self.folder.mkdir(parents=True)
+        self.write(root / "photos/test/cat/0.png", encode(Image.fromarray(noise(8, 8)), "PNG"))
+
+    def write(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def store(self, *contents: bytes, size: int = 8) -> ImageStore:
+        """The images 0.jpg, 1.jpg, ... with these contents as rows 0, 1, ..."""
+        for i, content in enumerate(contents):
+            self.write(self.folder / f"{i}.jpg", content or b"x")
+        entry = Entry(name="photos", title="Photos", layout="folders", root=str(self.root / "photos"))
+        store = ImageStore(make_manifest(entry, self.root / "out"), size)
+        for i, content in enumerate(contents):
+            if not content:
+                self.write(self.folder / f"{i}.jpg", b"")
+        return store
+
+    def decoded(self, content: bytes) -> Pixels:
+        return self.store(content).image(0)
+
+    def refused(self, content: bytes) -> str:
+        store = self.store(content)
+        with pytest.raises(CptError) as caught:
+            store.image(0)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith(f"{self.folder}/0.jpg: image cannot be decoded (")
+        assert message.endswith("); replace or remove it")
+        return message
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Photos:
+    return Photos(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_files_give_their_pixels_whatever_they_are_called(photos: Photos, kind: str) -> None:
+    assert np.array_equal(photos.decoded(encode(Image.fromarray(noise(9, 7)), kind)), noise(9, 7))
+
+
+def test_grey_pixels_are_repeated(photos: Photos) -> None:
+    grey = noise(9, 7)[..., 0]
+    for kind in ("PNG", "BMP"):
+        assert np.array_equal(photos.decoded(encode(Image.fromarray(grey), kind)), np.stack([grey] * 3, -1))
+
+
+def test_a_grey_jpeg(photos: Photos) -> None:
+    decoded = photos.decoded(encode(Image.fromarray(np.full((16, 16), 77, np.uint8)), "JPEG"))
+    assert np.array_equal(decoded, np.full((16, 16, 3), 77))
+
+
+def test_black_and_white(photos: Photos) -> None:
+    bits = noise(9, 7)[..., 0] > 127
+    decoded = photos.decoded(encode(Image.fromarray(bits), "PNG"))
+    assert np.array_equal(decoded, np.stack([bits * 255] * 3, -1))
+
+
+def test_a_cmyk_jpeg(photos: Photos) -> None:
+    """Full magenta and nothing else is red and blue light."""
+    ink = np.zeros((16, 16, 4), np.uint8)
+    ink[..., 1] = 255
+    decoded = photos.decoded(encode(Image.fromarray(ink, "CMYK"), "JPEG", quality=100)).astype(int)
+    assert np.abs(decoded - (255, 0, 255)).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_palettes_are_looked_up(photos: Photos, kind: str) -> None:
+    index = np.arange(63, dtype=np.uint8).reshape(9, 7)
+    picture = Image.fromarray(index, "L").convert("P")
+    palette = noise(256, 1)[:, 0]
+    picture.putpalette(palette.tobytes())
+    picture.putdata(index.ravel().tolist())
+    assert np.array_equal(photos.decoded(encode(picture, kind)), palette[index])
+
+
+def test_transparency_is_ignored(photos: Photos) -> None:
+    """The colour below an invisible pixel counts, as in the reference."""
+    alpha = noise(9, 7, 1)[..., :1]
+    picture = Image.fromarray(np.concatenate([noise(9, 7), alpha], -1))
+    assert np.array_equal(photos.decoded(encode(picture, "PNG")), noise(9, 7))
+    grey = Image.fromarray(np.concatenate([noise(9, 7)[..., :1], alpha], -1), "LA")
+    assert np.array_equal(photos.decoded(encode(grey, "PNG")), np.repeat(noise(9, 7)[..., :1], 3, -1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_keep_their_upper_8(photos: Photos, kind: str) -> None:
+    samples = np.arange(63, dtype=np.uint16).reshape(9, 7) * 1040
+    decoded = photos.decoded(encode(Image.fromarray(samples), kind))
+    assert np.array_equal(decoded, np.stack([samples >> 8] * 3, -1))
+    assert len(np.unique(decoded)) > 50, "not clipped to white"
+
+
+def test_a_16_bit_tiff_of_the_other_byte_order(photos: Photos) -> None:
+    samples = np.arange(63, dtype=np.uint16).reshape(9, 7) * 1040
+    picture = Image.frombytes("I;16B", (7, 9), samples.astype(">u2").tobytes())
+    assert np.array_equal(photos.decoded(encode(picture, "TIFF"))[..., 1], samples >> 8)
+
+
+def test_32_bit_samples_of_16_bits(photos: Photos) -> None:
+    samples = np.arange(63, dtype=np.int32).reshape(9, 7) * 1040
+    assert np.array_equal(photos.decoded(encode(Image.fromarray(samples), "TIFF"))[..., 0], samples >> 8)
+
+
+@pytest.mark.parametrize("samples", [np.full((4, 4), 70000, np.int32), np.full((4, 4), -1, np.int32)])
+def test_samples_of_more_than_16_bits_are_refused(photos: Photos, samples: NDArray[np.int32]) -> None:
+    assert "samples of more than 16 bits" in photos.refused(encode(Image.fromarray(samples), "TIFF"))
+
+
+def test_floating_point_samples_are_refused(photos: Photos) -> None:
+    content = encode(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF")
+    assert "floating-point samples" in photos.refused(content)
+
+
+def test_the_first_frame_counts(photos: Photos) -> None:
+    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (10, 200)]
+    for kind in ("GIF", "TIFF"):
+        content = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+        assert set(photos.decoded(content).ravel()) == {10}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_orientation_is_ignored(photos: Photos, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(noise(9, 7))
+    turned = photos.decoded(encode(picture, kind, exif=exif))
+    assert turned.shape == (9, 7, 3)
+    assert np.array_equal(turned, photos.decoded(encode(picture, kind)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_truncated_files_are_refused(photos: Photos, kind: str, share: float) -> None:
+    content = encode(Image.fromarray(noise(40, 30)), kind)
+    photos.refused(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", b"<html>\n<body>404</body>\n</html>", b"\xff\xd8\xff\xe0", b"\0" * 999]
+)
+def test_other_files_are_refused(photos: Photos, content: bytes) -> None:
+    photos.refused(content)
+
+
+def test_damaged_bytes_never_end_in_a_traceback(photos: Photos) -> None:
+    generator = np.random.default_rng(0)
+    contents = []
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"):
+        whole = np.frombuffer(encode(Image.fromarray(noise(12, 10)), kind), np.uint8)
+        for _ in range(60):
+            damaged = whole.copy()
+            damaged[generator.integers(0, min(len(whole), 200), 4)] = generator.integers(0, 256, 4)
+            contents.append(damaged.tobytes())
+    photos.store(*contents)
+    paths = [photos.folder / f"{i}.jpg" for i in range(len(contents))]
+    reasons = undecodable(paths, 1)
+    assert 30 < len(reasons) < len(contents) - 30
+    for reason in reasons:
+        assert "\n" not in reason
+        assert reason.startswith(f"{photos.folder}/")
+        assert ".jpg: image cannot be decoded (" in reason
+
+
+def test_a_decompression_bomb_is_refused(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    content = encode(Image.fromarray(noise(10, 10)), "PNG")
+    assert photos.decoded(content).shape == (10, 10, 3)
+    assert "decompression bomb" in photos.refused(encode(Image.fromarray(noise(15, 15)), "PNG"))
+
+
+def test_a_missing_image_and_a_folder_in_its_place(photos: Photos) -> None:
+    store = photos.store(b"x")
+    (photos.folder / "0.jpg").unlink()
+    with pytest.raises(CptError, match=r"0.jpg: image not found; put it back or make the manifest again"):
+        store.image(0)
+    (photos.folder / "0.jpg").mkdir()
+    with pytest.raises(CptError, match=r"0.jpg: image cannot be decoded"):
+        store.image(0)
+
+
+# Loading before the first epoch
+
+
+@pytest.fixture
+def several(photos: Photos) -> ImageStore:
+    """Six images of growing size."""
+    return photos.store(*(encode(Image.fromarray(noise(10 + i, 20, i)), "PNG") for i in range(6)), size=12)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_all_damaged_images_are_reported_at_once(photos: Photos, workers: int) -> None:
+    good = encode(Image.fromarray(noise(9, 7)), "PNG")
+    store = photos.store(good, b"text", good, b"", good[:50])
+    with pytest.raises(CptError) as caught:
+        store.load([0, 1, 2, 3, 4, 5], workers)
+    message = str(caught.value)
+    assert message.startswith(f"3 of 6 images cannot be decoded; {photos.folder}/1.jpg: image cannot be decoded (")
+    assert "\n" not in message
+    store.load([0, 2], workers)
+    with pytest.raises(CptError) as caught:
+        store.load([0, 3], workers)
+    assert str(caught.value).startswith(f"{photos.folder}/3.jpg: image cannot be decoded")
+
+
+def test_undecodable_images_are_counted_in_order(photos: Photos) -> None:
+    good = encode(Image.fromarray(noise(9, 7)), "PNG")
+    photos.store(good, b"text", good, b"other text")
+    reasons = undecodable([photos.folder / f"{i}.jpg" for i in range(4)], 3)
+    assert [reason.split(":")[0] for reason in reasons] == [f"{photos.folder}/{i}.jpg" for i in (1, 3)]
+
+
+def kept(store: ImageStore, folder: Path) -> list[int]:
+    """Rows that the store still has when the files are gone."""
+    for path in folder.iterdir():
+        path.write_bytes(b"gone")
+    rows = []
+    for row in range(6):
+        try:
+            store.image(row)
+            rows.append(row)
+        except CptError:
+            pass
+    return rows
+
+
+def test_loaded_images_are_not_read_again(photos: Photos, several: ImageStore) -> None:
+    several.load([4, 0, 2], 2)
+    assert kept(several, photos.folder) == [0, 2, 4]
+    assert np.array_equal(several.image(2), noise(12, 20, 2))
+
+
+@pytest.mark.parametrize(
+    ("rows_of_pixels", "expected"),
+    [(0, []), (9, []), (10, [0]), (31, [0, 1]), (33, [0, 1, 2]), (75, [0, 1, 2, 3, 4, 5])],
+)
+def test_only_what_fits_into_memory_is_kept(
+    photos: Photos, several: ImageStore, monkeypatch: pytest.MonkeyPatch, rows_of_pixels: int, expected: list[int]
+) -> None:
+    """Image i has 10 + i rows of 60 bytes."""
+    monkeypatch.setattr(images, "MEMORY", rows_of_pixels * 60)
+    several.load(range(6), 2)
+    assert kept(several, photos.folder) == expected
+
+
+@pytest.mark.parametrize("memory", [0, 33 * 60, 2**31])
+@pytest.mark.parametrize("augmentation", images.AUGMENTATIONS)
+def test_pixels_do_not_depend_on_what_is_kept(
+    several: ImageStore, monkeypatch: pytest.MonkeyPatch, augmentation: str, memory: int
+) -> None:
+    def batches() -> list[Pixels]:
+        rows = [5, 0, 3, 3]
+        return [several.pixels(rows), several.training_pixels(rows, augmentation, seed=1, epoch=2, view=1)]
+
+    before = batches()
+    monkeypatch.setattr(images, "MEMORY", memory)
+    several.load(range(6), 2)
+    for _ in range(2):
+        for one, other in zip(before, batches(), strict=True):
+            assert np.array_equal(one, other)
