@@ -58,28 +58,61 @@ def learned_values(name: str, protocol: str, dataset: str = "") -> int:
     return _method(name, published(name, protocol, dataset), *_sized("meta")).learnable_parameters()
 
 
+def stored_values(name: str, hp: Hyperparameters) -> int:
+    """Return how many values a finished run of a method keeps (prompts.safetensors), on ViT-B/16."""
+    return sum(value.numel() for value in _method(name, hp, *_sized("meta")).state_dict().values())
+
+
 def encoded_per_step(name: str) -> dict[str, float]:
-    """Return what one training step of a method encodes, by kind of ``cpt.passes``, measured on a small CLIP.
+    """Return what one training step of a method encodes with its published hyperparameters.
 
     The step has 4 images of 4 of 40 classes, without cached features.
     """
-    clip, classes = _sized("cpu")
-    method = _method(name, published(name, "base_to_new"), clip, classes)
-    images = torch.randn(2 * CLASSES, 3, *clip.image_size, generator=torch.Generator().manual_seed(2))
-    labels = torch.arange(2 * CLASSES) % CLASSES
+    return encoded(name, published(name, "base_to_new"), CLASSES, BATCH)
+
+
+def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict[str, float]:
+    """Return what one training step encodes, by kind of ``cpt.passes``, measured on a small CLIP.
+
+    Args:
+        name: the method.
+        hp: its hyperparameters.
+        count: trained classes; every one has at least two images.
+        batch_size: images of the step, without cached features.
+    """
+    clip, classes = _sized("cpu", count)
+    method = _method(name, hp, clip, classes)
+    total = max(2 * count, batch_size)
+    images = torch.randn(total, 3, *clip.image_size, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(total) % count
     training = Training(
         classes,
-        torch.full((CLASSES,), 2.0),
-        clusters=torch.arange(CLASSES) % 4,
+        torch.full((count,), 2.0),
+        clusters=torch.arange(count) % 4,
         descriptions=classes.directions.expand(3, -1, -1),
         labels=labels,
         take=lambda positions, _: Batch(images[list(positions)], None, labels[list(positions)]),
     )
-    batch = Batch(images[:BATCH], None, labels[:BATCH], images[:BATCH] if method.views == 2 else None)
+    first = images[:batch_size]
+    batch = Batch(first, None, labels[:batch_size], first if method.views == 2 else None)
     method.losses(batch, training)  # what is computed once in a training is not counted
     passes = Passes(clip)
     with passes.counting():
         method.losses(batch, training)
+    return passes.per_step(1)
+
+
+@torch.no_grad()
+def encoded_per_image(name: str, hp: Hyperparameters, count: int) -> dict[str, float]:
+    """Return what one test image of ``count`` classes has encoded beyond its cached frozen feature, on a small CLIP."""
+    clip, classes = _sized("cpu", count)
+    method, kind = _method(name, hp, clip, classes).eval(), registry.get(name)
+    passes = Passes(clip)
+    with passes.counting():
+        if kind.image_conditioned:
+            method.class_logits(torch.ones(1, clip.embed_dim), classes)
+        elif kind.prompts_images:
+            method.image_features(torch.zeros(1, 3, *clip.image_size))
     return passes.per_step(1)
 
 
@@ -88,6 +121,11 @@ def _method(name: str, hp: Hyperparameters, clip: Clip, classes: Classes) -> Met
 
 
 @cache
-def _sized(device: str) -> tuple[Clip, Classes]:
-    clip = vit_b16() if device == "meta" else small_clip()
-    return clip, placeholder_classes(clip, CLASSES)
+def _sized(device: str, count: int = CLASSES) -> tuple[Clip, Classes]:
+    clip = _clip(device)
+    return clip, placeholder_classes(clip, count)
+
+
+@cache
+def _clip(device: str) -> Clip:
+    return vit_b16() if device == "meta" else small_clip()
