@@ -23,6 +23,7 @@ def aggregate(grid: Path) -> None:
     """
     plan = read_json(grid, GRID)
     root = grid.parent
+    derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
     tables, costs = [], []
     for run in sorted(plan["runs"], key=lambda run: run["run"]):
         folder = root / "runs" / run["run"]
@@ -39,7 +40,7 @@ def aggregate(grid: Path) -> None:
             "seed": run["seed"],
             "run": run["run"],
         }
-        tables.append(_with_identity(metrics, identity))
+        tables.append(_with_identity(metrics, identity, derived))
         costs.append(
             {"run": run["run"], **{key: record[key] for key in COST}}
             | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
@@ -64,6 +65,10 @@ def _knowledge(found: dict[str, Any] | None) -> str:
     return f"{found['per_class']} descriptions per class from {where}"
 
 
-def _with_identity(metrics: pa.Table, identity: dict[str, Any]) -> pa.Table:
+def _with_identity(metrics: pa.Table, identity: dict[str, Any], derived: set[str]) -> pa.Table:
+    """Put a run's identity before its metrics, and whether a derived split keeps them from being comparable."""
     columns = {name: pa.array([value] * len(metrics)) for name, value in identity.items()}
-    return pa.table(columns | {name: metrics[name] for name in metrics.column_names})
+    made = [bool({identity["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
+    return pa.table(
+        columns | {"derived_split": pa.array(made)} | {name: metrics[name] for name in metrics.column_names}
+    )

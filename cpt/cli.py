@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__
+from cpt.cli_data import data, say
+from cpt.cli_plan import plan
 from cpt.errors import CptError
 
 app = typer.Typer(
@@ -22,6 +24,9 @@ app = typer.Typer(
     "`snakemake --cores 1 --resources gpu=1` calls them in order. Every verb's --help shows an example on the files "
     "that the default run writes.",
 )  # fmt: skip
+
+app.add_typer(data, name="data")
+app.command()(plan)
 
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]
 BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]
@@ -47,11 +52,6 @@ def run() -> int:
             return 2
         raise
     return code if isinstance(code, int) else 0
-
-
-def say(line: str) -> None:
-    """Print a progress line at once, also into a log file."""
-    print(line, flush=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -81,8 +81,10 @@ def grid(configs: ConfigFiles, output: Output) -> None:
 def backbone(
     output: Output,
     name: Annotated[str, typer.Option(help="what tables call it")] = "tiny-clip",
-    architecture: Annotated[str, typer.Option(help="'embedded' or a model name of open_clip")] = "embedded",
-    pretrained: Annotated[str, typer.Option(help="tag of open_clip, a .safetensors file, or 'random'")] = "shipped",
+    architecture: Annotated[
+        str, typer.Option(help="'embedded', a model name of open_clip, or a .json of one's own")
+    ] = "embedded",
+    pretrained: Annotated[str, typer.Option(help="tag of open_clip, a checkpoint file, or 'random'")] = "shipped",
 ) -> None:
     """Export the towers of an unmodified open_clip model and prove that they compute the same.
 
@@ -95,27 +97,6 @@ def backbone(
     record = read_json(output, "cpt.backbone/1")
     difference = record["largest_difference_to_open_clip"]
     say(f"{name}: {record['parameters']:,} parameters, largest difference to open_clip {difference:.1e}")
-
-
-@app.command()
-def data(
-    dataset: Annotated[str, typer.Argument(help="entry of the catalog")],
-    output: Annotated[Path, typer.Option(help="folder to write manifest.parquet into")],
-    catalog: Annotated[Path, typer.Option(help="file of dataset entries")] = Path("config/datasets.yaml"),
-) -> None:
-    """Make the manifest of a dataset: one row per image.
-
-    Example: `cpt data flowers --output results/embedded/data/flowers`
-    """
-    from cpt.data.catalog import find, load_catalog
-    from cpt.data.layouts import make_manifest
-    from cpt.data.manifest import read_manifest
-
-    path = make_manifest(find(load_catalog(catalog), dataset), output)
-    manifest = read_manifest(path)
-    parts = {part: len(manifest.rows(part)) for part in ("train", "val", "test")}
-    counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
-    say(f"{dataset}: {len(manifest.class_names)} classes, {counts} images")
 
 
 @app.command()
@@ -175,8 +156,9 @@ def text_features(
     from cpt.data.manifest import read_manifest
 
     names = read_manifest(manifest).class_names
-    own = find(load_catalog(catalog), dataset).template
-    chosen = template_set(templates, own, _json_object("--sets", sets))
+    entry = find(load_catalog(catalog), dataset)
+    own = entry.template
+    chosen = template_set(templates, entry.template_for(templates), _json_object("--sets", sets))
     place, _ = machine.prepare(device, "float32", threads)
     make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
     say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
@@ -215,7 +197,7 @@ def descriptions(
         read_manifest(manifest).class_names,
         output,
         file=Path(entry.descriptions) if entry.descriptions else None,
-        templates=template_set(templates, entry.template, _json_object("--sets", sets)),
+        templates=template_set(templates, entry.template_for(templates), _json_object("--sets", sets)),
         templates_name=templates,
     )
     say(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
@@ -227,6 +209,7 @@ def image_features(
     part: Annotated[str, typer.Option(help="train or test")],
     backbone: BackboneFile,
     output: Output,
+    pixels: Annotated[Path | None, typer.Option(help="image cache of the part, if there is one")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
@@ -241,7 +224,7 @@ def image_features(
     from cpt.image_features import make_image_features
 
     place, resolved = machine.prepare(device, precision, threads)
-    count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output)
+    count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output, pixels)
     say(f"{count} images")
 
 

@@ -48,9 +48,13 @@ class Backbone(Section):
     """The frozen CLIP."""
 
     name: Name = Field(description="what tables call it")
-    architecture: str = Field(description="'embedded', or a model name of open_clip such as ViT-B-16-quickgelu")
+    architecture: str = Field(
+        description="'embedded', a model name of open_clip such as ViT-B-16-quickgelu, or the .json file of one's own"
+    )
     pretrained: str = Field(
-        "shipped", min_length=1, description="tag of open_clip's registry, path of a .safetensors file, or 'random'"
+        "shipped",
+        min_length=1,
+        description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
     )
 
 

@@ -33,6 +33,9 @@ PROTOCOL = {
 }
 
 
+RANDOM = " (random weights: the numbers mean nothing)"
+
+
 @dataclass
 class Grid:
     """All runs of an experiment and the exhibits over them."""
@@ -67,11 +70,12 @@ class Grid:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of grid.json (docs/files.md)."""
+        backbone = self.config.backbone
         used = {dataset for run in self.runs.values() for dataset in (run.dataset, *(d for d, _ in run.targets))}
         return {
             "schema": paths.GRID,
             "experiment": self.config.experiment,
-            "backbone": self.config.backbone.name,
+            "backbone": backbone.name + (RANDOM if backbone.pretrained == "random" else ""),
             "printed": self.config.printed,
             "runs": [
                 {
@@ -92,7 +96,7 @@ class Grid:
             ],
             "methods": {method: facts(method) for method in sorted({run.method for run in self.runs.values()})},
             "datasets": {
-                name: {"title": self.catalog[name].title, "counterpart": self.catalog[name].counterpart}
+                name: self.catalog[name].model_dump(include={"title", "counterpart", "derived_split"})
                 for name in sorted(used)
             },
             "exhibits": self.exhibits,

@@ -7,9 +7,9 @@ rule clusters:
     log:
         f"{LOGS}/clusters/{{clusters}}.log",
     params:
-        options=lambda wildcards: clustering_options(
-            CLUSTERS[f"clusters/{wildcards.clusters}.parquet"]
-        ),
+        options=lambda wildcards: CLUSTERS[
+            f"clusters/{wildcards.clusters}.parquet"
+        ].clustering,
         code=CODE["clusters"],
     shell:
         "cpt clusters --text-features {input.text_features:q} {params.options:q}"

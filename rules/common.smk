@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from cpt import config as cpt_config
-from cpt import grid as cpt_grid
 from cpt import paths
+from cpt import workflow as cpt_workflow
 from cpt.errors import CptError
 from cpt.provenance import code_version
 from cpt.worker import start as start_fork_server
@@ -13,7 +13,11 @@ from cpt.worker import start as start_fork_server
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 try:
     CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
-    GRID = cpt_grid.build(CONFIG, " + ".join(CONFIG_FILES) or "--config")
+    PLAN = cpt_workflow.load(
+        CONFIG,
+        " + ".join(CONFIG_FILES) or "--config",
+        Path("work", CONFIG.experiment, "workflow.json"),
+    )
     if cpt_config.load([Path(path) for path in CONFIG_FILES]) != CONFIG:
         raise CptError(
             "--config is not supported; put the changes into a file and give it with --configfile"
@@ -23,9 +27,10 @@ except CptError as error:
     sys.stderr.flush()
     os._exit(1)  # one line and an exit code: Snakemake would print a traceback
 
-ROOT = GRID.root
+ROOT = PLAN.root
 LOGS = f"logs/{CONFIG.experiment}"
-RUNS = GRID.runs
+RUNS = PLAN.runs
+CATALOG = PLAN.catalog
 DATASETS = sorted(
     {
         name
@@ -34,29 +39,24 @@ DATASETS = sorted(
     }
 )
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
-DESCRIPTIONS = {
-    GRID.descriptions(run): run for run in RUNS.values() if GRID.descriptions(run)
-}
+DESCRIPTIONS = {run.descriptions: run for run in RUNS.values() if run.descriptions}
 RESULTS = [f"{ROOT}/runs.parquet", f"{ROOT}/costs.parquet"]
 METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]
 TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
-    name=[
-        name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] == "table"
-    ],
+    name=[name for name, kind in PLAN.exhibits.items() if kind == "table"],
     suffix=["csv", "md", "tex", "html"],
 )
 FIGURES = expand(
     f"{ROOT}/figures/{{name}}.{{suffix}}",
-    name=[
-        name for name, exhibit in GRID.exhibits.items() if exhibit["kind"] != "table"
-    ],
+    name=[name for name, kind in PLAN.exhibits.items() if kind != "table"],
     suffix=["svg", "pdf", "png", "csv"],
 )
 TINY_CLIP = ["assets/tiny_clip"]
 CODE = {
     "backbone": code_version("cpt.clip.make_backbone", data=TINY_CLIP),
     "data": code_version("cpt.data.layouts", data=TINY_CLIP),
+    "pixels": code_version("cpt.data.pixels"),
     "split": code_version("cpt.data.split"),
     "text_features": code_version(
         "cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"
@@ -73,15 +73,14 @@ CODE = {
     "page": code_version("cpt.report.page", data=["report/page.html.j2"]),
 }
 FIGURE_CODE = {
-    name: code_version("cpt.report.figures", f"cpt.report.{exhibit['kind']}")
-    for name, exhibit in GRID.exhibits.items()
-    if exhibit["kind"] != "table"
+    name: code_version("cpt.report.figures", f"cpt.report.{kind}")
+    for name, kind in PLAN.exhibits.items()
+    if kind != "table"
 }
 TRAIN_CODE = {
     modules: code_version("cpt.train", *modules)
-    for modules in sorted({run.modules for run in RUNS.values()})
+    for modules in sorted({tuple(run.modules) for run in RUNS.values()})
 }
-GRID_DIGEST = cpt_grid.digest(GRID)
 
 
 wildcard_constraints:
@@ -91,7 +90,9 @@ wildcard_constraints:
     part="train|val|test",
     descriptions="[^/]+",
     seed=r"\d+",
-    name="|".join(GRID.exhibits),
+    key="[^/]+",
+    ratio="[^/]+",
+    name="|".join(PLAN.exhibits),
     run="|".join(("base_to_new/.+", "all_classes/.+", "few_shot/.+")),
 
 
@@ -106,26 +107,43 @@ def run_inputs(wildcards):
     }
     if run.clusters:
         needed["clusters"] = f"{ROOT}/{run.clusters}"
-    for dataset, part in GRID.frozen_image_parts(run):
+    for dataset, part in run.frozen_images:
         if part == "train":
             needed["image_features"] = f"{ROOT}/{paths.image_features(dataset, part)}"
-    if GRID.descriptions(run):
-        needed["descriptions"] = f"{ROOT}/{GRID.descriptions(run)}"
+    if run.descriptions:
+        needed["descriptions"] = f"{ROOT}/{run.descriptions}"
     if run.start:
-        needed["start"] = f"{ROOT}/runs/{run.start.id}/run.json"
-        needed["start_prompts"] = f"{ROOT}/runs/{run.start.id}/prompts.safetensors"
+        needed["start"] = f"{ROOT}/runs/{run.start}/run.json"
+        needed["start_prompts"] = f"{ROOT}/runs/{run.start}/prompts.safetensors"
     return needed
 
 
-def optional_inputs(wildcards, input):
-    """Options of `cpt train` for the inputs that only some methods have."""
+def train_options(wildcards, input, output):
+    """Options of `cpt train`."""
+    run = RUNS[wildcards.run]
     options = {
+        "--method": run.method,
+        "--seed": str(run.seed),
+        "--hyperparameters": run.hyperparameters,
+        "--backbone": input.backbone,
+        "--manifest": input.manifest,
+        "--split": input.split,
+        "--text-features": input.text_features,
         "--clusters": input.get("clusters"),
         "--image-features": input.get("image_features"),
         "--descriptions": input.get("descriptions"),
         "--start": os.path.dirname(input.get("start", "")),
+        "--augmentation": CONFIG.augmentation,
+        "--device": CONFIG.device,
+        "--precision": CONFIG.precision,
+        "--threads": str(CONFIG.threads),
+        "--state": f"work/{CONFIG.experiment}/{wildcards.run}.state",
+        "--code": TRAIN_CODE[tuple(run.modules)],
+        "--output": os.path.dirname(output.record),
     }
-    return [word for option, path in options.items() if path for word in (option, path)]
+    return [
+        word for option, value in options.items() if value for word in (option, value)
+    ]
 
 
 def template_sets(name):
@@ -137,39 +155,32 @@ def template_sets(name):
 
 def description_templates(path):
     """Template set that stands in for descriptions; any will do where the dataset has a file."""
-    run = DESCRIPTIONS[os.path.relpath(path, ROOT)]
-    own = GRID.catalog[run.dataset].descriptions
-    return "single" if own else run.hyperparameters.descriptions
+    return DESCRIPTIONS[os.path.relpath(path, ROOT)].stand_in or "single"
 
 
 def target_inputs(wildcards):
     """Manifests and features of every target of a run."""
     run = RUNS[wildcards.run]
     datasets = sorted({dataset for dataset, _ in run.targets})
-    templates = run.hyperparameters.templates
     needed = [f"{ROOT}/{paths.manifest(dataset)}" for dataset in datasets]
     needed += [
-        f"{ROOT}/{paths.text_features(dataset, templates)}" for dataset in datasets
+        f"{ROOT}/{paths.text_features(dataset, run.templates)}" for dataset in datasets
     ]
-    needed += [
-        f"{ROOT}/{paths.image_features(d, part)}"
-        for d, part in GRID.frozen_image_parts(run)
-        if part != "train"
+    frozen = [(dataset, part) for dataset, part in run.frozen_images if part != "train"]
+    if frozen:
+        return needed + [f"{ROOT}/{paths.image_features(*key)}" for key in frozen]
+    return needed + [
+        f"{ROOT}/{paths.pixels(dataset, CONFIG.evaluate_on)}"
+        for dataset in datasets
+        if CATALOG[dataset].has_files
     ]
-    return needed
 
 
-def clustering_options(run):
-    """Options of `cpt clusters` for the clusters that a run needs."""
-    chosen = run.clustering
-    words = [
-        "--protocol",
-        run.protocol,
-        "--algorithm",
-        chosen["algorithm"],
-        "--seed",
-        str(chosen["seed"]),
-    ]
-    if chosen["clusters"]:
-        return [*words, "--number", str(chosen["clusters"])]
-    return [*words, "--classes-per-cluster", str(chosen["classes_per_cluster"])]
+def predict_options(wildcards, input):
+    """Options of `cpt predict`."""
+    words = [os.path.dirname(input.run), "--results", os.path.dirname(input.backbone)]
+    words += ["--part", CONFIG.evaluate_on, "--device", CONFIG.device]
+    words += ["--threads", str(CONFIG.threads)]
+    for target in RUNS[wildcards.run].targets:
+        words += ["--target", "/".join(target)]
+    return words

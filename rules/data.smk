@@ -7,25 +7,58 @@ rule grid:
         f"{LOGS}/grid.log",
     localrule: True
     params:
-        digest=GRID_DIGEST,
+        digest=PLAN.digest,
     shell:
         "cpt grid {input.config:q} --output {output:q} >{log:q} 2>&1"
 
 
+rule fetch:
+    output:
+        f"{ROOT}/data/{{dataset}}/fetched.json",
+    log:
+        f"{LOGS}/data/{{dataset}}-fetch.log",
+    localrule: True  # compute nodes often have no internet
+    params:
+        catalog=CONFIG.catalog,
+    shell:
+        "cpt data fetch {wildcards.dataset} --catalog {params.catalog:q} --output {output:q} >{log:q} 2>&1"
+
+
 rule data:
+    input:
+        fetched=lambda wildcards: (
+            f"{ROOT}/data/{wildcards.dataset}/fetched.json"
+            if CATALOG[wildcards.dataset].fetched
+            else []
+        ),
     output:
         manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
     log:
         f"{LOGS}/data/{{dataset}}.log",
     params:
-        entry=lambda wildcards: GRID.catalog[wildcards.dataset].model_dump_json(
-            exclude={"title", "counterpart", "template", "descriptions"}
-        ),
+        entry=lambda wildcards: CATALOG[wildcards.dataset].identity,
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
         catalog=CONFIG.catalog,
         code=CODE["data"],
     shell:
-        "cpt data {wildcards.dataset} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
+        "cpt data manifest {wildcards.dataset} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
+
+
+rule pixels:
+    input:
+        manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
+        backbone=f"{ROOT}/backbone.json",
+    output:
+        pixels=f"{ROOT}/data/{{dataset}}/pixels-{{part}}.npy",
+        record=f"{ROOT}/data/{{dataset}}/pixels-{{part}}.json",
+    log:
+        f"{LOGS}/data/{{dataset}}-pixels-{{part}}.log",
+    threads: 8
+    params:
+        code=CODE["pixels"],
+    shell:
+        "cpt data pixels --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q}"
+        " --threads {threads} --output {output.pixels:q} >{log:q} 2>&1"
 
 
 rule split:

@@ -15,32 +15,25 @@ rule predict:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        folder=lambda wildcards, input: os.path.dirname(input.run),
-        results=lambda wildcards, input: os.path.dirname(input.backbone),
-        targets=lambda wildcards: [
-            word
-            for target in sorted(RUNS[wildcards.run].targets)
-            for word in ("--target", "/".join(target))
-        ],
-        part=CONFIG.evaluate_on,
-        device=CONFIG.device,
-        threads=CONFIG.threads,
+        options=predict_options,
         code=CODE["predict"],
     shell:
-        "cpt predict {params.folder:q} --results {params.results:q} {params.targets:q}"
-        " --part {params.part} --device {params.device} --threads {params.threads} >{log:q} 2>&1"
+        "cpt predict {params.options:q} >{log:q} 2>&1"
+
+
+RUN = "{protocol}/{dataset}/r{ratio}/{key}/s{seed}"
 
 
 rule score:
     input:
-        predictions=f"{ROOT}/runs/{{run}}/predictions.parquet",
-        split=lambda wildcards: f"{ROOT}/{RUNS[wildcards.run].split}",
+        predictions=f"{ROOT}/runs/{RUN}/predictions.parquet",
+        split=f"{ROOT}/splits/{{protocol}}/{{dataset}}/r{{ratio}}/s{{seed}}.parquet",
     output:
-        f"{ROOT}/runs/{{run}}/metrics.parquet",
+        f"{ROOT}/runs/{RUN}/metrics.parquet",
     log:
-        f"{LOGS}/score/{{run}}.log",
+        f"{LOGS}/score/{RUN}.log",
     params:
-        folder=lambda wildcards, input: os.path.dirname(input.predictions),
+        folder=f"{ROOT}/runs/{RUN}",
         code=CODE["score"],
     shell:
         "cpt score {params.folder:q} --split {input.split:q} >{log:q} 2>&1"

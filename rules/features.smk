@@ -1,4 +1,10 @@
 rule backbone:
+    input:
+        files=[  # the user's own
+            path
+            for path in (CONFIG.backbone.architecture, CONFIG.backbone.pretrained)
+            if os.path.isfile(path)
+        ],
     output:
         record=f"{ROOT}/backbone.json",
         weights=f"{ROOT}/backbone.safetensors",
@@ -27,7 +33,10 @@ rule text_features:
         gpu=1,
     params:
         catalog=CONFIG.catalog,
-        template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
+        template=lambda wildcards: (
+            CATALOG[wildcards.dataset].template,
+            CATALOG[wildcards.dataset].template_for(wildcards.templates),
+        ),
         sets=lambda wildcards: template_sets(wildcards.templates),
         device=CONFIG.device,
         code=CODE["text_features"],
@@ -41,7 +50,7 @@ rule descriptions:
     input:
         manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
         backbone=f"{ROOT}/backbone.json",
-        file=lambda wildcards: GRID.catalog[wildcards.dataset].descriptions or [],
+        file=lambda wildcards: CATALOG[wildcards.dataset].descriptions or [],
     output:
         f"{ROOT}/features/{{dataset}}/descriptions-{{descriptions}}.safetensors",
     log:
@@ -50,7 +59,7 @@ rule descriptions:
         gpu=1,
     params:
         catalog=CONFIG.catalog,
-        template=lambda wildcards: GRID.catalog[wildcards.dataset].template,
+        template=lambda wildcards: CATALOG[wildcards.dataset].template,
         templates=lambda wildcards, output: description_templates(output[0]),
         sets=lambda wildcards, output: template_sets(description_templates(output[0])),
         device=CONFIG.device,
@@ -65,6 +74,12 @@ rule image_features:
     input:
         manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
         backbone=f"{ROOT}/backbone.json",
+        pixels=lambda wildcards: (
+            f"{ROOT}/{paths.pixels(wildcards.dataset, wildcards.part)}"
+            if wildcards.part == CONFIG.evaluate_on
+            and CATALOG[wildcards.dataset].has_files
+            else []
+        ),
     output:
         f"{ROOT}/features/{{dataset}}/images-{{part}}.safetensors",
     log:
@@ -76,8 +91,11 @@ rule image_features:
         device=CONFIG.device,
         precision=CONFIG.precision,
         threads=CONFIG.threads,
+        pixels=lambda wildcards, input: (
+            ["--pixels", input.pixels] if input.pixels else []
+        ),
         code=CODE["image_features"],
     shell:
-        "cpt image-features --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q}"
+        "cpt image-features --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q} {params.pixels:q}"
         " --device {params.device} --precision {params.precision} --threads {params.threads}"
         " --output {output:q} >{log:q} 2>&1"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 
 from cpt.files import write_json, write_parquet, write_tensors
+from cpt.paths import GRID, RUNS
 
 METHODS = {"zeroshot": 46.0, "ivlp": 51.0, "cpt": 53.0, "cptsum": 50.0, "npt": 52.0}
 DATASETS = {"world": 10.0, "flowers": 8.0, "scripts": -6.0, "world_r": -2.0, "world_a": -12.0}
@@ -51,18 +52,21 @@ def write_results(folder: Path) -> tuple[Path, Path]:
     runs: dict[str, dict] = {}
     exhibits = {**_tables(runs), **_figures(runs)}
     grid = {
-        "schema": "cpt.grid/2",
+        "schema": GRID,
         "experiment": "invented",
         "backbone": "tiny_clip",
         "printed": False,
         "runs": [{key: entry[key] for key in entry if key != "x"} for entry in runs.values()],
         "methods": {method: _facts(method) for method in METHODS},
-        "datasets": {name: {"title": title, "counterpart": other} for name, (title, other) in TITLES.items()},
+        "datasets": {
+            name: {"title": title, "counterpart": other, "derived_split": False}
+            for name, (title, other) in TITLES.items()
+        },
         "exhibits": exhibits,
     }
     write_json(folder / "grid.json", grid)
     rows = [row for entry in runs.values() if not _missing(entry) for row in _metrics(entry)]
-    write_parquet(folder / "runs.parquet", pa.Table.from_pylist(rows), "cpt.runs/1", experiment="invented")
+    write_parquet(folder / "runs.parquet", pa.Table.from_pylist(rows), RUNS, experiment="invented")
     finished = [entry for entry in runs.values() if not _missing(entry)]
     write_parquet(folder / "costs.parquet", pa.Table.from_pylist(list(map(_cost, finished))), "cpt.costs/2")
     for entry in runs.values():

@@ -16,7 +16,7 @@ from cpt.cli import app
 from cpt.methods import registry
 
 VERBS = [
-    "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
+    "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
     "predict", "score", "aggregate", "table", "figure", "page", "methods", "schema", "pretrain",
 ]  # fmt: skip
 
@@ -43,6 +43,14 @@ def test_every_verb_explains_itself(verb: str) -> None:
         assert f"cpt {verb}" in result.output, "an example to copy"
 
 
+@pytest.mark.parametrize("verb", ["fetch", "check", "manifest", "pixels"])
+def test_every_verb_of_data_explains_itself(verb: str) -> None:
+    assert verb in CliRunner().invoke(app, ["data", "--help"]).output
+    result = CliRunner().invoke(app, ["data", verb, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"cpt data {verb}" in result.output, "an example to copy"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -50,7 +58,10 @@ def test_every_verb_explains_itself(verb: str) -> None:
         (["grid", "nowhere.yaml", "--output", "x"], "cpt: error: nowhere.yaml: no such configuration file"),
         (["train"], "cpt: error: Missing option"),
         (["tarin"], "cpt: error: No such command 'tarin'"),
-        (["data", "flower", "--output", "x"], "did you mean 'flowers'?"),
+        (["data", "manifest", "flower", "--output", "x"], "did you mean 'flowers'?"),
+        (["data", "fetch", "dtt"], "cpt: error: dataset: unknown 'dtt'; did you mean 'dtd'?"),
+        (["data", "fetch", "flowers"], "cpt: error: flowers: is drawn by cpt itself, there is nothing to fetch"),
+        (["data", "chekc"], "cpt: error: No such command 'chekc'"),
         (["predict", "x", "--results", "y", "--target", "land"], "write dataset/subset"),
     ],
 )

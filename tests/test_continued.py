@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from cpt import config, grid
 from cpt.errors import CptError
@@ -23,7 +22,7 @@ from cpt.train import train
 from tests.contract import InterruptedHereError
 from tests.experiment import COMMON, SMALL, linked, train_inputs
 
-BASE: dict[str, Any] = yaml.safe_load(Path("config/config.yaml").read_text())
+BASE: dict[str, Any] = config.load([Path("config/config.yaml")]).model_dump(mode="json", exclude_unset=True)
 TARGETS = [("land", "base"), ("land", "new")]
 
 

@@ -18,11 +18,25 @@ LAYERS = [
     ["data"],
     ["clip", "clusters"],
     ["methods"],
-    ["runs", "grid", "schedule", "state", "batches", "passes", "image_features", "mining", "loop", "train", "describe"],
+    [
+        "runs",
+        "grid",
+        "schedule",
+        "state",
+        "batches",
+        "passes",
+        "image_features",
+        "mining",
+        "loop",
+        "train",
+        "describe",
+        "measure",
+        "plan",
+    ],
     ["predict", "metrics", "score"],
     ["aggregate"],
     ["report"],
-    ["cli", "worker", "__main__"],
+    ["cli", "cli_data", "cli_plan", "worker", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -82,13 +82,13 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
         score(folder, results / f"splits/{protocol}/land/r1/s1.parquet")
         identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
-        grid = {"schema": "cpt.grid/2", "experiment": "x", "backbone": "tiny-clip"}
+        grid = {"schema": "cpt.grid/3", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
         write_json(root / "grid.json", grid | {"runs": [identity | {"key": f"{method}-0", "seed": 1}]})
         aggregate(root / "grid.json")
         names = ("prompts.safetensors", "predictions.parquet", "classifier.safetensors", "metrics.parquet")
         outputs.append([(folder / name).read_bytes() for name in names] + [(root / "runs.parquet").read_bytes()])
     assert outputs[0] == outputs[1]
-    runs, _ = read_parquet(root / "runs.parquet", "cpt.runs/1")
+    runs, _ = read_parquet(root / "runs.parquet", "cpt.runs/2")
     table = runs.to_pandas()
     assert set(table["subset"]) == ({"base", "new", "base+new"} if protocol == "base_to_new" else {"all"})
     accuracy = table.set_index(["subset", "metric"])["value"]
@@ -337,7 +337,10 @@ def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "zeroshot"), folder, print)
     identity = {"run": "base_to_new/land/r1/zeroshot-0/s1", "protocol": "base_to_new", "dataset": "flowers"}
     identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
-    write_json(tmp_path / "grid.json", {"schema": "cpt.grid/2", "experiment": "x", "backbone": "b", "runs": [identity]})
+    write_json(
+        tmp_path / "grid.json",
+        {"schema": "cpt.grid/3", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
+    )
     with pytest.raises(CptError, match="describes another run"):
         aggregate(tmp_path / "grid.json")
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from cpt.methods import registry
+from tests.workflow import copy_project, planned, snakemake
 
 EVERY_METHOD = {f"row_{name}": {"method": name} for name in registry.names()}
 SMALL = {
@@ -61,36 +62,14 @@ TABLES = [f"tables/table{i}.{suffix}" for i in range(1, 6) for suffix in ("csv",
 FIGURES = [f"figures/figure{i}.{suffix}" for i in range(1, 6) for suffix in ("svg", "pdf", "png", "csv")]
 
 
-def snakemake(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
-    if check and done.returncode:
-        raise AssertionError(done.stdout[-3000:] + done.stderr[-6000:])
-    return done
-
-
-def planned(folder: Path, *words: str) -> dict[str, int]:
-    """Number of jobs by rule that a dry run lists."""
-    text = snakemake(folder, "-n", "-q", "rules", *words).stdout
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule != "total"}
-
-
 def configuration(folder: Path, name: str, **changes) -> list[str]:
     (folder / name).write_text(yaml.safe_dump(SMALL | changes))
     return ["--configfile", name]
 
 
 def project(folder: Path, root: Path) -> Path:
-    """A copy of what the workflow needs."""
-    folder.mkdir(parents=True)
-    for name in ("Snakefile", "profiles", "rules", "workflow", "config", "envs"):
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name)
-        else:
-            shutil.copy(source, folder / name)
+    """A copy of what the workflow needs, with the small configuration."""
+    copy_project(folder, root)
     (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
     configuration(folder, "small.yaml")
     return folder

@@ -24,7 +24,7 @@ class DeKgHyperparameters(CoOpHyperparameters):
 
     epochs: int = field(100, "passes over the training set", CONFIG, ge=0)
     batch_size: int = field(128, "images per step", CONFIG, ge=1)
-    templates: str = field("dataset", "template set of the frozen text features", "repo cnunlp/DeKg, trainers/DeKg.py")
+    templates: str = field("texture", "template set of the frozen text features", "repo cnunlp/DeKg, trainers/DeKg.py")
     guidance_weight: float = field(8.0, "weight w1 of the cosine distance to the frozen features", SCRIPTS, ge=0)
     independence_weight: float = field(6.0, "weight w2 of the dependence (HSIC) on the frozen features", SCRIPTS, ge=0)
 

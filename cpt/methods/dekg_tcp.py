@@ -32,7 +32,7 @@ class DeKgTCPHyperparameters(Trained):
     batch_size: int = field(32, "images per step", CONFIG, ge=1)
     optimiser: Literal["sgd", "adam", "adamw"] = field("adam", "adam and adamw: betas 0.9 and 0.999", CONFIG)
     learning_rate: float = field(0.002, "peak learning rate", CONFIG, gt=0)
-    templates: str = field("dataset", "template set of the frozen text features", CODE)
+    templates: str = field("tcp", "template set of the frozen text features", CODE)
     context_length: int = field(4, "number of context vectors n", CONFIG, ge=1)
     block: int = field(8, "text block at whose input the class prompts replace the context", CODE, ge=1)
     reduction: int = field(4, "width of the meta-net: joint width / this", CODE, ge=1)

@@ -91,8 +91,13 @@ def facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _dataset(entry: Mapping[str, Any]) -> str:
-    counterpart = entry.get("counterpart")
-    return f"{entry['title']} (for {counterpart})" if counterpart else entry["title"]
+    counterpart = entry["counterpart"]
+    notes = [
+        f"for {counterpart}" if counterpart not in (None, entry["title"]) else None,
+        "derived split, not comparable with published numbers" if entry["derived_split"] else None,
+    ]
+    told = "; ".join(note for note in notes if note)
+    return f"{entry['title']} ({told})" if told else entry["title"]
 
 
 def _seeds(results: Results) -> list[int]:

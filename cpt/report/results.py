@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from cpt.errors import CptError, nearest
 from cpt.files import read_json, read_parquet
+from cpt.paths import GRID, RUNS
 
 METRICS = {
     "H": ("base+new", "harmonic_mean"),
@@ -100,8 +101,9 @@ class Results:
         return {seed: value for seed, value in sorted(found.items()) if value is not None}
 
     def dataset_title(self, dataset: str) -> str:
-        """Return the title of a dataset for headings."""
-        return self.grid["datasets"].get(dataset, {}).get("title", dataset)
+        """Return the title of a dataset for headings, with a mark where its split is not the published one."""
+        entry = self.grid["datasets"].get(dataset, {"title": dataset, "derived_split": False})
+        return entry["title"] + (" (derived split)" if entry["derived_split"] else "")
 
 
 def read_results(grid: Path, runs: Path) -> Results:
@@ -110,8 +112,8 @@ def read_results(grid: Path, runs: Path) -> Results:
     Raises:
         CptError: a file is missing, damaged or of another schema.
     """
-    asked = read_json(grid, "cpt.grid/2")
-    table, _ = read_parquet(runs, "cpt.runs/1")
+    asked = read_json(grid, GRID)
+    table, _ = read_parquet(runs, RUNS)
     wanted = {metric for _, metric in METRICS.values()}
     columns = [table[name].to_pylist() for name in ("run", "target", "subset", "metric", "epoch", "value")]
     values = {

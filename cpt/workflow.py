@@ -1,0 +1,155 @@
+"""What the rules need of an experiment, as plain data.
+
+Resolving a configuration imports every method and with them torch, which takes longer than the rest of reading the
+Snakefile, and every cluster job reads it. So the result is kept, and resolved anew when the configuration, the catalog
+or the code changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cpt.config import Config
+from cpt.data.catalog import Entry, load_catalog
+from cpt.files import canonical_json, sha256_text, write_text
+from cpt.methods import registry
+from cpt.provenance import code_version
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training job. Paths are relative to the experiment's folder.
+
+    Attributes:
+        targets: (dataset, subset) that it is tested on, sorted.
+        hyperparameters: canonical JSON of the resolved ones.
+        templates: template set of its text features.
+        clustering: options of `cpt clusters` for its clusters; empty when it needs none.
+        descriptions: features of class descriptions, None when it needs none.
+        stand_in: template set that stands in for a file of descriptions.
+        start: folder of the run that it starts from.
+        frozen_images: (dataset, part) of the frozen image features that it can use.
+        modules: modules that define its method.
+    """
+
+    protocol: str
+    dataset: str
+    method: str
+    seed: int
+    targets: list[list[str]]
+    hyperparameters: str
+    templates: str
+    split: str
+    text_features: str
+    clusters: str | None
+    clustering: list[str]
+    descriptions: str | None
+    stand_in: str | None
+    start: str | None
+    frozen_images: list[list[str]]
+    modules: list[str]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """An experiment as the rules see it.
+
+    Attributes:
+        root: its folder.
+        runs: training jobs by their folder below ``runs/``.
+        exhibits: kind of every table and figure.
+        digest: hash of what grid.json holds.
+        files: the user's own files that must be there.
+        catalog: entries of the datasets.
+    """
+
+    root: str
+    runs: dict[str, Job]
+    exhibits: dict[str, str]
+    digest: str
+    files: list[str]
+    catalog: dict[str, Entry]
+
+
+def load(config: Config, source: str, memory: Path) -> Workflow:
+    """Resolve a configuration, or take what ``memory`` holds of the same one.
+
+    Args:
+        config: a parsed configuration.
+        source: the file it came from, for messages.
+        memory: JSON file that keeps the result.
+
+    Raises:
+        CptError: as ``cpt.grid.build``.
+    """
+    catalog = load_catalog(Path(config.catalog))
+    entries = {name: entry.model_dump_json() for name, entry in catalog.items()}
+    code = code_version("cpt.workflow", "cpt.grid", *(f"cpt.methods.{name}" for name in registry.names()))
+    key = sha256_text(canonical_json([config.model_dump_json(), entries, code]))
+    kept = _kept(memory, key)
+    if kept is None:
+        kept = _resolved(config, source)
+        with contextlib.suppress(OSError):  # a read-only folder only costs the time
+            write_text(memory, canonical_json({"key": key, **kept}))
+    runs = {name: Job(**job) for name, job in kept["runs"].items()}
+    return Workflow(kept["root"], runs, kept["exhibits"], kept["digest"], kept["files"], catalog)
+
+
+def _kept(memory: Path, key: str) -> dict[str, Any] | None:
+    try:
+        kept = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(kept, dict) or kept.get("key") != key:
+        return None
+    return kept if all(Path(file).is_file() for file in kept["files"]) else None
+
+
+def _resolved(config: Config, source: str) -> dict[str, Any]:
+    from cpt import grid as grids
+
+    grid = grids.build(config, source)
+    runs, files = {}, set()
+    for name, run in grid.runs.items():
+        hp: Any = run.hyperparameters
+        descriptions, own = grid.descriptions(run), grid.catalog[run.dataset].descriptions
+        if descriptions and own:
+            files.add(own)
+        runs[name] = Job(
+            protocol=run.protocol,
+            dataset=run.dataset,
+            method=run.method,
+            seed=run.seed,
+            targets=[list(target) for target in sorted(run.targets)],
+            hyperparameters=run.hyperparameters_json,
+            templates=hp.templates,
+            split=run.split,
+            text_features=run.text_features,
+            clusters=run.clusters,
+            clustering=_clustering(run.protocol, run.clustering),
+            descriptions=descriptions,
+            stand_in=None if own or not descriptions else hp.descriptions,
+            start=run.start.id if run.start else None,
+            frozen_images=[list(pair) for pair in grid.frozen_image_parts(run)],
+            modules=list(run.modules),
+        )
+    return {
+        "root": grid.root,
+        "runs": {name: asdict(job) for name, job in runs.items()},
+        "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
+        "digest": grids.digest(grid),
+        "files": sorted(files),
+    }
+
+
+def _clustering(protocol: str, chosen: dict[str, Any] | None) -> list[str]:
+    if chosen is None:
+        return []
+    words = ["--protocol", protocol, "--algorithm", chosen["algorithm"], "--seed", str(chosen["seed"])]
+    if chosen["clusters"]:
+        return [*words, "--number", str(chosen["clusters"])]
+    return [*words, "--classes-per-cluster", str(chosen["classes_per_cluster"])]
