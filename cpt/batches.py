@@ -17,6 +17,7 @@ from torch import Tensor
 from cpt.clip.backbone import Clip
 from cpt.data.images import ImageStore, normalise
 from cpt.data.split import Split
+from cpt.device import upload
 from cpt.methods.base import Batch
 from cpt.seeds import numpy_stream, stream_seed
 
@@ -94,7 +95,7 @@ class Batches:
 
     def _batch(self, positions: np.ndarray, views: list[np.ndarray], epoch: int, step: int) -> Batch:
         at = torch.as_tensor(positions)
-        images = [self._normalised(torch.as_tensor(view).to(self.clip.device)) for view in views]
+        images = [self._normalised(upload(view, self.clip.device)) for view in views]
         if self.pixels is not None:
             images = [self._normalised(self.pixels[at])]
         return Batch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 
+import numpy as np
 import torch
 
 from cpt.errors import CptError, nearest
@@ -36,6 +37,12 @@ def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, st
     if precision == "auto":
         precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
     return torch.device("cuda" if cuda else "cpu"), precision
+
+
+def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor on a device; a copy to a GPU goes on while the host does something else."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:

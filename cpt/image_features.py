@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from cpt.clip.backbone import Clip
 from cpt.clip.features import IMAGE_SCHEMA
 from cpt.data.images import ImageStore, normalise
 from cpt.data.manifest import read_manifest
+from cpt.device import upload
 from cpt.errors import CptError
 from cpt.files import canonical_json, sha256_text, write_tensors
 
@@ -17,6 +22,26 @@ from cpt.files import canonical_json, sha256_text, write_tensors
 def batch_size(clip: Clip) -> int:
     """Images per forward pass: many for a GPU; on a CPU few, so that activations stay in its cache."""
     return 256 if clip.device.type == "cuda" else 64
+
+
+def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """Yield ``encoder`` of the normalised images (B, 3, H, W) of some rows, batch by batch; the next is read meanwhile.
+
+    Args:
+        clip: its device, image size and normalisation.
+        store: where the pixels are.
+        rows: (N,) rows of the manifest.
+        encoder: a tower.
+    """
+    size = batch_size(clip)
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(store.pixels, batches[0])
+        for following in [*batches[1:], None]:
+            pixels = ahead.result()
+            if following is not None:
+                ahead = reader.submit(store.pixels, following)
+            yield encoder(normalise(upload(pixels, clip.device), clip.mean, clip.std))
 
 
 @torch.no_grad()
@@ -34,14 +59,10 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
     if len(rows) == 0:
         raise CptError(f"{manifest_path}: no images in part {part!r}")
     store = ImageStore(manifest_path, clip.image_size[0], cache)
-    features = []
-    size = batch_size(clip)
-    for start in range(0, len(rows), size):
-        pixels = torch.from_numpy(store.pixels(rows[start : start + size])).to(clip.device)
-        features.append(clip.vision(normalise(pixels, clip.mean, clip.std)).cpu())
+    features = torch.cat([features.cpu() for features in encode(clip, store, rows, clip.vision)])
     write_tensors(
         output,
-        {"features": torch.cat(features), "rows": torch.as_tensor(rows)},
+        {"features": features, "rows": torch.as_tensor(rows)},
         IMAGE_SCHEMA,
         dataset=manifest.metadata["dataset"],
         part=part,

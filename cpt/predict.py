@@ -23,11 +23,11 @@ from cpt import paths
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.features import Classes, read_image_features, read_text_features
 from cpt.data.classes import subset_labels, trained_rows
-from cpt.data.images import ImageStore, normalise
+from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.files import read_json, read_tensors, write_parquet, write_tensors
-from cpt.image_features import batch_size
+from cpt.image_features import encode
 from cpt.methods import registry
 from cpt.methods.base import Method
 from cpt.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
@@ -187,10 +187,7 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
         return
     cache = results / paths.pixels(dataset, part)
     store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)
-    size = batch_size(clip)
-    for start in range(0, len(rows), size):
-        pixels = torch.from_numpy(store.pixels(rows[start : start + size])).to(clip.device)
-        yield method.image_features(normalise(pixels, clip.mean, clip.std))
+    yield from encode(clip, store, rows, method.image_features)
 
 
 def _scores(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:

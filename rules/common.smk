@@ -52,6 +52,7 @@ FIGURES = expand(
     name=[name for name, kind in PLAN.exhibits.items() if kind != "table"],
     suffix=["svg", "pdf", "png", "csv"],
 )
+GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
 TINY_CLIP = ["assets/tiny_clip"]
 CODE = {
     "backbone": code_version("cpt.clip.make_backbone", data=TINY_CLIP),

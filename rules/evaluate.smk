@@ -11,9 +11,9 @@ rule predict:
         f"{LOGS}/predict/{{run}}.log",
     threads: CONFIG.threads
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=60,
     params:
         options=predict_options,
         code=CODE["predict"],

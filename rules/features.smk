@@ -30,7 +30,7 @@ rule text_features:
     log:
         f"{LOGS}/features/{{dataset}}/text-{{templates}}.log",
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: (
@@ -56,7 +56,7 @@ rule descriptions:
     log:
         f"{LOGS}/features/{{dataset}}/descriptions-{{descriptions}}.log",
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: CATALOG[wildcards.dataset].template,
@@ -86,7 +86,7 @@ rule image_features:
         f"{LOGS}/features/{{dataset}}/images-{{part}}.log",
     threads: CONFIG.threads
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         device=CONFIG.device,
         precision=CONFIG.precision,

@@ -10,9 +10,9 @@ rule train:
     retries: 1
     threads: CONFIG.threads
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=120,
         state_interval=CONFIG.state_interval,  # not a param: it changes no result
     params:
         options=train_options,  # one function, few fields: thousands of jobs are formatted

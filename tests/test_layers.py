@@ -32,6 +32,7 @@ LAYERS = [
         "describe",
         "measure",
         "plan",
+        "workflow",
     ],
     ["predict", "metrics", "score"],
     ["aggregate"],
@@ -71,6 +72,7 @@ def test_imports_go_one_way(path: Path) -> None:
     [
         "import cpt.cli",
         "import cpt.score",
+        "import cpt.workflow",
         "import cpt.aggregate",
         "import cpt.report.tables",
         "import cpt.report.page",
