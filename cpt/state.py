@@ -54,6 +54,8 @@ class StateFile:
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file: the run is finished."""
+        """Delete the file, and what a save that was killed has left beside it: the run is finished."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+            for unfinished in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):
+                unfinished.unlink(missing_ok=True)

@@ -175,14 +175,14 @@ def test_killed_and_started_again_gives_the_same_bytes(finished: Path, tmp_path:
             start_new_session=True,
         )
         deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and not list(folder.glob("work/**/*.state")):
+        while time.monotonic() < deadline and not list(folder.glob("work/**/s*.state")):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if list(folder.glob("work/**/*.state")):
+        if list(folder.glob("work/**/s*.state")):
             break
         snakemake(folder, "--configfile", "small.yaml", "--unlock")
-    assert list(folder.glob("work/**/*.state")), "a training that has saved its state"
+    assert list(folder.glob("work/**/s*.state")), "a training that has saved its state"
     configuration(folder, "small.yaml")
     snakemake(folder, "--configfile", "small.yaml", "--unlock")
     snakemake(folder, "--configfile", "small.yaml")
