@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,6 +60,13 @@ class Grid:
             return train
         part: str = self.config.evaluate_on
         return [*train, *((dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets}))]
+
+    @cached_property
+    def pixels(self) -> set[str]:
+        """Datasets whose test images are cached decoded: those of image files that a prompted vision tower reads."""
+        prompted = (run for run in self.runs.values() if registry.get(run.method).prompts_images)
+        tested = {dataset for run in prompted for dataset, _ in run.targets}
+        return {dataset for dataset in tested if self.catalog[dataset].has_files}
 
     def descriptions(self, run: Run) -> str | None:
         """Path of the class descriptions' features that a run needs: of the dataset's file, or of templates."""

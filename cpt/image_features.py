@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,18 @@ def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[T
     """
     size = batch_size(clip)
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(store.pixels, batches[0])
+    workers = torch.get_num_threads()
+    with ThreadPoolExecutor(workers) as pool:
+
+        def read(batch: np.ndarray) -> list[Future]:
+            return [pool.submit(store.pixels, part) for part in np.array_split(batch, workers) if len(part)]
+
+        ahead = read(batches[0])
         for following in [*batches[1:], None]:
-            pixels = ahead.result()
+            parts = [part.result() for part in ahead]
             if following is not None:
-                ahead = reader.submit(store.pixels, following)
+                ahead = read(following)
+            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
             yield encoder(normalise(upload(pixels, clip.device), clip.mean, clip.std))
 
 

@@ -42,21 +42,16 @@ def jobs(grid: Grid) -> dict[str, list[str]]:
     """Return the main output of every job of an experiment by rule; ``all`` has none and stands for itself."""
     root, config = grid.root, grid.config
     runs = list(grid.runs.values())
-    made: dict[str, set[str]] = {rule: set() for rule in ("pixels", "descriptions", "image_features", "clusters")}
+    made: dict[str, set[str]] = {rule: set() for rule in ("descriptions", "image_features", "clusters")}
     text, parts = set(), set()
     for run in runs:
         tested = sorted({dataset for dataset, _ in run.targets})
         text |= {run.text_features, *(paths.text_features(name, run.hyperparameters.templates) for name in tested)}
         frozen = grid.frozen_image_parts(run)
         parts |= set(frozen)
-        if all(part == "train" for _, part in frozen):  # it encodes the test images itself
-            made["pixels"] |= {name for name in tested if grid.catalog[name].has_files}
         made["descriptions"] |= {path for path in (grid.descriptions(run),) if path}
         made["clusters"] |= {path for path in (run.clusters,) if path}
-    for name, part in parts:
-        made["image_features"].add(paths.image_features(name, part))
-        if part == config.evaluate_on and grid.catalog[name].has_files:
-            made["pixels"].add(name)
+    made["image_features"] = {paths.image_features(name, part) for name, part in parts}
     names = datasets(grid)
     tables = [name for name, exhibit in grid.exhibits.items() if exhibit["kind"] == "table"]
     found: dict[str, Iterable[str]] = {
@@ -64,7 +59,7 @@ def jobs(grid: Grid) -> dict[str, list[str]]:
         "backbone": ["backbone.json"],
         "fetch": (paths.fetched(name) for name in names if grid.catalog[name].fetched),
         "data": map(paths.manifest, names),
-        "pixels": (paths.pixels(name, config.evaluate_on) for name in made["pixels"]),
+        "pixels": (paths.pixels(name, config.evaluate_on) for name in grid.pixels),
         "split": {run.split for run in runs},
         "text_features": text,
         "descriptions": made["descriptions"],
@@ -340,6 +335,7 @@ class Plan:
             for item in needed(entry)
             if not present(entry.folder, item)
         ]
+        folders = [Path(), *(self.grid.catalog[name].folder for name in self.known if self.grid.catalog[name].files)]
         sizes = [item.sources[0].bytes for item in missing]
         downloads = sum(size or 0 for size in sizes)
         side, joint = (self.shape.image, self.shape.joint) if self.shape else (0, 0)
@@ -360,7 +356,7 @@ class Plan:
             "features_bytes": features,
             "runs_bytes": kept,
             "needed_bytes": downloads + pixels + features + kept,  # an archive goes when it is unpacked
-            "free_bytes": shutil.disk_usage(".").free,
+            "free_bytes": min(_free(folder) for folder in folders),
         }
 
     def _images_to_come(self, rule: str, path: Callable[[str, str], str]) -> int:
@@ -406,3 +402,10 @@ class Plan:
                 lines.append(f"{'; '.join(absent)}: not measured; measure again, the hours are without them")
             lines.append("hours are of one device, without starting jobs, decoding images, text features and reports")
         return lines
+
+
+def _free(folder: Path) -> int:
+    """Free bytes of the disk that a folder is on or would be on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

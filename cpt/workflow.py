@@ -63,6 +63,7 @@ class Workflow:
         runs: training jobs by their folder below ``runs/``.
         exhibits: kind of every table and figure.
         digest: hash of what grid.json holds.
+        pixels: datasets whose test images are cached decoded.
         files: the user's own files that must be there.
         catalog: entries of the datasets.
     """
@@ -71,6 +72,7 @@ class Workflow:
     runs: dict[str, Job]
     exhibits: dict[str, str]
     digest: str
+    pixels: list[str]
     files: list[str]
     catalog: dict[str, Entry]
 
@@ -96,7 +98,7 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
         with contextlib.suppress(OSError):  # a read-only folder only costs the time
             write_text(memory, canonical_json({"key": key, **kept}))
     runs = {name: Job(**job) for name, job in kept["runs"].items()}
-    return Workflow(kept["root"], runs, kept["exhibits"], kept["digest"], kept["files"], catalog)
+    return Workflow(kept["root"], runs, kept["exhibits"], kept["digest"], kept["pixels"], kept["files"], catalog)
 
 
 def _kept(memory: Path, key: str) -> dict[str, Any] | None:
@@ -142,6 +144,7 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
         "runs": {name: asdict(job) for name, job in runs.items()},
         "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
         "digest": grids.digest(grid),
+        "pixels": sorted(grid.pixels),
         "files": sorted(files),
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from cpt import config as cpt_config
 from cpt import paths
 from cpt import workflow as cpt_workflow
+from cpt.data.listing import digest
 from cpt.errors import CptError
 from cpt.provenance import code_version
 from cpt.worker import start as start_fork_server
@@ -97,6 +98,19 @@ wildcard_constraints:
     run="|".join(("base_to_new/.+", "all_classes/.+", "few_shot/.+")),
 
 
+def own_files(wildcards):
+    """What of a dataset is not made by a rule: the split file, if it is there."""
+    entry = CATALOG[wildcards.dataset]
+    split = entry.split and str(entry.folder / entry.split)
+    return [split] if split and os.path.isfile(split) else []
+
+
+def own_images(wildcards):
+    """Names, sizes and times of a user's own images, which no rule makes."""
+    entry = CATALOG[wildcards.dataset]
+    return None if entry.fetched or not entry.has_files else digest(entry.folder)
+
+
 def run_inputs(wildcards):
     """Files that a training job reads, by the option that takes them."""
     run = RUNS[wildcards.run]
@@ -173,7 +187,7 @@ def target_inputs(wildcards):
     return needed + [
         f"{ROOT}/{paths.pixels(dataset, CONFIG.evaluate_on)}"
         for dataset in datasets
-        if CATALOG[dataset].has_files
+        if dataset in PLAN.pixels
     ]
 
 

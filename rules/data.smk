@@ -20,6 +20,7 @@ rule fetch:
     localrule: True  # compute nodes often have no internet
     params:
         catalog=CONFIG.catalog,
+        wanted=lambda wildcards: CATALOG[wildcards.dataset].wanted,
     shell:
         "cpt data fetch {wildcards.dataset} --catalog {params.catalog:q} --output {output:q} >{log:q} 2>&1"
 
@@ -31,12 +32,14 @@ rule data:
             if CATALOG[wildcards.dataset].fetched
             else []
         ),
+        split=own_files,
     output:
         manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
     log:
         f"{LOGS}/data/{{dataset}}.log",
     params:
         entry=lambda wildcards: CATALOG[wildcards.dataset].identity,
+        images=own_images,
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
         catalog=CONFIG.catalog,
         code=CODE["data"],

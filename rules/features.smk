@@ -77,7 +77,7 @@ rule image_features:
         pixels=lambda wildcards: (
             f"{ROOT}/{paths.pixels(wildcards.dataset, wildcards.part)}"
             if wildcards.part == CONFIG.evaluate_on
-            and CATALOG[wildcards.dataset].has_files
+            and wildcards.dataset in PLAN.pixels
             else []
         ),
     output:

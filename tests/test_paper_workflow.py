@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cpt.files import read_json, read_parquet
-from tests.miniature import Miniatures
+from tests.miniature import Miniatures, picture
 from tests.servers import Mishap, Server
 from tests.workflow import copy_project, planned, snakemake
 
@@ -109,6 +109,34 @@ def test_the_tables_are_those_of_the_paper(mini: Path) -> None:
 def test_the_page_says_that_the_numbers_mean_nothing(mini: Path) -> None:
     page = (mini / "results/mini/report/index.html").read_text(encoding="utf-8")
     assert "random weights: the numbers mean nothing" in page
+
+
+@pytest.mark.slow
+def test_ones_own_dataset_and_what_changes_in_it(mini: Path) -> None:
+    """Docs, adding.md: one entry; a further image makes everything that depends on it anew."""
+    for part, count in (("train", 2), ("test", 1)):
+        for number, name in enumerate(("finch", "robin", "tit")):
+            folder = mini / "birds" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                (folder / f"{i}.jpg").write_bytes(picture(900_000 + 10 * number + i))
+    catalog = yaml.safe_load((mini / "datasets.yaml").read_text())
+    catalog["birds"] = {"title": "Birds", "layout": "folders", "root": "birds"}
+    (mini / "birds.yaml").write_text(yaml.safe_dump(catalog))
+    exhibits = {name: None for name in MINI["exhibits"] if name != "table2"} | {
+        "table2": {"variants": ["zeroshot", "coop"]}
+    }
+    tasks = {"base_to_new": {"datasets": ["birds"]}, "cross_dataset": None, "domain_generalization": None}
+    own = MINI | {"experiment": "own", "catalog": "birds.yaml", "tasks": tasks, "exhibits": exhibits}
+    (mini / "own.yaml").write_text(yaml.safe_dump(own))
+    snakemake(mini, "--configfile", "own.yaml")
+    assert planned(mini, "--configfile", "own.yaml") == {}
+    (mini / "birds/test/robin/1.jpg").write_bytes(picture(900_500))
+    jobs = planned(mini, "--configfile", "own.yaml")
+    assert {"data", "split", "train", "predict", "table"} <= set(jobs)
+    snakemake(mini, "--configfile", "own.yaml")
+    table, _ = read_parquet(mini / "results/own/data/birds/manifest.parquet", "cpt.manifest/2")
+    assert len(table) == 10
 
 
 @pytest.mark.slow

@@ -162,6 +162,11 @@ class Entry(Part):
         return bool(self.files or self.gated)
 
     @property
+    def wanted(self) -> list[Any]:
+        """What of its files must be there, for telling whether that has changed."""
+        return [self.root, self.derived_split, [sorted(item.provides) for item in self.files]]
+
+    @property
     def identity(self) -> str:
         """What its manifest depends on, as JSON."""
         others = {"title", "counterpart", "template", "other_templates", "descriptions", "licence", "gated", "files"}

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cpt.files import canonical_json, sha256_text
+
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -29,6 +31,20 @@ class Listing:
     image_root: Path | None = None
     pixels: NDArray[np.uint8] | None = None
     derived: bool = False
+
+
+def digest(folder: Path) -> str:
+    """Return a hash of the paths, sizes and times of all files below a folder; of nothing when it is not there."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            try:
+                status = os.stat(os.path.join(where, name))
+            except OSError:  # a link to nowhere: making the manifest says so
+                continue
+            found.append([os.path.relpath(where, folder), name, status.st_size, status.st_mtime_ns])
+    return sha256_text(canonical_json(found))
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
