@@ -98,15 +98,8 @@ wildcard_constraints:
     run="|".join(("base_to_new/.+", "all_classes/.+", "few_shot/.+")),
 
 
-def own_files(wildcards):
-    """What of a dataset is not made by a rule: the split file, if it is there."""
-    entry = CATALOG[wildcards.dataset]
-    split = entry.split and str(entry.folder / entry.split)
-    return [split] if split and os.path.isfile(split) else []
-
-
 def own_images(wildcards):
-    """Names, sizes and times of a user's own images, which no rule makes."""
+    """Names, sizes and times of a user's own images and split, which no rule makes."""
     entry = CATALOG[wildcards.dataset]
     return None if entry.fetched or not entry.has_files else digest(entry.folder)
 

@@ -32,7 +32,6 @@ rule data:
             if CATALOG[wildcards.dataset].fetched
             else []
         ),
-        split=own_files,
     output:
         manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
     log:
