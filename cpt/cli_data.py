@@ -45,6 +45,9 @@ def fetch(
     record = prepare(entry, say)
     if output is not None:
         write_json(output, record)
+    if not entry.files:
+        say(f"{dataset}: there is nothing to fetch; {record['root']} is there, `cpt data check {dataset}` looks at it")
+        return
     say(f"{dataset}: {len(record['files'])} of {len(record['files'])} files and folders are in {record['root']}")
 
 
@@ -67,17 +70,23 @@ def check(
 
     entries = load_catalog(catalog)
     chosen = [find(entries, name) for name in datasets] if datasets else list(entries.values())
-    listing = Table("dataset", "state", "train", "val", "test", "folder", "what to do", box=None)
-    states = []
+    listing = Table("dataset", "state", "train", "val", "test", box=None, pad_edge=False)
+    listing.add_column("folder", overflow="fold")
+    states, advice = [], []
     for entry in chosen:
         if entry.layout == "embedded":
             continue
         state = check_dataset(entry, decode=decode, workers=threads)
         states.append(state.state)
         counts = [f"{state.found[part]:,}" if part in state.found else "–" for part in ("train", "val", "test")]
-        listing.add_row(entry.name, state.state, *counts, entry.root, state.advice)
+        listing.add_row(entry.name, state.state, *counts, entry.root)
+        if state.advice:
+            advice.append(f"{entry.name}: {state.advice}")
     width = None if Console().is_terminal else 200
-    Console(width=width, markup=False, emoji=False).print(listing)  # paths may hold brackets and colons
+    console = Console(width=width, markup=False, emoji=False, highlight=False)  # paths may hold brackets and colons
+    console.print(listing)
+    if advice:
+        console.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
     if any(state in ("missing", "damaged") for state in states):
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from cpt.data.check import check_dataset
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.files import write_json
+from tests.miniature import make_zip
 from tests.servers import Mishap, Server
 
 CONFIG = Path(__file__).parents[1] / "config" / "datasets.yaml"
@@ -99,17 +101,45 @@ def test_damaged(entries: dict, tmp_path: Path) -> None:
     (tmp_path / "pets/images/dog/1.png").unlink()
     found, advice = state(entries, "pets")
     assert found == "damaged"
-    assert advice == f"{tmp_path}/pets/images/dog/1.png (missing); get the dataset again"
+    assert advice == (
+        f"{tmp_path}/pets/images/dog/1.png (missing); get the dataset again: move {tmp_path}/pets/images away, "
+        "or delete it, and run `cpt data fetch pets`"
+    )
     shutil.rmtree(tmp_path / "gated/images/n02")
     assert state(entries, "gated") == (
-        "damaged", f"{tmp_path}/gated/images has no class folder 'n02' (1 differ); get the published release"
+        "damaged", f"{tmp_path}/gated/images has no class folder 'n02' (1 differ); get the published release: "
+        f"complete {tmp_path}/gated/images by hand"
     )  # fmt: skip
     (tmp_path / "own/test/bee/0.png").unlink()
     (tmp_path / "own/train/bee/0.png").unlink()
     assert state(entries, "own")[1].startswith("class 'bee' has no image under")
     entries["own"]["expected"] = {"classes": 2, "names_sha256": "0"}
     paint(tmp_path / "own/train/bee/0.png")
-    assert state(entries, "own") == ("damaged", "its 2 class names are not the published 2; get it again")
+    assert state(entries, "own") == (
+        "damaged", f"its 2 class names are not the published 2; get it again: complete {tmp_path}/own by hand"
+    )  # fmt: skip
+    entries["pets"]["expected"] = {"classes": 2, "names_sha256": "0"}
+    paint(tmp_path / "pets/images/dog/1.png")
+    assert state(entries, "pets")[1].endswith(
+        f"get it again: move {tmp_path}/pets/split.json away, or delete it, and run `cpt data fetch pets`"
+    )
+
+
+def test_the_advice_for_a_half_mends_it(
+    entries: dict, tmp_path: Path, catalog: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there at all is not fetched, so that fetching alone would say that all is well."""
+    images = {f"images/{path.relative_to(tmp_path / 'pets/images')}": path.read_bytes()
+              for path in (tmp_path / "pets/images").rglob("*.png")}  # fmt: skip
+    entries["pets"]["files"][0]["sources"] = [{"url": server.add("/images.zip", make_zip(images))}]
+    catalog.write_text(yaml.safe_dump(entries))
+    (tmp_path / "pets/images/dog/1.png").unlink()
+    assert run("fetch", "pets", "--catalog", str(catalog)).exit_code == 0
+    _, advice = state(entries, "pets")
+    shutil.rmtree(advice.split(": move ")[1].split(" away")[0])
+    command = advice.split("`")[1].split()
+    assert run(*command[2:], "--catalog", str(catalog)).exit_code == 0
+    assert state(entries, "pets") == ("complete", "")
 
 
 def test_an_image_that_cannot_be_decoded_is_found_when_asked_for(entries: dict, tmp_path: Path) -> None:
@@ -220,6 +250,22 @@ def test_the_check_of_the_shipped_catalog_names_every_dataset(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_the_check_in_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table fits, and what to do stands below in whole lines that can be copied."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    done = run("check", "--catalog", str(CONFIG))
+    lines = [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in done.output.splitlines()]
+    table, advice = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert max(map(len, table)) <= 80
+    assert len(table) == 16
+    assert len(advice) == 15
+    assert "imagenet_a: cpt data fetch imagenet_a" in advice
+    assert not any("…" in line for line in lines)
+    assert [line.split()[-1] for line in table[1:3]] == ["data/imagenet", "data/caltech-101"]
+
+
 def test_unknown_datasets(catalog: Path) -> None:
     for verb in (["check", "pet"], ["fetch", "pet"], ["manifest", "pet", "--output", "x"]):
         done = run(*verb, "--catalog", str(catalog))
@@ -249,6 +295,21 @@ def test_fetching_one_file(entries: dict, tmp_path: Path, server: Server) -> Non
     assert record["files"]["split.json"]["url"] == f"{server.root}/split.json"
     assert record["files"]["images"]["url"] == "already there"
     assert run("check", "pets", "--catalog", words[-1]).exit_code == 0
+
+
+def test_an_entry_without_files(entries: dict, catalog: Path, tmp_path: Path) -> None:
+    for name in ("own", "gated"):
+        done = run("fetch", name, "--catalog", str(catalog), "--output", str(tmp_path / f"{name}.json"))
+        assert done.output == (
+            f"{name}: there is nothing to fetch; {tmp_path}/{name} is there, `cpt data check {name}` looks at it\n"
+        )
+        assert json.loads((tmp_path / f"{name}.json").read_text())["files"] == {}
+    shutil.rmtree(tmp_path / "own")
+    done = run("fetch", "own", "--catalog", str(catalog))
+    assert isinstance(done.exception, CptError)
+    assert str(done.exception) == (
+        f"own: no files are known to fetch and {tmp_path}/own is not there; put the images into it"
+    )
 
 
 def test_what_cannot_be_fetched(entries: dict, catalog: Path, tmp_path: Path, server: Server) -> None:

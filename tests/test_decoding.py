@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cpt.data import images
+from cpt.data.blocks import map_blocks
 from cpt.data.catalog import Entry
 from cpt.data.images import ImageStore, undecodable
 from cpt.data.layouts import make_manifest
@@ -279,8 +284,40 @@ def test_only_what_fits_into_memory_is_kept(
 ) -> None:
     """Image i has 10 + i rows of 60 bytes."""
     monkeypatch.setattr(images, "MEMORY", rows_of_pixels * 60)
-    several.load(range(6), 2)
+    several.load(range(6), 1)
     assert kept(several, photos.folder) == expected
+
+
+def test_images_beyond_memory_are_not_in_flight_either(
+    photos: Photos, several: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many threads, repeated rows and a second call, no more is held than what may be kept."""
+    held: list[weakref.ref] = []
+    decode = images._decode
+
+    def decoded(path: Path) -> Pixels:
+        if not held:
+            time.sleep(0.3)  # others finish before the first
+        image = decode(path)
+        held.append(weakref.ref(image))
+        return image
+
+    peaks: list[int] = []
+
+    def counted(*words: Any) -> Iterator[Any]:
+        for result in map_blocks(*words):
+            peaks.append(sum(image.nbytes for ref in held if (image := ref()) is not None))
+            yield result
+
+    monkeypatch.setattr(images, "_decode", decoded)
+    monkeypatch.setattr(images, "_BLOCK", 1)
+    monkeypatch.setattr(images, "map_blocks", counted)
+    monkeypatch.setattr(images, "MEMORY", 33 * 60)
+    several.load([*range(6)] * 5, 4)
+    several.load(range(6), 4)
+    assert max(peaks) <= 33 * 60 + 4 * 15 * 60, "beside what is kept, one that each thread has just decoded"
+    assert peaks[-1] <= 33 * 60
+    assert 2 <= len(kept(several, photos.folder)) <= 3
 
 
 @pytest.mark.parametrize("memory", [0, 33 * 60, 2**31])

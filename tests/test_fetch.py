@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -308,10 +309,17 @@ def test_a_web_page_is_the_file_where_one_is_wanted(server, tmp_path):
 
 
 def test_bytes_are_not_decompressed(server, tmp_path):
-    url = server.add("/a", BODY, headers={"Content-Encoding": "gzip"})
-    run(tmp_path / "a.tar.gz", url)
-    assert (tmp_path / "a.tar.gz").read_bytes() == BODY
-    assert "compressed bytes that nobody asked for" in refused(tmp_path / "a.bin", url, left=["a.tar.gz"])
+    """The address says whether they are meant to be compressed: archives get a name of their own."""
+    for path in ("/a.tar.gz", "/A.TGZ?download=1", "/a%20b.tgz"):
+        target = tmp_path / "images.archive"
+        server.add(path.partition("?")[0], BODY, headers={"Content-Encoding": "gzip"})
+        run(target, server.root + path)
+        assert target.read_bytes() == BODY
+        target.unlink()
+    for path in ("/a", "/a.zip?of=b.tgz", "/a.tgz/file"):
+        server.add(path.partition("?")[0], BODY, headers={"Content-Encoding": "gzip"})
+        reason = refused(tmp_path / "a.tar.gz", server.root + path)
+        assert "compressed bytes that nobody asked for" in reason
 
 
 def test_redirects_are_followed(server, target):
@@ -347,6 +355,21 @@ def test_silence_and_absence_are_told_from_each_other(server, target):
     with Server() as gone:
         pass
     assert "no connection (Connection refused), 2 times" in refused(target, gone.root, attempts=2)
+
+
+def test_a_host_without_address_is_tried_twice_at_most(target, monkeypatch):
+    """Offline: else every source would cost all its attempts and their pauses."""
+
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    pauses: list[float] = []
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(fetching, "sleep", pauses.append)
+    reason = refused(target, "http://one.example/x", "https://two.example/x", attempts=5, wait=1)
+    assert reason.count("no connection (Name or service not known), 2 times") == 2
+    assert pauses == [1, 1]
+    assert "Name or service not known), 1 times" in refused(target, "http://one.example/x", attempts=1)
 
 
 def test_a_stalled_body_is_resumed(server, target):
@@ -387,6 +410,17 @@ def test_only_the_rest_needs_room(server, target, monkeypatch):
     assert arrived(target)
 
 
+def test_what_unpacking_needs_is_asked_for_after_a_resumption_too(server, target, monkeypatch):
+    """200,000 of 300,000 bytes are to come, and 1.5 times the whole is to be unpacked."""
+    url = server.add("/a", BODY, DROP, etag='"one"')
+    refused(target, url, attempts=1, left=PART)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=649_999))
+    assert "needs 0.00065 GB" in refused(target, url, left=PART, room=2.5)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=650_000))
+    run(target, url, room=2.5)
+    assert arrived(target)
+
+
 def test_a_full_disk_is_one_line(server, target, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -408,10 +442,35 @@ def test_a_file_that_is_there_is_checked_and_kept(server, target):
     known = [Source(url, 5), Source(url, sha256="0" * 64), Source(url, len(BODY), SHA256, MD5)]
     assert run(target, *known)[0] == Fetched(target, "already there", SHA256, len(BODY))
     assert run(target, url)[0].url == "already there"
-    for source in (Source(url, 5), Source(url, sha256="0" * 64), Source(url, md5="0" * 32)):
-        reason = refused(target, source, Source(url), left=["file.zip"])
+    wrong = [Source(url, 5), Source(url, sha256="0" * 64), Source(url, md5="0" * 32)]
+    for sources in ([wrong[0]], [wrong[1]], [wrong[2]], wrong):
+        reason = refused(target, *sources, left=["file.zip"])
         assert reason == f"{target}: is damaged or another version; delete it and run again"
+    assert run(target, *wrong, Source(url))[0].url == "already there", "it may be that of the source without checksum"
     assert len(server.requests) == 1
+
+
+def test_a_note_remembers_where_a_file_came_from(server, target):
+    note = target.with_name("origin.json")
+    pinned, free = Source("http://127.0.0.1:9/x", 5), server.add("/a", BODY)
+    run(target, Source(server.add("/b", always=Mishap(status=404)), 5), free, note=note)
+    assert json.loads(note.read_text()) == {"url": free, "sha256": SHA256, "bytes": len(BODY)}
+    assert run(target, pinned, free, note=note)[0] == Fetched(target, free, SHA256, len(BODY))
+    assert run(target, pinned, Source(free, len(BODY), SHA256), note=note)[0].url == free
+    assert run(target, server.root + "/else", note=note)[0].url == "already there", "no longer a source"
+    reason = refused(target, pinned, Source(free, sha256="0" * 64), note=note, left=["file.zip", note.name])
+    assert "is damaged or another version" in reason
+    target.write_bytes(OTHER)
+    assert run(target, pinned, free, note=note)[0].url == "already there", "put there by hand"
+    for text in ("", "[]", "{}", '{"url": 3, "sha256": null}'):
+        note.write_text(text)
+        assert run(target, pinned, free, note=note)[0].url == "already there"
+
+
+def test_a_note_that_cannot_be_written_does_not_cost_the_file(server, target):
+    (target.parent.parent / "file").write_text("in the way")
+    run(target, server.add("/a", BODY), note=target.parent.parent / "file" / "origin.json")
+    assert arrived(target)
 
 
 def test_a_folder_in_the_place_of_the_file_is_one_line(target):

@@ -395,7 +395,40 @@ def test_layouts_by_folder_need_names_by_folder(imagenet: Entry, names: list[str
 
 def test_a_missing_image(pets: Entry) -> None:
     (pets.folder / "images/dog/2.jpg").unlink()
-    refused(pets, "pets: ", "images/dog/2.jpg (missing)", "get the dataset again")
+    refused(
+        pets, "pets: ", "images/dog/2.jpg (missing)", f"get the dataset again: complete {pets.folder}/images by hand"
+    )
+    sources = [{"url": "https://host.org/x"}]
+    files = [{"provides": {"images": ["images"], "names.txt": ["names.txt"]}, "sources": sources}]
+    refused(
+        with_changes(pets, files=files),
+        f"get the dataset again: move {pets.folder}/images away, or delete it, and run `cpt data fetch pets`",
+    )
+    files[0]["provides"] = {"images/cat": ["cat"], "images/dog": ["dog"]}
+    refused(with_changes(pets, files=files), f"again: move {pets.folder}/images/dog away, or delete it, and run")
+    refused(with_changes(pets, files=files, gated="ask for it"), "images by hand")
+
+
+@pytest.mark.parametrize("suffix", [".JPEG", ".jpg"])
+def test_imagenet_under_either_naming_is_listed_in_the_same_order(tmp_path: Path, suffix: str) -> None:
+    """Copies from Hugging Face add the class to a name; by whole names 10 would come behind 100."""
+    numbers = [10, 100, 1000, 1001, 2, 20, 9]
+    orders = []
+    for place, ending in (("plain", ""), ("copy", "_{}")):
+        root = tmp_path / place
+        for wnid in NAMES:
+            end = ending.format(wnid) + suffix
+            paint(*(root / "train" / wnid / f"{wnid}_{number}{end}" for number in numbers))
+            paint(*(root / "val" / wnid / f"ILSVRC2012_val_{number:08d}{end}" for number in numbers))
+        entry = Entry(name="in", title="I", layout="imagenet", root=str(root), class_names=NAMES)
+        images = find_images(entry).images
+        assert all(path.endswith(ending.format(path.split("/")[1]) + suffix) for _, _, path in images)
+        orders.append([
+            (part, label, path.removesuffix(suffix).removesuffix(ending.format(path.split("/")[1])))
+            for part, label, path in images
+        ])  # fmt: skip
+    assert orders[0] == orders[1]
+    assert [path for _, _, path in orders[0][:7]] == [f"train/n01/n01_{number}" for number in numbers]
 
 
 def test_an_empty_image(pets: Entry) -> None:

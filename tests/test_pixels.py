@@ -96,6 +96,7 @@ def test_more_images_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rows = read_manifest(manifest).rows("test")
     assert np.array_equal(np.load(tmp_path / "cache.npy"), ImageStore(manifest, 16).pixels(rows))
     assert said == ["4 of 10 images", "8 of 10 images", "10 of 10 images"]
+    assert json.loads((tmp_path / "cache.json").read_text())["sha256"] == sha256_file(tmp_path / "cache.npy")
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

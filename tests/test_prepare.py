@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cpt.data import fetch as fetching
 from cpt.data.catalog import Entry
 from cpt.data.layouts import find_images
 from cpt.data.prepare import needed, prepare
@@ -263,8 +265,9 @@ def test_all_archives_will_not_do(pets: Pets) -> None:
     pets.serve("/split.json", SPLIT)
     url = pets.server.root
     pets.refused(
-        "pets: no source gives images: ", f"{url}/a.zip: the archive of 1 files", f"{url}/b.zip: ", "is no zip"
-    )
+        "pets: no source gives images: ", f"{url}/a.zip: the archive of 1 files", f"{url}/b.zip: is no zip",
+        f"; put the archive at {pets.root}/.downloads/images.archive yourself",
+    )  # fmt: skip
     assert not (pets.root / "images").exists()
     assert set(pets.tree) == {"split.json", ".downloads/lock", ".downloads/split.json.json"}
 
@@ -391,6 +394,7 @@ def test_a_split_that_makes_no_sense_is_one_line(pets: Pets) -> None:
     pets.serve("/big.zip", below("images"))
     pets.serve("/split.json", b'{"train": [[]], "val": [], "test": [3]}')
     pets.refused("split.json: train: [] is not [path, label, class name]")
+    assert "/big.zip" not in pets.asked
 
 
 def test_without_a_split_the_big_archive_is_not_fetched(pets: Pets) -> None:
@@ -440,9 +444,196 @@ def test_an_archive_of_other_things_placed_by_hand_is_kept_and_named(pets: Pets)
     pets.serve("/images.zip", below("images"), pinned=False)
     other = make_zip({"other/0.jpg": b"x"})
     path = hand_placed(pets, other)
-    pets.refused(f"{path}: the archive of 1 files holds no images")
+    pets.refused(f"{path}: the archive of 1 files holds no images; delete it and run again")
     assert path.read_bytes() == other
+    path.write_bytes(b"text")
+    pets.refused(f"{path}: is no zip or tar archive; delete it and run again")
     assert "/images.zip" not in pets.asked
+
+
+def test_an_archive_placed_by_hand_may_be_that_of_a_source_without_checksum(pets: Pets) -> None:
+    pets.serve("/split.json", SPLIT)
+    pets.serve("/pinned.zip", below("images"))
+    pets.serve("/free.zip", below("pets/images"), pinned=False)
+    hand_placed(pets, below("pets/images", {"readme": b"of another day"}))
+    assert pets.prepare()["files"]["images"]["url"] == "already there"
+    assert pets.asked == ["/split.json"]
+    pets.assert_complete()
+
+
+# A good archive is kept
+
+
+def interrupted(pets: Pets, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Path:
+    """Prepare, with an end to it between download and unpacking; return the archive's path."""
+
+    def stop(*_: Any, **__: Any) -> int:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cpt.data.prepare.unpack", stop)
+        with pytest.raises(type(error)):
+            pets.prepare()
+    return pets.root / ".downloads/images.archive"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_after_a_kill_the_archive_is_not_fetched_again(
+    pets: Pets, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    """Also where it is of a source without checksum and another source has one."""
+    pets.serve("/split.json", SPLIT)
+    pets.serve("/other.zip", b"other", always=NOT_FOUND)
+    pets.serve("/images.zip", below("pets/images"), pinned=pinned)
+    assert interrupted(pets, monkeypatch, KeyboardInterrupt()).read_bytes() == below("pets/images")
+    asked = list(pets.asked)
+    record = pets.prepare()
+    assert pets.asked == asked
+    assert record["files"]["images"]["url"] == f"{pets.server.root}/images.zip"
+    pets.assert_complete()
+
+
+def test_after_a_kill_a_bad_archive_gives_way_to_the_next(pets: Pets, monkeypatch: pytest.MonkeyPatch) -> None:
+    pets.serve("/split.json", SPLIT)
+    pets.serve("/bad.zip", b"no archive", pinned=False)
+    pets.serve("/images.zip", below("pets/images"))
+    interrupted(pets, monkeypatch, KeyboardInterrupt())
+    assert pets.prepare()["files"]["images"]["url"] == f"{pets.server.root}/images.zip"
+    assert pets.asked == ["/split.json", "/bad.zip", "/images.zip"]
+    pets.assert_complete()
+
+
+@pytest.mark.parametrize(
+    "error", [CptError("x: cannot be written (No space left on device)"), CptError("x: cannot be read")]
+)
+def test_a_full_disk_does_not_cost_the_archive(served: Pets, monkeypatch: pytest.MonkeyPatch, error: CptError) -> None:
+    served.serve("/other.zip", below("pets/images"))
+    assert interrupted(served, monkeypatch, error).read_bytes() == below("pets/images")
+    assert not any("trying the next source" in line for line in served.said)
+    served.prepare()
+    assert served.asked == ["/split.json", "/images.zip"]
+    served.assert_complete()
+
+
+def test_a_damaged_split_file_does_not_cost_the_archive(served: Pets, monkeypatch: pytest.MonkeyPatch) -> None:
+    served.archive["only_split_images"] = True
+    archive = interrupted(served, monkeypatch, KeyboardInterrupt())
+    for text, words in (
+        ("{", "split.json: damaged"),
+        ('{"train": [], "val": [], "test": [["of/another.jpg", 0, "cat"]]}', "names none of the images in"),
+    ):
+        (served.root / "split.json").write_text(text)
+        served.refused(words)
+        assert archive.read_bytes() == below("pets/images")
+    (served.root / "split.json").unlink()
+    served.prepare()
+    assert served.asked == ["/split.json", "/images.zip", "/split.json"]
+    served.assert_complete()
+
+
+def test_an_archive_without_any_image_of_the_split_gives_way_to_the_next(pets: Pets) -> None:
+    pets.archive["only_split_images"] = True
+    pets.serve("/wrong.zip", make_zip({"other/0.jpg": b"x"}))
+    pets.serve("/good.zip", below("images"))
+    pets.serve("/split.json", SPLIT)
+    assert pets.prepare()["files"]["images"]["url"].endswith("/good.zip")
+
+
+@pytest.mark.parametrize(("only", "derived", "room"), [(False, False, 2.2), (True, False, 1.5), (True, True, 2.2)])
+def test_the_room_asked_for(
+    served: Pets, monkeypatch: pytest.MonkeyPatch, only: bool, derived: bool, room: float
+) -> None:
+    """Where only a part of the images is kept, that of a part."""
+    served.archive["only_split_images"] = only
+    served.fields |= {"derive": {"rule": "folders"}, "derived_split": derived}
+    asked: dict[str, float] = {}
+    plain = fetching.fetch
+
+    def fetch(sources: Any, file: Path, **options: Any) -> Any:
+        asked[file.name] = options["room"]
+        return plain(sources, file, **options)
+
+    monkeypatch.setattr(fetching, "fetch", fetch)
+    served.prepare()
+    assert asked == {"images.archive": room} | ({} if derived else {"split.json": 1.0})
+
+
+@pytest.mark.parametrize("shape", ["official zip", "inner tar", "unpacked folder"])
+def test_mirrors_that_differ_in_what_is_packed_once_more(pets: Pets, shape: str) -> None:
+    """As of Caltech101: a zip with a tar in it, that tar alone, and a bundle that holds the folder."""
+    pets.archive["nested"] = ["*/images.tar.gz"]
+    pets.serve("/official.zip", b"x", always=NOT_FOUND)
+    tar = make_tar({f"images/{path}": content for path, content in PICTURES.items()}, "w:gz")
+    if shape == "official zip":
+        pets.serve("/x.zip", make_zip({"pets/images.tar.gz": tar, "pets/other.tar": make_tar({"x": b"x"})}))
+    elif shape == "inner tar":
+        pets.serve("/images.tgz", tar, pinned=False)
+    else:
+        pets.serve("/bundle.zip", below("pets/images", {"pets/split.json": SPLIT}), pinned=False)
+    pets.serve("/split.json", SPLIT)
+    pets.prepare()
+    pets.assert_complete()
+
+
+# Roots that cannot be written
+
+
+def test_a_data_folder_that_is_a_link_to_nowhere(served: Pets, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(tmp_path / "unmounted")
+    served.root = tmp_path / "data/pets"
+    served.refused(
+        f"{tmp_path}/data/pets: cannot be written ({tmp_path}/data is a link to what is not there); missing there: "
+        "split.json, images; make it writable or put split.json, images there"
+    )
+    assert served.asked == []
+
+
+def test_images_that_are_a_link_to_nowhere(served: Pets, tmp_path: Path) -> None:
+    served.root.mkdir()
+    (served.root / "images").symlink_to(tmp_path / "unmounted")
+    served.refused(f"{served.root}: cannot be written ({served.root}/images is a link to what is not there); ")
+
+
+@pytest.mark.parametrize("place", ["", "pets", "pets/.downloads"])
+def test_a_file_where_a_folder_should_be(served: Pets, tmp_path: Path, place: str) -> None:
+    served.root = tmp_path / "data/pets"
+    path = tmp_path / "data" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file")
+    served.refused(f"data/pets: cannot be written ({path} is no folder); missing there: split.json, images; ")
+    assert path.read_text() == "a file"
+
+
+def test_a_file_where_the_images_should_be(served: Pets) -> None:
+    served.root.mkdir()
+    (served.root / "images").write_text("a file")
+    served.refused(f"{served.root}/images: is no folder; move it away and run again")
+
+
+@pytest.mark.parametrize("name", ["mkdir", "replace", "lock"])
+def test_a_tree_that_may_only_be_read(served: Pets, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Simulated, since root may write everywhere."""
+    for path, content in PICTURES.items():
+        (served.root / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        (served.root / "images" / path).write_bytes(content)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        target = {"mkdir": "pathlib.Path.mkdir", "replace": "os.replace", "lock": "filelock.FileLock.acquire"}[name]
+        patch.setattr(target, refuse)
+        with pytest.raises(CptError) as caught:
+            served.prepare()
+    assert "cannot be written (Read-only file system); " in str(caught.value)
+    if name != "replace":  # which the download notices first
+        assert str(caught.value) == (
+            f"{served.root}: cannot be written (Read-only file system); missing there: split.json; "
+            "make it writable or put split.json there"
+        )
+    (served.root / "split.json").write_bytes(SPLIT)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert served.prepare()["files"]["split.json"]["url"] == "already there", "what is whole need not be writable"
 
 
 def test_gated_data_says_what_to_get_where(served: Pets) -> None:
@@ -494,5 +685,7 @@ def test_two_processes_at_once_download_once(pets: Pets, tmp_path: Path) -> None
     assert one == two
     assert one["files"]["images"]["url"] == f"{pets.server.root}/images.zip"
     assert results[0][0].splitlines()[0].startswith("pets: fetching ")
-    assert results[1][0].splitlines() == [f"pets: 2 of 2 files and folders are in {pets.root}"]
+    assert results[1][0].splitlines() == [
+        "pets: another process is preparing it; waiting", f"pets: 2 of 2 files and folders are in {pets.root}",
+    ]  # fmt: skip
     pets.assert_complete()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpt.data import unpack as unpacking
-from cpt.data.unpack import unpack
+from cpt.data.unpack import BadArchiveError, unpack
 from cpt.errors import CptError
 
 FILES = {"a.txt": b"one", "d/b.txt": b"two" * 1000, "d/e/c.bin": bytes(range(256)) * 20, "d/empty": b""}
@@ -476,8 +477,12 @@ def test_an_archive_in_a_nested_one_is_a_file_like_others(box):
     assert set(good(archive, nested=["*.tar.gz"], keep=lambda name: name.endswith(".txt"))) == {"top/x.txt"}
 
 
-def test_a_nested_archive_that_is_missing_or_none_is_refused(box):
-    assert "has no member '*/other.tar'" in refused(outer(box), nested=["*.gz", "*/other.tar"])
+def test_there_need_be_no_nested_archive(box):
+    """Mirrors of a dataset differ in it."""
+    assert good(make_tar(box / "a.tgz", FILES, "w:gz"), nested=["*/inner.tar.gz", "*/other.tar"]) == FILES
+
+
+def test_what_is_said_to_be_an_archive_and_is_none_is_refused(box):
     message = refused(outer(box), nested=["*/read.me"])
     assert message == f"{box / 'a.zip'}: 'top/read.me': is no zip or tar archive; delete it and fetch again"
 
@@ -493,6 +498,37 @@ def test_the_rules_and_limits_hold_inside_too(box):
     assert "'x' brings it to more than" in refused(archive, nested=nested, limit_bytes=size + 99)
     assert "'x' is beyond the 2 members" in refused(archive, nested=nested, limit_members=2)
     assert len(good(archive, nested=nested, limit_bytes=size + 100, limit_members=3)) == 2
+
+
+def test_only_what_the_archive_is_to_blame_for_says_that_it_is_bad(box, monkeypatch):
+    """Whoever takes every failure for the archive's would throw away a good one."""
+    for bad in (make_zip(box / "up", {"../x": b"1"}), make_tar(box / "none", {}), box / "text"):
+        if bad.name == "text":
+            bad.write_text("text")
+        with pytest.raises(BadArchiveError):
+            unpack(bad, box.parent / "out" / "new")
+    archive = make_zip(box / "a.zip", FILES)
+
+    def failing(number):
+        def fail(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    (box / "file").write_text("in the way")
+    with pytest.raises(CptError, match="cannot be written") as caught:
+        unpack(archive, box / "file" / "new")
+    assert not isinstance(caught.value, BadArchiveError)
+    for where, number, reason in (
+        (tempfile, errno.ENOSPC, "out/new: cannot be written (No space left on device)"),
+        (zipfile.ZipExtFile, errno.EIO, "a.zip: cannot be read (Input/output error); mend that and run again"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, "mkdtemp" if where is tempfile else "read", failing(number))
+            with pytest.raises(CptError) as caught:
+                unpack(archive, box.parent / "out" / "new")
+        assert reason in str(caught.value)
+        assert not isinstance(caught.value, BadArchiveError)
 
 
 ODD = "/\\:\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cpt.data.part import Source, size_mismatch
 
@@ -31,6 +33,10 @@ class BrokenOffError(Exception):
         self.after = after
 
 
+class UnknownHostError(BrokenOffError):
+    """The mirror's name cannot be resolved, most likely because there is no network."""
+
+
 def check_status(answer: requests.Response, resumed: bool) -> None:
     status = answer.status_code
     if status == HTTPStatus.OK or (status == HTTPStatus.PARTIAL_CONTENT and resumed):
@@ -41,12 +47,13 @@ def check_status(answer: requests.Response, resumed: bool) -> None:
     raise RefusedError(f"HTTP {status}{phrase}")
 
 
-def check_answer(answer: requests.Response, source: Source, total: int | None, name: str) -> None:
+def check_answer(answer: requests.Response, source: Source, total: int | None) -> None:
     if total is not None and (wrong := size_mismatch(source, total)):
         raise RefusedError(wrong)
     encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
     # Old servers label .tar.gz files so, whose bytes are none the less the file's; a checksum tells in any case.
-    if encoded and not (source.sha256 or source.md5 or name.endswith((".gz", ".tgz"))):
+    labelled = urlsplit(source.url).path.lower().endswith((".gz", ".tgz"))
+    if encoded and not (source.sha256 or source.md5 or labelled):
         raise RefusedError("answered with compressed bytes that nobody asked for")
 
 
@@ -103,11 +110,20 @@ def body_of(answer: requests.Response) -> Iterator[bytes]:
 def innermost(error: BaseException) -> str:
     """Return the system's own words of a nested network error, which are short."""
     reason = "closed early"
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, OSError) and cause.strerror:
             reason = str(cause.strerror)
         elif isinstance(cause, TimeoutError):
             reason = "timed out"
-        cause = cause.__cause__ or cause.__context__
     return " ".join(reason.split())
+
+
+def is_unknown_host(error: BaseException) -> bool:
+    return any(isinstance(cause, socket.gaierror) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

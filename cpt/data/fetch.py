@@ -1,13 +1,14 @@
 """Fetching one file from the first of its mirrors that gives it whole and right; a broken transfer is resumed.
 
 The bytes gather in ``<file>.part``, described by ``<file>.part.json``, and get the file's name when they are all there
-and have the declared checksum.
+and have the declared checksum. On request a further note remembers where a file came from.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import sys
@@ -17,25 +18,29 @@ from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cpt.data.answers import (
     LONGEST_PAUSE,
     BrokenOffError,
     RefusedError,
+    UnknownHostError,
     body_of,
     check_answer,
     check_status,
     first_byte,
     innermost,
+    is_unknown_host,
     total_size,
     validator,
 )
 from cpt.data.part import Digests, Part, Source, size_mismatch
 from cpt.errors import CptError
+from cpt.files import write_json
 
 if TYPE_CHECKING:
     import requests
+    from filelock import BaseFileLock
 
 Say = Callable[[str], None]
 
@@ -63,8 +68,9 @@ def fetch(
     attempts: int = 5,
     wait: float = 1.0,
     progress: bool | None = None,
+    note: Path | None = None,
 ) -> Fetched:
-    """Fetch a file unless it is there, and check it.
+    """Fetch a file unless it is there, and check it. One that is there need only be what one of the sources declares.
 
     Another process that fetches the same file is waited for. An interrupted transfer leaves its part, which the next
     call continues; every other failure leaves nothing.
@@ -73,28 +79,30 @@ def fetch(
         sources: mirrors, the best first.
         destination: the file's path; its folder is made.
         say: takes the lines for the user.
-        room: free bytes needed for each byte still to fetch: 1, and what unpacking needs.
+        room: free bytes needed for each byte of the file: 1, of which what is there of it counts, and what unpacking
+            needs.
         timeout: seconds without an answer or a byte.
-        attempts: tries of one mirror.
+        attempts: tries of one mirror; two at most while its name cannot be resolved.
         wait: seconds before the second try, doubled before each further one up to a minute.
         progress: show a bar on stderr instead of lines; None: if stderr is a terminal.
+        note: JSON file that remembers where the file came from, for a later call that finds the file.
 
     Raises:
         CptError: no mirror gave the file, the disk is too small, or the file that is there is not a declared one.
     """
     import requests
 
-    if found := _already_there(sources, destination):
+    if found := _already_there(sources, destination, note):
         return found
     bar = sys.stderr.isatty() if progress is None else progress
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(destination, say):
-            if found := _already_there(sources, destination):
+            if found := _already_there(sources, destination, note):
                 return found
             failures = []
             with requests.Session() as session:
-                transfer = _Transfer(session, destination, say, room, timeout, bar)
+                transfer = _Transfer(session, destination, note, say, room, timeout, bar)
                 for source in sources:
                     try:
                         return transfer.persist(source, attempts, wait)
@@ -118,9 +126,16 @@ class _Transfer:
     """One file on its way."""
 
     def __init__(
-        self, session: requests.Session, destination: Path, say: Say, room: float, timeout: float, bar: bool
+        self,
+        session: requests.Session,
+        destination: Path,
+        note: Path | None,
+        say: Say,
+        room: float,
+        timeout: float,
+        bar: bool,
     ) -> None:
-        self.session, self.destination, self.say = session, destination, say
+        self.session, self.destination, self.note, self.say = session, destination, note, say
         self.room, self.timeout, self.bar = room, timeout, bar
         self.part = Part(destination)
 
@@ -132,8 +147,8 @@ class _Transfer:
             try:
                 return self.attempt(source)
             except BrokenOffError as reason:
-                if tries == attempts:
-                    raise RefusedError(f"{reason}, {attempts} times") from None
+                if tries == attempts or (tries == 2 and isinstance(reason, UnknownHostError)):
+                    raise RefusedError(f"{reason}, {tries} times") from None
                 pause = min(LONGEST_PAUSE, max(wait * 2 ** (tries - 1), reason.after))
                 self.say(f"{self.destination.name}: {reason}; trying again in {pause:.3g} s")
                 sleep(pause)
@@ -162,7 +177,7 @@ class _Transfer:
             total = total_size(answer)
             if start and (first_byte(answer) != start or total != (self.part.record().get("total") or total)):
                 return self._afresh(source)
-            check_answer(answer, source, total, self.destination.name)
+            check_answer(answer, source, total)
             size = total if total is not None else source.bytes
             self._check_room(size, start)
             body = body_of(answer)
@@ -189,7 +204,8 @@ class _Transfer:
         except requests.Timeout:
             raise BrokenOffError(f"no answer within {self.timeout:g} s") from None
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise BrokenOffError(f"no connection ({innermost(error)})") from None
+            kind = UnknownHostError if is_unknown_host(error) else BrokenOffError
+            raise kind(f"no connection ({innermost(error)})") from None
         except (requests.RequestException, ValueError):  # ValueError: an address that cannot be parsed
             raise RefusedError("leads to an address that is not of http or https, or is malformed") from None
 
@@ -219,9 +235,13 @@ class _Transfer:
             if resumed:  # the old part may be what is wrong
                 return self.attempt(source)
             raise RefusedError(wrong)
+        sha256 = digests.sha256.hexdigest()
+        if self.note is not None:
+            with contextlib.suppress(OSError):  # which must not cost the file
+                write_json(self.note, {"url": source.url, "sha256": sha256, "bytes": size})
         os.replace(self.part.path, self.destination)
         self.part.discard()
-        return Fetched(self.destination, source.url, digests.sha256.hexdigest(), size)
+        return Fetched(self.destination, source.url, sha256, size)
 
     def _afresh(self, source: Source) -> Fetched:
         self.part.discard()
@@ -230,7 +250,7 @@ class _Transfer:
     def _check_room(self, size: int | None, start: int) -> None:
         if size is None:
             return
-        needed, folder = (size - start) * self.room, self.destination.parent
+        needed, folder = size - start + size * (self.room - 1), self.destination.parent
         free = shutil.disk_usage(folder).free
         if not start and self.part.path.exists():  # it will make way
             free += self.part.path.stat().st_size
@@ -244,30 +264,50 @@ class _Transfer:
         return self.destination.suffix.lower() in (".html", ".htm")
 
 
-def _already_there(sources: Sequence[Source], destination: Path) -> Fetched | None:
+def _already_there(sources: Sequence[Source], destination: Path, note: Path | None) -> Fetched | None:
     if not destination.exists():
         return None
     if not destination.is_file():
         raise CptError(f"{destination}: is no file; move it away and run again")
     size, digests = destination.stat().st_size, Digests(*sources)
     digests.update_from(destination)
-    known = [source for source in sources if source.sha256 or source.md5 or source.bytes is not None]
-    if known and all(digests.mismatch(source) or size_mismatch(source, size) for source in known):
+    fitting = [source for source in sources if not (digests.mismatch(source) or size_mismatch(source, size))]
+    if sources and not fitting:
         raise CptError(f"{destination}: is damaged or another version; delete it and run again")
-    return Fetched(destination, "already there", digests.sha256.hexdigest(), size)
+    sha256 = digests.sha256.hexdigest()
+    origin = _origin(note)
+    known = (origin.get("sha256"), origin.get("bytes")) == (sha256, size)
+    url = next((source.url for source in fitting if known and source.url == origin["url"]), "already there")
+    return Fetched(destination, url, sha256, size)
+
+
+def _origin(note: Path | None) -> dict[str, Any]:
+    """Return what a note remembers, nothing where there is none or it is damaged."""
+    try:
+        origin = json.loads(note.read_text(encoding="utf-8")) if note is not None else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) and "url" in origin else {}
+
+
+def acquire(lock: BaseFileLock, say: Say, waiting: str) -> None:
+    """Take a lock; ``waiting`` is said once where another process has it."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(waiting)
+        lock.acquire()
 
 
 @contextlib.contextmanager
 def _locked(destination: Path, say: Say) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     path = destination.with_name(f"{destination.name}.lock")
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{destination.name}: another process is fetching it; waiting")
-        lock.acquire()
+    acquire(lock, say, f"{destination.name}: another process is fetching it; waiting")
     try:
         yield
     finally:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpt.data.blocks import map_blocks
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError, nearest
 from cpt.seeds import numpy_stream
@@ -29,6 +30,8 @@ _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 MEMORY = 2**31
 """Bytes of decoded training images that a job keeps; the rest is decoded again when it is needed."""
+_BLOCK = 16
+"""Images that a thread decodes at a time."""
 
 Uniform = Callable[[], float]
 
@@ -84,21 +87,22 @@ class ImageStore:
         if self._packed is not None:
             return
         wanted = np.asarray(rows, dtype=np.int64).tolist()
-        failures, used = [], 0
-        with ThreadPoolExecutor(workers) as pool:
-            for row, image in zip(wanted, pool.map(self._tried, wanted), strict=True):
-                if isinstance(image, str):
-                    failures.append(image)
-                elif used + image.nbytes <= MEMORY:
+        used, lock = sum(image.nbytes for image in self._decoded.values()), Lock()
+
+        def tried(row: int) -> str | None:
+            nonlocal used
+            try:
+                image = self.image(row)
+            except CptError as error:
+                return str(error)
+            with lock:  # kept or dropped at once: none is in flight beside those that are kept
+                if row not in self._decoded and used + image.nbytes <= MEMORY:
                     self._decoded[row] = image
                     used += image.nbytes
-        check_decodable(failures, len(wanted))
+            return None
 
-    def _tried(self, row: int) -> NDArray[np.uint8] | str:
-        try:
-            return self.image(row)
-        except CptError as error:
-            return str(error)
+        failures = [reason for reason in map_blocks(tried, wanted, workers, _BLOCK) if reason]
+        check_decodable(failures, len(wanted))
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the centre cropped."""
@@ -234,8 +238,7 @@ def undecodable(paths: Sequence[Path], workers: int) -> list[str]:
             return str(error)
         return None
 
-    with ThreadPoolExecutor(workers) as pool:
-        return [found for found in pool.map(reason, paths) if found]
+    return [found for found in map_blocks(reason, paths, workers, _BLOCK) if found]
 
 
 def check_decodable(failures: Sequence[str], count: int) -> None:

@@ -6,15 +6,15 @@ import hashlib
 import stat
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cpt import files
+from cpt.data.blocks import map_blocks
 from cpt.data.folders import folders
-from cpt.data.listing import Listing
+from cpt.data.listing import Listing, again
 from cpt.data.manifest import PARTS, SCHEMA
 from cpt.data.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
 from cpt.errors import CptError, nearest
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cpt.data.catalog import Entry
 
 PACKED = "images.npy"
+_THREADS = 8
+"""Threads that ask for sizes and bytes: as fast as one on a local disk; answers over a network are awaited together."""
 
 
 def embedded(entry: Entry) -> Listing:
@@ -75,12 +77,12 @@ def find_images(entry: Entry) -> Listing:
             twice = next(path for path, count in Counter(paths).items() if count > 1)
             raise CptError(f"{entry.name}: image {twice!r} is listed twice; mend the list that names it")
         root = listing.image_root
-        with ThreadPoolExecutor(8) as pool:
-            sizes = list(pool.map(lambda path: _size(root / path), paths, chunksize=1024))
+        sizes = list(map_blocks(lambda path: _size(root / path), paths, _THREADS, 1024))
         if bad := [(path, size) for path, size in zip(paths, sizes, strict=True) if not size]:
             what = "empty" if bad[0][1] == 0 else "missing"
             count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
-            raise CptError(f"{entry.name}: {count}{root / bad[0][0]} ({what}); get the dataset again")
+            first = root / bad[0][0]
+            raise CptError(f"{entry.name}: {count}{first} ({what}); get the dataset again: {again(entry, first)}")
     if entry.expected is not None:
         check(entry, listing)
     return listing
@@ -95,15 +97,20 @@ def check(entry: Entry, listing: Listing) -> None:
     expected = entry.expected
     assert expected is not None
     names = listing.class_names
+    named = None if entry.split is None or listing.derived else entry.folder / entry.split
+    mend = again(entry, named)  # a split file decides on names and parts
     found = (len(names), files.sha256_text("\n".join(names)))
     if found != (expected.classes, expected.names_sha256):
         raise CptError(
-            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again"
+            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again: {mend}"
         )
     middle = (len(names) + 1) // 2
     boundary = (names[0], names[middle - 1], names[middle], names[-1])
     if expected.boundary not in (None, boundary):
-        raise CptError(f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}")
+        raise CptError(
+            f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}; "
+            f"get it again: {mend}"
+        )
     count = Counter(("images", part) for part, _, _ in listing.images)
     count += Counter(("base" if label < middle else "new", part) for part, label, _ in listing.images)
     for half in ("images", "base", "new"):
@@ -112,7 +119,7 @@ def check(entry: Entry, listing: Listing) -> None:
                 kind = "" if half == "images" else f" of {half} classes"
                 raise CptError(
                     f"{entry.name}: {count[half, part]} {part} images{kind} instead of {wanted}; "
-                    "this is no complete copy of the published release, get it again"
+                    f"this is no complete copy of the published release, get it again: {mend}"
                 )
 
 
@@ -166,9 +173,8 @@ def _content_hash(columns: dict[str, list[Any]], listing: Listing, fingerprint: 
         root = listing.image_root
         assert root is not None
         read = files.sha256_file if fingerprint == "bytes" else _size
-        with ThreadPoolExecutor(8) as pool:
-            for value in pool.map(lambda path: read(root / path), columns["path"], chunksize=64):
-                digest.update(str(value).encode())
+        for value in map_blocks(lambda path: read(root / path), columns["path"], _THREADS, 64):
+            digest.update(str(value).encode())
     return digest.hexdigest()
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from cpt.data.catalog import Entry
 
 from cpt.files import canonical_json, sha256_text
 
@@ -58,3 +62,19 @@ def image_files(folder: Path) -> list[str]:
     """Return the names of the image files of a folder, hidden ones left out, in the folder's order."""
     with os.scandir(folder) as listing:
         return [item.name for item in listing if item.name.lower().endswith(SUFFIXES) and not item.name.startswith(".")]
+
+
+def again(entry: Entry, path: Path | None = None) -> str:
+    """Return how to mend a copy that is not whole: what is there at all is not fetched until it is out of the way.
+
+    Args:
+        entry: the dataset.
+        path: what is missing or wrong; None: its images.
+    """
+    images = entry.folder / entry.images
+    path = images if path is None else path
+    if entry.gated or not entry.files:
+        return f"complete {images if path.is_relative_to(images) else path} by hand"
+    places = [entry.folder / name for item in entry.files for name in item.provides]
+    place = next((place for place in places if path.is_relative_to(place)), images)
+    return f"move {place} away, or delete it, and run `cpt data fetch {entry.name}`"

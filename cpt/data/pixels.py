@@ -5,6 +5,7 @@ Every evaluation of every run reads it. Its pixels are those that ``ImageStore``
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from cpt.data.images import ImageStore, check_decodable
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.files import atomic, read_json, sha256_file, write_json
+from cpt.files import atomic, read_json, write_json
 
 SCHEMA = "cpt.pixels/1"
 CHUNK = 1024
@@ -42,6 +43,7 @@ def make_pixels(
         raise CptError(f"{manifest_path}: no images in part {part!r}")
     store = ImageStore(manifest_path, size)
     failures: list[str] = []
+    digest = hashlib.sha256()
 
     def decode(place: tuple[int, NDArray[np.uint8]]) -> str | None:
         row, pixels = place
@@ -53,9 +55,12 @@ def make_pixels(
 
     with atomic(output) as temporary, ThreadPoolExecutor(workers) as pool:
         everything = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(rows), size, size, 3))
+        with open(temporary, "rb") as file:
+            digest.update(file.read(everything.offset))
         for start in range(0, len(rows), CHUNK):
             chunk = zip(rows[start : start + CHUNK].tolist(), everything[start : start + CHUNK], strict=True)
             failures += [reason for reason in pool.map(decode, chunk) if reason]
+            digest.update(everything[start : start + CHUNK].data)  # while it is in memory: the file is not read again
             say(f"{min(start + CHUNK, len(rows))} of {len(rows)} images")
         check_decodable(failures, len(rows))
         everything.flush()
@@ -69,7 +74,7 @@ def make_pixels(
             "first_row": int(rows[0]),
             "count": len(rows),
             "manifest_hash": manifest.metadata["content_hash"],
-            "sha256": sha256_file(output),
+            "sha256": digest.hexdigest(),
         },
     )
     return len(rows)

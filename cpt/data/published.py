@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cpt.data.derived import derive
-from cpt.data.listing import Listing, class_folders, image_files
+from cpt.data.listing import Listing, again, class_folders, image_files
 from cpt.data.manifest import PARTS
 from cpt.errors import CptError
 
@@ -95,13 +95,22 @@ def aircraft(entry: Entry) -> Listing:
 def imagenet(entry: Entry) -> Listing:
     """List ``train/<wnid>/*`` and ``val/<wnid>/*``, which is the test part; labels are the sorted wnids.
 
-    Images are listed by name, so that the few-shot draw does not depend on the disk as it does in CoOp.
+    Images are listed by name, so that the few-shot draw does not depend on the disk as it does in CoOp. Copies whose
+    names end in ``_<wnid>.JPEG``, as on Hugging Face, are listed in the same order.
     """
     names = _by_folder(entry)
     images = []
     for part, folder in (("train", "train"), ("test", "val")):
-        images += [(part, label, f"{folder}/{path}") for label, path in _in_folders(entry, folder, sorted(names))]
+        found = _in_folders(entry, folder, sorted(names))
+        images += [(part, label, f"{folder}/{path}") for label, path in sorted(found, key=_without_wnid)]
     return Listing([names[wnid] for wnid in sorted(names)], images, image_root=entry.folder / entry.images)
+
+
+def _without_wnid(image: tuple[int, str]) -> tuple[int, str]:
+    """(label, path) with ``<wnid>/<name>_<wnid>.<suffix>`` as ``<wnid>/<name>.<suffix>``."""
+    label, path = image
+    stem, dot, suffix = path.rpartition(".")
+    return label, stem.removesuffix(f"_{stem.partition('/')[0]}") + dot + suffix
 
 
 def wnid_folders(entry: Entry) -> Listing:
@@ -132,7 +141,10 @@ def _in_folders(entry: Entry, below: str, folders: list[str]) -> list[tuple[int,
     found = class_folders(root)
     if other := sorted(set(found) ^ set(folders)):
         what = "a class folder too many" if other[0] in found else "no class folder"
-        raise CptError(f"{entry.name}: {root} has {what} {other[0]!r} ({len(other)} differ); get the published release")
+        raise CptError(
+            f"{entry.name}: {root} has {what} {other[0]!r} ({len(other)} differ); "
+            f"get the published release: {again(entry)}"
+        )
     return [(label, f"{folder}/{file}") for label, folder in enumerate(folders) for file in found[folder]]
 
 

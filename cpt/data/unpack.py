@@ -6,6 +6,7 @@ Members are written from their streams, so that links, owners and modes of an ar
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -38,6 +39,10 @@ _EXTENSIONS = (
 )
 
 
+class BadArchiveError(CptError):
+    """The archive itself will not do; another copy of it may."""
+
+
 def unpack(
     archive: Path,
     folder: Path,
@@ -56,11 +61,12 @@ def unpack(
         limit_bytes: bytes that may be written; None: 4 times the archive's size and 1 GB.
         limit_members: members that there may be.
         nested: fnmatch patterns of members that are archives: each is unpacked into the folder that holds it, under
-            the same rules and limits, and removed. ``keep`` is asked about their members, not about them.
+            the same rules and limits, and removed. ``keep`` is asked about their members, not about them. There need
+            be none: mirrors differ in what they pack once more.
 
     Raises:
-        CptError: the archive is missing, damaged or none, holds a member that is not harmless, or is too big; the
-            folder is not empty or cannot be written.
+        BadArchiveError: the archive is damaged or none, holds nothing or a member that is not harmless, or is too big.
+        CptError: the archive is missing or cannot be read; the folder is not empty or cannot be written.
     """
     if not archive.is_file():
         raise CptError(f"{archive}: not found; fetch it again")
@@ -125,15 +131,10 @@ class _Job:
                 if path is not None:
                     self._write(member, path, label)
         if self.members == before:
-            raise CptError(f"{label}: holds nothing; delete it and fetch again")
+            raise BadArchiveError(f"{label}: holds nothing; delete it and fetch again")
 
     def unpack_nested(self, archive: Path) -> None:
         """Unpack the archives among the written files in place, and remove them."""
-        for pattern in self.nested:
-            if not any(fnmatchcase(path, pattern) for path in self.written):
-                raise CptError(
-                    f"{archive}: has no member {pattern!r}; it is another version, delete it and fetch again"
-                )
         inner = [path for path in self.written if self._is_nested(path)]
         self.nested = ()
         for path in inner:
@@ -240,7 +241,7 @@ def _members(archive: Path, label: str) -> Iterator[Iterable[_Member]]:
             try:
                 tar = stack.enter_context(tarfile.open(archive, "r:*", tarinfo=_Header))
             except tarfile.ReadError:
-                raise CptError(f"{label}: is no zip or tar archive; delete it and fetch again") from None
+                raise BadArchiveError(f"{label}: is no zip or tar archive; delete it and fetch again") from None
         yield _tar_members(tar, label)
 
 
@@ -294,9 +295,9 @@ def _fault(name: str) -> str | None:
     return None
 
 
-def _refusal(label: str, name: str, fault: str) -> CptError:
+def _refusal(label: str, name: str, fault: str) -> BadArchiveError:
     shown = name if len(name) <= 200 else f"{name[:200]}…"
-    return CptError(f"{label}: member {shown!r} {fault}; do not use it, fetch it again from its publisher")
+    return BadArchiveError(f"{label}: member {shown!r} {fault}; do not use it, fetch it again from its publisher")
 
 
 @contextlib.contextmanager
@@ -307,6 +308,8 @@ def _damage(label: str, name: str | None = None) -> Iterator[None]:
     except CptError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a seek to nowhere is damage
+            raise CptError(f"{label}: cannot be read ({error.strerror}); mend that and run again") from None
         member = "" if name is None else f"member {name!r} "
         reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
-        raise CptError(f"{label}: {member}is damaged ({reason}); delete it and fetch again") from None
+        raise BadArchiveError(f"{label}: {member}is damaged ({reason}); delete it and fetch again") from None
