@@ -136,7 +136,7 @@ def test_jobs_over_image_files_are_those_of_snakemake(clone: Path) -> None:
         )
         counts = compared(clone, "files_small.yaml")
         assert counts["fetch"] == 1
-        assert counts["pixels"] == 2, "a by methods that encode images and for features, b for features alone"
+        assert counts["pixels"] == 1, "a, by methods that encode images; features of b are made from its files"
         assert ("descriptions" in counts) == ("row_coprompt" in EVERY_METHOD)
 
 
