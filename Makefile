@@ -1,8 +1,9 @@
 # Two commands do everything: `make run` and `make test`. Both need Python >= 3.11, make and git.
 VENV ?= .venv
 PYTHON ?= python3
-CORES ?= 1
+CORES ?= $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count()))')
 PROFILE_ARGS ?=
+BENCH_ARGS ?=
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
@@ -28,8 +29,8 @@ lint: $(READY)
 	snakefmt --check Snakefile rules
 	snakemake --lint
 
-bench: $(READY)  ## speed, as ratios of two computations in one run
-	python -m benchmarks.text_tower
+bench: $(READY)  ## speed and memory against the naive way, about half an hour on a quiet machine
+	python -m benchmarks $(BENCH_ARGS)
 
 generated: $(READY)  ## write workflow/schemas and docs/methods.md anew from the code
 	cpt schema

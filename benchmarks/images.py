@@ -1,0 +1,184 @@
+"""Lines ``evaluation`` and ``cache``: prediction against the bare tower, and the image cache against decoding."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from benchmarks import experiment
+from benchmarks.counters import cost
+from benchmarks.experiment import PHOTOS
+from benchmarks.problem import DEPTH, QUICK_DEPTH
+from benchmarks.rows import Row
+from benchmarks.timing import Pairs, Settings, alternate, seconds
+from cpt import device as machine
+from cpt import paths, predict
+from cpt.clip.backbone import Clip, load_backbone
+from cpt.data.images import ImageStore, normalise
+from cpt.data.pixels import make_pixels
+from cpt.files import read_tensors
+from cpt.image_features import batch_size
+from cpt.paths import PROMPTS
+
+EVALUATION_TARGET, CACHE_TARGET = 0.85, 3.0
+TARGETS = [(PHOTOS, "base"), (PHOTOS, "new")]
+SIDE = 224
+"""Pixels of the cached images, those of ViT-B/16."""
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def evaluate(run: Path, results: Path, threads: int) -> float:
+    """Seconds of ``cpt.predict`` from the loaded backbone to the written files."""
+    loaded: list[float] = []
+
+    def load(*arguments: Any) -> Clip:
+        clip = load_backbone(*arguments)
+        loaded.append(time.perf_counter())
+        return clip
+
+    with mock.patch.object(predict, "load_backbone", load):
+        predict.predict(run, results, TARGETS, device="cpu", threads=threads, progress=_silent)
+    return time.perf_counter() - loaded[0]
+
+
+def _cache(results: Path, side: int, threads: int) -> Path:
+    path = results / paths.pixels(PHOTOS, "test")
+    make_pixels(results / paths.manifest(PHOTOS), "test", side, path, threads, _silent)
+    return path
+
+
+# Evaluation
+
+
+def evaluation_lines(settings: Settings) -> list[Row]:
+    """Images a second of prediction from the image cache, and of the same tower on tensors in memory."""
+    count = 2 * (64 if settings.quick else batch_size_of_cpu())
+    folder = experiment.photographs(settings.folder / "evaluation-photos", count)
+    entry = experiment.photo_entry(folder)
+    results = experiment.prepare(settings.folder / "evaluation", experiment.vit(settings.quick), entry)
+    run = experiment.trained(results, PHOTOS, QUICK_DEPTH if settings.quick else DEPTH, settings.threads)
+    clip = load_backbone(results / "backbone.json")
+    cache = _cache(results, clip.image_size[0], settings.threads)
+    machine.prepare("cpu", "float32", settings.threads)
+    first, deep = _visual_prompts(run)
+    images = normalise(np.load(cache), clip.mean, clip.std)
+    size = batch_size(clip)
+
+    @torch.no_grad()
+    def forward(batch: torch.Tensor) -> None:
+        clip.vision(batch, first, deep)
+
+    def bare() -> float:
+        return seconds(lambda: [forward(batch) for batch in images.split(size)])
+
+    work = cost(lambda: forward(images[:size])).times(1 / size)  # of an image; warms up as well
+    pairs = alternate(
+        settings.repeats,
+        lambda: evaluate(run, results, settings.threads),
+        bare,
+        lambda line: settings.say(f"  {line} (naive: bare forward pass)"),
+    )
+    ours, other = statistics.median(pairs.ours), statistics.median(pairs.naive)
+    return [
+        Row(
+            "evaluation",
+            f"prediction / bare forward pass, {size} a batch",
+            "images/s",
+            count / ours,
+            count / other,
+            pairs.ratio,
+            None if settings.quick else EVALUATION_TARGET,
+            **work._asdict(),
+            repeats=len(pairs.ours),
+            part="evaluation",
+            note=f"{count} cached images, from the loaded backbone to the written files; naive: "
+            "the same tower and prompts on tensors in memory",
+        )
+    ]
+
+
+def batch_size_of_cpu() -> int:
+    """Images of a batch on a CPU."""
+    return batch_size(mock.Mock(device=torch.device("cpu")))
+
+
+def _visual_prompts(run: Path) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)
+    prefix = "visual.prompts."
+    found = {int(name.removeprefix(prefix)): value for name, value in tensors.items() if name.startswith(prefix)}
+    return found.pop(0), found
+
+
+# The image cache
+
+
+def cache_lines(settings: Settings) -> list[Row]:
+    """Reading the image cache against decoding: the input path alone, and evaluation with the tiny CLIP."""
+    count = 64 if settings.quick else 512
+    folder = experiment.photographs(settings.folder / "cache-photos", count)
+    entry = experiment.photo_entry(folder)
+    results = experiment.prepare(settings.folder / "cache", "embedded", entry)
+    manifest = results / paths.manifest(PHOTOS)
+    rows = _building(settings, results, count)
+
+    cache = _cache(results, SIDE, settings.threads)
+    wanted = np.arange(experiment.CLASSES, experiment.CLASSES + count)  # test images stand behind the training images
+
+    def read(path: Path | None) -> float:
+        store = ImageStore(manifest, SIDE, path)
+        return seconds(lambda: [store.pixels(part) for part in np.array_split(wanted, max(1, count // 64))])
+
+    cached, decoded = (ImageStore(manifest, SIDE, path).pixels(wanted[:8]) for path in (cache, None))
+    if not np.array_equal(cached, decoded):
+        raise AssertionError("cache: its pixels are not those that decoding gives")
+    say = lambda line: settings.say(f"  {line}")  # noqa: E731
+    pairs = alternate(settings.repeats, lambda: read(cache), lambda: read(None), say)
+    target = None if settings.quick else CACHE_TARGET
+    note = f"{count} JPEGs of 500 x 375 to {SIDE} x {SIDE}; naive: decoded again in every pass"
+    what = "input of evaluation, cached / decoded"
+    rows.append(Row("cache", what, "s/1000", target=target, note=note, **_per_thousand(pairs, count)))
+
+    run = experiment.trained(results, PHOTOS, 2, settings.threads)
+    clip = load_backbone(results / "backbone.json")
+    cache = _cache(results, clip.image_size[0], settings.threads)
+    hidden = cache.with_suffix(".hidden")
+
+    def decoding() -> float:
+        cache.rename(hidden)
+        try:
+            return evaluate(run, results, settings.threads)
+        finally:
+            hidden.rename(cache)
+
+    evaluate(run, results, settings.threads)
+    pairs = alternate(settings.repeats, lambda: evaluate(run, results, settings.threads), decoding, say)
+    what = "whole evaluation, cached / decoded"
+    note = "the embedded CLIP, whose towers cost next to nothing"
+    rows.append(Row("cache", what, "s/1000", note=note, **_per_thousand(pairs, count)))
+    return rows
+
+
+def _building(settings: Settings, results: Path, count: int) -> list[Row]:
+    """Time to build the cache with one thread (naive) and with all."""
+    pairs = alternate(
+        settings.repeats,
+        lambda: seconds(lambda: _cache(results, SIDE, settings.threads)),
+        lambda: seconds(lambda: _cache(results, SIDE, 1)),
+        lambda line: settings.say(f"  {line} (building; naive: one thread)"),
+    )
+    what = f"building the cache, {settings.threads} threads / 1 thread"
+    return [Row("cache", what, "s/1000", **_per_thousand(pairs, count))]
+
+
+def _per_thousand(pairs: Pairs, count: int) -> dict[str, Any]:
+    found = pairs.row()
+    return found | {name: found[name] * 1000 / count for name in ("ours", "naive")}
