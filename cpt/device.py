@@ -30,7 +30,7 @@ def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, st
         if value not in known:
             raise CptError(f"{option}: unknown {value!r}; {nearest(value, known)}")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import torch's compiler, for seconds
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")

@@ -105,11 +105,12 @@ def own_images(wildcards):
 
 
 def run_inputs(wildcards):
-    """Files that a training job reads, by the option that takes them."""
+    """Files that a training job reads, by the option that takes them.
+
+    Backbone and manifest are inputs of these: named again, they would cost seconds of every call.
+    """
     run = RUNS[wildcards.run]
     needed = {
-        "backbone": f"{ROOT}/backbone.json",
-        "manifest": f"{ROOT}/{paths.manifest(run.dataset)}",
         "split": f"{ROOT}/{run.split}",
         "text_features": f"{ROOT}/{run.text_features}",
     }
@@ -122,7 +123,6 @@ def run_inputs(wildcards):
         needed["descriptions"] = f"{ROOT}/{run.descriptions}"
     if run.start:
         needed["start"] = f"{ROOT}/runs/{run.start}/run.json"
-        needed["start_prompts"] = f"{ROOT}/runs/{run.start}/prompts.safetensors"
     return needed
 
 
@@ -133,8 +133,8 @@ def train_options(wildcards, input, output):
         "--method": run.method,
         "--seed": str(run.seed),
         "--hyperparameters": run.hyperparameters,
-        "--backbone": input.backbone,
-        "--manifest": input.manifest,
+        "--backbone": f"{ROOT}/backbone.json",
+        "--manifest": f"{ROOT}/{paths.manifest(run.dataset)}",
         "--split": input.split,
         "--text-features": input.text_features,
         "--clusters": input.get("clusters"),
@@ -167,11 +167,10 @@ def description_templates(path):
 
 
 def target_inputs(wildcards):
-    """Manifests and features of every target of a run."""
+    """Features and image caches of every target of a run; manifests and backbone are inputs of these."""
     run = RUNS[wildcards.run]
     datasets = sorted({dataset for dataset, _ in run.targets})
-    needed = [f"{ROOT}/{paths.manifest(dataset)}" for dataset in datasets]
-    needed += [
+    needed = [
         f"{ROOT}/{paths.text_features(dataset, run.templates)}" for dataset in datasets
     ]
     frozen = [(dataset, part) for dataset, part in run.frozen_images if part != "train"]
@@ -186,7 +185,7 @@ def target_inputs(wildcards):
 
 def predict_options(wildcards, input):
     """Options of `cpt predict`."""
-    words = [os.path.dirname(input.run), "--results", os.path.dirname(input.backbone)]
+    words = [os.path.dirname(input.run), "--results", ROOT]
     words += ["--part", CONFIG.evaluate_on, "--device", CONFIG.device]
     words += ["--threads", str(CONFIG.threads)]
     for target in RUNS[wildcards.run].targets:

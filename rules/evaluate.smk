@@ -2,8 +2,6 @@ rule predict:
     input:
         target_inputs,
         run=f"{ROOT}/runs/{{run}}/run.json",
-        prompts=f"{ROOT}/runs/{{run}}/prompts.safetensors",
-        backbone=f"{ROOT}/backbone.json",
     output:
         predictions=f"{ROOT}/runs/{{run}}/predictions.parquet",
         classifier=f"{ROOT}/runs/{{run}}/classifier.safetensors",
