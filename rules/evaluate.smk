@@ -31,10 +31,9 @@ rule score:
     log:
         f"{LOGS}/score/{RUN}.log",
     params:
-        folder=f"{ROOT}/runs/{RUN}",
         code=CODE["score"],
     shell:
-        "cpt score {params.folder:q} --split {input.split:q} >{log:q} 2>&1"
+        'cpt score "$(dirname {output:q})" --split {input.split:q} >{log:q} 2>&1'
 
 
 rule aggregate:

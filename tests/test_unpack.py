@@ -372,14 +372,18 @@ def test_a_sparse_member_counts_with_its_holes(box):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no archive", b"PK", b"<!doctype html>", gzip.compress(b"text" * 999), bytes(9)]
+    "data",
+    [b"", b"no archive", b"PK", b"<!doctype html>", gzip.compress(b"text" * 999), bytes(9)],
+    ids=["empty", "text", "PK", "page", "gzip", "zeros"],
 )
 def test_other_files_are_no_archives(box, data):
     (box / "a").write_bytes(data)
     assert refused(box / "a") == f"{box / 'a'}: is no zip or tar archive; delete it and fetch again"
 
 
-@pytest.mark.parametrize("data", [bytes(10_240), gzip.compress(bytes(10_240)), b"PK\5\6" + bytes(18)])
+@pytest.mark.parametrize(
+    "data", [bytes(10_240), gzip.compress(bytes(10_240)), b"PK\5\6" + bytes(18)], ids=["tar", "gzip", "zip"]
+)
 def test_an_archive_of_nothing_is_refused(box, data):
     (box / "a").write_bytes(data)
     assert "holds nothing" in refused(box / "a")
