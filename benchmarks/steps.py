@@ -16,7 +16,7 @@ from cpt.batches import Batches
 from cpt.clip.features import Classes
 from cpt.loop import Loop
 from cpt.methods.base import Batch, Method, Training
-from cpt.schedule import make_optimiser
+from cpt.optimisers import Optimiser
 from cpt.state import StateFile
 
 PARTS = ("text forward", "text backward", "image forward", "image backward", "optimiser", "host")
@@ -41,7 +41,7 @@ class OurStep:
     ) -> None:
         counts = torch.ones(len(classes), device=problem.clip.device)
         self.loop = Loop(method, Training(classes, counts), batches, StateFile(None, "", 0), lambda _: None)
-        self.method, self.optimiser = method, make_optimiser(method, method.hp)
+        self.method, self.optimiser = method, Optimiser(method.parameters(), method.hp)
         self.device, self.batches = problem.clip.device, iter(batches.epoch(0))
         self.at: dict[str, float] = {}
         if parts:
@@ -51,8 +51,8 @@ class OurStep:
                 tower.register_forward_hook(self._watch_backward(name))
             for parameter in method.parameters():
                 parameter.register_post_accumulate_grad_hook(self._mark("backward ends"))
-            self.optimiser.register_step_pre_hook(self._mark("optimiser begins"))
-            self.optimiser.register_step_post_hook(self._mark("optimiser ends"))
+            step, begins, ends = self.optimiser.step, self._mark("optimiser begins"), self._mark("optimiser ends")
+            self.optimiser.step = lambda: (begins(), step(), ends())  # type: ignore[method-assign]
 
     def __call__(self) -> tuple[Seconds, float]:
         """Make a step; return its seconds by part, ``whole`` among them, and the loss."""
@@ -108,7 +108,7 @@ class NaiveStep:
         self, problem: Problem, method: Method, classes: Classes, batches: Batches, chunk: int, *, parts: bool = True
     ) -> None:
         self.naive = Naive(problem, method, classes)
-        self.optimiser = make_optimiser(self.naive, method.hp)  # type: ignore[arg-type]
+        self.optimiser = Optimiser(self.naive.parameters(), method.hp)
         self.chunks = self.naive.tokens.split(chunk)
         self.batches = iter(batches.epoch(0))
         self.clock = _Clock(self.naive.device if parts else None)
@@ -128,7 +128,7 @@ class NaiveStep:
                 texts = naive.text(self.chunks[0])
         ends = [x.detach().requires_grad_() for x in (images, texts)]
         loss = naive.loss(*ends, batch.labels)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss.backward()
         gradients = ends[1].grad.split(len(self.chunks[0]))  # type: ignore[union-attr]
         for tokens, gradient in zip(self.chunks, gradients, strict=True):

@@ -14,8 +14,9 @@ from cpt import geometry
 from cpt.batches import Batches
 from cpt.errors import CptError
 from cpt.methods.base import Method, Training
+from cpt.optimisers import Optimiser
 from cpt.passes import Passes
-from cpt.schedule import learning_rate, make_optimiser
+from cpt.schedule import learning_rate
 from cpt.state import StateFile
 
 
@@ -53,7 +54,7 @@ class Loop:
             CptError: the loss or the text features are not finite.
         """
         hp, method, batches = self.hp, self.method, self.batches
-        optimiser = make_optimiser(method, hp)
+        optimiser = Optimiser(method.parameters(), hp)
         history: list[dict[str, float]] = []
         snapshots: dict[int, dict[str, Tensor]] = {}
         epoch, step, sums = 0, 0, {}
@@ -74,8 +75,7 @@ class Loop:
         )
         for epoch in range(epoch, hp.epochs):  # noqa: B020 - the first epoch may be a resumed one
             rate = learning_rate(hp, epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            optimiser.learning_rate = rate
             for batch in batches.epoch(epoch, step):
                 self._step(optimiser, batch, sums)
                 step += 1
@@ -92,11 +92,11 @@ class Loop:
         self.encoded_per_step = self.passes.per_step(int(sum(row["steps"] for row in history)))
         return history, snapshots
 
-    def _step(self, optimiser: torch.optim.Optimizer, batch: Any, sums: dict[str, Tensor]) -> None:
+    def _step(self, optimiser: Optimiser, batch: Any, sums: dict[str, Tensor]) -> None:
         with self.passes.counting():
             components = self.method.losses(batch, self.training)
         loss = self.method.total(components)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss.backward()
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -133,9 +133,7 @@ class Loop:
         )
         return row
 
-    def _save(
-        self, optimiser: torch.optim.Optimizer, epoch: int, step: int, history: list, snapshots: dict, sums: dict
-    ) -> None:
+    def _save(self, optimiser: Optimiser, epoch: int, step: int, history: list, snapshots: dict, sums: dict) -> None:
         self.state.save(
             parameters=self.method.state_dict(),
             method=self.method.training_state(),

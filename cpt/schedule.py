@@ -1,16 +1,10 @@
-"""The optimisers and the learning-rate schedule of the CoOp lineage."""
+"""The learning-rate schedule of the CoOp lineage."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 from cpt.methods.hyperparameters import Trained
-
-if TYPE_CHECKING:
-    import torch
-
-    from cpt.methods.base import Method
 
 
 def learning_rate(hp: Trained, epoch: int) -> float:
@@ -23,16 +17,3 @@ def learning_rate(hp: Trained, epoch: int) -> float:
     if epoch < hp.warmup_epochs:
         return hp.warmup_learning_rate
     return hp.learning_rate * (1 + math.cos(math.pi * (epoch - hp.warmup_epochs) / hp.epochs)) / 2
-
-
-def make_optimiser(method: Method, hp: Trained) -> torch.optim.Optimizer:
-    """The optimiser that the hyperparameters name, over everything that the method learns.
-
-    Settings beyond the hyperparameters are those of repo KaiyangZhou/Dassl.pytorch, dassl/optim/optimizer.py.
-    """
-    import torch
-
-    common: dict[str, Any] = {"lr": hp.learning_rate, "weight_decay": hp.weight_decay}
-    if hp.optimiser == "sgd":
-        return torch.optim.SGD(method.parameters(), momentum=hp.momentum, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[hp.optimiser](method.parameters(), **common)

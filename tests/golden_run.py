@@ -13,7 +13,8 @@ from cpt.clip.templates import PROMPT_TEMPLATE
 from cpt.methods.base import Batch, Method, Training
 from cpt.methods.prompts import TextPrompts
 from cpt.methods.registry import get
-from cpt.schedule import learning_rate, make_optimiser
+from cpt.optimisers import Optimiser
+from cpt.schedule import learning_rate
 from tests.golden_clip import Case, classes_of, golden_clip, rule
 
 FEATURES, LOGITS, LOSS, GRADIENT, AFTER2, AFTER5, AFTER5_LOGITS = 5e-6, 5e-5, 1e-5, 1e-4, 2e-6, 5e-6, 2e-4
@@ -150,7 +151,7 @@ class Run:
     def train(self) -> None:
         """Five steps: losses, rates, first gradients, learnables after two and five."""
         case, method, hp = self.case, self.method, self.hp
-        optimiser = make_optimiser(method, hp)
+        optimiser = Optimiser(method.parameters(), hp)
         losses = []
         for step in range(5):
             method.train()
@@ -158,7 +159,7 @@ class Run:
             components = method.losses(self.batch(step), self.training)
             loss = method.total(components)
             losses.append(loss.detach())
-            optimiser.param_groups[0]["lr"] = learning_rate(hp, step)
+            optimiser.learning_rate = learning_rate(hp, step)
             optimiser.zero_grad()
             loss.backward()
             if step == 0:

@@ -22,6 +22,7 @@ LAYERS = [
         "runs",
         "grid",
         "schedule",
+        "optimisers",
         "state",
         "batches",
         "passes",

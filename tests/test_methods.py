@@ -21,7 +21,7 @@ from cpt.methods import registry
 from cpt.methods.base import Batch
 from cpt.methods.hyperparameters import Continued
 from cpt.methods.prompts import TextPrompts
-from cpt.schedule import make_optimiser
+from cpt.optimisers import Optimiser
 from tests.contract import (
     CLASSES,
     OTHERS,
@@ -91,7 +91,7 @@ def test_gradients_reach_all_learned_tensors_and_no_others(name: str) -> None:
     toy = Toy(name, on=(clip := random_clip()))
     before = {key: value.clone() for key, value in frozen_weights(clip).items()}
     start = {key: value.detach().clone() for key, value in toy.method.named_parameters()}
-    optimiser = make_optimiser(toy.method, toy.hp)
+    optimiser = Optimiser(toy.method.parameters(), toy.hp)
     reached = dict.fromkeys(start, False)
     for step in range(2):
         for key, gradient in toy.gradients(step).items():
@@ -211,9 +211,8 @@ def test_the_vision_tower_is_prompted_as_declared(name: str) -> None:
 @each_trained
 def test_loss_falls(name: str) -> None:
     toy = Toy(name)
-    optimiser = make_optimiser(toy.method, toy.hp)
-    for group in optimiser.param_groups:
-        group["lr"] = 2e-4
+    optimiser = Optimiser(toy.method.parameters(), toy.hp)
+    optimiser.learning_rate = 2e-4
     losses = []
     for _ in range(6):
         loss = toy.loss(step=3)
@@ -446,7 +445,7 @@ def test_the_prior_by_hand(name: str) -> None:
 @each_trained
 def test_a_thousand_classes(name: str) -> None:
     toy = Toy(name, THOUSAND, counts=[1] * 1000)
-    optimiser = make_optimiser(toy.method, toy.hp)
+    optimiser = Optimiser(toy.method.parameters(), toy.hp)
     loss = toy.loss(size=1)
     loss.backward()
     optimiser.step()

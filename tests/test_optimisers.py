@@ -1,0 +1,63 @@
+"""The optimisers: torch's own classes are the oracle, to the bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cpt.methods.hyperparameters import Trained
+from cpt.optimisers import Optimiser
+
+ORACLES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+STEPS = 5
+
+
+def parameters() -> list[torch.nn.Parameter]:
+    stream = torch.Generator().manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape, generator=stream)) for shape in ((4, 8), (3,), (2, 2))]
+
+
+def take_gradients(learned: list[torch.nn.Parameter], step: int) -> None:
+    """The second parameter has no gradient in some steps, the third never."""
+    stream = torch.Generator().manual_seed(step)
+    for number, parameter in enumerate(learned):
+        gradient = torch.randn(parameter.shape, generator=stream)
+        parameter.grad = None if number == 2 or (number == 1 and step % 2 == 0) else gradient
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", ORACLES)
+def test_equals_torch_bit_by_bit_also_after_an_interruption(name: str, momentum: float) -> None:
+    hp = Trained(optimiser=name, learning_rate=0.1, momentum=momentum, weight_decay=0.01)
+    ours, theirs = parameters(), parameters()
+    common = {"lr": hp.learning_rate, "weight_decay": hp.weight_decay}
+    oracle = ORACLES[name](theirs, **common, **({"momentum": momentum} if name == "sgd" else {}))
+    optimiser = Optimiser(ours, hp)
+    for step in range(STEPS):
+        if step == 2:
+            saved = optimiser.state_dict()
+            optimiser = Optimiser(ours, hp)
+            optimiser.load_state_dict(saved)
+        optimiser.learning_rate = oracle.param_groups[0]["lr"] = 0.1 / (step + 1)
+        take_gradients(ours, step)
+        take_gradients(theirs, step)
+        optimiser.step()
+        oracle.step()
+        for mine, its in zip(ours, theirs, strict=True):
+            assert torch.equal(mine, its)
+    optimiser.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_step_does_not_import_torchs_compiler(name: str) -> None:
+    code = (
+        "import sys, torch; from cpt.methods.hyperparameters import Trained; from cpt.optimisers import Optimiser; "
+        f"p = torch.nn.Parameter(torch.ones(2)); o = Optimiser([p], Trained(optimiser='{name}')); "
+        "o.zero_grad(); p.sum().backward(); o.step(); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
