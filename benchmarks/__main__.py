@@ -8,6 +8,7 @@ step        a training step with 4 images at K=500, 50, 5, and its parts
 memory      peak memory of that step
 evaluation  prediction against a bare forward pass
 cache       reading the image cache against decoding
+embedded    a training step of the tiny CLIP
 startup     a job until its first step
 dag         a dry run of the paper's grid
 cuda        steps in half precision on a GPU, where there is one
@@ -25,7 +26,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import compute, images, jobs, memory, peak, rows
+from benchmarks import compute, embedded, images, jobs, memory, peak, rows
 from benchmarks.rows import Row
 from benchmarks.timing import Settings
 from cpt import device as machine
@@ -37,6 +38,7 @@ LINES: dict[str, Callable[[Settings], list[Row]]] = {
     "memory": memory.lines,
     "evaluation": images.evaluation_lines,
     "cache": images.cache_lines,
+    "embedded": embedded.lines,
     "startup": jobs.startup_lines,
     "dag": jobs.dag_lines,
     "cuda": compute.cuda_lines,

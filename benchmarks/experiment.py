@@ -42,15 +42,15 @@ def photo_entry(folder: Path) -> Entry:
     return Entry(name=PHOTOS, title="Photographs", layout="folders", root=str(folder))
 
 
-def land_entry() -> Entry:
-    """A small dataset of the embedded world."""
+def land_entry(images: int = 2) -> Entry:
+    """A dataset of the embedded world with so many training images of a class."""
     return Entry.model_validate(
-        {"name": "land", "title": "Land", "layout": "embedded", "per_class": {"train": 2, "test": 1}}
+        {"name": "land", "title": "Land", "layout": "embedded", "per_class": {"train": images, "test": 1}}
     )
 
 
-def prepare(results: Path, architecture: str, entry: Entry) -> Path:
-    """Make results/<experiment> of one dataset up to training: one image of every class, base to new.
+def prepare(results: Path, architecture: str, entry: Entry, images: int = 1) -> Path:
+    """Make results/<experiment> of one dataset up to training: so many images of every class, base to new.
 
     Args:
         architecture: as the configuration's; ``quick`` is ViT with few and narrow blocks.
@@ -67,7 +67,7 @@ def prepare(results: Path, architecture: str, entry: Entry) -> Path:
     tokenizer = load_tokenizer(results / "backbone.json")
     text = results / paths.text_features(entry.name, "single")
     make_text_features(clip, tokenizer, manifest.class_names, ["a photo of a {}."], entry.template, text)
-    options = {"imbalance_ratio": 1.0, "n_max": 1, "seed": 1, "class_order": "label"}
+    options = {"imbalance_ratio": 1.0, "n_max": images, "seed": 1, "class_order": "label"}
     split = results / paths.split("base_to_new", entry.name, 1.0, 1)
     write_split(split, *make_split(manifest, protocol="base_to_new", **options))  # type: ignore[arg-type]
     return results
@@ -79,7 +79,7 @@ def vit(quick: bool) -> str:
 
 
 def inputs(results: Path, dataset: str, depth: int, threads: int) -> TrainInputs:
-    """One training step of IVLP."""
+    """An epoch of IVLP."""
     hyperparameters = {"epochs": 1, "batch_size": 4, "depth_text": depth, "depth_vision": depth}
     return TrainInputs(
         method="ivlp",

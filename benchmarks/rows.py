@@ -36,6 +36,7 @@ class Row:
         bounds: what ``target`` bounds: ``ratio`` from below or ``ours`` from above.
         flops, bytes: exact operations, and an upper bound of the memory traffic, of our computation.
         peak_fraction: operations per second over the measured peak of the same precision.
+        floor: what ``ours`` cannot get below (``limit`` in the table), where it is not the peak; the note says why.
         peak_memory_mb: of our computation, beyond the loaded model, in MiB.
         repeats: measurements, or pairs of them, behind the medians.
         classes, part: number of classes and part of a step, where there are any.
@@ -54,6 +55,7 @@ class Row:
     flops: float | None = None
     bytes: float | None = None
     peak_fraction: float | None = None
+    floor: float | None = None
     peak_memory_mb: float | None = None
     repeats: int = 1
     classes: int | None = None
@@ -119,7 +121,9 @@ HEADER = ("line", "what", "ours", "naive", "unit", "ratio", "target", "", "limit
 
 
 def limit(row: Row) -> float | None:
-    """What ``ours`` would be at the measured peak; None where no operations were counted."""
+    """What ``ours`` would be at the measured peak, or its floor; None where neither is known."""
+    if row.floor is not None:
+        return row.floor
     if not row.peak_fraction:
         return None
     return row.ours * row.peak_fraction if row.unit == "s" else row.ours / row.peak_fraction
@@ -127,6 +131,7 @@ def limit(row: Row) -> float | None:
 
 def cells(row: Row) -> tuple[str, ...]:
     """Write a row of the table."""
+    bound = limit(row)
     sign = "≥" if row.bounds == "ratio" else "≤"
     return (
         row.name,
@@ -137,8 +142,8 @@ def cells(row: Row) -> tuple[str, ...]:
         _number(row.ratio),
         "" if row.target is None else f"{sign} {row.target:g}",
         {None: "", True: "yes", False: "NO"}[row.reached],
-        _number(limit(row)),
-        "" if row.peak_fraction is None else f"{100 * row.peak_fraction:.0f} %",
+        _number(bound),
+        "" if bound is None else f"{100 * (bound / row.ours if row.unit == 's' else row.ours / bound):.0f} %",
         _number(None if row.flops is None else row.flops / 1e9),
         _number(None if row.bytes is None else row.bytes / 1e9),
         str(row.repeats),
@@ -154,7 +159,7 @@ def _number(value: Any) -> str:
 
 READING = (
     "ours and naive are medians, ratio the median over n pairs measured in turn; limit is what ours would be at the "
-    "measured peak of a matrix product; GB is an upper bound of the memory traffic."
+    "measured peak of a matrix product, or what the note says; GB is an upper bound of the memory traffic."
 )
 
 

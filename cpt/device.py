@@ -31,6 +31,8 @@ def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, st
             raise CptError(f"{option}: unknown {value!r}; {nearest(value, known)}")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch's compiler: seconds
+    # torch would write every output twice: first with NaN
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")
