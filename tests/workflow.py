@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 
-def snakemake(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
+def snakemake(
+    folder: Path, *words: str, check: bool = True, commands: Path | None = None
+) -> subprocess.CompletedProcess:
+    """Call Snakemake; ``commands`` is a folder whose programs go before those of the environment."""
     environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    first = [] if commands is None else [str(commands)]
+    environment["PATH"] = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
     if check and done.returncode:
