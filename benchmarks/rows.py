@@ -16,7 +16,7 @@ import torch
 from cpt.files import read_parquet, write_parquet, write_text
 from cpt.provenance import commit
 
-SCHEMA = "cpt.benchmarks/1"
+SCHEMA = "cpt.benchmarks/2"
 PARQUET, MARKDOWN = "bench.parquet", "bench.md"
 
 
