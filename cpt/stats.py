@@ -1,0 +1,241 @@
+"""Statistics for few seeds and few datasets: intervals, paired tests, aggregates over tasks.
+
+What is random takes a ``numpy.random.Generator``; equal generators give equal numbers. Accuracies are in percent or
+fractions alike: nothing here depends on the unit, except that harmonic means want positive numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+RESAMPLES = 10_000
+
+
+class Interval(NamedTuple):
+    """An estimate with the bounds of its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+# One number per seed
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean with Student's t interval; bounds are NaN for fewer than two values.
+
+    Args:
+        values: (n,), one per seed; taken as normal.
+        level: coverage.
+
+    Raises:
+        ValueError: no values.
+    """
+    x = _vector(values)
+    mean = float(x.mean())
+    if len(x) < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Interval(mean, mean - half, mean + half)
+
+
+# Base and new accuracy
+
+
+def mean_of_harmonic_means(base: ArrayLike, new: ArrayLike) -> float:
+    """Mean over datasets of each dataset's harmonic mean: the convention of CPT's tables.
+
+    Args:
+        base: (n,) accuracies on base classes.
+        new: (n,) accuracies on new classes of the same datasets.
+    """
+    b, n = _pair(base, new)
+    return float(_harmonic(b, n).mean())
+
+
+def harmonic_mean_of_means(base: ArrayLike, new: ArrayLike) -> float:
+    """Harmonic mean of both averages: the convention of most earlier papers (repo KaiyangZhou/CoOp, README.md).
+
+    It is never below the mean of the harmonic means, because the harmonic mean is concave.
+    """
+    b, n = _pair(base, new)
+    return float(_harmonic(b.mean(), n.mean()))
+
+
+# Two methods, image by image
+
+
+def paired_bootstrap(
+    first: Sequence[ArrayLike],
+    second: Sequence[ArrayLike],
+    generator: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Difference second - first of two methods on the same images, with a percentile interval.
+
+    Images are drawn anew within each subset, the same ones for both methods. With one subset the compared number is
+    its accuracy, with several the harmonic mean of their accuracies. The interval tells of the choice of test images,
+    not of seeds.
+
+    Args:
+        first: by subset (base, new), (n,) whether each image was right (or the share of seeds that were).
+        second: the same of the other method.
+        generator: source of the draws.
+        level: coverage.
+        resamples: number of draws.
+
+    Raises:
+        ValueError: subsets or images differ in number.
+    """
+    pairs = [_pair(a, b) for a, b in zip(first, second, strict=True)]
+    drawn = []
+    for a, b in pairs:
+        both = np.stack([a, b])
+        sums = np.empty((2, resamples))
+        for start in range(0, resamples, 256):  # (256, n) draws at a time: memory
+            rows = generator.integers(len(a), size=(min(256, resamples - start), len(a)))
+            sums[:, start : start + len(rows)] = both[:, rows].mean(axis=-1)
+        drawn.append(sums)
+    observed = _accuracy_or_harmonic(np.array([[a.mean(), b.mean()] for a, b in pairs])[..., None])[:, 0]
+    low, high = _percentiles(np.diff(_accuracy_or_harmonic(np.stack(drawn)), axis=0)[0], level)
+    return Interval(float(observed[1] - observed[0]), low, high)
+
+
+# Two methods, dataset by dataset
+
+
+def sign_flip_test(differences: ArrayLike, generator: np.random.Generator, resamples: int = RESAMPLES) -> float:
+    """Two-sided p of a mean difference of zero, by flipping the signs of the datasets' differences.
+
+    Exact (all 2^n flips) where that is no more than ``resamples``. It assumes that each difference is symmetric about
+    zero when the methods are equal.
+
+    Args:
+        differences: (n,), one per dataset.
+        generator: source of the flips.
+        resamples: most flips to try.
+    """
+    x = _vector(differences)
+    if not x.any():
+        return 1.0
+    test = stats.permutation_test(
+        (x,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, rng=generator
+    )
+    return float(test.pvalue)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's adjusted p values (m,), in the order given: the chance of any false claim stays below the level."""
+    p = _vector(p_values)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
+    result = np.empty_like(p)
+    result[order] = adjusted
+    return result
+
+
+# Many runs: seeds by datasets (Agarwal et al., NeurIPS 2021)
+
+
+def interquartile_mean(
+    scores: ArrayLike, generator: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
+) -> Interval:
+    """Mean of the middle half of all scores, with a bootstrap interval stratified by dataset.
+
+    Args:
+        scores: (seeds, datasets).
+        generator: source of the draws.
+        level: coverage.
+        resamples: number of draws.
+    """
+    x = _matrix(scores)
+
+    def middle(values: Floats) -> Floats:
+        return np.asarray(stats.trim_mean(values.reshape(len(values), -1), 0.25, axis=1))
+
+    low, high = _percentiles(middle(_seeds_drawn(x, generator, resamples)), level)
+    return Interval(float(middle(x[None])[0]), low, high)
+
+
+def probability_of_improvement(
+    first: ArrayLike,
+    second: ArrayLike,
+    generator: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Chance that a run of the second method beats one of the first on a dataset, averaged over datasets; ties half.
+
+    Args:
+        first: (seeds, datasets).
+        second: (seeds, datasets) of the same datasets; the number of seeds may differ.
+        generator: source of the draws.
+        level: coverage.
+        resamples: number of draws; seeds are drawn anew within each dataset.
+
+    Raises:
+        ValueError: the numbers of datasets differ.
+    """
+    a, b = _matrix(first), _matrix(second)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"{a.shape[1]} and {b.shape[1]} datasets; give the same ones")
+
+    def chance(a: Floats, b: Floats) -> Floats:
+        pairs = b[:, :, None, :] - a[:, None, :, :]
+        return np.asarray(((np.sign(pairs) + 1) / 2).mean(axis=(1, 2, 3)))
+
+    drawn = chance(_seeds_drawn(a, generator, resamples), _seeds_drawn(b, generator, resamples))
+    return Interval(float(chance(a[None], b[None])[0]), *_percentiles(drawn, level))
+
+
+def _seeds_drawn(scores: Floats, generator: np.random.Generator, resamples: int) -> Floats:
+    """Draw seeds anew within each dataset: (resamples, seeds, datasets)."""
+    seeds, datasets = scores.shape
+    rows = generator.integers(seeds, size=(resamples, seeds, datasets))
+    return scores[rows, np.arange(datasets)]
+
+
+def _accuracy_or_harmonic(accuracies: Floats) -> Floats:
+    """Accuracy of the only subset, or the harmonic mean over (subsets, ...)."""
+    if len(accuracies) == 1:
+        return np.asarray(accuracies[0])
+    with np.errstate(divide="ignore"):
+        return np.asarray(len(accuracies) / (1 / accuracies).sum(axis=0))
+
+
+def _harmonic(base: Floats | np.floating, new: Floats | np.floating) -> Floats:
+    return np.asarray(2 * base * new / (base + new))
+
+
+def _percentiles(values: Floats, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _vector(values: ArrayLike) -> Floats:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or not len(x):
+        raise ValueError(f"expected a list of numbers, got shape {x.shape}")
+    return x
+
+
+def _matrix(values: ArrayLike) -> Floats:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 2 or not x.size:
+        raise ValueError(f"expected (seeds, datasets), got shape {x.shape}")
+    return x
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+    a, b = _vector(first), _vector(second)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} values; give pairs")
+    return a, b

@@ -1,0 +1,146 @@
+"""Statistics: closed forms, naive enumeration, and simulated data of known truth."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpt import stats
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def covered(intervals: list[stats.Interval], truth: float) -> float:
+    return float(np.mean([i.low <= truth <= i.high for i in intervals]))
+
+
+def test_t_interval_of_three_seeds_in_closed_form() -> None:
+    found = stats.t_interval([1.0, 2.0, 3.0])
+    assert found == pytest.approx((2.0, 2 - 4.302652729911275 / 3**0.5, 2 + 4.302652729911275 / 3**0.5))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_t_interval_covers(seeds: int) -> None:
+    draws = generator().normal(70, 1.5, size=(4000, seeds))
+    assert covered([stats.t_interval(x) for x in draws], 70) == pytest.approx(0.95, abs=0.02)
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = stats.t_interval([5.0])
+    assert found.estimate == 5 and np.isnan(found.low) and np.isnan(found.high)
+    with pytest.raises(ValueError, match="list of numbers"):
+        stats.t_interval([])
+
+
+def test_paired_bootstrap_covers_the_difference_of_accuracies() -> None:
+    truth, source, intervals = 0.05, generator(1), []
+    for seed in range(400):
+        first = source.random(300) < 0.6
+        second = np.where(source.random(300) < 0.7, first, source.random(300) < 0.6 + truth / 0.3)
+        intervals.append(stats.paired_bootstrap([first], [second], generator(seed), resamples=500))
+    assert covered(intervals, truth) == pytest.approx(0.95, abs=0.03)
+
+
+def test_paired_bootstrap_covers_the_difference_of_harmonic_means() -> None:
+    source, intervals = generator(2), []
+    rates = {"first": (0.6, 0.7), "second": (0.7, 0.6)}  # base and new: equal harmonic means
+    for seed in range(400):
+        a, b = [[source.random(200) < rate for rate in rates[name]] for name in ("first", "second")]
+        intervals.append(stats.paired_bootstrap(a, b, generator(seed), resamples=500))
+    assert covered(intervals, 0.0) == pytest.approx(0.95, abs=0.03)
+
+
+def test_paired_bootstrap_uses_the_pairing() -> None:
+    right = generator().random(500) < 0.5
+    better = right.copy()
+    better[np.flatnonzero(~right)[:5]] = True
+    paired = stats.paired_bootstrap([right], [better], generator())
+    assert paired.estimate == pytest.approx(0.01)
+    assert paired.high - paired.low < 0.02  # unpaired: about 0.12
+    with pytest.raises(ValueError, match="pairs"):
+        stats.paired_bootstrap([right], [better[1:]], generator())
+
+
+def test_sign_flips_are_all_tried() -> None:
+    differences = np.array([0.9, -0.1, 0.4, 0.7, 0.2])
+    flips = np.array(list(product((1, -1), repeat=5)))
+    means = (flips * differences).mean(axis=1)
+    expected = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
+    assert stats.sign_flip_test(differences, generator()) == pytest.approx(expected)
+    assert stats.sign_flip_test([0.0, 0.0], generator()) == 1
+
+
+@pytest.mark.parametrize("datasets", [11, 20])
+def test_sign_flip_has_its_nominal_size(datasets: int) -> None:
+    draws = generator().normal(0, 1, size=(600, datasets)) * np.linspace(0.5, 3, datasets)
+    rejected = np.mean([stats.sign_flip_test(x, generator(i), resamples=4096) <= 0.05 for i, x in enumerate(draws)])
+    assert rejected == pytest.approx(0.05, abs=0.025)
+
+
+def test_holm_by_hand() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_claims_what_stepping_down_claims(p: list[float]) -> None:
+    adjusted = stats.holm(p)
+    level, claimed = 0.05, set()
+    for step, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        if p[index] * (len(p) - step) > level:
+            break
+        claimed.add(index)
+    assert {i for i, value in enumerate(adjusted) if value <= level} == claimed
+
+
+def test_interquartile_mean_leaves_out_both_ends() -> None:
+    scores = np.array([[0.0, 1, 2, 3], [4, 5, 6, 100]])
+    assert stats.interquartile_mean(scores, generator(), resamples=10).estimate == pytest.approx((2 + 3 + 4 + 5) / 4)
+
+
+def test_interquartile_mean_covers() -> None:
+    source, offsets, intervals = generator(3), np.linspace(-1, 1, 8), []
+    for seed in range(300):
+        scores = source.normal(70, 2, size=(20, 8)) + offsets
+        intervals.append(stats.interquartile_mean(scores, generator(seed), resamples=400))
+    assert covered(intervals, 70) == pytest.approx(0.95, abs=0.04)
+
+
+def test_probability_of_improvement_counts_pairs() -> None:
+    first, second = np.array([[1.0, 5], [2, 6]]), np.array([[2.0, 4], [3, 7]])
+    wins = [(1 + 0.5 + 1 + 1) / 4, (0 + 0 + 1 + 1) / 4]
+    found = stats.probability_of_improvement(first, second, generator(), resamples=50)
+    assert found.estimate == pytest.approx(np.mean(wins))
+    assert 0 <= found.low <= found.estimate <= found.high <= 1
+    with pytest.raises(ValueError, match="datasets"):
+        stats.probability_of_improvement(first, second[:, :1], generator())
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.floats(1, 100)), min_size=1, max_size=11))
+def test_conventions_of_the_averaged_harmonic_mean(pairs: list[tuple[float, float]]) -> None:
+    base, new = np.array(pairs).T
+    separate = np.mean([2 / (1 / b + 1 / n) for b, n in pairs])
+    assert stats.mean_of_harmonic_means(base, new) == pytest.approx(separate)
+    together = 2 / (1 / base.mean() + 1 / new.mean())
+    assert stats.harmonic_mean_of_means(base, new) == pytest.approx(together)
+    assert together >= separate - 1e-9
+
+
+def test_equal_generators_give_equal_numbers() -> None:
+    scores, right = generator().normal(size=(3, 5)), [generator().random(50) < 0.5]
+    for seed in (0, 1):
+        again = [
+            (
+                stats.interquartile_mean(scores, generator(seed), resamples=100),
+                stats.probability_of_improvement(scores, scores + 1e-3, generator(seed), resamples=100),
+                stats.paired_bootstrap(right, [~right[0]], generator(seed), resamples=100),
+                stats.sign_flip_test(np.arange(30.0) - 10, generator(seed), resamples=100),
+            )
+            for _ in range(2)
+        ]
+        assert again[0] == again[1]
