@@ -24,6 +24,9 @@ from cpt.provenance import SCHEMA, SUFFIX, digest
 TABLE = ("csv", "md", "tex", "html")
 FIGURE = ("svg", "pdf", "png", "csv")
 DEFAULT = ["config/config.yaml"]
+MANY = 1000
+"""Files from which on progress is told."""
+
 _WORKERS = 8
 
 
@@ -200,24 +203,24 @@ class _Check:
                     self.actual[file] = sha256
                 elif problem is not None:
                     self.absent[file] = problem
-                if done % tenths == 0 and len(files) > 1000:
+                if done % tenths == 0 and len(files) > MANY:
                     self.say(f"{done:,} of {len(files):,} files read")
 
     # ---- what does not fit ---------------------------------------------------------------------
 
     def _compare(self, files: set[str]) -> None:
-        for main, problem in self.damaged.items():
-            self._find(main + SUFFIX, problem, main)
+        for damaged, problem in self.damaged.items():
+            self._find(damaged + SUFFIX, problem, damaged)
         for file in files:
-            main = self.maker.get(file)
-            written = self.records[main]["outputs"][file] if main else None
+            main, written = self._written(file)
             if file in self.absent:
-                self._find(file, self.absent[file], main or file)
-            elif written is None and not self._in_damaged_record(file):
-                self._find(file, "has no record of how it was made", file)
-            elif written not in (None, self.actual[file]):
-                problem = f"has changed since it was written ({_short(written)} then, {_short(self.actual[file])} now)"
-                self._find(file, problem, main or file)
+                self._find(file, self.absent[file], main)
+            elif written is None:
+                if not self._in_damaged_record(file):
+                    self._find(file, "has no record of how it was made", main)
+            elif written != self.actual[file]:
+                then_now = f"{_short(written)} then, {_short(self.actual[file])} now"
+                self._find(file, f"has changed since it was written ({then_now})", main)
         for main in {self.maker[file] for file in files & self.maker.keys()}:
             self._compare_sources(main)
 
@@ -228,13 +231,17 @@ class _Check:
             self._find(main, f"was made as {record['path']} and has been moved here", main)
         others = []
         for source, used in record["sources"].items():
-            maker = self.maker.get(source)
-            now = self.records[maker]["outputs"][source] if maker else self.actual.get(source, used)
+            now = self._written(source)[1] or self.actual.get(source, used)
             if now != used:
                 others.append(f"{source} ({_short(used)} then, {_short(now)} now)")
         if others:
             more = f" and {len(others) - 1:,} others" if len(others) > 1 else ""
             self._find(main, f"was made from another {others[0]}{more}", main)
+
+    def _written(self, file: str) -> tuple[str, str | None]:
+        """Return the main file of the stage that wrote a file, and the hash of what it wrote; None without a record."""
+        main = self.maker.get(file)
+        return (file, None) if main is None else (main, self.records[main]["outputs"][file])
 
     def _in_damaged_record(self, file: str) -> bool:
         """Whether a damaged record may be the one of this file; then only that is a finding."""
@@ -262,7 +269,7 @@ class _Check:
                 seen[f"versions of {library}"].add(version)
         for run in grid["runs"]:
             file = f"runs/{run['run']}/run.json"
-            if file in self.maker and self.records[self.maker[file]]["outputs"][file] == self.actual.get(file):
+            if file in self.actual and self._written(file)[1] == self.actual[file]:
                 trained = read_json(self.folder / file, paths.RUN)
                 start = trained["hyperparameters"].get(
                     "start"
