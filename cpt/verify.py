@@ -107,14 +107,14 @@ class _Check:
         self._compare(files)
         if problem and not self.found["grid.json"]:
             self._find("grid.json", problem, "grid.json")
-        records = self.records.values()
+        records = [self.records[main] for main in self._reached(files)]
         commits = Counter(f"{record['commit'] or 'none'}{' (dirty)' * bool(record['dirty'])}" for record in records)
         return Report(
             files=len(self.actual) + len(records),
             size=sum(os.path.getsize(self.folder / file) for file in self.actual),
             runs=len(grid["runs"]),
             findings=[finding for file in sorted(self.found) for finding in self.found[file]],
-            notices=self._notices(grid),
+            notices=self._notices(grid, records),
             commits=dict(commits.most_common()),
             devices=dict(Counter(record["device"] for record in records).most_common()),
         )
@@ -209,20 +209,27 @@ class _Check:
     # ---- what does not fit ---------------------------------------------------------------------
 
     def _compare(self, files: set[str]) -> None:
-        for damaged, problem in self.damaged.items():
-            self._find(damaged + SUFFIX, problem, damaged)
+        without = {os.path.dirname(file) for file in files - self.maker.keys()}
+        damaged = {main: problem for main, problem in self.damaged.items() if os.path.dirname(main) in without}
+        for main, problem in damaged.items():
+            self._find(main + SUFFIX, problem, main)
+        explained = {os.path.dirname(main) for main in damaged}
         for file in files:
             main, written = self._written(file)
             if file in self.absent:
                 self._find(file, self.absent[file], main)
             elif written is None:
-                if not self._in_damaged_record(file):
+                if os.path.dirname(file) not in explained:  # by a damaged record, which may be this file's
                     self._find(file, "has no record of how it was made", main)
             elif written != self.actual[file]:
                 then_now = f"{_short(written)} then, {_short(self.actual[file])} now"
                 self._find(file, f"has changed since it was written ({then_now})", main)
-        for main in {self.maker[file] for file in files & self.maker.keys()}:
+        for main in self._reached(files):
             self._compare_sources(main)
+
+    def _reached(self, files: set[str]) -> set[str]:
+        """Main files of the stages that wrote some files."""
+        return {self.maker[file] for file in files & self.maker.keys()}
 
     def _compare_sources(self, main: str) -> None:
         """Compare what a stage has read with what is there: it is stale when the two differ."""
@@ -243,10 +250,6 @@ class _Check:
         main = self.maker.get(file)
         return (file, None) if main is None else (main, self.records[main]["outputs"][file])
 
-    def _in_damaged_record(self, file: str) -> bool:
-        """Whether a damaged record may be the one of this file; then only that is a finding."""
-        return any(os.path.dirname(main) == os.path.dirname(file) for main in self.damaged)
-
     def _find(self, file: str, problem: str, again: str) -> None:
         """Note a finding; ``again`` is the file to make again."""
         words = ["snakemake", str(self.folder / again), "--force", "--cores", "2", "--resources", "gpu=1"]
@@ -257,8 +260,7 @@ class _Check:
 
     # ---- where it is from ----------------------------------------------------------------------
 
-    def _notices(self, grid: dict[str, Any]) -> list[str]:
-        records = list(self.records.values())
+    def _notices(self, grid: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
         notices = []
         if changed := sum(bool(record["dirty"]) for record in records):
             notices.append(f"{changed:,} of {len(records):,} records are of a checkout with changes (dirty)")
@@ -271,9 +273,7 @@ class _Check:
             file = f"runs/{run['run']}/run.json"
             if file in self.actual and self._written(file)[1] == self.actual[file]:
                 trained = read_json(self.folder / file, paths.RUN)
-                start = trained["hyperparameters"].get(
-                    "start"
-                )  # its code belongs to that of a run that goes on from it
+                start = trained["hyperparameters"].get("start")  # a run that goes on from another has its code too
                 method = f"{trained['method']} on {start}" if start else trained["method"]
                 seen[f"versions of the code that trained {method}"].add(trained["code"])
         return notices + [
@@ -288,7 +288,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         ValueError: it is not what was written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # read_text would take other line ends for ours
         record = json.loads(text)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read ({error})") from None

@@ -138,11 +138,11 @@ def found(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def changed(path: Path, offset: int, bit: int = 0) -> Iterator[None]:
-    """One bit of a file is other than it was."""
+def changed(path: Path, offset: int, mask: int = 1) -> Iterator[None]:
+    """The bits of ``mask`` of one byte of a file are other than they were."""
     kept = path.read_bytes()
     content = bytearray(kept)
-    content[offset] ^= 1 << bit
+    content[offset] ^= mask
     path.write_bytes(content)
     try:
         yield
@@ -176,7 +176,16 @@ def test_files_of_another_configuration_do_not_count(copied: Path) -> None:
     (copied / "runs/base_to_new/land/r1/old-12345678/s1").mkdir(parents=True)
     (copied / "runs/base_to_new/land/r1/old-12345678/s1/run.json").write_text("{}")
     (copied / "notes.txt").write_text("mine")
-    assert found(copied) == {}
+    split = copied / "splits/base_to_new/land/r0.5/s1.parquet"
+    for seed in (8, 9):
+        for name in (f"s{seed}.parquet", f"s{seed}.parquet.provenance.json"):
+            shutil.copy(split.with_name(name.replace(str(seed), "1", 1)), split.with_name(name))
+    (split.parent / "s8.parquet.provenance.json").write_text("{")
+    old = split.parent / "s9.parquet.provenance.json"
+    rewritten(old, path=str(old), outputs={"s9.parquet": "0" * 64}, commit="c" * 40)
+    report = verify(copied)
+    assert report.findings == []
+    assert "c" * 40 not in report.commits
 
 
 # ---- single bytes ------------------------------------------------------------------------------
@@ -187,7 +196,7 @@ def test_a_changed_byte_in_any_file_is_found_there(made: Path) -> None:
     for path in every_file(made):
         name, size = str(path.relative_to(made)), path.stat().st_size
         for offset in {0, stream.randrange(size), size - 1}:
-            with changed(path, offset, stream.randrange(8)):
+            with changed(path, offset, stream.randrange(1, 256)):
                 assert list(found(made)) == [name], f"byte {offset}"
     assert found(made) == {}
 
@@ -197,8 +206,14 @@ def test_a_changed_byte_in_any_file_is_found_there(made: Path) -> None:
 def test_a_changed_byte_anywhere_is_found(made: Path, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(every_file(made)))
     offset = data.draw(st.integers(0, path.stat().st_size - 1))
-    with changed(path, offset, data.draw(st.integers(0, 7))):
+    with changed(path, offset, data.draw(st.integers(1, 255))):
         assert list(found(made)) == [str(path.relative_to(made))]
+
+
+def test_another_line_end_in_a_record_is_found(made: Path) -> None:
+    record = made / "grid.json.provenance.json"
+    with changed(record, record.read_bytes().index(b"\n"), ord("\n") ^ ord("\r")):
+        assert list(found(made)) == [record.name]
 
 
 # ---- missing, moved, stale ---------------------------------------------------------------------
@@ -327,10 +342,10 @@ def test_progress_of_a_large_experiment_is_told(made: Path, monkeypatch: pytest.
     assert all(line.endswith("files read") for line in lines)
 
 
-def rewritten(path: Path, **changes: object) -> None:
+def rewritten(file: Path, /, **changes: object) -> None:
     """A record as another machine would have written it."""
-    record = read_json(path, "cpt.provenance/1") | changes
-    write_json(path, record | {"digest": provenance.digest(record)})
+    record = read_json(file, "cpt.provenance/1") | changes
+    write_json(file, record | {"digest": provenance.digest(record)})
 
 
 def test_different_origins_are_noticed(copied: Path) -> None:
@@ -436,6 +451,8 @@ def test_the_mend_mends(tmp_path: Path, root: Path) -> None:
     copy_project(folder, root)
     configure(folder)
     snakemake(folder, "--configfile", "slice.yaml")
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with contextlib.chdir(folder):
         assert found(RESULTS) == {}
         run = run_of(RESULTS, "cpt")
@@ -450,7 +467,7 @@ def test_the_mend_mends(tmp_path: Path, root: Path) -> None:
             path.write_bytes(content)
             report = verify(RESULTS)
             assert [finding.file for finding in report.findings] == [str(path.relative_to(RESULTS))]
-            snakemake(folder, *shlex.split(report.findings[0].mend)[1:])
+            subprocess.run(report.findings[0].mend, shell=True, check=True, capture_output=True, env=environment)
             snakemake(folder, "--configfile", "slice.yaml")
             assert found(RESULTS) == {}
         assert (RESULTS / "runs.parquet").read_bytes() == before
