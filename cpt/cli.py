@@ -12,7 +12,9 @@ import typer
 from cpt import __version__
 from cpt.cli_data import data, say
 from cpt.cli_plan import plan
+from cpt.cli_verify import verify
 from cpt.errors import CptError
+from cpt.provenance import recorded
 
 app = typer.Typer(
     name="cpt",
@@ -27,6 +29,7 @@ app = typer.Typer(
 
 app.add_typer(data, name="data")
 app.command()(plan)
+app.command()(verify)
 
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]
 BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]
@@ -73,7 +76,9 @@ def grid(configs: ConfigFiles, output: Output) -> None:
 
     source = " + ".join(str(path) for path in configs)
     resolved = grids.build(config.load(configs), source)
-    write_json(output, resolved.as_json())
+    with recorded(output) as record:
+        write_json(output, resolved.as_json())
+        record["configuration"] = [str(path) for path in configs]
     say(f"{len(resolved.runs)} runs for {', '.join(resolved.exhibits)}")
 
 
@@ -93,7 +98,8 @@ def backbone(
     from cpt.clip.make_backbone import make_backbone
     from cpt.files import read_json
 
-    make_backbone(name, architecture, pretrained, output)
+    with recorded(output):
+        make_backbone(name, architecture, pretrained, output)
     record = read_json(output, "cpt.backbone/1")
     difference = record["largest_difference_to_open_clip"]
     say(f"{name}: {record['parameters']:,} parameters, largest difference to open_clip {difference:.1e}")
@@ -117,15 +123,16 @@ def split(
     from cpt.data.manifest import read_manifest
     from cpt.data.split import make_split, write_split
 
-    table, metadata = make_split(
-        read_manifest(manifest),
-        protocol=protocol,
-        imbalance_ratio=ratio,
-        n_max=n_max,
-        seed=seed,
-        class_order=class_order,
-    )
-    write_split(output, table, metadata)
+    with recorded(output):
+        table, metadata = make_split(
+            read_manifest(manifest),
+            protocol=protocol,
+            imbalance_ratio=ratio,
+            n_max=n_max,
+            seed=seed,
+            class_order=class_order,
+        )
+        write_split(output, table, metadata)
     counts = sorted(table["count"].unique().to_pylist(), reverse=True)
     say(f"{len(table)} images of {len(metadata['classes'])} classes, {counts[0]} to {counts[-1]} per class")
 
@@ -155,12 +162,13 @@ def text_features(
     from cpt.data.catalog import find, load_catalog
     from cpt.data.manifest import read_manifest
 
-    names = read_manifest(manifest).class_names
     entry = find(load_catalog(catalog), dataset)
     own = entry.template
     chosen = template_set(templates, entry.template_for(templates), _json_object("--sets", sets))
-    place, _ = machine.prepare(device, "float32", threads)
-    make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
+    with recorded(output):
+        names = read_manifest(manifest).class_names
+        place, _ = machine.prepare(device, "float32", threads)
+        make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
     say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
 
 
@@ -190,16 +198,17 @@ def descriptions(
     from cpt.data.manifest import read_manifest
 
     entry = find(load_catalog(catalog), dataset)
-    place, _ = machine.prepare(device, "float32", threads)
-    count = make_descriptions(
-        load_backbone(backbone, place),
-        load_tokenizer(backbone),
-        read_manifest(manifest).class_names,
-        output,
-        file=Path(entry.descriptions) if entry.descriptions else None,
-        templates=template_set(templates, entry.template_for(templates), _json_object("--sets", sets)),
-        templates_name=templates,
-    )
+    with recorded(output):
+        place, _ = machine.prepare(device, "float32", threads)
+        count = make_descriptions(
+            load_backbone(backbone, place),
+            load_tokenizer(backbone),
+            read_manifest(manifest).class_names,
+            output,
+            file=Path(entry.descriptions) if entry.descriptions else None,
+            templates=template_set(templates, entry.template_for(templates), _json_object("--sets", sets)),
+            templates_name=templates,
+        )
     say(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
 
 
@@ -223,8 +232,9 @@ def image_features(
     from cpt.clip.backbone import load_backbone
     from cpt.image_features import make_image_features
 
-    place, resolved = machine.prepare(device, precision, threads)
-    count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output, pixels)
+    with recorded(output):
+        place, resolved = machine.prepare(device, precision, threads)
+        count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output, pixels)
     say(f"{count} images")
 
 
@@ -245,7 +255,8 @@ def clusters(
     """
     from cpt.mining import make_clusters
 
-    found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
+    with recorded(output):
+        found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
     quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
     say(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")
 
@@ -303,7 +314,8 @@ def train(
         state_interval=state_interval,
         code=code,
     )
-    run_training(inputs, output, say)
+    with recorded(output / "run.json"):
+        run_training(inputs, output, say)
 
 
 @app.command()
@@ -327,7 +339,8 @@ def predict(
         if not slash:
             raise CptError(f"--target {item}: write dataset/subset, for example flowers/base")
         pairs.append((dataset, subset))
-    run_prediction(run, results, pairs, part=part, device=device, threads=threads, progress=say)
+    with recorded(run / "predictions.parquet"):
+        run_prediction(run, results, pairs, part=part, device=device, threads=threads, progress=say)
 
 
 @app.command()
@@ -341,7 +354,8 @@ def score(
     """
     from cpt.score import score as run_scoring
 
-    run_scoring(run, split)
+    with recorded(run / "metrics.parquet"):
+        run_scoring(run, split)
 
 
 @app.command()
@@ -352,7 +366,8 @@ def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experime
     """
     from cpt.aggregate import aggregate as gather
 
-    gather(grid)
+    with recorded(grid.parent / "runs.parquet"):
+        gather(grid)
 
 
 @app.command()
@@ -366,7 +381,8 @@ def table(
     """
     from cpt.report.tables import make_table
 
-    make_table(results / "grid.json", results / "runs.parquet", name, results / "tables")
+    with recorded(results / "tables" / f"{name}.csv"):
+        make_table(results / "grid.json", results / "runs.parquet", name, results / "tables")
 
 
 @app.command()
@@ -380,7 +396,8 @@ def figure(
     """
     from cpt.report.figures import make_figure
 
-    make_figure(results / "grid.json", results / "runs.parquet", name, results / "figures")
+    with recorded(results / "figures" / f"{name}.svg"):
+        make_figure(results / "grid.json", results / "runs.parquet", name, results / "figures")
 
 
 @app.command()
@@ -393,7 +410,8 @@ def page(results: Results) -> None:
 
     output = results / "report" / "index.html"
     numbers = results / "runs.parquet", results / "costs.parquet"
-    make_page(results / "grid.json", *numbers, results / "tables", results / "figures", output)
+    with recorded(output):
+        make_page(results / "grid.json", *numbers, results / "tables", results / "figures", output)
     say(f"open {output}")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cpt.errors import CptError
+from cpt.provenance import recorded
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -105,7 +106,8 @@ def manifest(
     from cpt.data.layouts import make_manifest
     from cpt.data.manifest import read_manifest
 
-    made = read_manifest(make_manifest(find(load_catalog(catalog), dataset), output))
+    with recorded(output / "manifest.parquet"):
+        made = read_manifest(make_manifest(find(load_catalog(catalog), dataset), output))
     parts = {part: len(made.rows(part)) for part in ("train", "val", "test")}
     counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
     derived = " (derived split, not comparable)" if made.metadata["derived"] else ""
@@ -128,6 +130,7 @@ def pixels(
     from cpt.data.pixels import make_pixels
     from cpt.files import read_json
 
-    size = read_json(backbone, "cpt.backbone/1")["spec"]["vision"]["image_size"][0]
-    count = make_pixels(manifest, part, size, output, threads, say)
+    with recorded(output):
+        size = read_json(backbone, "cpt.backbone/1")["spec"]["vision"]["image_size"][0]
+        count = make_pixels(manifest, part, size, output, threads, say)
     say(f"{count} images, {output.stat().st_size / 1e6:,.0f} MB")

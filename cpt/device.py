@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import torch
 
+from cpt import provenance
 from cpt.errors import CptError, nearest
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -38,7 +39,9 @@ def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, st
         raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")
     if precision == "auto":
         precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
-    return torch.device("cuda" if cuda else "cpu"), precision
+    place = torch.device("cuda" if cuda else "cpu")
+    provenance.computing_on(describe(place))
+    return place, precision
 
 
 def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -11,16 +11,49 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import torch
+
+
+@dataclass
+class Trace:
+    """Absolute paths of the files that were read and written through this module, and the hashes that it came by."""
+
+    read: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+_trace = Trace()
+
+
+@contextlib.contextmanager
+def traced() -> Iterator[Trace]:
+    """Yield a trace of what the block reads and writes."""
+    global _trace
+    outer, _trace = _trace, Trace()
+    try:
+        yield _trace
+    finally:
+        _trace = outer
+
+
+def note_read(path: Path) -> None:
+    """Tell the trace of a file that is read by other means than this module's."""
+    _trace.read.add(os.path.abspath(path))
+
+
+def note_sha256(path: Path, digest: str) -> None:
+    """Tell the trace the hash of a file, so that a large one is not read again."""
+    _trace.sha256[os.path.abspath(path)] = digest
 
 
 def canonical_json(value: object) -> str:
@@ -41,9 +74,11 @@ def sha256_file(path: Path) -> str:
     """
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
+    note_sha256(path, digest)
+    return digest
 
 
 @contextlib.contextmanager
@@ -62,6 +97,8 @@ def atomic(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+        _trace.written.add(os.path.abspath(path))
+        _trace.sha256.pop(os.path.abspath(path), None)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,9 +109,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: object) -> str:
+    """Return the text of a JSON file: indented, sorted keys, no NaN."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: object) -> None:
     """Write indented JSON with sorted keys atomically."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any]:
@@ -90,6 +132,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CptError(f"{path}: damaged ({error}); delete it and run again") from None
     _check_schema(path, value if isinstance(value, dict) else {}, schema)
+    note_read(path)
     return value
 
 
@@ -124,6 +167,7 @@ def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
         raise CptError(f"{path}: damaged ({reason}); delete it and run again") from None
     metadata = json.loads((table.schema.metadata or {}).get(b"cpt", b"{}"))
     _check_schema(path, metadata, schema)
+    note_read(path)
     return table, metadata
 
 
@@ -132,6 +176,7 @@ def column(table: pa.Table, name: str) -> np.ndarray:
 
     ``to_numpy`` of pyarrow would import pandas, half a second of every job.
     """
+    import numpy as np
     import pyarrow as pa
 
     values = table[name].combine_chunks()
@@ -166,6 +211,7 @@ def read_tensors(path: Path, schema: str) -> tuple[dict[str, torch.Tensor], dict
     except (SafetensorError, OSError) as error:
         raise CptError(f"{path}: damaged ({error}); delete it and run again") from None
     _check_schema(path, metadata, schema)
+    note_read(path)
     return tensors, metadata
 
 

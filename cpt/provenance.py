@@ -1,19 +1,94 @@
-"""Where a result came from: versions, commit, and a hash of the code that a stage uses."""
+"""Where a result came from: what it was made from and by, versions, commit, and a hash of the code that a stage uses.
+
+Beside every file that a stage writes lies its record, ``<file>.provenance.json``. It stands apart because results hold
+nothing that differs between two equal computations, and a record's times of change make nothing stale.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
+import os
 import platform
+import re
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cpt import __version__
+from cpt.files import canonical_json, sha256_file, sha256_text, traced, write_json
+
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "open_clip_torch", "scikit-learn", "pyarrow", "safetensors", "snakemake")
+
+SCHEMA = "cpt.provenance/1"
+SUFFIX = ".provenance.json"
+_DRIVER = Path("/proc/driver/nvidia/version")
+_device = "cpu"
+
+
+@contextlib.contextmanager
+def recorded(output: Path) -> Iterator[dict[str, Any]]:
+    """Write the record of a stage when the block has succeeded; yield a dictionary for further facts.
+
+    ``sources`` are all stage files that the block read, ``outputs`` those that it wrote into the folder of ``output``,
+    both as paths relative to that folder with the SHA-256 of their bytes.
+
+    Args:
+        output: the stage's main file; the record lies beside it.
+    """
+    global _device
+    _device = "cpu"
+    facts: dict[str, Any] = {}
+    with traced() as trace:
+        yield facts
+    main = os.path.abspath(output)
+    folder = os.path.dirname(main)
+    written = {path for path in trace.written if os.path.dirname(path) == folder}
+
+    def hashes(paths: set[str]) -> dict[str, str]:
+        found = {path: trace.sha256.get(path) or sha256_file(Path(path)) for path in paths}
+        return {Path(os.path.relpath(path, folder)).as_posix(): digest for path, digest in found.items()}
+
+    record = {
+        "schema": SCHEMA,
+        "path": main,
+        "sources": hashes(trace.read - written),
+        "outputs": hashes(written),
+        "command": sys.argv,
+        "cpt": __version__,
+        **commit(),
+        "versions": versions(),
+        "device": _device,
+        "driver": driver(),
+        **facts,
+    }
+    write_json(Path(main + SUFFIX), {**record, "digest": digest(record)})
+
+
+def digest(record: dict[str, Any]) -> str:
+    """Hash of a record without its field ``digest``."""
+    return sha256_text(canonical_json({name: value for name, value in record.items() if name != "digest"}))
+
+
+def computing_on(device: str) -> None:
+    """Note the name of the device for the record that is being made."""
+    global _device
+    _device = device
+
+
+def driver() -> str | None:
+    """Version of the NVIDIA driver; None where there is none."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+[\d.]+)\s", _DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[1] if found else None
 
 
 def code_version(*modules: str, data: Sequence[str] = ()) -> str:

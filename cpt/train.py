@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,9 +148,6 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
             "peak_memory_mb": round(machine.peak_memory_mb(device), 1),
             "device_name": machine.describe(device),
             "deterministic": device.type == "cpu",
-            "versions": provenance.versions(),
-            **provenance.commit(),
-            "command": sys.argv,
         },
     )
     state.remove()

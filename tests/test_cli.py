@@ -17,7 +17,7 @@ from cpt.methods import registry
 
 VERBS = [
     "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
-    "predict", "score", "aggregate", "table", "figure", "page", "methods", "schema", "pretrain",
+    "predict", "score", "aggregate", "table", "figure", "page", "verify", "methods", "schema", "pretrain",
 ]  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def test_every_verb_of_data_explains_itself(verb: str) -> None:
         (["data", "fetch", "dtt"], "cpt: error: dataset: unknown 'dtt'; did you mean 'dtd'?"),
         (["data", "fetch", "flowers"], "cpt: error: flowers: is drawn by cpt itself, there is nothing to fetch"),
         (["data", "chekc"], "cpt: error: No such command 'chekc'"),
+        (["verify", "nowhere"], "cpt: error: nowhere: no such folder; give results/<experiment>"),
         (["predict", "x", "--results", "y", "--target", "land"], "write dataset/subset"),
     ],
 )

@@ -36,9 +36,9 @@ LAYERS = [
         "workflow",
     ],
     ["predict", "metrics", "score"],
-    ["aggregate"],
+    ["aggregate", "verify"],
     ["report"],
-    ["cli", "cli_data", "cli_plan", "worker", "__main__"],
+    ["cli", "cli_data", "cli_plan", "cli_verify", "worker", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -75,6 +75,7 @@ def test_imports_go_one_way(path: Path) -> None:
         "import cpt.score",
         "import cpt.workflow",
         "import cpt.aggregate",
+        "import cpt.verify",
         "import cpt.report.tables",
         "import cpt.report.page",
     ],

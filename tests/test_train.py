@@ -103,9 +103,8 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         assert accuracy[subset, "accuracy"] == pytest.approx(first[subset])
     classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/1")
     assert classifier[f"land/{subsets[0]}"].shape == (5 if protocol == "base_to_new" else 10, 64)
-    record = read_json(folder / "run.json", "cpt.run/2")
+    record = read_json(folder / "run.json", "cpt.run/3")
     assert record["status"] == "finished"
-    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["inputs"]["split"]
     costs, _ = read_parquet(root / "costs.parquet", "cpt.costs/2")
     assert costs["steps"].to_pylist() == [record["steps"]]
@@ -194,7 +193,7 @@ def test_an_interrupted_training_gives_the_same_bytes(
     assert not list((tmp_path / "work").iterdir())
     assert files(tmp_path / "whole") == files(tmp_path / "resumed")
     assert history(tmp_path / "whole").equals(history(tmp_path / "resumed"))
-    assert read_json(tmp_path / "resumed/run.json", "cpt.run/2")["resumed"]
+    assert read_json(tmp_path / "resumed/run.json", "cpt.run/3")["resumed"]
 
 
 def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -> None:
@@ -306,7 +305,7 @@ def test_a_context_per_class_stays_with_its_classes(results: Path, tmp_path: Pat
 
 def test_bfloat16_trains(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "ivlp", precision="bfloat16", hyperparameters={"epochs": 2}), tmp_path, print)
-    assert read_json(tmp_path / "run.json", "cpt.run/2")["precision"] == "bfloat16"
+    assert read_json(tmp_path / "run.json", "cpt.run/3")["precision"] == "bfloat16"
     assert read_tensors(tmp_path / "prompts.safetensors", "cpt.prompts/1")[0]["text.context"].dtype == torch.float32
 
 

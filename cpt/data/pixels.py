@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cpt.data.images import ImageStore, check_decodable
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.files import atomic, read_json, write_json
+from cpt.files import atomic, note_sha256, read_json, write_json
 
 SCHEMA = "cpt.pixels/1"
 CHUNK = 1024
@@ -64,6 +64,7 @@ def make_pixels(
             say(f"{min(start + CHUNK, len(rows))} of {len(rows)} images")
         check_decodable(failures, len(rows))
         everything.flush()
+    note_sha256(output, digest.hexdigest())
     write_json(
         output.with_suffix(".json"),
         {

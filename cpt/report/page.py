@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from cpt.errors import CptError
-from cpt.files import write_text
+from cpt.files import note_read, write_text
 from cpt.report.formats import templates
 from cpt.report.results import Results, Summary, read_results
 from cpt.report.sheet import sheet
@@ -203,6 +203,8 @@ def _described(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path, 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        found = path.read_bytes()
     except FileNotFoundError:
         raise CptError(f"{path}: not found; run cpt table or cpt figure for it first") from None
+    note_read(path)
+    return found
