@@ -32,7 +32,9 @@ def lines(settings: Settings) -> list[Row]:
     for _ in range(settings.repeats):
         pairs.naive.append(2 * step(BATCH))
         pairs.ours.append(step(2 * BATCH))
-        settings.say(f"  two steps with {BATCH} images {pairs.naive[-1]:.3g} s, one with 32 {pairs.ours[-1]:.3g} s")
+        settings.say(
+            f"  two steps with {BATCH} images {pairs.naive[-1]:.3g} s, one with {2 * BATCH} {pairs.ours[-1]:.3g} s"
+        )
     single = {"ours": pairs.row()["naive"] / 2, "repeats": settings.repeats}
     counted = _cost(given, next(folders), next(folders))
     return [
@@ -54,7 +56,7 @@ def _history(inputs: TrainInputs, run: Path) -> list[dict[str, float]]:
 
 def _cost(given: TrainInputs, one: Path, two: Path) -> Cost:
     """Operations and bytes of a step: those of an epoch by its steps, with the text features at its end."""
+    history: list[dict[str, float]] = []
     first = cost(lambda: _history(_with(given, BATCH, 1), one))
-    steps = _history(_with(given, BATCH, 2), two)[0]["steps"]
-    both = cost(lambda: _history(_with(given, BATCH, 2), two))
-    return (both + first.times(-1)).times(1 / steps)
+    both = cost(lambda: history.extend(_history(_with(given, BATCH, 2), two)))
+    return (both + first.times(-1)).times(1 / history[0]["steps"])

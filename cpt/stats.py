@@ -1,7 +1,7 @@
 """Statistics for few seeds and few datasets: intervals, paired tests, aggregates over tasks.
 
 What is random takes a ``numpy.random.Generator``; equal generators give equal numbers. Accuracies are in percent or
-fractions alike: nothing here depends on the unit, except that harmonic means want positive numbers.
+fractions alike: nothing here depends on the unit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from cpt.metrics.accuracy import harmonic_means
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000
@@ -57,7 +59,7 @@ def mean_of_harmonic_means(base: ArrayLike, new: ArrayLike) -> float:
         new: (n,) accuracies on new classes of the same datasets.
     """
     b, n = _pair(base, new)
-    return float(_harmonic(b, n).mean())
+    return float(harmonic_means(b, n).mean())
 
 
 def harmonic_mean_of_means(base: ArrayLike, new: ArrayLike) -> float:
@@ -66,7 +68,7 @@ def harmonic_mean_of_means(base: ArrayLike, new: ArrayLike) -> float:
     It is never below the mean of the harmonic means, because the harmonic mean is concave.
     """
     b, n = _pair(base, new)
-    return float(_harmonic(b.mean(), n.mean()))
+    return float(harmonic_means(b.mean(), n.mean()))
 
 
 # Two methods, image by image
@@ -82,18 +84,18 @@ def paired_bootstrap(
     """Difference second - first of two methods on the same images, with a percentile interval.
 
     Images are drawn anew within each subset, the same ones for both methods. With one subset the compared number is
-    its accuracy, with several the harmonic mean of their accuracies. The interval tells of the choice of test images,
+    its accuracy, with two the harmonic mean of their accuracies. The interval tells of the choice of test images,
     not of seeds.
 
     Args:
-        first: by subset (base, new), (n,) whether each image was right (or the share of seeds that were).
+        first: one subset, or base and new: (n,) each, whether each image was right (or the share of seeds that were).
         second: the same of the other method.
         generator: source of the draws.
         level: coverage.
         resamples: number of draws.
 
     Raises:
-        ValueError: subsets or images differ in number.
+        ValueError: subsets or images differ in number, or there are more than two subsets.
     """
     pairs = [_pair(a, b) for a, b in zip(first, second, strict=True)]
     drawn = []
@@ -204,15 +206,11 @@ def _seeds_drawn(scores: Floats, generator: np.random.Generator, resamples: int)
 
 
 def _accuracy_or_harmonic(accuracies: Floats) -> Floats:
-    """Accuracy of the only subset, or the harmonic mean over (subsets, ...)."""
+    """Accuracy of the only subset, or the harmonic mean of both: accuracies are (subsets, ...)."""
     if len(accuracies) == 1:
         return np.asarray(accuracies[0])
-    with np.errstate(divide="ignore"):
-        return np.asarray(len(accuracies) / (1 / accuracies).sum(axis=0))
-
-
-def _harmonic(base: Floats | np.floating, new: Floats | np.floating) -> Floats:
-    return np.asarray(2 * base * new / (base + new))
+    base, new = accuracies
+    return harmonic_means(base, new)
 
 
 def _percentiles(values: Floats, level: float) -> tuple[float, float]:

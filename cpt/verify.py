@@ -55,7 +55,7 @@ class Report:
         runs: number of runs that the grid asks for.
         findings: what does not fit.
         notices: what is worth knowing and no fault: runs of different code or libraries, changed checkouts.
-        commits: number of records by commit; with ``+`` where tracked files differed from it.
+        commits: number of records by commit; with ``(dirty)`` where tracked files differed from it.
         devices: number of records by device.
     """
 

@@ -13,7 +13,7 @@ from cpt.provenance import PACKAGE, code_version
 
 # From low to high; a module may import from its own layer and from lower ones.
 LAYERS = [
-    ["errors", "files", "seeds", "validation", "paths", "provenance", "stats", "geometry", "losses", "device"],
+    ["errors", "files", "seeds", "validation", "paths", "provenance", "geometry", "losses", "device"],
     ["config"],
     ["data"],
     ["clip", "clusters"],
@@ -35,7 +35,7 @@ LAYERS = [
         "plan",
         "workflow",
     ],
-    ["predict", "metrics", "score"],
+    ["predict", "metrics", "stats", "score"],
     ["aggregate", "verify"],
     ["report"],
     ["cli", "cli_data", "cli_plan", "cli_verify", "worker", "__main__"],

@@ -353,6 +353,7 @@ def test_metrics_by_hand() -> None:
     assert m.group_accuracy(labels, predicted, np.array([7])) is None
     assert m.harmonic_mean(60, 30) == 40
     assert m.harmonic_mean(0, 0) == 0
+    assert m.harmonic_means(np.array([60.0, 0]), np.array([30.0, 0])).tolist() == [40, 0]
     assert m.log_loss(np.array([0.5, 0.25])) == pytest.approx((np.log(2) + np.log(4)) / 2)
     assert m.log_loss(np.array([0.0])) == pytest.approx(-np.log(1e-12))
     confidence, correct = np.array([0.95, 0.95, 0.55, 0.55, 1.0]), np.array([1, 0, 1, 1, 1])

@@ -45,4 +45,10 @@ def log_loss(true_score: NDArray) -> float:
 
 def harmonic_mean(base: float, new: float) -> float:
     """2BN/(B+N) of base and new accuracy; 0 when both are 0."""
-    return 0.0 if base + new == 0 else 2 * base * new / (base + new)
+    return float(harmonic_means(np.float64(base), np.float64(new)))
+
+
+def harmonic_means(base: NDArray | np.float64, new: NDArray | np.float64) -> NDArray:
+    """The same, element by element."""
+    total = base + new
+    return np.asarray(2 * base * new / np.where(total == 0, 1.0, total))
