@@ -51,5 +51,5 @@ $(READY): pyproject.toml envs/requirements.txt
 clean:  ## everything that is generated, but not the environment
 	rm -rf results/*/ work logs
 
-readme: $(READY)  ## put the numbers of results/embedded into the README
+readme: $(READY)  ## keep the numbers of results/embedded and write them into the documents
 	python docs/write_numbers.py results/embedded README.md
