@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cpt import __version__
+from cpt import __version__, interruption
 from cpt.cli_data import data, say
 from cpt.cli_plan import plan
 from cpt.cli_verify import verify
@@ -47,6 +47,9 @@ def run() -> int:
     except CptError as error:
         print(f"cpt: error: {error}", file=sys.stderr)
         return 1
+    except interruption.StoppedError as stopped:
+        print(f"cpt: {stopped}", file=sys.stderr)
+        return interruption.EXIT_CODE
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -285,12 +288,15 @@ def train(
 ) -> None:
     """Train one run: dataset × τ × method × seed. An interrupted training goes on from --state.
 
+    SIGTERM and SIGUSR1 save the state after the current step and end with exit code 75: the same command goes on.
+
     Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
     --manifest results/embedded/data/flowers/manifest.parquet
     --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet
     --text-features results/embedded/features/flowers/text-single.safetensors
     --hyperparameters '{"epochs": 5}' --augmentation none --output my-run`
     """
+    interruption.watch()  # before the imports, which take seconds
     from cpt.train import TrainInputs
     from cpt.train import train as run_training
 

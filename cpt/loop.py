@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpt import geometry
+from cpt import geometry, interruption
 from cpt.batches import Batches
 from cpt.errors import CptError
+from cpt.interruption import StoppedError
 from cpt.methods.base import Method, Training
 from cpt.optimisers import Optimiser
 from cpt.passes import Passes
@@ -52,13 +53,14 @@ class Loop:
 
         Raises:
             CptError: the loss or the text features are not finite.
+            StoppedError: a signal asked for it; the state is saved if there is a place for it.
         """
         hp, method, batches = self.hp, self.method, self.batches
         optimiser = Optimiser(method.parameters(), hp)
         history: list[dict[str, float]] = []
         snapshots: dict[int, dict[str, Tensor]] = {}
         epoch, step, sums = 0, 0, {}
-        saved = self.state.load()
+        saved = self.state.load(self.progress)
         if saved is not None:
             method.load_state_dict(saved["parameters"])
             optimiser.load_state_dict(saved["optimiser"])
@@ -79,15 +81,15 @@ class Loop:
             for batch in batches.epoch(epoch, step):
                 self._step(optimiser, batch, sums)
                 step += 1
-                if self.state.due() and step < total:
-                    self._save(optimiser, epoch, step, history, snapshots, sums)
+                if step < total:
+                    self._keep(optimiser, epoch, step, history, snapshots, sums)
             history.append(self._epoch_row(epoch, step, rate, sums))
             method.epoch_end(epoch + 1)
             if hp.snapshots:
                 snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}
             step, sums = 0, {}
-            if self.state.due() and epoch + 1 < hp.epochs:
-                self._save(optimiser, epoch + 1, 0, history, snapshots, sums)
+            if epoch + 1 < hp.epochs:
+                self._keep(optimiser, epoch + 1, 0, history, snapshots, sums)
         method.finish()
         self.encoded_per_step = self.passes.per_step(int(sum(row["steps"] for row in history)))
         return history, snapshots
@@ -133,16 +135,30 @@ class Loop:
         )
         return row
 
-    def _save(self, optimiser: Optimiser, epoch: int, step: int, history: list, snapshots: dict, sums: dict) -> None:
-        self.state.save(
-            parameters=self.method.state_dict(),
-            method=self.method.training_state(),
-            passes=dict(self.passes.counts),
-            optimiser=optimiser.state_dict(),
-            epoch=epoch,
-            step=step,
-            history=history,
-            snapshots=snapshots,
-            sums=sums,
-            seconds=self.seconds_before + time.monotonic() - self._started,
-        )
+    def _keep(self, optimiser: Optimiser, epoch: int, step: int, history: list, snapshots: dict, sums: dict) -> None:
+        """Save the state when it is due; stop when a signal asked for it."""
+        asked = interruption.received()  # before the save, so that a signal during it waits for the next step
+        if self.state.due():
+            try:
+                self.state.save(
+                    parameters=self.method.state_dict(),
+                    method=self.method.training_state(),
+                    passes=dict(self.passes.counts),
+                    optimiser=optimiser.state_dict(),
+                    epoch=epoch,
+                    step=step,
+                    history=history,
+                    snapshots=snapshots,
+                    sums=sums,
+                    seconds=self.seconds_before + time.monotonic() - self._started,
+                )
+            except CptError as error:  # the results may lie on another disk
+                if asked is None:
+                    self.progress(f"the state was not saved, training goes on: {error}")
+                else:
+                    raise
+        if asked is not None:
+            where = f"{asked.name}: stopped at epoch {epoch + 1}, step {step}"
+            if self.state.path is None:
+                raise StoppedError(f"{where}; nothing is kept, because no --state was given")
+            raise StoppedError(f"{where}; state saved, the same command goes on from {self.state.path}")

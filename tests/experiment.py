@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from cpt.train import TrainInputs
 SMALL: dict[str, dict[str, Any]] = {
     "cocoop": {"reduction": 2},
     "coprompt": {"depth": 2},
+    "cpt": {"depth_text": 2, "depth_vision": 2},
+    "dekg_tcp": {"block": 2},
+    "lamp": {"last_block": 2},
+    "npt": {"depth": 2},
     "maple": {"depth": 2},
     "ivlp": {"depth_text": 2, "depth_vision": 2},
     "promptsrc": {"depth_text": 2, "depth_vision": 2},
@@ -52,3 +57,12 @@ def linked(results: Path, folder: Path, *, features: bool = True) -> Path:
         (folder / text).parent.mkdir(parents=True)
         (folder / text).symlink_to(results / text)
     return folder
+
+
+def train_words(inputs: TrainInputs, output: Path) -> list[str]:
+    """The words after ``cpt`` that train what ``inputs`` says."""
+    words = ["train", "--output", str(output)]
+    for name, value in vars(inputs).items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return words

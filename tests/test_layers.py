@@ -13,7 +13,7 @@ from cpt.provenance import PACKAGE, code_version
 
 # From low to high; a module may import from its own layer and from lower ones.
 LAYERS = [
-    ["errors", "files", "seeds", "validation", "paths", "provenance", "geometry", "losses", "device"],
+    ["errors", "files", "seeds", "validation", "paths", "provenance", "geometry", "losses", "device", "interruption"],
     ["config"],
     ["data"],
     ["clip", "clusters"],
