@@ -51,9 +51,20 @@ rule figures:
 
 
 onstart:
-    if CONFIG.fork_server:
+    instance.claim(WORK)
+    if (
+        CONFIG.fork_server
+        and workflow.is_main_process
+        and workflow.local_exec
+        and not workflow.deployment_settings.deployment_method
+    ):  # jobs on other machines or in containers do not share its libraries
         start_fork_server(f"{LOGS}/fork-server.log")
 
 
 onsuccess:
+    instance.release(WORK)
     print(f"open {ROOT}/report/index.html")
+
+
+onerror:
+    instance.release(WORK)

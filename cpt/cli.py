@@ -11,6 +11,7 @@ import typer
 
 from cpt import __version__, interruption
 from cpt.cli_data import data, say
+from cpt.cli_many import add_many
 from cpt.cli_plan import plan
 from cpt.cli_verify import verify
 from cpt.errors import CptError
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.command()(plan)
 app.command()(verify)
+add_many(app)
 
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]
 BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]

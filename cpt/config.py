@@ -188,6 +188,11 @@ class Config(Section):
     threads: int = Field(1, ge=1, description="CPU threads of a job; the last bits of results depend on it")
     state_interval: float = Field(60, ge=0, description="seconds between saved training states")
     fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
+    runs_per_job: int = Field(
+        1,
+        ge=1,
+        description="seeds of a run that one job handles, for clusters (docs/slurm.md); set it before the first run",
+    )
     templates: dict[str, Annotated[list[str], AfterValidator(_one_slot)]] = Field(
         {}, description="template sets beside single, dataset and ensemble"
     )

@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 from cpt import config as cpt_config
+from cpt import instance
 from cpt import paths
 from cpt import workflow as cpt_workflow
 from cpt.data.listing import digest
@@ -14,10 +16,13 @@ from cpt.worker import start as start_fork_server
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 try:
     CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
+    WORK = Path("work", CONFIG.experiment)
+    if workflow.is_main_process and "--unlock" not in sys.argv:
+        instance.check(WORK, Path(".snakemake/locks"))
     PLAN = cpt_workflow.load(
         CONFIG,
         " + ".join(CONFIG_FILES) or "--config",
-        Path("work", CONFIG.experiment, "workflow.json"),
+        WORK / "workflow.json",
     )
     if cpt_config.load([Path(path) for path in CONFIG_FILES]) != CONFIG:
         raise CptError(
@@ -85,6 +90,37 @@ TRAIN_CODE = {
 }
 
 
+def batches():
+    """Seeds that one job handles: the runs without their seed that have exactly these."""
+    seeds, found = {}, {}
+    for name, run in RUNS.items():
+        seeds.setdefault(os.path.dirname(name), []).append(run.seed)
+    size = CONFIG.runs_per_job
+    for cell, own in seeds.items():
+        for first in range(0, len(own), size):
+            together = tuple(sorted(own)[first : first + size])
+            if len(together) > 1:
+                found.setdefault(together, []).append(cell)
+    return found
+
+
+BATCHES = batches()
+MADE = {
+    "train": ["prompts.safetensors", "history.parquet", "run.json"],
+    "predict": ["predictions.parquet", "classifier.safetensors"],
+    "score": ["metrics.parquet"],
+}
+SINGLE_RUNS = "base_to_new/.+|all_classes/.+|few_shot/.+"
+if BATCHES:
+    together = {
+        f"{cell}/s{seed}"
+        for seeds, cells in BATCHES.items()
+        for cell in cells
+        for seed in seeds
+    }
+    SINGLE_RUNS = "|".join(map(re.escape, RUNS.keys() - together)) or "(?!)"
+
+
 wildcard_constraints:
     dataset="|".join(DATASETS),
     protocol="base_to_new|all_classes|few_shot",
@@ -95,7 +131,7 @@ wildcard_constraints:
     key="[^/]+",
     ratio="[^/]+",
     name="|".join(PLAN.exhibits),
-    run="|".join(("base_to_new/.+", "all_classes/.+", "few_shot/.+")),
+    run=SINGLE_RUNS,
 
 
 def own_images(wildcards):
@@ -105,11 +141,16 @@ def own_images(wildcards):
 
 
 def run_inputs(wildcards):
-    """Files that a training job reads, by the option that takes them.
+    """Files that a training job reads, by the option that takes them."""
+    return training_files(wildcards.run)
+
+
+def training_files(name):
+    """Files that the training of a run reads.
 
     Backbone and manifest are inputs of these: named again, they would cost seconds of every call.
     """
-    run = RUNS[wildcards.run]
+    run = RUNS[name]
     needed = {
         "split": f"{ROOT}/{run.split}",
         "text_features": f"{ROOT}/{run.text_features}",
@@ -126,28 +167,33 @@ def run_inputs(wildcards):
     return needed
 
 
-def train_options(wildcards, input, output):
+def train_options(wildcards):
     """Options of `cpt train`."""
-    run = RUNS[wildcards.run]
+    return training_options(wildcards.run)
+
+
+def training_options(name):
+    """Options of `cpt train` for a run."""
+    run, files = RUNS[name], training_files(name)
     options = {
         "--method": run.method,
         "--seed": str(run.seed),
         "--hyperparameters": run.hyperparameters,
         "--backbone": f"{ROOT}/backbone.json",
         "--manifest": f"{ROOT}/{paths.manifest(run.dataset)}",
-        "--split": input.split,
-        "--text-features": input.text_features,
-        "--clusters": input.get("clusters"),
-        "--image-features": input.get("image_features"),
-        "--descriptions": input.get("descriptions"),
-        "--start": os.path.dirname(input.get("start", "")),
+        "--split": files["split"],
+        "--text-features": files["text_features"],
+        "--clusters": files.get("clusters"),
+        "--image-features": files.get("image_features"),
+        "--descriptions": files.get("descriptions"),
+        "--start": os.path.dirname(files.get("start", "")),
         "--augmentation": CONFIG.augmentation,
         "--device": CONFIG.device,
         "--precision": CONFIG.precision,
         "--threads": str(CONFIG.threads),
-        "--state": f"work/{CONFIG.experiment}/{wildcards.run}.state",
+        "--state": f"work/{CONFIG.experiment}/{name}.state",
         "--code": TRAIN_CODE[tuple(run.modules)],
-        "--output": os.path.dirname(output.record),
+        "--output": f"{ROOT}/runs/{name}",
     }
     return [
         word for option, value in options.items() if value for word in (option, value)
@@ -167,8 +213,13 @@ def description_templates(path):
 
 
 def target_inputs(wildcards):
+    """Features and image caches of every target of a run."""
+    return target_files(wildcards.run)
+
+
+def target_files(name):
     """Features and image caches of every target of a run; manifests and backbone are inputs of these."""
-    run = RUNS[wildcards.run]
+    run = RUNS[name]
     datasets = sorted({dataset for dataset, _ in run.targets})
     needed = [
         f"{ROOT}/{paths.text_features(dataset, run.templates)}" for dataset in datasets
@@ -183,11 +234,78 @@ def target_inputs(wildcards):
     ]
 
 
-def predict_options(wildcards, input):
+def prediction_files(name):
+    """Files that the prediction of a run reads."""
+    return [*target_files(name), f"{ROOT}/runs/{name}/run.json"]
+
+
+def predict_options(wildcards):
     """Options of `cpt predict`."""
-    words = [os.path.dirname(input.run), "--results", ROOT]
+    return prediction_options(wildcards.run)
+
+
+def prediction_options(name):
+    """Options of `cpt predict` for a run."""
+    words = [f"{ROOT}/runs/{name}", "--results", ROOT]
     words += ["--part", CONFIG.evaluate_on, "--device", CONFIG.device]
     words += ["--threads", str(CONFIG.threads)]
-    for target in RUNS[wildcards.run].targets:
+    for target in RUNS[name].targets:
         words += ["--target", "/".join(target)]
     return words
+
+
+def scoring_files(name):
+    """Files that the scoring of a run reads."""
+    return [f"{ROOT}/runs/{name}/predictions.parquet", f"{ROOT}/{RUNS[name].split}"]
+
+
+def scoring_options(name):
+    """Options of `cpt score` for a run."""
+    return [f"{ROOT}/runs/{name}", "--split", f"{ROOT}/{RUNS[name].split}"]
+
+
+# Several seeds of a run in one job (runs_per_job)
+
+
+def batch_name(seeds):
+    """Name of a group of seeds in rules and logs."""
+    return f"seeds_{'_'.join(map(str, seeds))}"
+
+
+def one_of(names):
+    """Expression that matches these names and no others."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def batch_files(seeds, files):
+    """Input function of a job for several seeds: the files of each run, once."""
+
+    def needed(wildcards):
+        found = {}
+        for seed in seeds:
+            own = files(f"{wildcards.cell}/s{seed}")
+            found |= dict.fromkeys(own.values() if isinstance(own, dict) else own)
+        return list(found)
+
+    return needed
+
+
+def batch_commands(seeds, verb, options, files):
+    """Function for the arguments of `cpt many`: a command per seed, what it needs and what it makes."""
+
+    def commands(wildcards):
+        found = []
+        for seed in seeds:
+            name = f"{wildcards.cell}/s{seed}"
+            own = files(name)
+            command = {
+                "words": [verb, *options(name)],
+                "needs": list(own.values() if isinstance(own, dict) else own),
+                "makes": [f"{ROOT}/runs/{name}/{file}" for file in MADE[verb]],
+                "keep": f"work/{CONFIG.experiment}/{name}.{verb}",
+                "code": CODE.get(verb, ""),  # that of a training is among its options
+            }
+            found.append(json.dumps(command, sort_keys=True))
+        return found
+
+    return commands

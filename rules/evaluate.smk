@@ -10,8 +10,8 @@ rule predict:
     threads: CONFIG.threads
     resources:
         gpu=GPU,
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         options=predict_options,
         code=CODE["predict"],
@@ -19,21 +19,78 @@ rule predict:
         "cpt predict {params.options:q} >{log:q} 2>&1"
 
 
-RUN = "{protocol}/{dataset}/r{ratio}/{key}/s{seed}"
-
-
 rule score:
     input:
-        predictions=f"{ROOT}/runs/{RUN}/predictions.parquet",
-        split=f"{ROOT}/splits/{{protocol}}/{{dataset}}/r{{ratio}}/s{{seed}}.parquet",
+        predictions=f"{ROOT}/runs/{{run}}/predictions.parquet",
+        split=lambda wildcards: f"{ROOT}/{RUNS[wildcards.run].split}",
     output:
-        f"{ROOT}/runs/{RUN}/metrics.parquet",
+        f"{ROOT}/runs/{{run}}/metrics.parquet",
     log:
-        f"{LOGS}/score/{RUN}.log",
+        f"{LOGS}/score/{{run}}.log",
+    resources:
+        mem_mb=2000,
+        runtime=30,
     params:
         code=CODE["score"],
     shell:
         'cpt score "$(dirname {output:q})" --split {input.split:q} >{log:q} 2>&1'
+
+
+for seeds, cells in BATCHES.items():
+
+    rule:
+        name:
+            f"predict_{batch_name(seeds)}"
+        input:
+            batch_files(seeds, prediction_files),
+        output:
+            expand(
+                f"{ROOT}/runs/{{cell}}/s{{seed}}/{{file}}",
+                seed=seeds,
+                file=MADE["predict"],
+                allow_missing=True,
+            ),
+        log:
+            f"{LOGS}/predict/{{cell}}/{batch_name(seeds)}.log",
+        wildcard_constraints:
+            cell=one_of(cells),
+        threads: CONFIG.threads
+        resources:
+            gpu=GPU,
+            mem_mb=lambda wildcards, attempt: 8000 * attempt,
+            runtime=lambda wildcards, attempt: 60 * attempt * CONFIG.runs_per_job,
+        params:
+            commands=batch_commands(
+                seeds, "predict", prediction_options, prediction_files
+            ),
+            code=CODE["predict"],
+        shell:
+            "cpt many {params.commands:q} >{log:q} 2>&1"
+
+    rule:
+        name:
+            f"score_{batch_name(seeds)}"
+        input:
+            batch_files(seeds, scoring_files),
+        output:
+            expand(
+                f"{ROOT}/runs/{{cell}}/s{{seed}}/{{file}}",
+                seed=seeds,
+                file=MADE["score"],
+                allow_missing=True,
+            ),
+        log:
+            f"{LOGS}/score/{{cell}}/{batch_name(seeds)}.log",
+        wildcard_constraints:
+            cell=one_of(cells),
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            commands=batch_commands(seeds, "score", scoring_options, scoring_files),
+            code=CODE["score"],
+        shell:
+            "cpt many {params.commands:q} >{log:q} 2>&1"
 
 
 rule aggregate:

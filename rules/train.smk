@@ -7,14 +7,43 @@ rule train:
         record=f"{ROOT}/runs/{{run}}/run.json",
     log:
         f"{LOGS}/train/{{run}}.log",
-    retries: 1
     threads: CONFIG.threads
     resources:
         gpu=GPU,
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
         state_interval=CONFIG.state_interval,  # not a param: it changes no result
     params:
         options=train_options,  # one function, few fields: thousands of jobs are formatted
     shell:
         "cpt train {params.options:q} --state-interval {resources.state_interval} >{log:q} 2>&1"
+
+
+for seeds, cells in BATCHES.items():
+
+    rule:
+        name:
+            f"train_{batch_name(seeds)}"
+        input:
+            batch_files(seeds, training_files),
+        output:
+            expand(
+                f"{ROOT}/runs/{{cell}}/s{{seed}}/{{file}}",
+                seed=seeds,
+                file=MADE["train"],
+                allow_missing=True,
+            ),
+        log:
+            f"{LOGS}/train/{{cell}}/{batch_name(seeds)}.log",
+        wildcard_constraints:
+            cell=one_of(cells),
+        threads: CONFIG.threads
+        resources:
+            gpu=GPU,
+            mem_mb=lambda wildcards, attempt: 8000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt * CONFIG.runs_per_job,
+            state_interval=CONFIG.state_interval,
+        params:
+            commands=batch_commands(seeds, "train", training_options, training_files),
+        shell:
+            "cpt many {params.commands:q} --state-interval {resources.state_interval} >{log:q} 2>&1"

@@ -34,11 +34,12 @@ LAYERS = [
         "measure",
         "plan",
         "workflow",
+        "instance",
     ],
-    ["predict", "metrics", "stats", "score"],
+    ["predict", "metrics", "stats", "score", "many"],
     ["aggregate", "verify"],
     ["report"],
-    ["cli", "cli_data", "cli_plan", "cli_verify", "worker", "__main__"],
+    ["cli", "cli_data", "cli_many", "cli_plan", "cli_verify", "worker", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
