@@ -121,6 +121,17 @@ class Cluster:
             found.append(job)
         return found
 
+    def start_now(self, jobs: list[str]) -> None:
+        """Start requeued jobs, which SLURM holds back for two minutes."""
+
+        def started() -> bool:
+            for job in jobs:
+                self.control("update", f"jobid={job}", "StartTime=now")
+            return not {job["JobID"] for job in self.jobs("pending,completing,requeue_hold")} & set(jobs)
+
+        time.sleep(1)
+        self.wait_until(started, f"jobs {jobs} did not start", 60)
+
     def control(self, *words: str) -> str:
         """Call ``scontrol``."""
         return self._ask("scontrol", *words)
