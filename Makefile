@@ -28,6 +28,7 @@ lint: $(READY)
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
+	python envs/audit.py
 
 bench: $(READY)  ## speed and memory against the naive way, about half an hour on a quiet machine
 	python -m benchmarks $(BENCH_ARGS)

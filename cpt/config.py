@@ -26,6 +26,12 @@ def _six_digits(value: float) -> float:
     return value
 
 
+def _no_braces(path: str) -> str:
+    if set("{}") & set(path):
+        raise ValueError("braces in a path are wildcards to Snakemake; rename the file")
+    return path
+
+
 def _one_slot(templates: list[str]) -> list[str]:
     if any(template.count("{}") != 1 for template in templates):
         raise ValueError("every template must contain {} exactly once, where the class name goes")
@@ -48,10 +54,10 @@ class Backbone(Section):
     """The frozen CLIP."""
 
     name: Name = Field(description="what tables call it")
-    architecture: str = Field(
+    architecture: Annotated[str, AfterValidator(_no_braces)] = Field(
         description="'embedded', a model name of open_clip such as ViT-B-16-quickgelu, or the .json file of one's own"
     )
-    pretrained: str = Field(
+    pretrained: Annotated[str, AfterValidator(_no_braces)] = Field(
         "shipped",
         min_length=1,
         description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
@@ -193,7 +199,7 @@ class Config(Section):
         ge=1,
         description="seeds of a run that one job handles, for clusters (docs/slurm.md); set it before the first run",
     )
-    templates: dict[str, Annotated[list[str], AfterValidator(_one_slot)]] = Field(
+    templates: dict[Name, Annotated[list[str], AfterValidator(_one_slot)]] = Field(
         {}, description="template sets beside single, dataset and ensemble"
     )
     overrides: list[Override] = Field([], description="hyperparameters of this experiment, in order")
@@ -253,9 +259,9 @@ def _extended(values: Any, source: str, seen: tuple[str, ...] = ()) -> dict[str,
     """Put a configuration on top of the file that its key ``extends`` names."""
     if not isinstance(values, dict):
         raise CptError(f"{source}: must be a mapping; start from config/config.yaml")
-    if "extends" not in values:
+    if values.get("extends") is None:
         merged: dict[str, Any] = {}
-        _merge(merged, values)
+        _merge(merged, {key: value for key, value in values.items() if key != "extends"})
         return merged
     if not isinstance(values["extends"], str):
         raise CptError(f"{source}: extends: {values['extends']!r}: must be the path of a configuration file")

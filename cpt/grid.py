@@ -299,7 +299,13 @@ class _Builder:
         """Add a run and the one that it starts from, which is tested like it."""
         if run.start:
             self._register(run.start, target, subsets)
-        run = self.runs.setdefault(run.id, run)
+        same = self.runs.setdefault(run.id, run)
+        if same.hyperparameters != run.hyperparameters:
+            raise CptError(
+                f"{self.source}: two settings of {run.method} have the same key {run.key}; change any value of one of "
+                "them by a little"
+            )
+        run = same
         run.targets |= {(target, subset) for subset in subsets}
         return run
 

@@ -19,7 +19,8 @@ def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     """
     problem = error.errors(include_url=False)[0]
     location, around = _walk(model, problem["loc"])
-    field = ".".join(str(part) for part in (prefix, *location) if part != "")
+    written = (part if str(part).isprintable() else repr(part) for part in (prefix, *location) if part != "")
+    field = ".".join(map(str, written))
     if problem["type"] == "extra_forbidden":
         hint = nearest(str(location[-1]), around) if around else "delete it"
         return f"{field}: unknown key; {hint}"

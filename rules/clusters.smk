@@ -6,6 +6,8 @@ rule clusters:
         centroids=f"{ROOT}/clusters/{{clusters}}.safetensors",
     log:
         f"{LOGS}/clusters/{{clusters}}.log",
+    conda:
+        ENVIRONMENT
     params:
         options=lambda wildcards: CLUSTERS[
             f"clusters/{wildcards.clusters}.parquet"

@@ -33,6 +33,7 @@ except CptError as error:
     sys.stderr.flush()
     os._exit(1)  # one line and an exit code: Snakemake would print a traceback
 
+ENVIRONMENT = "../envs/cpt.yaml"  # used only with --sdm conda
 ROOT = PLAN.root
 LOGS = f"logs/{CONFIG.experiment}"
 RUNS = PLAN.runs

@@ -6,6 +6,8 @@ rule grid:
     log:
         f"{LOGS}/grid.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         digest=PLAN.digest,
     shell:
@@ -18,11 +20,13 @@ rule fetch:
     log:
         f"{LOGS}/data/{{dataset}}-fetch.log",
     localrule: True  # compute nodes often have no internet
+    conda:
+        ENVIRONMENT
     params:
         catalog=CONFIG.catalog,
         wanted=lambda wildcards: CATALOG[wildcards.dataset].wanted,
     shell:
-        "cpt data fetch {wildcards.dataset} --catalog {params.catalog:q} --output {output:q} >{log:q} 2>&1"
+        "cpt data fetch {wildcards.dataset:q} --catalog {params.catalog:q} --output {output:q} >{log:q} 2>&1"
 
 
 rule data:
@@ -36,6 +40,8 @@ rule data:
         manifest=f"{ROOT}/data/{{dataset}}/manifest.parquet",
     log:
         f"{LOGS}/data/{{dataset}}.log",
+    conda:
+        ENVIRONMENT
     params:
         entry=lambda wildcards: CATALOG[wildcards.dataset].identity,
         images=own_images,
@@ -43,7 +49,7 @@ rule data:
         catalog=CONFIG.catalog,
         code=CODE["data"],
     shell:
-        "cpt data manifest {wildcards.dataset} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
+        "cpt data manifest {wildcards.dataset:q} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
 
 
 rule pixels:
@@ -55,6 +61,8 @@ rule pixels:
         record=f"{ROOT}/data/{{dataset}}/pixels-{{part}}.json",
     log:
         f"{LOGS}/data/{{dataset}}-pixels-{{part}}.log",
+    conda:
+        ENVIRONMENT
     threads: 8
     params:
         code=CODE["pixels"],
@@ -70,6 +78,8 @@ rule split:
         f"{ROOT}/splits/{{protocol}}/{{dataset}}/r{{ratio}}/s{{seed}}.parquet",
     log:
         f"{LOGS}/splits/{{protocol}}/{{dataset}}/r{{ratio}}/s{{seed}}.log",
+    conda:
+        ENVIRONMENT
     params:
         n_max=CONFIG.n_max,
         class_order=CONFIG.class_order,

@@ -7,6 +7,8 @@ rule predict:
         classifier=f"{ROOT}/runs/{{run}}/classifier.safetensors",
     log:
         f"{LOGS}/predict/{{run}}.log",
+    conda:
+        ENVIRONMENT
     threads: CONFIG.threads
     resources:
         gpu=GPU,
@@ -27,6 +29,8 @@ rule score:
         f"{ROOT}/runs/{{run}}/metrics.parquet",
     log:
         f"{LOGS}/score/{{run}}.log",
+    conda:
+        ENVIRONMENT
     resources:
         mem_mb=2000,
         runtime=30,
@@ -54,6 +58,8 @@ for seeds, cells in BATCHES.items():
             f"{LOGS}/predict/{{cell}}/{batch_name(seeds)}.log",
         wildcard_constraints:
             cell=one_of(cells),
+        conda:
+            ENVIRONMENT
         threads: CONFIG.threads
         resources:
             gpu=GPU,
@@ -83,6 +89,8 @@ for seeds, cells in BATCHES.items():
             f"{LOGS}/score/{{cell}}/{batch_name(seeds)}.log",
         wildcard_constraints:
             cell=one_of(cells),
+        conda:
+            ENVIRONMENT
         resources:
             mem_mb=2000,
             runtime=30,
@@ -103,6 +111,8 @@ rule aggregate:
     log:
         f"{LOGS}/aggregate.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         code=CODE["aggregate"],
     shell:

@@ -11,6 +11,8 @@ rule backbone:
     log:
         f"{LOGS}/backbone.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         name=CONFIG.backbone.name,
         architecture=CONFIG.backbone.architecture,
@@ -29,6 +31,8 @@ rule text_features:
         f"{ROOT}/features/{{dataset}}/text-{{templates}}.safetensors",
     log:
         f"{LOGS}/features/{{dataset}}/text-{{templates}}.log",
+    conda:
+        ENVIRONMENT
     resources:
         gpu=GPU,
     params:
@@ -41,7 +45,7 @@ rule text_features:
         device=CONFIG.device,
         code=CODE["text_features"],
     shell:
-        "cpt text-features {wildcards.dataset} --manifest {input.manifest:q} --backbone {input.backbone:q}"
+        "cpt text-features {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {wildcards.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
         " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
 
@@ -55,6 +59,8 @@ rule descriptions:
         f"{ROOT}/features/{{dataset}}/descriptions-{{descriptions}}.safetensors",
     log:
         f"{LOGS}/features/{{dataset}}/descriptions-{{descriptions}}.log",
+    conda:
+        ENVIRONMENT
     resources:
         gpu=GPU,
     params:
@@ -65,7 +71,7 @@ rule descriptions:
         device=CONFIG.device,
         code=CODE["descriptions"],
     shell:
-        "cpt descriptions {wildcards.dataset} --manifest {input.manifest:q} --backbone {input.backbone:q}"
+        "cpt descriptions {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {params.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
         " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
 
@@ -84,6 +90,8 @@ rule image_features:
         f"{ROOT}/features/{{dataset}}/images-{{part}}.safetensors",
     log:
         f"{LOGS}/features/{{dataset}}/images-{{part}}.log",
+    conda:
+        ENVIRONMENT
     threads: CONFIG.threads
     resources:
         gpu=GPU,

@@ -20,6 +20,8 @@ rule table:
     log:
         f"{LOGS}/tables/{{name}}.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["table"],
@@ -44,6 +46,8 @@ rule figure:
     log:
         f"{LOGS}/figures/{{name}}.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=lambda wildcards: FIGURE_CODE[wildcards.name],
@@ -68,6 +72,8 @@ rule page:
     log:
         f"{LOGS}/page.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["page"],

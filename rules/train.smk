@@ -7,6 +7,8 @@ rule train:
         record=f"{ROOT}/runs/{{run}}/run.json",
     log:
         f"{LOGS}/train/{{run}}.log",
+    conda:
+        ENVIRONMENT
     threads: CONFIG.threads
     resources:
         gpu=GPU,
@@ -37,6 +39,8 @@ for seeds, cells in BATCHES.items():
             f"{LOGS}/train/{{cell}}/{batch_name(seeds)}.log",
         wildcard_constraints:
             cell=one_of(cells),
+        conda:
+            ENVIRONMENT
         threads: CONFIG.threads
         resources:
             gpu=GPU,

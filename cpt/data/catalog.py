@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +37,10 @@ def _inside(path: str) -> str:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise ValueError("must be a path inside the dataset's root")
     return path
+
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""Names of datasets."""
 
 
 class Part(BaseModel):
@@ -217,6 +222,11 @@ def find(catalog: dict[str, Entry], name: str) -> Entry:
 def _entry(path: Path, name: Any, fields: Any) -> Entry:
     if not isinstance(name, str) or not isinstance(fields, dict):
         raise CptError(f"{path}: {name}: must be a name followed by a mapping with title and layout")
+    if not NAME.fullmatch(name):
+        raise CptError(
+            f"{path}: {name!r}: folders are called like it, so it may have letters, digits, _, - and . only and starts "
+            "with a letter or digit; what tables call it is its title"
+        )
     if "name" in fields:
         raise CptError(f"{path}: {name}.name: unknown key; the name is the key of the entry, delete the line")
     try:

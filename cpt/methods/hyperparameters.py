@@ -30,6 +30,11 @@ class Hyperparameters(BaseModel):
         "single", "template set of the frozen text features", "repo KaiyangZhou/CoOp, trainers/coop.py"
     )
 
+    @field_validator("*")
+    @classmethod
+    def _one_zero(cls, value: Any) -> Any:
+        return 0.0 if isinstance(value, float) and value == 0 else value  # -0.0 would be another run
+
 
 class Trained(Hyperparameters):
     """What every trained method has: the optimisation."""

@@ -31,6 +31,7 @@ SEQUENTIAL = "viridis"
 
 _RC = {
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a $ in a label is a $
     "font.size": 7.5,
     "axes.titlesize": 8,
     "axes.titlelocation": "left",

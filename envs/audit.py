@@ -1,0 +1,90 @@
+"""Known vulnerabilities of the pinned versions and secrets in tracked files; part of ``make lint``.
+
+Vulnerabilities come from pip-audit, secrets from detect-secrets. Where the vulnerability service cannot be reached, or
+knows none of the packages, that is printed and is no failure. Exceptions with reasons: ``envs/exceptions.yaml``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+EXCEPTIONS = ROOT / "envs/exceptions.yaml"
+
+
+def vulnerabilities(report: Mapping[str, Any], accepted: Mapping[str, str]) -> tuple[list[str], int]:
+    """Return a line per vulnerability that is not accepted, and how many packages the service knew.
+
+    Args:
+        report: JSON of ``pip-audit --format json``.
+        accepted: identifier: reason.
+    """
+    known = [package for package in report["dependencies"] if "skip_reason" not in package]
+    lines = [
+        f"{package['name']} {package['version']}: {found['id']}; pin {' or '.join(found['fix_versions']) or 'another'}"
+        for package in known
+        for found in package["vulns"]
+        if not {found["id"], *found.get("aliases", [])} & set(accepted)
+    ]
+    return lines, len(known)
+
+
+def secrets(report: Mapping[str, Any], accepted: Mapping[str, str]) -> list[str]:
+    """Return a line per secret of detect-secrets' report that is not accepted."""
+    return [
+        f"{name}:{found['line_number']}: looks like a secret ({found['type']}); take it out, or give the file a reason "
+        f"in {EXCEPTIONS.name}"
+        for name, all_found in report["results"].items()
+        for found in all_found
+        if name not in accepted
+    ]
+
+
+def unreasoned(exceptions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line per exception without a reason."""
+    return [
+        f"{EXCEPTIONS.name}: {kind}: {name}: needs a reason"
+        for kind, accepted in exceptions.items()
+        for name, reason in accepted.items()
+        if not isinstance(reason, str) or not reason.strip()
+    ]
+
+
+def main() -> int:
+    """Print what was found; return 1 if anything has to be mended."""
+    exceptions = yaml.safe_load(EXCEPTIONS.read_text(encoding="utf-8"))
+    problems = unreasoned(exceptions)
+    pins = ["-r", str(ROOT / "envs/requirements.txt"), "--no-deps", "--disable-pip", "--format", "json"]
+    audit = _run("pip_audit", *pins, "--progress-spinner", "off", "--timeout", "15")
+    try:
+        found, known = vulnerabilities(json.loads(audit.stdout), exceptions["vulnerabilities"])
+    except (json.JSONDecodeError, KeyError):
+        print(
+            "SKIPPED: vulnerabilities: no answer from pip-audit:",
+            (audit.stderr.strip() or "it printed nothing").splitlines()[-1],
+        )
+    else:
+        problems += found
+        print(
+            f"vulnerabilities: {known} packages asked about" if known else "SKIPPED: vulnerabilities: no service here"
+        )
+    scan = _run("detect_secrets", "scan")
+    problems += secrets(json.loads(scan.stdout), exceptions["secrets"])
+    print("secrets: tracked files scanned")
+    print("\n".join(problems) or "nothing to mend")
+    return int(bool(problems))
+
+
+def _run(module: str, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

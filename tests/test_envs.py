@@ -1,0 +1,142 @@
+"""Environments hold the same pins, name what exists, and declare what is imported; the audit decides as it should."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import runpy
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ENVS = ROOT / "envs"
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    found = {}
+    for line in lines:
+        name, version = re.fullmatch(r"([A-Za-z0-9_.-]+)==([\w.]+)", line).groups()
+        assert plain(name) not in found, f"{name} is pinned twice"
+        found[plain(name)] = version
+    return found
+
+
+@pytest.fixture(scope="module")
+def pinned() -> dict[str, str]:
+    lines = (ENVS / "requirements.txt").read_text().splitlines()
+    return pins([line for line in lines if line and not line.startswith("#")])
+
+
+def test_every_dependency_is_pinned_within_its_bounds(pinned: dict[str, str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [
+        *project["dependencies"],
+        *(each for group in project["optional-dependencies"].values() for each in group),
+    ]
+    for requirement in declared:
+        name, bound = re.fullmatch(r"([\w.-]+)>=([\w.]+)", requirement).groups()
+        numbers = [tuple(int(part) for part in re.findall(r"\d+", text)) for text in (pinned[plain(name)], bound)]
+        assert numbers[0] >= numbers[1], requirement
+
+
+def test_every_import_is_declared(pinned: dict[str, str]) -> None:
+    """The package of every import in cpt/, benchmarks/ and docs/ is a dependency, not only somebody else's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {plain(re.match(r"[\w.-]+", each)[0]) for each in project["dependencies"]}
+    providers = importlib.metadata.packages_distributions()
+    for path in [*(ROOT / "cpt").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {str(name).split(".")[0] for name in names}:
+                if name not in sys.stdlib_module_names and name not in ("cpt", "benchmarks"):
+                    assert {plain(each) for each in providers[name]} & declared, f"{path.name} imports {name}"
+
+
+def test_conda_file_has_the_same_pins(pinned: dict[str, str]) -> None:
+    conda = yaml.safe_load((ENVS / "cpt.yaml").read_text())
+    assert pins(next(each["pip"] for each in conda["dependencies"] if isinstance(each, dict))) == pinned
+    assert "python=3.11" in conda["dependencies"]
+
+
+@pytest.mark.parametrize("recipe", ["cpt.def", "Dockerfile"])
+def test_recipes_copy_what_exists_and_install_the_pins(recipe: str) -> None:
+    text = (ENVS / recipe).read_text()
+    assert "pip install --no-cache-dir -r /opt/cpt/envs/requirements.txt" in text
+    assert "pip install --no-cache-dir --no-deps /opt/cpt" in text
+    assert "python:3.11-slim" in text
+    copied = re.findall(r"^ {4}(\S+) /opt/cpt/\S+$", text, re.MULTILINE)
+    for words in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
+        copied += words.split()
+    assert {"envs/requirements.txt", "pyproject.toml", "README.md", "LICENSE", "cpt"} == set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_rules_name_the_environments_that_exist() -> None:
+    rules = list((ROOT / "rules").glob("*.smk"))
+    text = "".join(path.read_text() for path in rules)
+    path = re.search(r'ENVIRONMENT = "(\S+)"', text)[1]
+    assert (ROOT / "rules" / path).resolve() == ENVS / "cpt.yaml"
+    assert len(re.findall(r"^ +log:", text, re.MULTILINE)) == len(re.findall(r"^ +conda:", text, re.MULTILINE))
+    assert 'container: "envs/cpt.sif"' in (ROOT / "Snakefile").read_text()
+
+
+# The audit
+
+
+@pytest.fixture(scope="module")
+def audit() -> dict:
+    return runpy.run_path(str(ENVS / "audit.py"))
+
+
+BAD = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1"], "fix_versions": ["2.0"]}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "lines"),
+    [
+        ({}, ["foo 1.0: PYSEC-2026-1; pin 2.0"]),
+        ({"CVE-2026-1": "not called"}, []),
+        ({"PYSEC-2026-1": "not called"}, []),
+        ({"CVE-2026-2": "another"}, ["foo 1.0: PYSEC-2026-1; pin 2.0"]),
+    ],
+)
+def test_a_vulnerable_pin_needs_a_reason(audit: dict, accepted: dict, lines: list[str]) -> None:
+    report = {
+        "dependencies": [
+            {"name": "foo", "version": "1.0", "vulns": [BAD]},
+            {"name": "bar", "version": "1.0", "vulns": []},
+            {"name": "baz", "skip_reason": "not found"},
+        ]
+    }
+    assert audit["vulnerabilities"](report, accepted) == (lines, 2)
+
+
+def test_a_secret_is_found(audit: dict, tmp_path: Path) -> None:
+    """With the real scanner, on a made-up key of the form that is looked for."""
+    (tmp_path / "settings.py").write_text('aws = "' + "AKIA" + "IOSFODNN7EXAMPLQ" + '"\n')
+    import json
+    import subprocess
+
+    command = [sys.executable, "-m", "detect_secrets", "scan", "--all-files", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert any("settings.py:1: looks like a secret" in line for line in audit["secrets"](report, {}))
+    assert audit["secrets"](report, {"settings.py": "an example"}) == []
+
+
+def test_exceptions_have_reasons(audit: dict) -> None:
+    assert audit["unreasoned"](yaml.safe_load((ENVS / "exceptions.yaml").read_text())) == []
+    assert audit["unreasoned"]({"vulnerabilities": {"CVE-1": " "}, "secrets": {"a": None}}) == [
+        "exceptions.yaml: vulnerabilities: CVE-1: needs a reason",
+        "exceptions.yaml: secrets: a: needs a reason",
+    ]

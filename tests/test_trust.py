@@ -1,0 +1,137 @@
+"""What comes from outside, or is called oddly, harms nobody: it works, or is refused in one line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cpt.data.catalog import load_catalog
+from cpt.errors import CptError
+from cpt.methods import registry
+from tests.test_config import build, changed
+from tests.workflow import copy_project, snakemake
+
+ODD = [
+    "a b",
+    "$(touch hacked)",
+    "a;b",
+    "..",
+    "../up",
+    "a/b",
+    "-rf",
+    "'",
+    '"',
+    "{run}",
+    "`id`",
+    "a\nb",
+    "",
+    "é",
+    ".hidden",
+]
+EMBEDDED = {"title": "Land", "layout": "embedded", "key": "land", "per_class": {"train": 17, "test": 6}}
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_of_datasets_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump({name: EMBEDDED}))
+    with pytest.raises(CptError, match=r"folders are called like it") as refused:
+        load_catalog(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_usual_names_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    names = ["land", "ImageNet-R", "imagenet_v2", "2020.flowers"]
+    path.write_text(yaml.safe_dump(dict.fromkeys(names, EMBEDDED), sort_keys=False))
+    assert list(load_catalog(path)) == names
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if name])
+@pytest.mark.parametrize("place", ["experiment", "backbone.name", "templates", "variants"])
+def test_odd_names_in_the_configuration_are_refused(place: str, name: str) -> None:
+    value = {"templates": {name: ["a {}"]}, "variants": {name: {"method": "ivlp"}}}.get(place, name)
+    with pytest.raises(CptError, match=re.escape(place.split(".")[0])) as refused:
+        build(changed(place, value))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("field", ["architecture", "pretrained"])
+def test_braces_in_paths_are_refused(field: str) -> None:
+    with pytest.raises(CptError, match=rf"backbone\.{field}: .*braces"):
+        build(changed(f"backbone.{field}", "folder/{x}.json"))
+
+
+def test_minus_zero_is_zero() -> None:
+    hp = registry.get("cpt").hyperparameters
+    assert hp(tetf_weight=-0.0).model_dump_json() == hp(tetf_weight=0.0).model_dump_json()
+
+
+def test_extends_nothing() -> None:
+    assert build(changed("extends", None)).runs == build(changed("seeds", [1, 2])).runs
+
+
+def test_two_settings_of_one_key_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpt.runs.sha256_text", lambda text: "0" * 64)
+    with pytest.raises(CptError, match="two settings of cpt have the same key cpt-00000000"):
+        build(changed("seeds", [1]))
+
+
+UNSAFE = re.compile(
+    r"yaml\.(load|unsafe_load|full_load)\(|pickle\.|allow_pickle=True|shell=True|os\.system\(|(?<![.\w])(eval|exec)\("
+)
+
+
+def test_nothing_from_outside_is_run() -> None:
+    """No loader that can run code, no shell: in the package, the documents' and the environments' scripts."""
+    for path in [*(ROOT / "cpt").rglob("*.py"), *(ROOT / "docs").glob("*.py"), *(ROOT / "envs").glob("*.py")]:
+        text = path.read_text()
+        assert not UNSAFE.search(text), path
+        for call in re.findall(r"torch\.load\([^\n]*", text):
+            assert "weights_only=True" in call, path
+
+
+def test_files_respect_the_umask(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib; os.umask(0o027); from cpt.files import write_json; write_json(pathlib.Path('x.json'), {})"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.slow
+def test_a_path_that_is_a_command_is_a_path(tmp_path: Path) -> None:
+    """Through Snakemake: the project's folder and the catalog are called like commands."""
+    folder = tmp_path / "it's a $(touch hacked) `touch hacked` folder; touch hacked"
+    copy_project(folder, ROOT)
+    catalog = 'cata\'log $(touch hacked) "x".yaml'
+    (folder / catalog).write_text(yaml.safe_dump({"land": EMBEDDED}))
+    (folder / "own.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "extends": "config/config.yaml",
+                "experiment": "odd",
+                "catalog": catalog,
+                "tasks": {
+                    "base_to_new": {"datasets": ["land"]},
+                    "cross_dataset": None,
+                    "domain_generalization": None,
+                    "few_shot": None,
+                },
+                "exhibits": {
+                    **{f"table{i}": None for i in (1, 3, 4, 5)},
+                    **{f"figure{i}": None for i in range(1, 6)},
+                    "table2": {"ratios": [0.06], "seeds": [1], "variants": ["zeroshot", "coop"]},
+                },
+            }
+        )
+    )
+    snakemake(folder, "--configfile", "own.yaml")
+    assert (folder / "results/odd/report/index.html").is_file()
+    assert not list(tmp_path.rglob("hacked"))
