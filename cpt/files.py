@@ -5,21 +5,21 @@ The schemas are documented in docs/files.md.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import glob
-import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpt import integrity, trace
+from cpt.atomic import atomic as atomic
+from cpt.canonical import canonical_json as canonical_json
+from cpt.canonical import digest_of_file
+from cpt.canonical import json_text as json_text
+from cpt.canonical import sha256_text as sha256_text
 from cpt.errors import CptError
+from cpt.trace import note_read as note_read
+from cpt.trace import note_sha256 as note_sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,150 +27,69 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass
-class Trace:
-    """Absolute paths of the files that were read and written through this module, and the hashes that it came by."""
-
-    read: set[str] = field(default_factory=set)
-    written: set[str] = field(default_factory=set)
-    sha256: dict[str, str] = field(default_factory=dict)
-
-
-_trace = Trace()
-
-
-@contextlib.contextmanager
-def traced() -> Iterator[Trace]:
-    """Yield a trace of what the block reads and writes."""
-    global _trace
-    outer, _trace = _trace, Trace()
-    try:
-        yield _trace
-    finally:
-        _trace = outer
-
-
-def note_read(path: Path) -> None:
-    """Tell the trace of a file that is read by other means than this module's."""
-    _trace.read.add(os.path.abspath(path))
-
-
-def note_sha256(path: Path, digest: str) -> None:
-    """Tell the trace the hash of a file, so that a large one is not read again."""
-    _trace.sha256[os.path.abspath(path)] = digest
-
-
-def canonical_json(value: object) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def sha256_text(text: str) -> str:
-    """Return the hexadecimal SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def sha256_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes.
+    """Return the hexadecimal SHA-256 of a file's bytes, and tell the trace.
 
     Raises:
-        CptError: the file is missing.
+        CptError: the file is missing or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
+        digest = digest_of_file(path)
+    except OSError as error:
+        raise unusable(path, error) from None
     note_sha256(path, digest)
     return digest
 
 
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; rename it to ``path`` if the block succeeds, remove it if not.
+def unusable(path: Path, problem: object) -> CptError:
+    """Return the error for a file that cannot serve: what is wrong, and the command that makes it again.
 
-    The temporary name keeps the suffix, because writers choose formats by it. The bytes are on the disk before the
-    name is, so that a power loss leaves the old file or the new one. Temporary files of writers that were killed are
-    removed; those of living ones are locked.
+    Args:
+        problem: words, or the error of reading it.
+    """
+    mend = integrity.mend(path)
+    otherwise = "delete it and run again"
+    if isinstance(problem, FileNotFoundError):
+        problem, otherwise = "not found", "run the stage that writes it (docs/files.md)"
+    elif isinstance(problem, OSError) and problem.strerror:
+        problem = f"cannot be read ({problem.strerror})"
+    elif isinstance(problem, Exception):
+        problem = f"damaged ({' '.join(str(problem).split())})"
+    return CptError(f"{path}: {problem}; {f'mend: {mend}' if mend else otherwise}")
+
+
+def require_unchanged(path: Path, *, sha256: str | None = None) -> None:
+    """Compare a file with the record beside it, if there is one.
+
+    What this process itself has written since is taken as it is: its record is written when the stage ends.
+
+    Args:
+        sha256: what is expected instead of what the record says.
 
     Raises:
-        CptError: the disk is full, or the file cannot be written.
+        CptError: the file is missing, cannot be read, or has changed since it was written.
     """
-    temporary, handle = None, None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_orphans(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        temporary = Path(name)
-        _lock(handle)
-        yield temporary
-        os.fsync(handle)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-        _trace.written.add(os.path.abspath(path))
-        _trace.sha256.pop(os.path.abspath(path), None)
-    except Exception as error:
-        if (problem := _unwritable(path, error)) is None:
-            raise
-        raise CptError(problem) from None
-    finally:
-        if handle is not None:
-            os.close(handle)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    if os.path.abspath(path) in trace.current().written:
+        return
+    recorded = integrity.written(path)
+    expected = sha256 or (recorded and recorded[1])
+    if expected and (found := sha256_file(path)) != expected:
+        raise unusable(path, f"has changed since it was written ({expected[:12]} then, {found[:12]} now)")
 
 
-def _lock(handle: int) -> bool:
-    """Whether this process holds the lock of an open file; file systems without locks give none."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy atomically."""
+    import numpy as np
 
-
-def _remove_orphans(path: Path) -> None:
-    """Remove the temporary files of writers of ``path`` that are dead: nobody holds their lock."""
-    pattern = f".{glob.escape(path.stem)}-{'[a-z0-9_]' * 8}{glob.escape(path.suffix)}"
-    for orphan in path.parent.glob(pattern):
-        with contextlib.suppress(OSError):
-            handle = os.open(orphan, os.O_RDWR)
-            try:
-                if _lock(handle):
-                    orphan.unlink(missing_ok=True)
-            finally:
-                os.close(handle)
-
-
-def _unwritable(path: Path, error: Exception) -> str | None:
-    """One line about an error of the file system; None for any other error.
-
-    Libraries give it as OSError, or in words of their own.
-    """
-    number, reason = getattr(error, "errno", None), str(error)
-    if number == errno.EFBIG:
-        return f"{path}: cannot be written, it is larger than this process may write; raise `ulimit -f`"
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in reason or "quota exceeded" in reason:
-        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
-        return f"{path}: cannot be written, the disk is full ({free / 1e6:,.1f} MB free); free some and run again"
-    if isinstance(error, OSError) and error.strerror:
-        named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-        if any(name in path.parents or name.parent == path.parent for name in named):
-            return f"{path}: cannot be written ({error.strerror}); mend that and run again"
-    return None
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)  # np.save tells nothing of the reason when it cannot write
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def json_text(value: object) -> str:
-    """Return the text of a JSON file: indented, sorted keys, no NaN."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: object) -> None:
@@ -182,14 +101,13 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     """Read a JSON object whose ``schema`` field must be ``schema``.
 
     Raises:
-        CptError: the file is missing, not JSON, or of another schema.
+        CptError: the file is missing, not JSON, changed, or of another schema.
     """
+    require_unchanged(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CptError(f"{path}: damaged ({error}); delete it and run again") from None
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise unusable(path, error) from None
     _check_schema(path, value if isinstance(value, dict) else {}, schema)
     note_read(path)
     return value
@@ -211,20 +129,18 @@ def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
     """Read a Parquet file of the given schema; return its table and metadata.
 
     Raises:
-        CptError: the file is missing, damaged, or of another schema.
+        CptError: the file is missing, damaged, changed, or of another schema.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    require_unchanged(path)
     try:
         with pq.ParquetFile(path) as file:  # read_table would import pyarrow.dataset, half a second of every job
             table = file.read()
-    except FileNotFoundError:
-        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CptError(f"{path}: damaged ({reason}); delete it and run again") from None
-    metadata = json.loads((table.schema.metadata or {}).get(b"cpt", b"{}"))
+        metadata = json.loads((table.schema.metadata or {}).get(b"cpt", b"{}"))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise unusable(path, error) from None
     _check_schema(path, metadata, schema)
     note_read(path)
     return table, metadata
@@ -253,22 +169,26 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], schema: str, 
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, described)
 
 
-def read_tensors(path: Path, schema: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(
+    path: Path, schema: str, *, sha256: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read safetensors of the given schema; return tensors and metadata.
 
+    Args:
+        sha256: hash that the file must have, where another file tells it.
+
     Raises:
-        CptError: the file is missing, damaged, or of another schema.
+        CptError: the file is missing, damaged, changed, or of another schema.
     """
     from safetensors import SafetensorError, safe_open
 
+    require_unchanged(path, sha256=sha256)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("cpt", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
-    except FileNotFoundError:
-        raise CptError(f"{path}: not found; run the stage that writes it (docs/files.md)") from None
-    except (SafetensorError, OSError) as error:
-        raise CptError(f"{path}: damaged ({error}); delete it and run again") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise unusable(path, error) from None
     _check_schema(path, metadata, schema)
     note_read(path)
     return tensors, metadata
@@ -277,4 +197,4 @@ def read_tensors(path: Path, schema: str) -> tuple[dict[str, torch.Tensor], dict
 def _check_schema(path: Path, metadata: Mapping[str, Any], schema: str) -> None:
     found = metadata.get("schema")
     if found != schema:
-        raise CptError(f"{path}: expected a file of schema {schema}, found {found or 'none'}; delete it and run again")
+        raise unusable(path, f"expected a file of schema {schema}, found {found or 'none'}")

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from cpt import __version__
-from cpt.files import canonical_json, sha256_file, sha256_text, traced, write_json
+from cpt.files import sha256_file, write_json
+from cpt.integrity import SCHEMA, SUFFIX, digest
+from cpt.trace import traced
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "open_clip_torch", "scikit-learn", "pyarrow", "safetensors", "snakemake")
 
-SCHEMA = "cpt.provenance/1"
-SUFFIX = ".provenance.json"
 _DRIVER = Path("/proc/driver/nvidia/version")
 _device = "cpu"
 
@@ -69,11 +69,6 @@ def recorded(output: Path) -> Iterator[dict[str, Any]]:
         **facts,
     }
     write_json(Path(main + SUFFIX), {**record, "digest": digest(record)})
-
-
-def digest(record: dict[str, Any]) -> str:
-    """Hash of a record without its field ``digest``."""
-    return sha256_text(canonical_json({name: value for name, value in record.items() if name != "digest"}))
 
 
 def computing_on(device: str) -> None:

@@ -6,9 +6,7 @@ files that it was made from, by the records that ``cpt.provenance`` writes. Each
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from cpt import paths
+from cpt.canonical import digest_of_file
 from cpt.errors import CptError
-from cpt.files import json_text, read_json, sha256_file
-from cpt.provenance import SCHEMA, SUFFIX, digest
+from cpt.files import read_json
+from cpt.integrity import DEFAULT, SUFFIX, command, read_record
 
 TABLE = ("csv", "md", "tex", "html")
 FIGURE = ("svg", "pdf", "png", "csv")
-DEFAULT = ["config/config.yaml"]
 MANY = 1000
 """Files from which on progress is told."""
 
@@ -124,7 +122,7 @@ class _Check:
         try:
             return read_json(self.folder / "grid.json", paths.GRID), None
         except CptError as error:
-            return {"exhibits": {}, "runs": []}, str(error).partition(": ")[2]
+            return {"exhibits": {}, "runs": []}, str(error).partition(": ")[2].partition("; ")[0]
 
     def _wanted(self, grid: dict[str, Any]) -> list[str]:
         """The ends of the chain, and the files in its middle that the grid names."""
@@ -172,7 +170,7 @@ class _Check:
             if name.endswith(SUFFIX):
                 main = os.path.join(place, name.removesuffix(SUFFIX))
                 try:
-                    record = _read_record(self.folder / place / name)
+                    record = read_record(self.folder / place / name)
                 except ValueError as error:
                     self.damaged[main] = str(error)
                     continue
@@ -190,8 +188,8 @@ class _Check:
 
         def read(file: str) -> tuple[str, str | None, str | None]:
             try:
-                return file, sha256_file(self.folder / file), None
-            except CptError:
+                return file, digest_of_file(self.folder / file), None
+            except FileNotFoundError:
                 return file, None, "is missing"
             except OSError as error:
                 return file, None, f"cannot be read ({error.strerror or error})"
@@ -252,11 +250,8 @@ class _Check:
 
     def _find(self, file: str, problem: str, again: str) -> None:
         """Note a finding; ``again`` is the file to make again."""
-        words = ["snakemake", str(self.folder / again), "--force", "--cores", "2", "--resources", "gpu=1"]
         configuration = self.records.get("grid.json", {}).get("configuration", DEFAULT)
-        if configuration != DEFAULT:
-            words += ["--configfile", *configuration]
-        self.found[file].append(Finding(file, problem, shlex.join(words)))
+        self.found[file].append(Finding(file, problem, command(str(self.folder / again), configuration)))
 
     # ---- where it is from ----------------------------------------------------------------------
 
@@ -279,24 +274,6 @@ class _Check:
         return notices + [
             f"{len(found)} {what}: {', '.join(sorted(found))}" for what, found in seen.items() if len(found) > 1
         ]
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """Read a record.
-
-    Raises:
-        ValueError: it is not what was written.
-    """
-    try:
-        text = path.read_bytes().decode()  # read_text would take other line ends for ours
-        record = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read ({error})") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise ValueError(f"is no file of schema {SCHEMA}")
-    if json_text(record) != text or digest(record) != record.get("digest"):
-        raise ValueError("has changed since it was written")
-    return record
 
 
 def _short(sha256: str) -> str:

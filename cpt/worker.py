@@ -85,25 +85,27 @@ def start(log: str) -> None:
 
 
 def call(address: str, arguments: Sequence[str]) -> int | None:
-    """Run a command in a fork of the server and return its exit code; None when no server answers."""
+    """Run a command in a fork of the server and return its exit code; None when no server takes it."""
     connection = socket.socket(socket.AF_UNIX)
+    request = json.dumps({"argv": list(arguments), "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
     try:
         connection.connect(address)
+        connection.sendall(len(request).to_bytes(_HEADER, "big"))
+        socket.send_fds(connection, [b"f"], [0, 1, 2])
+        connection.sendall(request)
     except OSError:
         return None
-    request = json.dumps({"argv": list(arguments), "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
-    connection.sendall(len(request).to_bytes(_HEADER, "big"))
-    socket.send_fds(connection, [b"f"], [0, 1, 2])
-    connection.sendall(request)
-    child = int.from_bytes(_receive(connection, _HEADER) or b"", "big")
+    started = _receive(connection, _HEADER)
+    if started is None:  # the server died before it took the job
+        return None
+    child = int.from_bytes(started, "big")
 
     def forward(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    if child:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, forward)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, forward)
     code = _receive(connection, _HEADER)
     if code is None:
         print("cpt: the job's process died (killed, or out of memory)", file=sys.stderr)

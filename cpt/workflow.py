@@ -15,6 +15,7 @@ from typing import Any
 
 from cpt.config import Config
 from cpt.data.catalog import Entry, load_catalog
+from cpt.errors import CptError
 from cpt.files import canonical_json, sha256_text, write_text
 from cpt.methods import registry
 from cpt.provenance import code_version
@@ -95,8 +96,8 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
     kept = _kept(memory, key)
     if kept is None:
         kept = _resolved(config, source)
-        with contextlib.suppress(OSError):  # a read-only folder only costs the time
-            write_text(memory, canonical_json({"key": key, **kept}))
+        with contextlib.suppress(CptError):  # a read-only folder only costs the time
+            write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
     runs = {name: Job(**job) for name, job in kept["runs"].items()}
     return Workflow(kept["root"], runs, kept["exhibits"], kept["digest"], kept["pixels"], kept["files"], catalog)
 
@@ -106,7 +107,9 @@ def _kept(memory: Path, key: str) -> dict[str, Any] | None:
         kept = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(kept, dict) or kept.get("key") != key:
+    if not isinstance(kept, dict) or kept.pop("key", None) != key:
+        return None
+    if kept.pop("sha256", None) != sha256_text(canonical_json(kept)):  # damaged
         return None
     return kept if all(Path(file).is_file() for file in kept["files"]) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -148,6 +149,21 @@ def test_without_its_server_a_job_runs_all_the_same(tmp_path: Path) -> None:
     dead.touch()
     assert cpt("--version", env={"CPT_WORKER": str(dead)}).stdout.strip() == "0.1.0"
     assert cpt("--version", env={"CPT_WORKER": str(tmp_path / "absent")}).stdout.strip() == "0.1.0"
+
+
+def test_a_server_that_dies_before_it_takes_a_job_leaves_it_to_the_client(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(tmp_path / "worker"))
+        dying.listen()
+        client = subprocess.Popen(
+            [sys.executable, "-m", "cpt", "--version"],
+            env=os.environ | {"CPT_WORKER": str(tmp_path / "worker")},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        dying.accept()[0].close()
+    assert client.communicate(timeout=60)[0].strip() == "0.1.0"
+    assert client.returncode == 0
 
 
 def long_job(server: dict[str, str], tmp_path: Path) -> subprocess.Popen:

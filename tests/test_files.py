@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,85 @@ def test_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
         (temporary.write_text("half"), Path(tmp_path / "absent").read_text())
     assert path.read_text() == "one"
     assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    """A child writes and is killed; another writes while the parent does."""
+    path, others = (
+        tmp_path / "a.txt",
+        [tmp_path / ".a-x.txt", tmp_path / ".a-12345678.json", tmp_path / ".ab-12345678.txt"],
+    )
+    for other in others:
+        other.touch()
+    code = "import sys; from pathlib import Path; from cpt.files import atomic\n"
+    code += "with atomic(Path(sys.argv[1])) as t: t.write_text('child'); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    killed, living = (subprocess.Popen([sys.executable, "-c", code, path], **pipes) for _ in range(2))
+    for child in (killed, living):
+        child.stdout.readline()
+    killed.kill()
+    killed.wait()
+    assert len(list(tmp_path.iterdir())) == 5
+    files.write_text(path, "parent")
+    assert path.read_text() == "parent"
+    assert len(list(tmp_path.iterdir())) == 5, "the file came, the killed one's went"
+    living.communicate(b"\n")
+    assert living.returncode == 0
+    assert path.read_text() == "child"
+    assert set(tmp_path.iterdir()) == {path, *others}
+
+
+WRITERS = {
+    "a.txt": "files.write_text(path, 'x' * 10**6)",
+    "a.json": "files.write_json(path, ['x' * 10**6])",
+    "a.npy": "files.write_array(path, numpy.zeros(10**6))",
+    "a.parquet": "files.write_parquet(path, pyarrow.table({'x': numpy.random.rand(10**5)}), 's/1')",
+    "a.safetensors": "files.write_tensors(path, {'x': torch.zeros(10**6)}, 's/1')",
+    "a.state": "StateFile(path, 'key', 0).save(x=torch.zeros(10**6))",
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EFBIG, "cannot be written, it is larger than this process may write; raise `ulimit -f`"),
+        (errno.ENOSPC, r"cannot be written, the disk is full \([\d,.]+ MB free\); free some and run again"),
+    ],
+    ids=["limit", "full"],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, number: int, words: str) -> None:
+    """The limit on a file's size fails as a full disk does, in any file system; the message tells them apart."""
+    code = f"""
+import errno, resource, sys
+from pathlib import Path
+import numpy, pyarrow, torch
+from cpt import files
+from cpt.errors import CptError
+from cpt.state import StateFile
+errno.EFBIG, errno.ENOSPC = sorted([errno.EFBIG, errno.ENOSPC], reverse={number == errno.ENOSPC})
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+for name, write in {WRITERS}.items():
+    path = Path(sys.argv[1], name)
+    try:
+        eval(write)
+    except CptError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "new"], capture_output=True, text=True, check=True)
+    for name, line in zip(WRITERS, done.stdout.splitlines(), strict=True):
+        assert re.fullmatch(f"{tmp_path}/new/{name}: {words}", line), line
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_that_takes_no_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        CptError, match=r"x.txt: cannot be written \((Not a directory|File exists)\); mend that and run"
+    ):
+        files.write_text(tmp_path / "file" / "x.txt", "x")
+    (tmp_path / "y.txt").mkdir()
+    with pytest.raises(CptError, match=r"y.txt: cannot be written \(Is a directory\); mend that and run again"):
+        files.write_text(tmp_path / "y.txt", "x")
 
 
 def test_file_modes_follow_the_umask(tmp_path: Path) -> None:

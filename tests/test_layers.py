@@ -13,7 +13,8 @@ from cpt.provenance import PACKAGE, code_version
 
 # From low to high; a module may import from its own layer and from lower ones.
 LAYERS = [
-    ["errors", "files", "seeds", "validation", "paths", "provenance", "geometry", "losses", "device", "interruption"],
+    ["errors", "canonical", "integrity", "trace", "atomic", "files", "provenance", "interruption"],
+    ["seeds", "validation", "paths", "geometry", "losses", "device"],
     ["config"],
     ["data"],
     ["clip", "clusters"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,9 +67,10 @@ def test_a_cache_holds_the_pixels_of_direct_decoding(made: Path, tmp_path: Path,
     direct = ImageStore(made, 16).pixels(rows)
     assert count == len(rows) == len(SIZES)
     assert np.array_equal(np.load(tmp_path / "cache.npy"), direct)
-    first, cached = open_pixels(tmp_path / "cache.npy", read_manifest(made).metadata["content_hash"], 16)
-    assert first == rows[0]
-    assert np.array_equal(cached, direct)
+    cached = open_pixels(tmp_path / "cache.npy", read_manifest(made).metadata["content_hash"], 16)
+    assert cached.holds(rows)
+    assert not cached.holds(rows + 1)
+    assert np.array_equal(cached.take(rows), direct)
     assert np.array_equal(ImageStore(made, 16, tmp_path / "cache.npy").pixels(rows), direct)
     assert said == [f"{len(SIZES)} of {len(SIZES)} images"]
 
@@ -81,9 +83,10 @@ def test_caches_are_byte_identical_for_any_number_of_threads(made: Path, tmp_pat
         assert one == other
     record = json.loads((tmp_path / "1/cache.json").read_text())
     assert record == {
-        "schema": "cpt.pixels/1", "dataset": "photos", "part": "test", "size": 16, "first_row": 2 * len(SIZES),
+        "schema": "cpt.pixels/2", "dataset": "photos", "part": "test", "size": 16, "first_row": 2 * len(SIZES),
         "count": len(SIZES), "manifest_hash": read_manifest(made).metadata["content_hash"],
         "sha256": sha256_file(tmp_path / "1/cache.npy"),
+        "chunk": 256, "crc32": [zlib.crc32(np.load(tmp_path / "1/cache.npy").tobytes())],
     }  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "1").iterdir()) == ["cache.json", "cache.npy"]
 
@@ -119,13 +122,37 @@ def cache(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "cache.npy"
 
 
-def test_the_cache_is_read_instead_of_the_files(made: Path, cache: Path) -> None:
-    """Told by a cache of other pixels, of which nobody else would know."""
-    other = np.arange(len(SIZES) * 16 * 16 * 3, dtype=np.uint8).reshape(-1, 16, 16, 3)
-    np.save(cache, other)
-    store, first = ImageStore(made, 16, cache), 2 * len(SIZES)
-    assert np.array_equal(store.pixels([first + 3, first, first + 3]), other[[3, 0, 3]])
+def test_the_cache_is_read_instead_of_the_files(tmp_path: Path) -> None:
+    manifest = photos(tmp_path, SIZES)
+    make_pixels(manifest, "test", 16, tmp_path / "cache.npy", 1, quiet)
+    held, first = np.load(tmp_path / "cache.npy"), 2 * len(SIZES)
+    for path in (tmp_path / "photos").rglob("*.*g"):
+        path.write_bytes(b"no image")
+    store = ImageStore(manifest, 16, tmp_path / "cache.npy")
+    assert np.array_equal(store.pixels([first + 3, first, first + 3]), held[[3, 0, 3]])
     assert store.pixels([]).shape == (0, 16, 16, 3)
+
+
+def test_a_changed_byte_is_found_in_its_chunk_and_costs_no_other(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cpt.data.pixels.CHUNK", 4)
+    path = tmp_path / "cache.npy"
+    make_pixels(made, "test", 16, path, 1, quiet)
+    first, held = 2 * len(SIZES), np.load(path)
+    for image in range(len(SIZES)):
+        content = bytearray(path.read_bytes())
+        content[len(content) - (len(SIZES) - image) * 768 + 5] ^= 1
+        (tmp_path / "other.npy").write_bytes(content)
+        (tmp_path / "other.json").write_bytes(path.with_suffix(".json").read_bytes())
+        store, start = ImageStore(made, 16, tmp_path / "other.npy"), image - image % 4
+        end = min(start + 4, len(SIZES))
+        for other in range(len(SIZES)):
+            if start <= other < end:
+                with pytest.raises(CptError, match=f"other.npy: images {start} to {end - 1} have changed since they"):
+                    store.pixels([first + other])
+            else:
+                assert np.array_equal(store.pixels([first + other])[0], held[other])
 
 
 def test_images_of_another_part_are_decoded(made: Path, cache: Path) -> None:
@@ -159,7 +186,7 @@ def test_a_cache_of_another_size_or_manifest(made: Path, cache: Path, tmp_path: 
 def test_a_truncated_cache(made: Path, cache: Path, share: float) -> None:
     content = cache.read_bytes()
     cache.write_bytes(content[: int(len(content) * share)])
-    refused(made, 16, cache, f"{cache}: cannot be read", "delete it and run `cpt data pixels` again")
+    refused(made, 16, cache, f"{cache}: damaged (", "delete it and run again")
 
 
 def test_a_cache_without_its_record_or_its_array(made: Path, cache: Path) -> None:
@@ -170,7 +197,7 @@ def test_a_cache_without_its_record_or_its_array(made: Path, cache: Path) -> Non
     refused(made, 16, cache, "cache.json: damaged")
     cache.with_suffix(".json").write_text(record)
     cache.unlink()
-    refused(made, 16, cache, f"{cache}: cannot be read")
+    refused(made, 16, cache, f"{cache}: not found")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from cpt.files import read_json, read_parquet, read_tensors, write_json
 from cpt.metrics import accuracy as m
 from cpt.predict import predict
 from cpt.score import score
+from cpt.state import StateFile
 from cpt.train import TrainInputs, train
 
 SMALL = {"epochs": 3, "batch_size": 16, "templates": "single"}
@@ -235,15 +236,30 @@ def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, mo
     monkeypatch.undo()
     lines: list[str] = []
     train(inputs(results, "ivlp", state=state, ratio="r0.25"), tmp_path / "b", lines.append)
+    assert f"{state}: of another configuration, split, input or code; training starts over" in lines
     assert not any("resuming" in line for line in lines)
 
 
-def test_a_damaged_state_starts_over(results: Path, tmp_path: Path) -> None:
+def test_a_damaged_state_costs_only_the_saved_work(results: Path, tmp_path: Path) -> None:
+    """Whatever byte changes, whatever end is missing: training starts over and says so."""
     state = tmp_path / "run.state"
-    state.write_bytes(b"not a state")
-    lines: list[str] = []
-    train(inputs(results, "ivlp", state=state, hyperparameters={"epochs": 1}), tmp_path / "a", lines.append)
+    StateFile(state, "key", 0).save(parameters={"a": torch.arange(5.0)}, epoch=3)
+    kept, lines = state.read_bytes(), []
+    assert StateFile(state, "key", 0).load()["epoch"] == 3
+    for offset in range(len(kept)):
+        content = bytearray(kept)
+        content[offset] ^= 1 << offset % 8
+        state.write_bytes(content)
+        assert StateFile(state, "key", 0).load(lines.append) is None
+    for length in (0, 31, 32, len(kept) // 2, len(kept) - 1):
+        state.write_bytes(kept[:length])
+        assert StateFile(state, "key", 0).load(lines.append) is None
+    assert set(lines) == {f"{state}: damaged; training starts over"}
+    given = inputs(results, "ivlp", state=state, hyperparameters={"epochs": 1})
+    train(given, tmp_path / "a", lines.append)
+    assert lines.count(f"{state}: damaged; training starts over") == len(kept) + 6
     assert not any("resuming" in line for line in lines)
+    assert not state.exists()
 
 
 def test_a_diverging_loss_is_reported(results: Path, tmp_path: Path) -> None:

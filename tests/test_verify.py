@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from cpt import provenance
+from cpt import integrity, provenance
 from cpt.cli import app
 from cpt.config import load as load_config
 from cpt.data import world
@@ -351,7 +351,7 @@ def test_progress_of_a_large_experiment_is_told(made: Path, monkeypatch: pytest.
 def rewritten(file: Path, /, **changes: object) -> None:
     """A record as another machine would have written it."""
     record = read_json(file, "cpt.provenance/1") | changes
-    write_json(file, record | {"digest": provenance.digest(record)})
+    write_json(file, record | {"digest": integrity.digest(record)})
 
 
 def test_different_origins_are_noticed(copied: Path) -> None:

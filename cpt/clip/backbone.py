@@ -13,8 +13,7 @@ import torch
 from cpt.clip.export import towers
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
-from cpt.errors import CptError
-from cpt.files import read_json, read_tensors, sha256_file
+from cpt.files import read_json, read_tensors
 
 SCHEMA = "cpt.backbone/1"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,9 +51,7 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
     """
     record = read_json(path, SCHEMA)
     weights = path.parent / record["weights"]
-    tensors, _ = read_tensors(weights, "cpt.towers/1")
-    if sha256_file(weights) != record["sha256"]:
-        raise CptError(f"{weights}: not the file that {path.name} describes; delete both and run again")
+    tensors, _ = read_tensors(weights, "cpt.towers/1", sha256=record["sha256"])
     text, vision = towers(tensors, record["spec"])
     dtype, device = DTYPES[precision], torch.device(device)
     return Clip(

@@ -18,11 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from cpt.data.blocks import map_blocks
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError, nearest
+from cpt.files import require_unchanged, unusable
 from cpt.seeds import numpy_stream
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+    from cpt.data.pixels import Pixels
 
 AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
 _SCALE = (0.08, 1.0)
@@ -55,14 +58,14 @@ class ImageStore:
         manifest = read_manifest(manifest_path)
         self._root = manifest_path.parent / manifest.metadata["image_root"]
         self._path, self._index = manifest.path, manifest.index
-        self._packed = _memory_map(self._root / manifest.path[0]) if manifest.index[0] >= 0 else None
+        self._packed = _packed(self._root / manifest.path[0]) if manifest.index[0] >= 0 else None
         if size is None:
             if self._packed is None:
                 raise CptError(f"{manifest_path}: images are files of any size; give the size that the model takes")
             size = self._packed.shape[1]
         self.size = size
         self._decoded: dict[int, NDArray[np.uint8]] = {}
-        self._cache: tuple[int, NDArray[np.uint8]] = 0, np.empty((0, size, size, 3), np.uint8)
+        self._cache: Pixels | None = None
         if cache is not None:
             from cpt.data.pixels import open_pixels
 
@@ -105,13 +108,16 @@ class ImageStore:
         check_decodable(failures, len(wanted))
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
-        """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the centre cropped."""
+        """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the centre cropped.
+
+        Raises:
+            CptError: an image cannot be decoded, or the cache has changed since it was written.
+        """
         wanted = np.asarray(rows, dtype=np.int64)
         if self._packed is not None and self._packed.shape[1:3] == (self.size, self.size):
             return np.asarray(self._packed[self._index[wanted]])
-        first, cached = self._cache
-        if len(wanted) and first <= wanted.min() and wanted.max() < first + len(cached):
-            return np.asarray(cached[wanted - first])
+        if self._cache is not None and len(wanted) and self._cache.holds(wanted):
+            return self._cache.take(wanted)
         return self._stack([resize_and_crop(self.image(row), self.size) for row in wanted])
 
     def training_pixels(
@@ -219,13 +225,13 @@ def normalise(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], s
     return batch.div_(255).sub_(centre).div_(torch.tensor(std, device=batch.device).view(shape))
 
 
-def _memory_map(path: Path) -> NDArray[np.uint8]:
+def _packed(path: Path) -> NDArray[np.uint8]:
+    """Memory map of a packed dataset, which is small enough to be checked as a whole."""
+    require_unchanged(path)
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise CptError(
-            f"{path}: packed images cannot be read ({error}); delete them and run `cpt data manifest`"
-        ) from None
+        raise unusable(path, error) from None
 
 
 def undecodable(paths: Sequence[Path], workers: int) -> list[str]:

@@ -148,8 +148,7 @@ def make_manifest(entry: Entry, output_dir: Path) -> Path:
         "part": [part for part, _, _ in images],
     }
     if listing.pixels is not None:
-        with files.atomic(output_dir / PACKED) as temporary:
-            np.save(temporary, listing.pixels)
+        files.write_array(output_dir / PACKED, listing.pixels)
     destination = output_dir / "manifest.parquet"
     files.write_parquet(
         destination,

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpt import files
-from cpt.errors import CptError
 
 SCHEMA = "cpt.manifest/2"
 PARTS = ("train", "val", "test")
@@ -51,7 +50,7 @@ def read_manifest(path: Path) -> Manifest:
     label = files.column(table, "label")
     present, first = np.unique(label, return_index=True)
     if not np.array_equal(present, np.arange(len(present))):
-        raise CptError(f"{path}: labels are not 0..{len(present) - 1} without gaps; delete it and run again")
+        raise files.unusable(path, f"labels are not 0..{len(present) - 1} without gaps")
     return Manifest(
         path=files.column(table, "path"),
         index=files.column(table, "index"),

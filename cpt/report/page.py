@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from cpt.errors import CptError
-from cpt.files import note_read, write_text
+from cpt.files import note_read, require_unchanged, unusable, write_text
 from cpt.report.formats import templates
 from cpt.report.results import Results, Summary, read_results
 from cpt.report.sheet import sheet
@@ -182,7 +181,7 @@ def _figure(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> 
     drawing = _read(path)
     width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', drawing)
     if width is None:
-        raise CptError(f"{path}: damaged (no width); delete it and run again")
+        raise unusable(path, "damaged (no width)")
     return Exhibit(
         **_described(exhibit, name, folder, page, FIGURE_FILES),
         source=f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}",
@@ -202,9 +201,10 @@ def _described(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path, 
 
 
 def _read(path: Path) -> bytes:
+    require_unchanged(path)
     try:
         found = path.read_bytes()
-    except FileNotFoundError:
-        raise CptError(f"{path}: not found; run cpt table or cpt figure for it first") from None
+    except OSError as error:
+        raise unusable(path, error) from None
     note_read(path)
     return found
