@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__, interruption
+from cpt.cli_audit import audit
 from cpt.cli_data import data, say
 from cpt.cli_many import add_many
 from cpt.cli_plan import plan
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.command()(plan)
 app.command()(verify)
+app.command()(audit)
 add_many(app)
 
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]

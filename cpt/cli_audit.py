@@ -1,0 +1,39 @@
+"""The verb ``cpt audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.cli_data import say
+
+
+def audit(
+    output: Annotated[Path | None, typer.Option(help="folder for audit.md, audit.html and a CSV per question")] = None,
+    published: Annotated[Path, typer.Option(help="the printed numbers")] = Path("config/published.csv"),
+    claims: Annotated[Path, typer.Option(help="the text's sentences about them")] = Path(
+        "config/published_claims.yaml"
+    ),
+    everything: Annotated[bool, typer.Option("--all", help="print every row, not only the first ten")] = False,
+) -> None:
+    """Recompute what can be computed from the paper's printed tables: averages, agreement, proportions, claims.
+
+    It is arithmetic on printed numbers and needs no run.
+
+    Example: `cpt audit --output results/audit`
+    """
+    from cpt.files import write_text
+    from cpt.report import audit as arithmetic
+
+    sections = arithmetic.audit(arithmetic.read_published(published), arithmetic.read_claims(claims))
+    for section in sections:
+        say(f"\n{section.title}\n")
+        arithmetic.print_section(section, None if everything else 10)
+    if output is not None:
+        for section in sections:
+            write_text(output / f"{section.name}.csv", section.rows.to_csv(index=False, lineterminator="\n"))
+        write_text(output / "audit.md", arithmetic.markdown(sections))
+        write_text(output / "audit.html", arithmetic.html(sections))
+        say(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")
