@@ -1,0 +1,45 @@
+"""Every scenario ends in the undisturbed run's numbers, after what the message says; docs/reliability.md tells all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.damage import GROUPS, damage
+from tests.faults.project import Kept
+from tests.faults.scenarios import EVENTS, FULL, SEEDS, kill, may_mount
+from tests.faults.table import DOCUMENT, NAMES, names
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    with Kept.made(tmp_path_factory.mktemp("faults")) as made:
+        yield made
+
+
+def test_the_document_tells_of_every_scenario() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert names(document) == NAMES, "run `python -m tests.faults`"
+    assert "DIFFERENT" not in document
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_killed_run_gives_the_same_numbers(kept: Kept, tmp_path: Path, seed: int) -> None:
+    assert kill(kept, tmp_path / "project", seed).same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVENTS)
+def test_a_disturbed_run_gives_the_same_numbers(kept: Kept, tmp_path: Path, name: str) -> None:
+    if name in FULL and not may_mount(tmp_path):
+        pytest.skip("may not mount a file system")
+    assert EVENTS[name](kept, tmp_path / "project").same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_damaged_experiment_gives_the_same_numbers(kept: Kept, tmp_path: Path, group: str) -> None:
+    assert all(outcome.same for outcome in damage(kept, tmp_path / "project", group).values())
