@@ -57,7 +57,7 @@ def kill(kept: Kept, folder: Path, seed: int) -> Outcome:
     stream, kind = random.Random(seed), VICTIMS[victim_of(seed)]
     stage = stream.choices(list(STEPS), [1, 3])[0]
     session = Session(kept, kept.copy(stage, folder))
-    process = session.start(own_server=kind in ("server", "everything"))
+    process = session.start(own_server=kind == "server")
     wait_for(folder, process, stream.randrange(STEPS[stage]))
     time.sleep(stream.random() / 2)
     for found in victims(folder, process, kind, stream):
@@ -86,12 +86,11 @@ def victims(folder: Path, process: subprocess.Popen, kind: str, stream: random.R
     """Wait until there is a process of the kind, and choose one."""
     while process.poll() is None:
         own = psutil.Process(process.pid)
-        if kind in ("snakemake", "everything"):
-            return [own, *own.children(recursive=True)] if kind == "everything" else [own]
-        if kind == "server":
-            found = [child for child in own.children() if "worker" in child.cmdline()]
-        else:
+        found = [child for child in own.children() if "worker" in child.cmdline()]
+        if kind != "server":
             found = [job for job in processes(folder) if job != own]
+        if kind in ("snakemake", "everything"):
+            return [own, *found] if kind == "everything" else [own]
         if found:
             return [stream.choice(found)]
         time.sleep(0.005)
@@ -140,10 +139,14 @@ def start_twice(kept: Kept, folder: Path) -> Outcome:
     process = first.start()
     wait_for(folder, process, 1)
     assert not second.snakemake()
-    assert "Directory cannot be locked" in second.text
+    assert re.search("another snakemake .* works on slice; wait for it", second.text), second.text
     assert process.wait(timeout=300) == 0
     settle(folder)
-    return Outcome("the second stops: `Directory cannot be locked`; the first goes on", (), kept.same(folder))
+    return Outcome(
+        "the second stops: `another snakemake … works on slice; wait for it, …`; the first goes on",
+        (),
+        kept.same(folder),
+    )
 
 
 # ---- the disk ----------------------------------------------------------------------------------
