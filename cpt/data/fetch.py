@@ -237,7 +237,7 @@ class _Transfer:
             raise RefusedError(wrong)
         sha256 = digests.sha256.hexdigest()
         if self.note is not None:
-            with contextlib.suppress(OSError):  # which must not cost the file
+            with contextlib.suppress(CptError):  # which must not cost the file
                 write_json(self.note, {"url": source.url, "sha256": sha256, "bytes": size})
         os.replace(self.part.path, self.destination)
         self.part.discard()
