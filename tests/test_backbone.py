@@ -474,7 +474,7 @@ def test_weights_that_are_not_the_recorded_ones(results: Path, tmp_path: Path) -
     weights = bytearray((results / "backbone.safetensors").read_bytes())
     weights[-1] ^= 1
     (tmp_path / "backbone.safetensors").write_bytes(weights)
-    with pytest.raises(CptError, match="backbone.safetensors: has changed since it was written"):
+    with pytest.raises(CptError, match=r"backbone\.safetensors: has changed since it was written"):
         load_backbone(tmp_path / "backbone.json")
 
 
