@@ -14,6 +14,7 @@ from cpt.cli_audit import audit
 from cpt.cli_data import data, say
 from cpt.cli_many import add_many
 from cpt.cli_plan import plan
+from cpt.cli_results import compare, status
 from cpt.cli_verify import verify
 from cpt.errors import CptError
 from cpt.provenance import recorded
@@ -32,6 +33,8 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.command()(plan)
 app.command()(verify)
+app.command()(status)
+app.command()(compare)
 app.command()(audit)
 add_many(app)
 

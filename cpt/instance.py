@@ -41,11 +41,9 @@ def check(folder: Path, locks: Path) -> None:
     Raises:
         CptError: one does, or did until it was killed; the message says what to do.
     """
-    try:
-        record = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-        pid, host, since = record["pid"], record["host"], record["since"]
-    except (OSError, ValueError, KeyError, TypeError):
+    if (record := _record(folder)) is None:
         return
+    pid, host, since = record
     if pid == os.getpid() or not (locks.is_dir() and any(locks.iterdir())):
         return
     who = f"snakemake (pid {pid} on {host}, since {since})"
@@ -62,6 +60,25 @@ def check(folder: Path, locks: Path) -> None:
         f"the {who} that worked on {folder.name} was killed{still} `snakemake --unlock` with the same --configfile, "
         "then start again: what is finished stays, trainings go on from their saved states"
     )
+
+
+def working(folder: Path) -> str | None:
+    """Who works on the experiment of ``work/<experiment>`` now, as far as this machine can tell; None: nobody."""
+    if (record := _record(folder)) is None:
+        return None
+    pid, host, since = record
+    if host != socket.gethostname():
+        return f"snakemake (pid {pid}) on {host} since {since}, if it still runs there"
+    return f"snakemake (pid {pid}) since {since}" if _alive(pid) else None
+
+
+def _record(folder: Path) -> tuple[int, str, str] | None:
+    """Process, host and beginning of who worked on the experiment last."""
+    try:
+        record = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        return record["pid"], record["host"], record["since"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _alive(pid: int) -> bool:

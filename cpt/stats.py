@@ -126,7 +126,7 @@ def sign_flip_test(differences: ArrayLike, generator: np.random.Generator, resam
         resamples: most flips to try.
     """
     x = _vector(differences)
-    if not x.any():
+    if len(x) < 2 or not x.any():
         return 1.0
     test = stats.permutation_test(
         (x,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, rng=generator
