@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__, interruption
-from cpt.cli_audit import audit
+from cpt.cli_audit import audit, ledger
 from cpt.cli_data import data, say
 from cpt.cli_many import add_many
 from cpt.cli_plan import plan
@@ -36,6 +36,7 @@ app.command()(verify)
 app.command()(status)
 app.command()(compare)
 app.command()(audit)
+app.command()(ledger)
 add_many(app)
 
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]

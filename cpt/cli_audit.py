@@ -1,4 +1,4 @@
-"""The verb ``cpt audit``."""
+"""The verbs about the paper's printed numbers: ``cpt audit`` and ``cpt ledger``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cpt.cli_data import say
+from cpt.provenance import recorded
 
 
 def audit(
@@ -37,3 +38,17 @@ def audit(
         write_text(output / "audit.md", arithmetic.markdown(sections))
         write_text(output / "audit.html", arithmetic.html(sections))
         say(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")
+
+
+def ledger(
+    results: Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")],
+    published: Annotated[Path, typer.Option(help="the printed numbers")] = Path("config/published.csv"),
+) -> None:
+    """Put every printed cell of Tables 1-5 beside ours: difference, interval, verdict.
+
+    Example: `cpt ledger --results results/paper`
+    """
+    from cpt.report.ledger import make_ledger
+
+    with recorded(results / "report/ledger.parquet"):
+        make_ledger(results / "grid.json", results / "runs.parquet", published, results / "report")
