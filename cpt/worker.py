@@ -137,8 +137,8 @@ def _child(connection: socket.socket) -> None:
     try:
         size = _receive(connection, _HEADER)
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
-        body = _receive(connection, int.from_bytes(size or b"", "big"))
-        if body is None:
+        body = _receive(connection, int.from_bytes(size, "big")) if size is not None else None
+        if body is None:  # the client was killed while it asked
             os._exit(1)
         request = json.loads(body)
         for target, source in enumerate(array.array("i", descriptors)):
