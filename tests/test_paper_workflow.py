@@ -79,7 +79,7 @@ def test_every_dataset_arrives_and_is_checked(mini: Path) -> None:
         assert bool(urls) == ("gated" not in entry), name
         _, metadata = read_parquet(results / f"data/{name}/manifest.parquet", "cpt.manifest/2")
         assert metadata["derived"] is False
-        record = read_json(results / f"data/{name}/pixels-test.json", "cpt.pixels/1")
+        record = read_json(results / f"data/{name}/pixels-test.json", "cpt.pixels/2")
         assert record["count"] == entry["expected"]["images"]["test"]
     assert planned(mini, "--configfile", "mini.yaml") == {}
 
