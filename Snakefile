@@ -33,6 +33,7 @@ rule all:
         f"{ROOT}/report/index.html",
         RESULTS,
         METRICS,
+        COUNTS,
         TABLES,
         FIGURES,  # named here too, so that a deleted one is made again
     localrule: True

@@ -1,4 +1,5 @@
-"""Aggregation: the metrics of all runs of a grid -> runs.parquet, and their cost -> costs.parquet."""
+"""Aggregation of all runs of a grid: metrics -> runs.parquet, cost -> costs.parquet, and what the page opens of a run:
+counts by class and confidence -> counts.parquet, histories -> curves.parquet."""
 
 from __future__ import annotations
 
@@ -9,14 +10,15 @@ import pyarrow as pa
 
 from cpt.errors import CptError
 from cpt.files import canonical_json, read_json, read_parquet, write_parquet
-from cpt.paths import COSTS, GRID, METRICS, RUN, RUNS
+from cpt.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, RUN, RUNS
 
 IDENTITY = ("protocol", "dataset", "imbalance_ratio", "method")
+NO_CURVE = ("epoch", "steps", "seconds")
 COST = ("seconds", "peak_memory_mb", "learnable_parameters", "steps")
 
 
 def aggregate(grid: Path) -> None:
-    """Write runs.parquet and costs.parquet beside ``grid`` from the metrics of every run that it names.
+    """Write runs, costs, counts and curves.parquet beside ``grid`` from every run that it names.
 
     Raises:
         CptError: a run's record or metrics are missing or damaged, or belong to another run.
@@ -24,7 +26,7 @@ def aggregate(grid: Path) -> None:
     plan = read_json(grid, GRID)
     root = grid.parent
     derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
-    tables, costs = [], []
+    tables, costs, counts, curves = [], [], [], []
     for run in sorted(plan["runs"], key=lambda run: run["run"]):
         folder = root / "runs" / run["run"]
         record = read_json(folder / "run.json", RUN)
@@ -41,6 +43,8 @@ def aggregate(grid: Path) -> None:
             "run": run["run"],
         }
         tables.append(_with_identity(metrics, identity, derived))
+        counts.append(_of_run(run["run"], read_parquet(folder / "counts.parquet", COUNTS)[0]))
+        curves.append(_of_run(run["run"], _curves(read_parquet(folder / "history.parquet", HISTORY)[0])))
         costs.append(
             {"run": run["run"], **{key: record[key] for key in COST}}
             | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
@@ -49,6 +53,25 @@ def aggregate(grid: Path) -> None:
         )
     write_parquet(root / "runs.parquet", pa.concat_tables(tables), RUNS, experiment=plan["experiment"])
     write_parquet(root / "costs.parquet", pa.Table.from_pylist(costs), COSTS, experiment=plan["experiment"])
+    write_parquet(root / "counts.parquet", pa.concat_tables(counts), COUNTS, experiment=plan["experiment"])
+    write_parquet(root / "curves.parquet", pa.concat_tables(curves), CURVES, experiment=plan["experiment"])
+
+
+def _curves(history: pa.Table) -> pa.Table:
+    """The measures of a history in long form, but not its seconds, which differ between equal computations."""
+    epochs = history["epoch"].to_pylist()
+    names = [name for name in history.column_names if name not in NO_CURVE]
+    return pa.table(
+        {
+            "epoch": pa.array(epochs * len(names), pa.int64()),
+            "measure": pa.array([name for name in names for _ in epochs], pa.string()),
+            "value": pa.array([value for name in names for value in history[name].to_pylist()], pa.float64()),
+        }
+    )
+
+
+def _of_run(run: str, table: pa.Table) -> pa.Table:
+    return pa.table({"run": pa.array([run] * len(table), pa.string())} | {n: table[n] for n in table.column_names})
 
 
 def _augmentation(record: dict[str, Any]) -> str:

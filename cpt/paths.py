@@ -10,6 +10,8 @@ RUN = "cpt.run/3"
 PREDICTIONS = "cpt.predictions/1"
 CLASSIFIER = "cpt.classifier/1"
 METRICS = "cpt.metrics/1"
+COUNTS = "cpt.counts/1"
+CURVES = "cpt.curves/1"
 RUNS = "cpt.runs/2"
 COSTS = "cpt.costs/2"
 

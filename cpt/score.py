@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cpt.data.classes import GROUPS, head_medium_tail
 from cpt.data.split import Split, read_split
 from cpt.files import column, read_json, read_parquet, write_parquet
 from cpt.metrics import accuracy as m
-from cpt.paths import METRICS, PREDICTIONS, RUN
+from cpt.paths import COUNTS, METRICS, PREDICTIONS, RUN
 
 ORDER = [("target", "ascending"), ("epoch", "ascending"), ("subset", "ascending"), ("metric", "ascending")]
 
 
 def score(run: Path, split: Path) -> None:
-    """Write metrics.parquet of a run.
+    """Write metrics.parquet and counts.parquet of a run.
 
     Args:
         run: folder with run.json and predictions.parquet.
@@ -30,10 +31,13 @@ def score(run: Path, split: Path) -> None:
     training = read_split(split)
     keys = predictions.select(["target", "subset", "epoch"])
     rows: list[dict[str, Any]] = []
+    counts: list[pa.Table] = []
     for key in keys.group_by(["target", "subset", "epoch"]).aggregate([]).to_pylist():
         chosen = predictions.filter(_equal(keys, key))
         ranked = training if key["target"] == record["dataset"] and key["subset"] != "new" else None
         rows += [{**key, **row} for row in measure(chosen, ranked)]
+        if key["epoch"] is None:
+            counts.append(count(chosen, ranked, key["target"], key["subset"]))
     rows += _halves(rows)
     table = pa.Table.from_pylist(
         rows,
@@ -49,6 +53,8 @@ def score(run: Path, split: Path) -> None:
             }
         ),
     )
+    by_target = [("target", "ascending"), ("subset", "ascending"), ("by", "ascending"), ("index", "ascending")]
+    write_parquet(run / "counts.parquet", pa.concat_tables(counts).sort_by(by_target), COUNTS)
     write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS)
 
 
@@ -59,10 +65,7 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
         predictions: rows of predictions.parquet.
         training: the split, when the classes are the trained ones: gives head, medium and tail.
     """
-    labels = column(predictions, "label")
-    first = {name: pc.list_element(predictions[name], 0) for name in ("top_labels", "top_scores")}
-    top = column(pa.table(first), "top_labels")
-    confidence = column(pa.table(first), "top_scores").astype(np.float64)
+    labels, top, confidence = _first(predictions)
     percent: dict[str, float | None] = {
         "accuracy": m.accuracy(labels, top),
         "macro_accuracy": m.macro_accuracy(labels, top),
@@ -80,6 +83,49 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
     ]
     loss = m.log_loss(column(predictions, "true_score"))
     return [*rows, {"metric": "log_loss", "value": loss, "unit": "nats", "images": count}]
+
+
+def count(predictions: pa.Table, training: Split | None, target: str, subset: str) -> pa.Table:
+    """Return how many images of each class, and in each bin of confidence, were right.
+
+    Args:
+        predictions: rows of one target and subset.
+        training: the split, when the classes are the trained ones: gives training images and groups.
+        target: name of the dataset.
+        subset: ``base``, ``new`` or ``all``.
+    """
+    labels, top, confidence = _first(predictions)
+    parts = []
+    for by, index in (("class", labels), ("confidence", m.bins(confidence))):
+        found, place = np.unique(index, return_inverse=True)
+        images = np.bincount(place)
+        of_class = training is not None and by == "class"
+        parts.append(
+            {
+                "target": pa.array([target] * len(found)),
+                "subset": pa.array([subset] * len(found)),
+                "by": pa.array([by] * len(found)),
+                "index": pa.array(found, pa.int64()),
+                "images": pa.array(images, pa.int64()),
+                "correct": pa.array(np.bincount(place, labels == top).astype(np.int64)),
+                "confidence": pa.array(np.bincount(place, confidence) / images),
+                "train_images": pa.array(training.counts[found] if of_class else [None] * len(found), pa.int64()),
+                "group": pa.array(
+                    head_medium_tail(training.ranks)[found] if of_class else [None] * len(found), pa.string()
+                ),
+            }
+        )
+    return pa.concat_tables([pa.table(part) for part in parts])
+
+
+def _first(predictions: pa.Table) -> tuple[NDArray, NDArray, NDArray]:
+    """Labels, first predicted labels and their probabilities, (N,) each."""
+    first = pa.table({name: pc.list_element(predictions[name], 0) for name in ("top_labels", "top_scores")})
+    return (
+        column(predictions, "label"),
+        column(first, "top_labels"),
+        column(first, "top_scores").astype(np.float64),
+    )
 
 
 def _halves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

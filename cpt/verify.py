@@ -126,7 +126,8 @@ class _Check:
 
     def _wanted(self, grid: dict[str, Any]) -> list[str]:
         """The ends of the chain, and the files in its middle that the grid names."""
-        files = ["grid.json", "backbone.json", "runs.parquet", "costs.parquet", "report/index.html"]
+        files = ["grid.json", "backbone.json", "report/index.html"]
+        files += [f"{name}.parquet" for name in ("runs", "costs", "counts", "curves")]
         for name, exhibit in grid["exhibits"].items():
             kind, suffixes = ("tables", TABLE) if exhibit["kind"] == "table" else ("figures", FIGURE)
             files += [f"{kind}/{name}.{suffix}" for suffix in suffixes]

@@ -47,8 +47,9 @@ DATASETS = sorted(
 )
 CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
 DESCRIPTIONS = {run.descriptions: run for run in RUNS.values() if run.descriptions}
-RESULTS = [f"{ROOT}/runs.parquet", f"{ROOT}/costs.parquet"]
+RESULTS = [f"{ROOT}/{name}.parquet" for name in ("runs", "costs", "counts", "curves")]
 METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]
+COUNTS = [f"{ROOT}/runs/{run}/counts.parquet" for run in RUNS]
 TABLES = expand(
     f"{ROOT}/tables/{{name}}.{{suffix}}",
     name=[name for name, kind in PLAN.exhibits.items() if kind == "table"],
@@ -109,7 +110,7 @@ BATCHES = batches()
 MADE = {
     "train": ["prompts.safetensors", "history.parquet", "run.json"],
     "predict": ["predictions.parquet", "classifier.safetensors"],
-    "score": ["metrics.parquet"],
+    "score": ["metrics.parquet", "counts.parquet"],
 }
 SINGLE_RUNS = "base_to_new/.+|all_classes/.+|few_shot/.+"
 if BATCHES:

@@ -26,7 +26,8 @@ rule score:
         predictions=f"{ROOT}/runs/{{run}}/predictions.parquet",
         split=lambda wildcards: f"{ROOT}/{RUNS[wildcards.run].split}",
     output:
-        f"{ROOT}/runs/{{run}}/metrics.parquet",
+        metrics=f"{ROOT}/runs/{{run}}/metrics.parquet",
+        counts=f"{ROOT}/runs/{{run}}/counts.parquet",
     log:
         f"{LOGS}/score/{{run}}.log",
     conda:
@@ -37,7 +38,7 @@ rule score:
     params:
         code=CODE["score"],
     shell:
-        'cpt score "$(dirname {output:q})" --split {input.split:q} >{log:q} 2>&1'
+        'cpt score "$(dirname {output.metrics:q})" --split {input.split:q} >{log:q} 2>&1'
 
 
 for seeds, cells in BATCHES.items():
@@ -105,9 +106,12 @@ rule aggregate:
     input:
         grid=f"{ROOT}/grid.json",
         metrics=METRICS,
+        counts=COUNTS,
     output:
         runs=f"{ROOT}/runs.parquet",
         costs=f"{ROOT}/costs.parquet",
+        counts=f"{ROOT}/counts.parquet",
+        curves=f"{ROOT}/curves.parquet",
     log:
         f"{LOGS}/aggregate.log",
     localrule: True

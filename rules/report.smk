@@ -60,6 +60,8 @@ rule page:
         grid=f"{ROOT}/grid.json",
         runs=f"{ROOT}/runs.parquet",
         costs=f"{ROOT}/costs.parquet",
+        counts=f"{ROOT}/counts.parquet",
+        curves=f"{ROOT}/curves.parquet",
         tables=TABLES,
         figures=FIGURES,
     output:

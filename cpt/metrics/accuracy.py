@@ -28,12 +28,17 @@ def group_accuracy(labels: NDArray, predicted: NDArray, members: NDArray) -> flo
     return accuracy(labels[chosen], predicted[chosen]) if chosen.any() else None
 
 
+def bins(confidence: NDArray) -> NDArray:
+    """Bin 0..14 of every top-1 probability (N,): 15 bins of equal width, the last one closed."""
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+
+
 def calibration_error(confidence: NDArray, correct: NDArray) -> float:
     """Expected calibration error in percent: 15 bins of equal width on the top-1 probability (Guo et al. 2017)."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    found = bins(confidence)
     gaps = [
-        abs(float(confidence[bins == b].mean()) - float(correct[bins == b].mean())) * (bins == b).sum()
-        for b in np.unique(bins)
+        abs(float(confidence[found == b].mean()) - float(correct[found == b].mean())) * (found == b).sum()
+        for b in np.unique(found)
     ]
     return 100.0 * float(sum(gaps)) / len(confidence)
 
