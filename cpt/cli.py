@@ -374,7 +374,7 @@ def score(
 
 @app.command()
 def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experiment")]) -> None:
-    """Gather the metrics of all runs into runs.parquet, and their cost into costs.parquet.
+    """Gather all runs: metrics, costs, counts by class and confidence, and curves over epochs, a file each.
 
     Example: `cpt aggregate --grid results/embedded/grid.json`
     """
@@ -423,9 +423,8 @@ def page(results: Results) -> None:
     from cpt.report.page import make_page
 
     output = results / "report" / "index.html"
-    numbers = results / "runs.parquet", results / "costs.parquet"
     with recorded(output):
-        make_page(results / "grid.json", *numbers, results / "tables", results / "figures", output)
+        make_page(results / "grid.json", results / "runs.parquet", results / "tables", results / "figures", output)
     say(f"open {output}")
 
 

@@ -5,9 +5,10 @@ The schemas are documented in docs/files.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,18 +181,36 @@ def read_tensors(
     Raises:
         CptError: the file is missing, damaged, changed, or of another schema.
     """
+    with _safetensors(path, schema, "pt", sha256) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no iterator
+
+
+def read_metadata(path: Path, schema: str) -> dict[str, Any]:
+    """Read the metadata of safetensors of the given schema, without the tensors and without torch.
+
+    Raises:
+        CptError: the file is missing, damaged, or of another schema.
+    """
+    with _safetensors(path, schema, "numpy") as (_, metadata):
+        return metadata
+
+
+@contextlib.contextmanager
+def _safetensors(
+    path: Path, schema: str, framework: str, sha256: str | None = None
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield an open file of the given schema and its metadata."""
     from safetensors import SafetensorError, safe_open
 
     require_unchanged(path, sha256=sha256)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             metadata = json.loads((file.metadata() or {}).get("cpt", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator
+            _check_schema(path, metadata, schema)
+            yield file, metadata
     except (SafetensorError, ValueError, OSError) as error:
         raise unusable(path, error) from None
-    _check_schema(path, metadata, schema)
     note_read(path)
-    return tensors, metadata
 
 
 def _check_schema(path: Path, metadata: Mapping[str, Any], schema: str) -> None:

@@ -99,7 +99,10 @@ def count(predictions: pa.Table, training: Split | None, target: str, subset: st
     for by, index in (("class", labels), ("confidence", m.bins(confidence))):
         found, place = np.unique(index, return_inverse=True)
         images = np.bincount(place)
-        of_class = training is not None and by == "class"
+        train_images, groups = [None] * len(found), [None] * len(found)
+        if training is not None and by == "class":
+            train_images = training.counts[found].tolist()
+            groups = head_medium_tail(training.ranks)[found].tolist()
         parts.append(
             {
                 "target": pa.array([target] * len(found)),
@@ -109,10 +112,8 @@ def count(predictions: pa.Table, training: Split | None, target: str, subset: st
                 "images": pa.array(images, pa.int64()),
                 "correct": pa.array(np.bincount(place, labels == top).astype(np.int64)),
                 "confidence": pa.array(np.bincount(place, confidence) / images),
-                "train_images": pa.array(training.counts[found] if of_class else [None] * len(found), pa.int64()),
-                "group": pa.array(
-                    head_medium_tail(training.ranks)[found] if of_class else [None] * len(found), pa.string()
-                ),
+                "train_images": pa.array(train_images, pa.int64()),
+                "group": pa.array(groups, pa.string()),
             }
         )
     return pa.concat_tables([pa.table(part) for part in parts])

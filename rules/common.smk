@@ -61,6 +61,7 @@ FIGURES = expand(
     suffix=["svg", "pdf", "png", "csv"],
 )
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
+PAGE_FILES = ["page.html.j2", "page.css", "page.js", "table.html.j2"]
 TINY_CLIP = ["assets/tiny_clip"]
 CODE = {
     "backbone": code_version("cpt.clip.make_backbone", data=TINY_CLIP),
@@ -79,7 +80,9 @@ CODE = {
     "score": code_version("cpt.score"),
     "aggregate": code_version("cpt.aggregate"),
     "table": code_version("cpt.report.tables", data=["report/table.html.j2"]),
-    "page": code_version("cpt.report.page", data=["report/page.html.j2"]),
+    "page": code_version(
+        "cpt.report.page", data=[f"report/{name}" for name in PAGE_FILES]
+    ),
 }
 FIGURE_CODE = {
     name: code_version("cpt.report.figures", f"cpt.report.{kind}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from cpt.files import write_json, write_parquet, write_tensors
-from cpt.paths import GRID, RUNS
+from cpt.paths import COUNTS, CURVES, GRID, RUNS, TEXT_FEATURES
 
 METHODS = {"zeroshot": 46.0, "ivlp": 51.0, "cpt": 53.0, "cptsum": 50.0, "npt": 52.0}
 DATASETS = {"world": 10.0, "flowers": 8.0, "scripts": -6.0, "world_r": -2.0, "world_a": -12.0}
@@ -38,6 +38,7 @@ ROWS = {
 KINDS = ("tulip", "rose", "lily", "daisy")
 CLASSES = tuple(f"{colour} {kind}" for colour in ("red", "blue", "white") for kind in KINDS)
 TRAINED = len(CLASSES) - 2
+WICKED = "<img src=x onerror=alert(1)> & </script>"
 EPOCHS = 6
 
 
@@ -69,6 +70,14 @@ def write_results(folder: Path) -> tuple[Path, Path]:
     write_parquet(folder / "runs.parquet", pa.Table.from_pylist(rows), RUNS, experiment="invented")
     finished = [entry for entry in runs.values() if not _missing(entry)]
     write_parquet(folder / "costs.parquet", pa.Table.from_pylist(list(map(_cost, finished))), "cpt.costs/2")
+    counts = [row for entry in finished for row in _counts(entry)]
+    write_parquet(folder / "counts.parquet", pa.Table.from_pylist(counts, schema=COUNTED), COUNTS)
+    curves = [row for entry in finished for row in _curves(entry)]
+    write_parquet(folder / "curves.parquet", pa.Table.from_pylist(curves), CURVES)
+    for dataset in DATASETS:
+        names = {"classes": [*CLASSES[:-1], WICKED] if dataset == "scripts" else list(CLASSES)}
+        features = {"features": torch.zeros(len(CLASSES), 1)}
+        write_tensors(folder / f"features/{dataset}/text-ensemble.safetensors", features, TEXT_FEATURES, **names)
     for entry in runs.values():
         _write_run(folder, entry)
     return folder / "grid.json", folder / "runs.parquet"
@@ -225,6 +234,43 @@ def _cost(entry: dict) -> dict:
         "text_knowledge": "50 descriptions per class from the file x.json" if entry["method"] == "ivlp" else "none",
         "device": "cpu",
     }
+
+
+COUNTED = pa.schema(
+    [(name, pa.string()) for name in ("run", "target", "subset", "by")]
+    + [(name, pa.int64()) for name in ("index", "images", "correct", "train_images")]
+    + [("confidence", pa.float64()), ("group", pa.string())]
+)
+
+
+def _counts(entry: dict) -> list[dict]:
+    """Class k of 50 images has 10 + k right ones, one more for every seed; two bins of confidence."""
+    rows = []
+    for target, subset in entry["targets"]:
+        where = {"run": entry["run"], "target": target, "subset": subset}
+        count = len(CLASSES) // (1 if subset == "all" else 2)
+        trained = target == entry["dataset"] and subset != "new"
+        for k in range(count):
+            rows.append({**where, "by": "class", "index": k, "images": 50, "correct": 10 + k + entry["seed"],
+                         "train_images": 16 - k if trained else None, "confidence": 0.5,
+                         "group": ("head", "medium", "tail")[3 * k // count] if trained else None})  # fmt: skip
+        for index, images, correct, confidence in ((7, 100, 40, 0.5), (14, 200, 190, 0.96)):
+            rows.append({**where, "by": "confidence", "index": index, "images": images, "correct": correct,
+                         "confidence": confidence})  # fmt: skip
+    return rows
+
+
+def _curves(entry: dict) -> list[dict]:
+    epochs = range(1, EPOCHS + 1) if entry["method"] != "zeroshot" else ()
+    measures = {
+        "loss": lambda epoch: 2.0 / epoch + 0.1 * entry["seed"],
+        "etf_distance": lambda epoch: 0.9 - 0.05 * epoch,
+    }
+    return [
+        {"run": entry["run"], "epoch": epoch, "measure": name, "value": of(epoch)}
+        for name, of in measures.items()
+        for epoch in epochs
+    ]
 
 
 def _metrics(entry: dict) -> list[dict]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html.parser
 import json
 import re
@@ -12,7 +14,7 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report.figures import make_figure
-from cpt.report.page import best_method, headline, make_page, natural_order
+from cpt.report.page import best_method, command, headline, make_page, natural_order
 from cpt.report.results import Summary, read_results
 from cpt.report.tables import make_table
 
@@ -27,6 +29,7 @@ class Elements(html.parser.HTMLParser):
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.scripts: dict[str | None, str] = {}
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -34,7 +37,12 @@ class Elements(html.parser.HTMLParser):
         self.text += " "
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        tag, attributes = self.found[-1] if self.found else ("", {})
+        if tag == "script":
+            name = attributes.get("id")
+            self.scripts[name] = self.scripts.get(name, "") + data
+        else:
+            self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_table(grid, runs, name, folder / "tables")
     for name in FIGURES:
         make_figure(grid, runs, name, folder / "figures")
-    make_page(
-        grid, runs, folder / "costs.parquet", folder / "tables", folder / "figures", folder / "report" / "index.html"
-    )
+    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
     return folder
 
 
@@ -60,8 +66,8 @@ def page(made: Path) -> Elements:
 def test_every_table_and_figure_is_there(page: Elements) -> None:
     ids = [attributes.get("id") for _, attributes in page.found]
     assert [name for name in ids if name in TABLES + FIGURES] == TABLES + FIGURES
-    assert sum(tag == "table" and a.get("class") == "results" for tag, a in page.found) == 5
-    pictures = [a for tag, a in page.found if tag == "img"]
+    assert sum(tag == "table" and a == {"class": "results"} for tag, a in page.found) == 5
+    pictures = [a for tag, a in page.found if tag == "img" and "src" in a]
     assert len(pictures) == 5
     assert all(a["src"].startswith("data:image/svg+xml;base64,") for a in pictures)
     assert pictures[0]["alt"] == "What figure1 shows: τ → 0 & a_b."
@@ -73,7 +79,8 @@ def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             assert not re.match(r"\s*(https?:)?//", attributes.get(name) or "")
     assert not re.search(r"@import|url\(", text)
-    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.found}
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in page.found}
+    assert {a["type"] for tag, a in page.found if tag == "script"} == {"module", "text/plain"}
 
 
 def test_what_each_method_was_given(page: Elements) -> None:
@@ -98,7 +105,67 @@ def test_links_lead_to_the_files_beside_the_page(made: Path, page: Elements) -> 
     assert len(files) == 5 * 3 + 5 * 4
     assert all((made / "report" / link).is_file() for link in files)
     ids = {a.get("id") for _, a in page.found}
-    assert {link[1:] for link in links if link.startswith("#")} <= ids
+    inside = {link[1:] for link in links if link.startswith("#")}
+    assert {link for link in inside if not link.startswith("open=")} <= ids
+
+
+def behind(page: Elements) -> dict:
+    """The data that the page's numbers open."""
+    return json.loads(gzip.decompress(base64.b64decode(page.scripts["packed-data"])))
+
+
+def test_every_number_leads_to_the_runs_that_made_it(made: Path, page: Elements) -> None:
+    data, grid = behind(page), json.loads((made / "grid.json").read_text())
+    links = [a["href"] for tag, a in page.found if tag == "a" and a["href"].startswith("#open=table2/")]
+    assert len(links) == 3 * 5 * 4, "ratios, rows, datasets and the average"
+    for link in links:
+        cells = [grid["exhibits"]["table2"]["cells"][int(i)] for i in link.rpartition("/")[2].split(",")]
+        assert len(cells) in (1, 3)
+        assert len({(cell["row"], cell["ratio"]) for cell in cells}) == 1
+    for name, exhibit in grid["exhibits"].items():
+        for cell, place in zip(exhibit["cells"], data["opens"][name], strict=True):
+            told = data["cells"][place]
+            assert [data["runs"][run][0] for run in told["runs"]] == cell["runs"]
+            assert (told["target"], told["ratio"]) == (cell["dataset"], cell["ratio"])
+
+
+def test_a_number_opens_seeds_configuration_curves_and_classes(page: Elements) -> None:
+    data = behind(page)
+    wanted = {"method": "CPT", "dataset": "Flowers", "ratio": 0.06, "setting": None}
+    cells = [data["cells"][place] for place in data["opens"]["table2"]]
+    cell = next(cell for cell in cells if cell | wanted == cell)
+    assert cell["numbers"] == {"H": [60.0, 61.0, 62.0], "base": [63.0, 64.0, 65.0], "new": [57.5, 58.5, 59.5]}
+    assert [data["runs"][run][1:3] for run in cell["runs"]] == [[1, 3.0], [2, 4.0], [3, 8.0]]
+    group = data["groups"][cell["group"]]
+    assert group["configuration"]["learning_rate"] == 0.0025
+    assert group["curves"]["loss"][1] == [2.2, 1.2, 0.8667, 0.7, 0.6, 0.5333]
+    base = group["tested"]["flowers/base"]
+    # 10 + k + seed of 50 over the seeds 1 to 3: (12 + k) / 50
+    assert base["accuracy"] == [240, 260, 280, 300, 320, 340]
+    assert (base["train"][:2], base["third"][-1]) == ([16, 15], "tail")
+    assert base["bins"] == [[300, 0.5, 0.4], [600, 0.96, 0.95]]
+    assert data["names"]["flowers/new"] == list(fake_results.CLASSES[6:])
+
+
+def test_unfinished_runs_have_no_numbers(page: Elements) -> None:
+    data = behind(page)
+    cells = [data["cells"][i] for i in data["opens"]["table2"]]
+    npt = [cell for cell in cells if cell["method"].startswith("NPT") and cell["ratio"] == 0.06]
+    assert [cell["numbers"].get("H") for cell in npt] == [[61.0, 62.0, 63.0], [59.0, 60.0, None], None]
+
+
+def test_class_names_cannot_leave_the_data(made: Path, page: Elements) -> None:
+    assert fake_results.WICKED in behind(page)["names"]["scripts/new"]
+    assert "onerror" not in (made / "report" / "index.html").read_text()
+
+
+def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.json"
+    assert command(grid)[-2:] == ["--resources", "gpu=1"]
+    Path(f"{grid}.provenance.json").write_text(json.dumps({"configuration": ["config/my paper.yaml"]}))
+    assert command(grid)[-2:] == ["--configfile", "config/my paper.yaml"]
+    Path(f"{grid}.provenance.json").write_text(json.dumps({"configuration": ["config/config.yaml"]}))
+    assert "--configfile" not in command(grid)
 
 
 def test_text_is_escaped(made: Path, page: Elements) -> None:
@@ -122,9 +189,7 @@ def test_printed_experiment_has_no_warning(made: Path) -> None:
     grid = json.loads((made / "grid.json").read_text()) | {"printed": True}
     (made / "printed.json").write_text(json.dumps(grid))
     output = made / "elsewhere" / "deep" / "page.html"
-    make_page(
-        made / "printed.json", made / "runs.parquet", made / "costs.parquet", made / "tables", made / "figures", output
-    )
+    make_page(made / "printed.json", made / "runs.parquet", made / "tables", made / "figures", output)
     text = output.read_text()
     assert "do not apply" not in text
     assert 'href="../../tables/table1.csv"' in text
@@ -132,18 +197,15 @@ def test_printed_experiment_has_no_warning(made: Path) -> None:
 
 def test_same_inputs_give_the_same_bytes(made: Path) -> None:
     again = made / "report" / "again.html"
-    make_page(
-        made / "grid.json", made / "runs.parquet", made / "costs.parquet", made / "tables", made / "figures", again
-    )
+    make_page(made / "grid.json", made / "runs.parquet", made / "tables", made / "figures", again)
     assert again.read_bytes() == (made / "report" / "index.html").read_bytes()
 
 
 def test_missing_table_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(CptError, match=r"table1\.html: not found"):
+    with pytest.raises(CptError, match=r"table1\.csv: not found"):
         make_page(
             made / "grid.json",
             made / "runs.parquet",
-            made / "costs.parquet",
             tmp_path,
             made / "figures",
             tmp_path / "page.html",
@@ -176,14 +238,7 @@ def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_
     changed = tmp_path / "grid.json"
     changed.write_text(json.dumps(grid))
     assert headline(read_results(changed, made / "runs.parquet")) == []
-    make_page(
-        changed,
-        made / "runs.parquet",
-        made / "costs.parquet",
-        made / "tables",
-        made / "figures",
-        tmp_path / "page.html",
-    )
+    make_page(changed, made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
     text = " ".join(Elements((tmp_path / "page.html").read_text()).text.split())
     assert "so there is no headline" in text
     assert "Methods cpt, cptsum" in text

@@ -15,11 +15,16 @@ Mark = Literal["best", "second"]
 
 @dataclass(frozen=True)
 class Shown:
-    """One cell: the number's text, the text of its standard deviation, and its rank in the column."""
+    """One cell: the number's text, the text of its standard deviation, its rank in the column, and what is behind it.
+
+    ``order`` is the number by which a column is sorted, ``cells`` the positions of the exhibit's cells that make it.
+    """
 
     text: str
     spread: str | None = None
     mark: Mark | None = None
+    order: float | None = None
+    cells: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,11 @@ def templates() -> jinja2.Environment:
     )
 
 
-def html(table: Table) -> str:
-    """Return a ``<table class="results">`` fragment."""
-    return templates().get_template("table.html.j2").render(table=table)
+def html(table: Table, *, linked: bool = False) -> str:
+    """Return a ``<table class="results">`` fragment.
+
+    Args:
+        table: what to show.
+        linked: every number leads to what is behind it, ``#open=<table>/<position of a cell>,...``.
+    """
+    return templates().get_template("table.html.j2").render(table=table, linked=linked)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +15,14 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from cpt.files import note_read, require_unchanged, unusable, write_text
-from cpt.report.formats import templates
+from cpt.integrity import DEFAULT as DEFAULT_CONFIGURATION
+from cpt.provenance import SUFFIX
+from cpt.report import web
+from cpt.report.details import details
+from cpt.report.formats import html, templates
 from cpt.report.results import Results, Summary, read_results
 from cpt.report.sheet import sheet
-from cpt.report.tables import DECIMALS, Key, long_form
+from cpt.report.tables import DECIMALS, Key, layout, long_form
 from cpt.report.words import AVERAGE, exhibit_label, ratio_title, sentence
 
 TABLE_FILES = ("csv", "md", "tex")
@@ -38,14 +44,23 @@ class Exhibit(NamedTuple):
     width: int | None = None
 
 
-def make_page(grid: Path, runs: Path, costs: Path, tables: Path, figures: Path, output: Path) -> None:
-    """Write one self-contained HTML file from the grid, the metrics, the costs, and the folders of tables and figures.
+def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path) -> None:
+    """Write one self-contained HTML file from the grid, the gathered numbers, and the folders of tables and figures.
+
+    Args:
+        grid: grid.json.
+        runs: runs.parquet; costs, counts and curves.parquet lie beside it.
+        tables: folder of the tables' files, which the page leads to.
+        figures: folder of the figures' files.
+        output: file to write.
 
     Raises:
         CptError: an input is missing or damaged.
     """
     results = read_results(grid, runs)
     exhibits = sorted(results.grid["exhibits"].items(), key=lambda item: natural_order(item[0]))
+    again = command(grid)
+    behind = details(results, runs.parent) | {"root": f"results/{results.grid['experiment']}", "command": again}
     page = (
         templates()
         .get_template("page.html.j2")
@@ -54,12 +69,32 @@ def make_page(grid: Path, runs: Path, costs: Path, tables: Path, figures: Path, 
             printed=results.grid["printed"],
             facts=facts(results),
             headline=headline(results),
-            sheet=sheet(results, runs, costs),
-            tables=[_table(e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
+            sheet=sheet(results, runs, runs.with_name("costs.parquet")),
+            tables=[_table(results, e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
             figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
+            command=shlex.join(again),
+            style=_own("page.css"),
+            script=_own("page.js"),
+            packed=[*((name, web.library(name)) for name in web.LIBRARIES), ("data", web.packed_json(behind))],
         )
     )
     write_text(output, page)
+
+
+def command(grid: Path) -> list[str]:
+    """Return the words that run the experiment: with its configuration, which the record of grid.json tells."""
+    words = ["snakemake", "--cores", "2", "--resources", "gpu=1"]
+    try:
+        record = json.loads(Path(f"{grid}{SUFFIX}").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return words
+    configuration = record.get("configuration", DEFAULT_CONFIGURATION)
+    return words if configuration == DEFAULT_CONFIGURATION else [*words, "--configfile", *configuration]
+
+
+def _own(name: str) -> Markup:
+    """A file of this package, which goes into the page as it is."""
+    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def natural_order(name: str) -> tuple[str, int]:
@@ -171,9 +206,11 @@ def _listed(names: list[str]) -> str:
 # ---- tables and figures ------------------------------------------------------------------------
 
 
-def _table(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
-    fragment = _read(folder / f"{name}.html").decode()
-    return Exhibit(**_described(exhibit, name, folder, page, TABLE_FILES), body=Markup(fragment))
+def _table(results: Results, exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
+    for suffix in TABLE_FILES:  # the page leads to them
+        _read(folder / f"{name}.{suffix}")
+    shown = layout(results, exhibit, long_form(results, exhibit))
+    return Exhibit(**_described(exhibit, name, folder, page, TABLE_FILES), body=Markup(html(shown, linked=True)))
 
 
 def _figure(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:

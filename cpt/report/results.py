@@ -28,6 +28,29 @@ METRICS = {
 }
 """Name of a metric in tables: its subset and metric in the metrics files."""
 
+FURTHER = {
+    "base_to_new": {
+        "base": ("base", "accuracy"),
+        "new": ("new", "accuracy"),
+        "macro base": ("base", "macro_accuracy"),
+        "macro new": ("new", "macro_accuracy"),
+        "head": ("base", "head_accuracy"),
+        "medium": ("base", "medium_accuracy"),
+        "tail": ("base", "tail_accuracy"),
+        "ECE base": ("base", "calibration_error"),
+        "ECE new": ("new", "calibration_error"),
+    },
+    "other": {
+        "macro": ("all", "macro_accuracy"),
+        "head": ("all", "head_accuracy"),
+        "medium": ("all", "medium_accuracy"),
+        "tail": ("all", "tail_accuracy"),
+        "ECE": ("all", "calibration_error"),
+    },
+}
+"""What is told of a cell beside the number it is judged by: name -> subset and metric; head, medium and tail only where
+the trained classes are tested."""
+
 TASKS = {
     "base_to_new": "base-to-new",
     "cross_dataset": "cross-dataset",
@@ -62,7 +85,7 @@ class Results:
         grid: the content of grid.json.
         runs: the grid's run entries by run name.
         finished: names of the runs that have metrics.
-        values: (run, target, subset, metric) -> value of the finished run.
+        values: (run, target, subset, metric) -> value of the finished run, every metric.
     """
 
     folder: Path
@@ -114,12 +137,11 @@ def read_results(grid: Path, runs: Path) -> Results:
     """
     asked = read_json(grid, GRID)
     table, _ = read_parquet(runs, RUNS)
-    wanted = {metric for _, metric in METRICS.values()}
     columns = [table[name].to_pylist() for name in ("run", "target", "subset", "metric", "epoch", "value")]
     values = {
         (run, target, subset, metric): value
         for run, target, subset, metric, epoch, value in zip(*columns, strict=True)
-        if epoch is None and metric in wanted and value is not None and math.isfinite(value)
+        if epoch is None and value is not None and math.isfinite(value)
     }
     return Results(
         folder=grid.parent,

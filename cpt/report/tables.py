@@ -7,6 +7,7 @@ number once. The CSV is that long form; Markdown, LaTeX and HTML show a layout o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +115,18 @@ def _task_numbers(
     return numbers | {Key(ratio, row, AVERAGE, metric): mean_over_datasets(metric) for metric in metrics}
 
 
+def positions(exhibit: Mapping[str, Any]) -> dict[tuple[float, str, str], tuple[int, ...]]:
+    """Return (ratio, row id, dataset or ``Avg`` or task's name) -> positions of the cells that make the number."""
+    found: dict[tuple[float, str, str], list[int]] = {}
+    averaged = {task: set(averaged_datasets(exhibit, task)) for task in exhibit["tasks"]}
+    for position, cell in enumerate(exhibit["cells"]):
+        task, dataset = cell["task"], cell["dataset"]
+        over = [TASKS[task]] if exhibit["layout"] == "tasks" else [AVERAGE]
+        for name in [dataset, *(over if dataset in averaged[task] else [])]:
+            found.setdefault((cell["ratio"], cell["row"], name), []).append(position)
+    return {key: tuple(cells) for key, cells in found.items()}
+
+
 def long_form_csv(exhibit: Mapping[str, Any], numbers: LongForm) -> str:
     """Return the long form as CSV; ``table`` is the table's number, ``method`` the row's label."""
     names = row_names(exhibit["rows"])
@@ -147,10 +160,7 @@ def layout(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> T
 def _by_task(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
     places = [(ratio, task) for ratio in exhibit["ratios"] for task in exhibit["tasks"]]
     columns = [Column(task_title(task), ratio_title(ratio)) for ratio, task in places]
-    stacked = [
-        _column([numbers[Key(ratio, row["id"], TASKS[task], judged_by(task))] for row in exhibit["rows"]])
-        for ratio, task in places
-    ]
+    stacked = [_column(exhibit, numbers, ratio, TASKS[task], judged_by(task)) for ratio, task in places]
     return columns, [Block("", _lines(exhibit, stacked))], "Components"
 
 
@@ -163,10 +173,7 @@ def _by_dataset(results: Results, exhibit: Mapping[str, Any], numbers: LongForm)
     ]
     blocks = []
     for ratio in exhibit["ratios"]:
-        stacked = [
-            _column([numbers[Key(ratio, row["id"], dataset, judged_by(task))] for row in exhibit["rows"]])
-            for dataset in [*datasets, AVERAGE]
-        ]
+        stacked = [_column(exhibit, numbers, ratio, dataset, judged_by(task)) for dataset in [*datasets, AVERAGE]]
         blocks.append(Block(ratio_title(ratio), _lines(exhibit, stacked)))
     return columns, blocks, "Method"
 
@@ -175,9 +182,12 @@ def _by_clustering(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
     metric = judged_by(exhibit["tasks"][0])
     columns, stacked = [], []
     for ratio in exhibit["ratios"]:
-        cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in exhibit["rows"]]
         columns += [Column(metric, ratio_title(ratio)), Column("std ↓", ratio_title(ratio))]
-        stacked += [_column(cells, spread=False), _marked([cell.std for cell in cells], lower_is_better=True)]
+        cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in exhibit["rows"]]
+        stacked += [
+            _column(exhibit, numbers, ratio, AVERAGE, metric, spread=False),
+            _marked([cell.std for cell in cells], lower_is_better=True),
+        ]
     return columns, [Block("", _lines(exhibit, stacked))], "Clustering"
 
 
@@ -188,18 +198,25 @@ def _lines(exhibit: Mapping[str, Any], stacked: Sequence[Sequence[Shown]]) -> li
     ]
 
 
-def _column(cells: Sequence[Summary], *, spread: bool = True) -> list[Shown]:
-    marked = _marked([cell.mean for cell in cells])
+def _column(
+    exhibit: Mapping[str, Any], numbers: LongForm, ratio: float, dataset: str, metric: str, *, spread: bool = True
+) -> list[Shown]:
+    cells = [numbers[Key(ratio, row["id"], dataset, metric)] for row in exhibit["rows"]]
+    behind = positions(exhibit)
     return [
-        Shown(shown.text, f"{cell.std:.{DECIMALS}f}" if spread and cell.std is not None else None, shown.mark)
-        for shown, cell in zip(marked, cells, strict=True)
+        replace(
+            shown,
+            spread=f"{cell.std:.{DECIMALS}f}" if spread and cell.std is not None else None,
+            cells=behind.get((ratio, row["id"], dataset), ()),
+        )
+        for shown, cell, row in zip(_marked([cell.mean for cell in cells]), cells, exhibit["rows"], strict=True)
     ]
 
 
 def _marked(values: Sequence[float | None], *, lower_is_better: bool = False) -> list[Shown]:
     marks = rank(values, lower_is_better=lower_is_better)
     return [
-        Shown(MISSING if value is None else f"{value:.{DECIMALS}f}", None, mark)
+        Shown(MISSING if value is None else f"{value:.{DECIMALS}f}", mark=mark, order=value)
         for value, mark in zip(values, marks, strict=True)
     ]
 
