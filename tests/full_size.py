@@ -95,7 +95,8 @@ def _counts(run, target: str, subset: str, classes: int, random: np.random.Gener
                 pa.int64(),
             ),
             "group": pa.array(
-                [("head", "medium", "tail")[3 * k // count] if trained else None for k in range(count)] + [None] * BINS
+                [("head", "medium", "tail")[3 * k // count] if trained else None for k in range(count)] + [None] * BINS,
+                pa.string(),
             ),
         }
     )
@@ -150,5 +151,6 @@ def _matrix(folder: Path, name: str, random: np.random.Generator) -> None:
     with style.house_style():
         figure = style.new_figure(style.FULL_WIDTH, 3)
         for axes in figure.subplots(1, 3):
-            axes.imshow(random.uniform(size=(500, 500)), interpolation="none")
+            cosines = random.normal(0.5, 0.08, size=(500, 500))
+            axes.imshow(cosines + cosines.T, interpolation="none", vmin=0.2, vmax=2)
         style.save(style.Drawing(figure, ["nothing"], []), folder, name)

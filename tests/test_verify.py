@@ -301,7 +301,7 @@ def test_metrics_of_other_predictions_are_stale(copied: Path) -> None:
 def test_an_unfinished_experiment_says_what_is_missing(copied: Path) -> None:
     run = run_of(copied, "cpt")
     shutil.rmtree(run)
-    for name in ("runs.parquet", "runs.parquet.provenance.json", "costs.parquet"):
+    for name in ("runs.parquet", "runs.parquet.provenance.json", "costs.parquet", "counts.parquet", "curves.parquet"):
         (copied / name).unlink()
     problems = found(copied)
     assert problems[str((run / "metrics.parquet").relative_to(copied))] == "is missing"
@@ -318,7 +318,8 @@ def test_without_a_grid_the_rest_is_still_checked(copied: Path, content: str) ->
 def test_no_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CptError, match="no such folder"):
         verify(tmp_path / "nothing")
-    assert set(found(tmp_path)) == {"grid.json", "backbone.json", "runs.parquet", "costs.parquet", "report/index.html"}
+    gathered = {f"{name}.parquet" for name in ("runs", "costs", "counts", "curves")}
+    assert set(found(tmp_path)) == {"grid.json", "backbone.json", "report/index.html"} | gathered
 
 
 # ---- what the verb says ------------------------------------------------------------------------
@@ -410,9 +411,13 @@ def test_the_pixel_cache_and_the_page_are_sources(made: Path) -> None:
     assert (
         "../../data/photos/pixels-test.json" in record_of(made / "features/photos/images-test.safetensors")["sources"]
     )
-    assert {"../tables/table2.html", "../figures/figure3.svg", "../costs.parquet"} <= set(
-        record_of(made / "report/index.html")["sources"]
-    )
+    assert {
+        "../tables/table2.csv",
+        "../figures/figure3.svg",
+        "../costs.parquet",
+        "../counts.parquet",
+        "../curves.parquet",
+    } <= set(record_of(made / "report/index.html")["sources"])
 
 
 def test_a_record_tells_versions_commit_device_and_command(made: Path) -> None:

@@ -307,13 +307,13 @@ for (const dialog of $$("dialog")) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 }
 zoom();
-const [source, css, text] = await Promise.all(["datatables", "datatables-css", "data"].map(unpack));
+theme();
+const [source, css] = await Promise.all(["datatables", "datatables-css"].map(unpack));
 document.head.prepend(element("style", {}, css));
 const { default: DataTable } = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-const data = JSON.parse(text);
-theme();
 tables(DataTable);
-allNumbers(DataTable, data);
+const data = JSON.parse(await unpack("data"));
 behind(DataTable, data);
 open();
+allNumbers(DataTable, data);
 document.documentElement.dataset.ready = "";
