@@ -33,10 +33,11 @@ def audit(
         say(f"\n{section.title}\n")
         arithmetic.print_section(section, None if everything else 10)
     if output is not None:
-        for section in sections:
-            write_text(output / f"{section.name}.csv", section.rows.to_csv(index=False, lineterminator="\n"))
-        write_text(output / "audit.md", arithmetic.markdown(sections))
-        write_text(output / "audit.html", arithmetic.html(sections))
+        with recorded(output / "audit.html"):
+            for section in sections:
+                write_text(output / f"{section.name}.csv", section.rows.to_csv(index=False, lineterminator="\n"))
+            write_text(output / "audit.md", arithmetic.markdown(sections))
+            write_text(output / "audit.html", arithmetic.html(sections))
         say(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")
 
 

@@ -71,6 +71,8 @@ def jobs(grid: Grid) -> dict[str, list[str]]:
         "aggregate": ["runs.parquet"],
         "table": (f"tables/{name}.csv" for name in tables),
         "figure": (f"figures/{name}.svg" for name in grid.exhibits if name not in tables),
+        "ledger": ["report/ledger.parquet"],
+        "audit": ["report/audit.html"],
         "page": ["report/index.html"],
     }
     outputs = {rule: [f"{root}/{path}" for path in sorted(files)] for rule, files in found.items()}

@@ -55,8 +55,50 @@ rule figure:
         "cpt figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
 
 
+rule ledger:
+    input:
+        grid=f"{ROOT}/grid.json",
+        runs=f"{ROOT}/runs.parquet",
+        published="config/published.csv",
+    output:
+        html=f"{ROOT}/report/ledger.html",
+        parquet=f"{ROOT}/report/ledger.parquet",
+        csv=f"{ROOT}/report/ledger.csv",
+    log:
+        f"{LOGS}/ledger.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        results=lambda wildcards, input: os.path.dirname(input.grid),
+        code=CODE["ledger"],
+    shell:
+        "cpt ledger --results {params.results:q} --published {input.published:q} >{log:q} 2>&1"
+
+
+rule audit:
+    input:
+        published="config/published.csv",
+        claims="config/published_claims.yaml",
+    output:
+        html=f"{ROOT}/report/audit.html",
+        md=f"{ROOT}/report/audit.md",
+    log:
+        f"{LOGS}/audit.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        folder=lambda wildcards, output: os.path.dirname(output.html),
+        code=CODE["audit"],
+    shell:
+        "cpt audit --published {input.published:q} --claims {input.claims:q} --output {params.folder:q} >{log:q} 2>&1"
+
+
 rule page:
     input:
+        ledger=f"{ROOT}/report/ledger.html",
+        audit=f"{ROOT}/report/audit.html",
         grid=f"{ROOT}/grid.json",
         runs=f"{ROOT}/runs.parquet",
         costs=f"{ROOT}/costs.parquet",

@@ -276,9 +276,11 @@ def test_exchanged_files_are_named(copied: Path, suffix: str) -> None:
 def test_a_table_of_other_numbers_is_stale(copied: Path) -> None:
     metrics = run_of(copied, "cpt") / "metrics.parquet"
     table, _ = read_parquet(metrics, "cpt.metrics/1")
+    counts, _ = read_parquet(metrics.with_name("counts.parquet"), "cpt.counts/1")
     values = [value + 1 for value in table["value"].to_pylist()]
     with provenance.recorded(metrics):
         write_parquet(metrics, table.set_column(4, "value", [values]), "cpt.metrics/1")
+        write_parquet(metrics.with_name("counts.parquet"), counts, "cpt.counts/1")
     cpt("aggregate", "--grid", copied / "grid.json")
     problems = found(copied)
     assert set(problems) == {"tables/table2.csv", "figures/figure3.svg", "report/index.html"}
@@ -398,7 +400,7 @@ def test_a_record_holds_what_was_read_and_written(made: Path) -> None:
     trained_on = {split, "features/land/text-single.safetensors", f"{clusters}.parquet", f"{clusters}.safetensors"}
     for main, others, sources in (
         ("run.json", {"prompts.safetensors", "history.parquet"}, frozen | trained_on),
-        ("metrics.parquet", set(), {split, f"{own}/run.json", f"{own}/predictions.parquet"}),
+        ("metrics.parquet", {"counts.parquet"}, {split, f"{own}/run.json", f"{own}/predictions.parquet"}),
     ):
         record = record_of(run / main)
         assert set(record["outputs"]) == {main, *others}

@@ -107,7 +107,7 @@ def test_a_deleted_metrics_file_repeats_what_depends_on_it(finished: Path) -> No
     kept = victim.read_bytes()
     victim.unlink()
     jobs = planned(finished, "--configfile", "small.yaml")
-    assert jobs == {"score": 1, "aggregate": 1, "table": 5, "figure": 5, "page": 1, "all": 1}
+    assert jobs == {"score": 1, "aggregate": 1, "table": 5, "figure": 5, "ledger": 1, "page": 1, "all": 1}
     snakemake(finished, "--configfile", "small.yaml")
     assert victim.read_bytes() == kept
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 from scipy import stats as scipy_stats
 
 from cpt import stats
-from cpt.errors import CptError
 from cpt.files import write_parquet, write_text
 from cpt.report.audit import read_published
 from cpt.report.formats import templates
@@ -186,15 +185,3 @@ def shown(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def fragment(path: Path) -> str:
-    """Read ``ledger.html`` for the page.
-
-    Raises:
-        CptError: it is missing.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        raise CptError(f"{path}: not found; run `cpt ledger` first") from None

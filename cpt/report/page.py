@@ -52,12 +52,13 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
         runs: runs.parquet; costs, counts and curves.parquet lie beside it.
         tables: folder of the tables' files, which the page leads to.
         figures: folder of the figures' files.
-        output: file to write.
+        output: file to write; ledger.html and audit.html beside it become part of it.
 
     Raises:
         CptError: an input is missing or damaged.
     """
     results = read_results(grid, runs)
+    fragments = {name: output.with_name(f"{name}.html") for name in ("ledger", "audit")}
     exhibits = sorted(results.grid["exhibits"].items(), key=lambda item: natural_order(item[0]))
     again = command(grid)
     behind = details(results, runs.parent) | {"root": f"results/{results.grid['experiment']}", "command": again}
@@ -72,6 +73,7 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
             sheet=sheet(results, runs, runs.with_name("costs.parquet")),
             tables=[_table(results, e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
             figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
+            **{name: Markup(_read(path).decode()) if path.exists() else "" for name, path in fragments.items()},
             command=shlex.join(again),
             style=_own("page.css"),
             script=_own("page.js"),
