@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -83,8 +84,19 @@ def runs_of(folder: Path, method: str) -> list[Path]:
     return sorted(folder.glob(f"results/small/runs/base_to_new/land/r0.25/{method}-*/s*"))
 
 
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """A failed test leaves no Snakemake behind."""
+    yield
+    for process in Submitted.started:
+        process.kill()
+    Submitted.started.clear()
+
+
 class Submitted:
     """``snakemake --workflow-profile slurm`` in the background; ``commands`` go before the environment's programs."""
+
+    started: ClassVar[list[subprocess.Popen]] = []
 
     def __init__(self, folder: Path, *words: str, config: str = "small.yaml", commands: Path | None = None) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
@@ -96,6 +108,7 @@ class Submitted:
             self.process = subprocess.Popen(
                 [*command, "--configfile", config], cwd=folder, env=environment, stdout=log, stderr=log
             )
+        self.started.append(self.process)
 
     @property
     def text(self) -> str:
