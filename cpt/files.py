@@ -109,7 +109,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise unusable(path, error) from None
-    _check_schema(path, value if isinstance(value, dict) else {}, schema)
+    _check_schema(path, value, schema)
     note_read(path)
     return value
 
@@ -213,7 +213,7 @@ def _safetensors(
     note_read(path)
 
 
-def _check_schema(path: Path, metadata: Mapping[str, Any], schema: str) -> None:
-    found = metadata.get("schema")
+def _check_schema(path: Path, metadata: object, schema: str) -> None:
+    found = metadata.get("schema") if isinstance(metadata, dict) else None
     if found != schema:
         raise unusable(path, f"expected a file of schema {schema}, found {found or 'none'}")

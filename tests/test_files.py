@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cpt import files, seeds
 from cpt.errors import CptError, nearest
@@ -155,6 +157,21 @@ def test_unusable_files_are_named(tmp_path: Path, reader, name: str) -> None:
     write[name]()
     with pytest.raises(CptError, match="expected a file of schema s/1, found other/1"):
         reader(path, "s/1")
+
+
+@pytest.mark.parametrize("metadata", ["[]", "3", "null", '"s/1"', '{"schema": ["s/1"]}'])
+def test_metadata_that_are_no_object_are_refused(tmp_path: Path, metadata: str) -> None:
+    described = pa.table({"a": [1]}).replace_schema_metadata({"cpt": metadata})
+    pq.write_table(described, tmp_path / "a.parquet")
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"cpt": metadata})
+    (tmp_path / "a.json").write_text(metadata)
+    for reader, suffix in (
+        (files.read_parquet, "parquet"),
+        (files.read_tensors, "safetensors"),
+        (files.read_json, "json"),
+    ):
+        with pytest.raises(CptError, match=rf"a.{suffix}: expected a file of schema s/1, found .*; delete it"):
+            reader(tmp_path / f"a.{suffix}", "s/1")
 
 
 def test_streams_are_named_and_independent() -> None:
