@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cpt.errors import CptError
-from cpt.validation import one_line
+from cpt.validation import no_braces, one_line
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower case, digits, _ and -")]
 
@@ -24,12 +24,6 @@ def _six_digits(value: float) -> float:
     if float(f"{value:g}") != value:
         raise ValueError("use at most six significant digits; paths are named by it")
     return value
-
-
-def _no_braces(path: str) -> str:
-    if set("{}") & set(path):
-        raise ValueError("braces in a path are wildcards to Snakemake; rename the file")
-    return path
 
 
 def _one_slot(templates: list[str]) -> list[str]:
@@ -54,10 +48,10 @@ class Backbone(Section):
     """The frozen CLIP."""
 
     name: Name = Field(description="what tables call it")
-    architecture: Annotated[str, AfterValidator(_no_braces)] = Field(
+    architecture: Annotated[str, AfterValidator(no_braces)] = Field(
         description="'embedded', a model name of open_clip such as ViT-B-16-quickgelu, or the .json file of one's own"
     )
-    pretrained: Annotated[str, AfterValidator(_no_braces)] = Field(
+    pretrained: Annotated[str, AfterValidator(no_braces)] = Field(
         "shipped",
         min_length=1,
         description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
@@ -178,7 +172,9 @@ class Config(Section):
     experiment: Name = Field(description="its results go to results/<experiment>")
     printed: bool = Field(False, description="the paper's printed numbers can be compared with this experiment")
     backbone: Backbone
-    catalog: str = Field("config/datasets.yaml", description="file of dataset entries")
+    catalog: Annotated[str, AfterValidator(no_braces)] = Field(
+        "config/datasets.yaml", description="file of dataset entries"
+    )
     evaluate_on: Literal["test", "val"] = Field("test", description="part of the datasets that runs are judged by")
     seeds: list[Seed] = Field(min_length=1)
     imbalance_ratios: list[Ratio] = Field(min_length=1)
@@ -248,7 +244,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CptError(f"{path}: no such configuration file") from None
     except OSError as error:
         raise CptError(f"{path}: cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CptError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise CptError(f"{path}: must be a mapping; start from config/config.yaml")

@@ -32,6 +32,17 @@ def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     return f"{field}: {shown}{reason[:1].lower()}{reason[1:]}"
 
 
+def no_braces(path: str) -> str:
+    """Return a path that a rule may name.
+
+    Raises:
+        ValueError: it holds braces.
+    """
+    if set("{}") & set(path):
+        raise ValueError("braces in a path are wildcards to Snakemake; rename it")
+    return path
+
+
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any], set[str]]:
     """Return the location as a user writes it, and the known names around its last part.
 

@@ -11,10 +11,16 @@ from cpt import workflow as cpt_workflow
 from cpt.data.listing import digest
 from cpt.errors import CptError
 from cpt.provenance import code_version
+from cpt.validation import no_braces
 from cpt.worker import start as start_fork_server
 
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
 try:
+    for path in (str(workflow.basedir), *CONFIG_FILES):
+        try:
+            no_braces(path)
+        except ValueError as error:
+            raise CptError(f"{path}: {error}")
     CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
     WORK = Path("work", CONFIG.experiment)
     if workflow.is_main_process and "--unlock" not in sys.argv:

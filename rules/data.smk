@@ -11,7 +11,7 @@ rule grid:
     params:
         digest=PLAN.digest,
     shell:
-        "cpt grid {input.config:q} --output {output:q} >{log:q} 2>&1"
+        "cpt grid --output {output:q} -- {input.config:q} >{log:q} 2>&1"
 
 
 rule fetch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpt.config import load
 from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
 from cpt.methods import registry
@@ -62,10 +64,37 @@ def test_odd_names_in_the_configuration_are_refused(place: str, name: str) -> No
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("field", ["architecture", "pretrained"])
+@pytest.mark.parametrize("field", ["backbone.architecture", "backbone.pretrained", "catalog"])
 def test_braces_in_paths_are_refused(field: str) -> None:
-    with pytest.raises(CptError, match=rf"backbone\.{field}: .*braces"):
-        build(changed(f"backbone.{field}", "folder/{x}.json"))
+    with pytest.raises(CptError, match=rf"{re.escape(field)}: .*braces"):
+        build(changed(field, "folder/{x}.json"))
+
+
+def test_braces_in_the_path_of_descriptions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(yaml.safe_dump({"land": EMBEDDED | {"descriptions": "{x}.json"}}))
+    with pytest.raises(CptError, match=r"land\.descriptions: .*braces"):
+        load_catalog(path)
+
+
+@pytest.mark.parametrize(("folder", "file"), [("a{b}", "own.yaml"), ("a", "own{b}.yaml")])
+def test_braces_in_the_projects_folder_or_the_configuration_are_refused(tmp_path: Path, folder: str, file: str) -> None:
+    copy_project(tmp_path / folder, ROOT)
+    shutil.copy(tmp_path / folder / "config/config.yaml", tmp_path / folder / file)
+    done = snakemake(tmp_path / folder, "-n", "--configfile", file, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"cpt: error: \S+\{b\}\S*: braces in a path are wildcards .*", done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"- a", b"a: [", b""])
+def test_a_catalog_or_a_configuration_that_is_none_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    for read in (load_catalog, lambda path: load([path])):
+        with pytest.raises(CptError, match=r"x\.yaml: \w+") as refused:
+            read(path)
+        assert "\n" not in str(refused.value)
 
 
 def test_minus_zero_is_zero() -> None:
@@ -107,12 +136,12 @@ def test_files_respect_the_umask(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_path_that_is_a_command_is_a_path(tmp_path: Path) -> None:
-    """Through Snakemake: the project's folder and the catalog are called like commands."""
+    """Through Snakemake: project and catalog are called like commands, the configuration like an option."""
     folder = tmp_path / "it's a $(touch hacked) `touch hacked` folder; touch hacked"
     copy_project(folder, ROOT)
     catalog = 'cata\'log $(touch hacked) "x".yaml'
     (folder / catalog).write_text(yaml.safe_dump({"land": EMBEDDED}))
-    (folder / "own.yaml").write_text(
+    (folder / "-own.yaml").write_text(
         yaml.safe_dump(
             {
                 "extends": "config/config.yaml",
@@ -132,6 +161,6 @@ def test_a_path_that_is_a_command_is_a_path(tmp_path: Path) -> None:
             }
         )
     )
-    snakemake(folder, "--configfile", "own.yaml")
+    snakemake(folder, "--configfile=-own.yaml")
     assert (folder / "results/odd/report/index.html").is_file()
     assert not list(tmp_path.rglob("hacked"))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from cpt.data.derived import RULES
 from cpt.data.layouts import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
+from cpt.validation import no_braces
 
 
 def _one_slot(template: str) -> str:
@@ -136,7 +137,7 @@ class Entry(Part):
     licence: str | None = Field(default=None, description="terms of use, shown before a download")
     gated: str | None = Field(default=None, description="what to get where, for data that cannot be fetched")
     files: list[Files] = Field(default=[], description="what can be fetched, in order")
-    descriptions: str | None = Field(
+    descriptions: Annotated[str, AfterValidator(no_braces)] | None = Field(
         default=None,
         description="JSON file {class name: [sentence, ...]}, relative to where cpt is started, for text knowledge",
     )
@@ -200,6 +201,8 @@ def load_catalog(path: Path) -> dict[str, Entry]:
         described = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CptError(f"{path}: not found; give the catalog of datasets, for example config/datasets.yaml") from None
+    except OSError as error:
+        raise CptError(f"{path}: cannot be read ({error.strerror}); give the catalog of datasets") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CptError(f"{path}: not YAML ({' '.join(str(error).split())}); mend the line named") from None
     if not isinstance(described, dict):
