@@ -82,7 +82,7 @@ def compare(
             f"{line.p:.3f}",
             f"{line.corrected:.3f}",
         )
-    Console(width=max(Console().width, WIDTH)).print(table)
+    Console(width=max(Console().width, WIDTH), markup=False, emoji=False).print(table)  # folders may hold brackets
     say(f"{names[1]} minus {names[0]}, percentage points; seeds averaged ({max(line.seeds for line in lines)} at most)")
     if left:
         shown = ", ".join(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left[:3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def test_p_of_ten_equal_differences() -> None:
     assert line.p == line.corrected == pytest.approx(2 / 1024)
 
 
-def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cpt", "compare", *words])
         code = run()
@@ -71,6 +74,10 @@ def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     code, out, _ = call(str(folder), str(folder), "--row", "ivlp")
     assert code == 0
     assert "+0.00" in out
+    bracketed = shutil.copytree(folder, tmp_path / "[/a] :smile:")
+    code, out, _ = call(str(folder), str(bracketed), "--row", "ivlp")
+    assert code == 0
+    assert f"ivlp in {bracketed} minus ivlp in {folder}" in out
     code, _, err = call("ivlp", "cptt", "--results", str(folder))
     assert code == 1
     assert "no row 'cptt'" in err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,11 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from cpt import paths, stats
 from cpt.config import load, parse
 from cpt.errors import CptError
 from cpt.files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from cpt.report import formats
 
 CONFIG = load([Path("config/config.yaml")])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -115,6 +119,53 @@ def test_a_valid_configuration_comes_back(changes: dict) -> None:
 def test_an_unknown_key_is_named(name: str, value: object) -> None:
     with pytest.raises(CptError, match=rf"a\.yaml: {name}: unknown key"):
         parse(CONFIG.model_dump(exclude_none=True) | {name: value}, "a.yaml")
+
+
+class Cells(HTMLParser):
+    """Text of every table cell; whatever else is in one of them is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.others: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag in ("td", "th"):
+            self.texts.append("")
+            self.inside = True
+        elif self.inside:
+            self.others.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.texts[-1] += data
+
+
+SPECIAL = st.sampled_from(r"\`*_[]<>|#~&$;{}!()% ")
+PRINTED = st.text(st.characters(exclude_categories=["C", "Z"]) | SPECIAL, max_size=24)
+WORDS = PRINTED.map(lambda text: " ".join(text.split())).filter(bool)
+
+
+@few
+@given(WORDS, WORDS)
+def test_a_label_stays_what_it_is_in_a_table(label: str, title: str) -> None:
+    """As Markdown read by markdown-it and as HTML read by Python's parser: the same text, no element more."""
+    line = formats.Line(label, None, [formats.Shown("1.00")])
+    table = formats.Table("t", "Table 1", "t", "", "", "row", [formats.Column(title)], [formats.Block("", [line])])
+    rendered = MarkdownIt("commonmark").enable("table").render(formats.markdown(table))
+    for text in (rendered, formats.html(table)):
+        cells = Cells()
+        cells.feed(text)
+        assert [" ".join(cell.split()) for cell in cells.texts] == ["row", title, label, "1.00"]
+        assert not cells.others
+    rows = formats.latex(table).splitlines()
+    assert not any(row.startswith(("[", "*")) for row in rows), "an argument of the line before"
+    plain = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\\ldots\{\}|\$\\?\S+?\$|\{[][*]\}", "", f"{rows[-4]}{rows[-6]}")
+    assert re.fullmatch(r"[^\\{}$#%^_&~]*&[^\\{}$#%^_&~]*\\\\[^\\{}$#%^_&~]*&[^\\{}$#%^_&~]*\\\\", plain), plain
 
 
 NUMBERS = st.lists(st.floats(0, 100), min_size=2, max_size=12)

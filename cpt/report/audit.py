@@ -420,7 +420,7 @@ def print_section(section: Section, limit: int | None) -> None:
         table.add_column(column, justify="right" if numeric else "left")
     for line in body[:limit]:
         table.add_row(*line)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are not ours
     console.print(_sentence(section.arithmetic), style="dim", highlight=False)
     console.print(table)
     if limit is not None and len(body) > limit:

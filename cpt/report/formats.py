@@ -104,7 +104,7 @@ def _md_row(cells: Sequence[str], write: Callable[[str], str]) -> str:
 
 
 def _md(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(text.split()))
 
 
 def _md_cell(cell: Shown) -> str:
@@ -138,6 +138,9 @@ _TEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "[": "{[}",  # at a row's start it would be an argument of the \\ before it, and so would a star
+    "]": "{]}",
+    "*": "{*}",
     "|": r"\textbar{}",
     "–": "--",
     "—": "---",
