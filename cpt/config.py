@@ -15,9 +15,11 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cpt.errors import CptError
-from cpt.validation import no_braces, one_line
+from cpt.validation import no_braces, one_line, shown
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower case, digits, _ and -")]
+Label = Annotated[str, AfterValidator(shown)]
+FilePath = Annotated[str, AfterValidator(no_braces)]
 
 
 def _six_digits(value: float) -> float:
@@ -48,10 +50,10 @@ class Backbone(Section):
     """The frozen CLIP."""
 
     name: Name = Field(description="what tables call it")
-    architecture: Annotated[str, AfterValidator(no_braces)] = Field(
+    architecture: FilePath = Field(
         description="'embedded', a model name of open_clip such as ViT-B-16-quickgelu, or the .json file of one's own"
     )
-    pretrained: Annotated[str, AfterValidator(no_braces)] = Field(
+    pretrained: FilePath = Field(
         "shipped",
         min_length=1,
         description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
@@ -75,8 +77,8 @@ class Variant(Section):
     """A method with hyperparameters of its own: a row of a table, a curve of a figure."""
 
     method: str = Field(description="module of cpt/methods")
-    label: str | None = Field(None, description="name in tables; default: the method's title")
-    note: str | None = Field(None, description="mark after the label, for example 'as printed'")
+    label: Label | None = Field(None, description="name in tables; default: the method's title")
+    note: Label | None = Field(None, description="mark after the label, for example 'as printed'")
     set: dict[str, Any] = Field({}, description="hyperparameter: value")
 
 
@@ -172,9 +174,7 @@ class Config(Section):
     experiment: Name = Field(description="its results go to results/<experiment>")
     printed: bool = Field(False, description="the paper's printed numbers can be compared with this experiment")
     backbone: Backbone
-    catalog: Annotated[str, AfterValidator(no_braces)] = Field(
-        "config/datasets.yaml", description="file of dataset entries"
-    )
+    catalog: FilePath = Field("config/datasets.yaml", description="file of dataset entries")
     evaluate_on: Literal["test", "val"] = Field("test", description="part of the datasets that runs are judged by")
     seeds: list[Seed] = Field(min_length=1)
     imbalance_ratios: list[Ratio] = Field(min_length=1)

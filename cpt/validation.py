@@ -43,6 +43,19 @@ def no_braces(path: str) -> str:
     return path
 
 
+def shown(text: str) -> str:
+    """Return a text that tables and figures can show.
+
+    Raises:
+        ValueError: it holds characters that cannot be seen, or a legend would leave it out.
+    """
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be shown; write it in one line of letters")
+    if text.startswith("_"):
+        raise ValueError("must not start with _, legends leave that out")
+    return text
+
+
 def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any], set[str]]:
     """Return the location as a user writes it, and the known names around its last part.
 

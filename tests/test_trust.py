@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -15,6 +16,8 @@ from cpt.config import load
 from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
 from cpt.methods import registry
+from cpt.report import style
+from cpt.report.results import Summary
 from tests.test_config import build, changed
 from tests.workflow import copy_project, snakemake
 
@@ -95,6 +98,28 @@ def test_a_catalog_or_a_configuration_that_is_none_is_one_line(tmp_path: Path, c
         with pytest.raises(CptError, match=r"x\.yaml: \w+") as refused:
             read(path)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("label", ["_hidden", "two\nlines", "bell\a", "\x1b[31mred", "\u202eback"])
+def test_labels_that_cannot_be_shown_are_refused(label: str, tmp_path: Path) -> None:
+    for field in ("label", "note"):
+        with pytest.raises(CptError, match=rf"variants\.cpt\.{field}: .*(shown|legends)"):
+            build(changed(f"variants.cpt.{field}", label))
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"land": EMBEDDED | {"title": label}}))
+    with pytest.raises(CptError, match=r"land\.title: .*(shown|legends)"):
+        load_catalog(tmp_path / "catalog.yaml")
+
+
+@pytest.mark.parametrize("label", ["$\\frac{a}{b}$", "100 $ & <b>", "a_b^c \\LaTeX", "$x", "`|*[é]"])
+def test_a_label_stays_what_it_is_in_a_figure(label: str, tmp_path: Path) -> None:
+    with style.house_style():
+        figure = style.new_figure(3, 2)
+        axes = figure.subplots()
+        style.draw_band(axes, [1, 2], [Summary(1, 50.0, None)] * 2, style.look(0), label)
+        axes.legend()
+        style.save(style.Drawing(figure, ["x"], [[1]]), tmp_path, "figure")
+    root = ElementTree.parse(tmp_path / "figure.svg").getroot()
+    assert label in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
 def test_minus_zero_is_zero() -> None:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from cpt.data.derived import RULES
 from cpt.data.layouts import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
-from cpt.validation import no_braces
+from cpt.validation import no_braces, shown
 
 
 def _one_slot(template: str) -> str:
@@ -105,7 +105,7 @@ class Entry(Part):
     """One dataset of the catalog. ``name`` is the key under which it stands there."""
 
     name: str
-    title: str = Field(description="name in tables and figures")
+    title: Annotated[str, AfterValidator(shown)] = Field(description="name in tables and figures")
     counterpart: str | None = Field(default=None, description="the paper's dataset whose role it plays")
     layout: Annotated[str, AfterValidator(_known_layout)] = Field(description="how its images lie, or embedded")
     template: Annotated[str, AfterValidator(_one_slot)] = Field(
