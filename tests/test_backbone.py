@@ -345,6 +345,41 @@ def test_a_tag_is_downloaded_into_the_cache(
     make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "again.json")
 
 
+@pytest.mark.usefixtures("small_b16", "server")
+def test_a_cached_file_that_is_not_what_the_hub_gave_is_not_read(tmp_path: Path, hub: Path, server: Path) -> None:
+    """The cache calls a file by its SHA-256; what was put there since, here a pickle with code, is refused unread."""
+    checkpoint(server / "timm/vit_base_patch16_clip_224.openai/open_clip_pytorch_model.bin")
+    make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
+    (kept,) = hub.glob("*/snapshots/*/open_clip_pytorch_model.bin")
+    torch.save({"trap": Trap(tmp_path / "mark")}, kept.resolve())
+    message = refusal("ViT-B-16-quickgelu", "openai", tmp_path / "again.json")
+    assert f"instead of {kept.resolve().name[:8]}; delete it and get it again" in message
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.usefixtures("small_b16")
+@pytest.mark.parametrize("form", ["releases/download/v0.2/b16-{:.8}.pt", "clip/models/{}/b16.pt"])
+def test_a_published_file_has_its_published_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """The addresses of open_clip's releases and of OpenAI tell it."""
+    path = checkpoint(tmp_path / "made.pt")
+    tags = open_clip.pretrained._PRETRAINED["ViT-B-16"]
+    for digest, good in ((hashlib.sha256(path.read_bytes()).hexdigest(), True), ("0" * 64, False)):
+        address = "https://example.org/" + form.format(digest)
+        monkeypatch.setitem(tags, "laion400m_e32", tags["laion400m_e32"] | {"url": address})
+        named = shutil.copy(path, tmp_path / address.rsplit("/", 1)[-1])
+        if good:
+            make_backbone("x", "ViT-B-16", str(named), tmp_path / "backbone.json")
+        else:
+            assert "instead of 00000000" in refusal("ViT-B-16", named, tmp_path / "again.json")
+
+
+def test_eight_digits_in_the_name_of_an_own_file_are_no_checksum(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "own-20260101.pt")
+    make_backbone("x", written(tmp_path / "small.json", SMALL), str(path), tmp_path / "backbone.json")
+
+
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("architecture", "tag", "message"),
@@ -364,7 +399,6 @@ def test_a_tag_of_the_other_activation(tmp_path: Path, architecture: str, tag: s
     [
         ("mine-quickgelu.safetensors", True),
         ("b16_400m.pt", True),  # MetaCLIP's address
-        ("vit_b_16-laion400m_e32-55e67d44.pt", False),  # open_clip's address
         ("models--timm--vit_base_patch16_clip_224.openai/snapshots/x/open_clip_model.safetensors", True),
         ("CLIP-ViT-B-16-laion2B-s34B-b88K/open_clip_model.safetensors", False),
         ("mine.safetensors", None),

@@ -109,6 +109,7 @@ def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dic
     _require_tokenizer(tokenizer, model, architecture)
     if pretrained != "random":
         path, extra["source"] = found or weights.hub_file(entry, pretrained)
+        weights.require_checksum(path, extra["source"]["sha256"], entry)
         weights.load(model, path, architecture)
     return model, {"mean": preprocess["mean"], "std": preprocess["std"]}, extra
 

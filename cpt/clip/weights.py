@@ -107,6 +107,31 @@ def _found(repository: str, path: Path) -> tuple[Path, dict[str, Any]]:
     return path, source
 
 
+def require_checksum(path: Path, sha256: str, entry: dict[str, Any]) -> None:
+    """Compare a checkpoint with the checksum that its publisher gives, if there is one, before anything reads it.
+
+    The hub's cache calls a file by it, and so do the addresses of OpenAI and of open_clip's releases.
+
+    Args:
+        path: the file.
+        sha256: of its bytes.
+        entry: what the registry says of it.
+
+    Raises:
+        CptError: it is another file, or damaged.
+    """
+    url = entry.get("url", "")
+    address = url if url.endswith(f"/{path.name}") else ""
+    told = [re.fullmatch("([0-9a-f]{64})", path.resolve().name)]
+    told += [re.search(form, address) for form in (r"/([0-9a-f]{64})/[^/]+$", r"-([0-9a-f]{8})\.pth?$")]
+    for expected in (match[1] for match in told if match):
+        if not sha256.startswith(expected):
+            raise CptError(
+                f"backbone.pretrained: {path}: damaged, or not what was published: its SHA-256 begins with "
+                f"{sha256[:8]} instead of {expected[:8]}; delete it and get it again"
+            )
+
+
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
