@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.metadata
+import json
 import re
 import runpy
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -118,20 +121,60 @@ def test_a_vulnerable_pin_needs_a_reason(audit: dict, accepted: dict, lines: lis
             {"name": "baz", "skip_reason": "not found"},
         ]
     }
-    assert audit["vulnerabilities"](report, accepted) == (lines, 2)
+    assert audit["vulnerabilities"](report, accepted) == (lines, 2, ["baz"])
 
 
 def test_a_secret_is_found(audit: dict, tmp_path: Path) -> None:
-    """With the real scanner, on a made-up key of the form that is looked for."""
+    """With the real scanner, on a made-up key of the form that is looked for, and a checksum."""
     (tmp_path / "settings.py").write_text('aws = "' + "AKIA" + "IOSFODNN7EXAMPLQ" + '"\n')
-    import json
-    import subprocess
-
-    command = [sys.executable, "-m", "detect_secrets", "scan", "--all-files", "."]
+    (tmp_path / "sums.py").write_text(f'sum = "{hashlib.sha256(b"").hexdigest()}"\n')
+    command = [sys.executable, "-m", "detect_secrets", "scan", "--no-verify", "--all-files", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
-    assert any("settings.py:1: looks like a secret" in line for line in audit["secrets"](report, {}))
-    assert audit["secrets"](report, {"settings.py": "an example"}) == []
+    assert {line.split(":")[0] for line in audit["secrets"](report, {})} == {"settings.py", "sums.py"}
+    (line,) = audit["secrets"](report, {"sums.py": "a checksum"})
+    assert line.startswith("settings.py:1: looks like a secret (AWS")
+    excepted = audit["secrets"](report, {"sums.py": "a checksum", "settings.py": "an example", "gone.py": "was"})
+    assert excepted[0] == line, "only checksums are excepted"
+    assert [other.split(": ")[2] for other in excepted[1:]] == ["settings.py", "gone.py"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "printed"),
+    [
+        (
+            ('{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}', ""),
+            0,
+            "vulnerabilities: 1 packages asked",
+        ),
+        (("", "ConnectionError: no route"), 0, "SKIPPED: vulnerabilities: no answer from pip-audit: ConnectionError"),
+        (
+            ('{"dependencies": [{"name": "a", "skip_reason": "x"}]}', ""),
+            0,
+            "SKIPPED: vulnerabilities: the service does",
+        ),
+        (
+            (json.dumps({"dependencies": [{"name": "a", "version": "1", "vulns": [BAD]}]}), ""),
+            1,
+            "a 1: PYSEC-2026-1; pin 2.0",
+        ),
+    ],
+    ids=["clean", "no service", "unknown", "vulnerable"],
+)
+def test_what_is_printed_and_the_exit_code(
+    audit: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, answers: tuple, code: int, printed: str
+) -> None:
+    """With invented answers of pip-audit; nothing is scanned outside a checkout, which is said."""
+
+    def answer(module: str, *words: str) -> subprocess.CompletedProcess:
+        told = answers if module == "pip_audit" else ("{}", "fatal: not a git repository")
+        return subprocess.CompletedProcess(words, 0, *told)
+
+    monkeypatch.setitem(audit["main"].__globals__, "_run", answer)
+    assert audit["main"]() == code
+    out = capsys.readouterr().out
+    assert printed in out
+    assert "SKIPPED: secrets: fatal: not a git repository" in out
 
 
 def test_exceptions_have_reasons(audit: dict) -> None:
