@@ -10,11 +10,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cpt import config, grid
 from cpt.errors import CptError
 from cpt.methods import registry
-from cpt.methods.hyperparameters import resolve
+from cpt.methods.hyperparameters import Hyperparameters, resolve
+from cpt.runs import Run
 
 BASE: dict[str, Any] = config.load([Path("config/config.yaml")]).model_dump(mode="json", exclude_unset=True)
 
@@ -164,6 +166,66 @@ def test_runs_are_equal_exactly_when_hyperparameters_are(a: float, b: float, noi
         | {"variants": ["one", "two"], "datasets": ["land"], "ratios": [1.0], "seeds": [1]}
     }
     assert len(build(values).runs) == (1 if a == b else 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), method=st.sampled_from(registry.names()))
+def test_a_run_is_called_by_what_its_hyperparameters_resolve_to(data: st.DataObject, method: str) -> None:
+    """Whatever of the defaults is spelled out, in any order, integers for whole floats: one key. A change: another."""
+    kind = registry.get(method).hyperparameters
+    defaults = kind().model_dump()
+    spelled = data.draw(st.permutations(sorted(defaults)).flatmap(lambda names: st.sampled_from([names, names[::2]])))
+    values = {
+        name: int(defaults[name])
+        if isinstance(defaults[name], float) and defaults[name].is_integer()
+        else defaults[name]
+        for name in spelled
+    }
+
+    def key(hp: Hyperparameters) -> str:
+        return Run("base_to_new", "land", 1.0, method, hp, 1).key
+
+    assert key(kind(**values)) == key(kind())
+    numbers = [name for name, value in defaults.items() if type(value) in (int, float)]
+    if not numbers:
+        return
+    name = data.draw(st.sampled_from(sorted(numbers)))
+    factor = data.draw(st.sampled_from([-0.0, 0.5, 1, 2, 3]))
+    try:
+        changed = kind(**{name: type(defaults[name])(factor * defaults[name])})
+    except ValidationError:
+        return
+    assert (key(changed) == key(kind())) == (changed == kind())
+    assert key(kind.model_validate_json(changed.model_dump_json())) == key(changed)
+
+
+def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where a configuration can be changed: every key and every item."""
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    return [place for key, inner in items for place in [(*above, key), *places(inner, (*above, key))]]
+
+
+WRONG = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4), st.just([]), st.just({}),
+    st.lists(st.just({"?": "\n"}), min_size=1, max_size=2), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.sampled_from(places(BASE)), value=WRONG)
+def test_whatever_stands_anywhere_is_taken_or_refused_in_one_line(place: tuple[Any, ...], value: Any) -> None:
+    values = copy.deepcopy(BASE)
+    section: Any = values
+    for part in place[:-1]:
+        section = section[part]
+    section[place[-1]] = value
+    message = "my.yaml: none"
+    try:
+        build(values)
+    except CptError as refused:
+        message = str(refused)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("my.yaml: ") or place == ("catalog",)
 
 
 def test_adding_a_seed_only_adds() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cpt import stats
 
@@ -123,6 +125,42 @@ def test_probability_of_improvement_counts_pairs() -> None:
     assert 0 <= found.low <= found.estimate <= found.high <= 1
     with pytest.raises(ValueError, match="datasets"):
         stats.probability_of_improvement(first, second[:, :1], generator())
+
+
+SCORES = arrays(np.int64, st.tuples(st.integers(1, 5), st.just(3)), elements=st.integers(0, 100))
+
+
+@settings(max_examples=40, deadline=None)
+@given(SCORES, st.integers(-50, 50), st.randoms())
+def test_an_interquartile_mean_moves_with_its_scores(scores: np.ndarray, shift: int, random: Any) -> None:
+    found = stats.interquartile_mean(scores, generator(), resamples=50)
+    assert scores.min() - 1e-9 <= found.low <= found.high <= scores.max() + 1e-9
+    assert stats.interquartile_mean(scores + shift, generator(), resamples=50) == pytest.approx(np.array(found) + shift)
+    shuffled = random.sample(scores.tolist(), len(scores))
+    assert stats.interquartile_mean(shuffled, generator(), resamples=1).estimate == pytest.approx(found.estimate)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SCORES, SCORES, st.integers(-50, 50))
+def test_improvement_and_its_opposite_are_certain_together(first: np.ndarray, second: np.ndarray, shift: int) -> None:
+    found = stats.probability_of_improvement(first, second, generator(), resamples=50)
+    assert 0 <= found.low <= found.high <= 1
+    assert found == stats.probability_of_improvement(first + shift, second + shift, generator(), resamples=50)
+    opposite = stats.probability_of_improvement(second, first, generator(), resamples=1)
+    assert found.estimate + opposite.estimate == pytest.approx(1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20), st.randoms())
+def test_a_paired_bootstrap_is_antisymmetric(right: list[tuple[bool, bool]], random: Any) -> None:
+    first, second = np.array(right).T
+    found = stats.paired_bootstrap([first], [second], generator(), resamples=50)
+    assert -1 <= found.low <= found.high <= 1
+    back = stats.paired_bootstrap([second], [first], generator(), resamples=50)
+    assert (back.estimate, back.low, back.high) == pytest.approx((-found.estimate, -found.high, -found.low))
+    assert stats.paired_bootstrap([first], [first], generator(), resamples=10) == (0, 0, 0)
+    first, second = np.array(random.sample(right, len(right))).T
+    assert stats.paired_bootstrap([first], [second], generator(), resamples=1).estimate == pytest.approx(found.estimate)
 
 
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(1, 100)), min_size=1, max_size=11))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cpt import paths
 from cpt.config import load
 from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
@@ -49,6 +54,26 @@ def test_odd_names_of_datasets_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(CptError, match=r"folders are called like it") as refused:
         load_catalog(path)
     assert "\n" not in str(refused.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("./-_az"), max_size=12))
+def test_any_name_of_a_dataset_is_a_name_of_a_folder_or_refused(name: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "catalog.yaml")
+        path.write_text(yaml.safe_dump({name: EMBEDDED}), encoding="utf-8")
+        message = None
+        try:
+            load_catalog(path)
+        except CptError as refused:
+            message = str(refused)
+    if message is not None:
+        assert len(message.splitlines()) == 1
+        return
+    for made in (paths.manifest(name), paths.split("few_shot", name, 0.5, 1), paths.run("few_shot", name, 1, "a", 1)):
+        assert Path(f"/results/{made}").resolve() == Path(f"/results/{made}"), "no .. in it"
+        assert shlex.quote(made) == made, "no character means anything to a shell"
+        assert len(Path(made).parts) == len(Path(made.replace(name, "land")).parts), "the name is one folder"
 
 
 def test_usual_names_are_taken(tmp_path: Path) -> None:

@@ -452,6 +452,32 @@ def test_damage_is_refused_in_one_line_or_does_no_harm(patch, where, make):
         assert sorted(os.listdir(above)) == (["a", "new"] if message == "none" else ["a"])
 
 
+PARTS = st.sampled_from(
+    ["..", ".", "", "a", "b", "C:", "~", "-rf", "$(id)", "a\\b", "\\", "\u202ea", "a\n", "CON", "a" * 300]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(PARTS, min_size=1, max_size=4).map("/".join), min_size=1, max_size=3), st.sampled_from("zw"))
+def test_no_member_leaves_its_folder_whatever_it_is_called(names, make):
+    """Refused in one line with nothing left behind, or every file lies below the folder."""
+    with tempfile.TemporaryDirectory() as above:
+        folder = Path(above) / "deep" / "er" / "new"
+        path = Path(above) / "a"
+        files = {f"{name or '/'}x": b"1" for name in names}
+        make_zip(path, files) if make == "z" else make_tar(path, files)
+        number, message = 0, "none"
+        try:
+            number = unpack(path, folder)
+        except CptError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1
+        found = [file for file in Path(above).rglob("*") if file.is_file() and file != path]
+        assert len(found) == number
+        assert all(file.resolve().is_relative_to(folder) and not file.is_symlink() for file in found)
+        assert not list(Path(above).rglob("deep/er/.*"))
+
+
 def outer(box, inner_files=FILES, make=make_tar, **others):
     inner = make(box / "inner", inner_files).read_bytes()
     (box / "inner").unlink()
