@@ -129,7 +129,7 @@ def test_what_changes_no_result_trains_nothing(finished: Path) -> None:
         fewer = planned(finished, *configuration(finished, "small.yaml", seeds=[1]))
     finally:
         (finished / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
-    assert set(jobs) == {"grid", "aggregate", "table", "figure", "page", "all"}
+    assert set(jobs) == {"grid", "aggregate", "table", "figure", "ledger", "page", "all"}
     assert "train" not in fewer
 
 
