@@ -8,6 +8,9 @@ rule clusters:
         f"{LOGS}/clusters/{{clusters}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         options=lambda wildcards: CLUSTERS[
             f"clusters/{wildcards.clusters}.parquet"

@@ -42,6 +42,9 @@ rule data:
         f"{LOGS}/data/{{dataset}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         entry=lambda wildcards: CATALOG[wildcards.dataset].identity,
         images=own_images,
@@ -64,6 +67,9 @@ rule pixels:
     conda:
         ENVIRONMENT
     threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         code=CODE["pixels"],
     shell:
@@ -80,6 +86,9 @@ rule split:
         f"{LOGS}/splits/{{protocol}}/{{dataset}}/r{{ratio}}/s{{seed}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         n_max=CONFIG.n_max,
         class_order=CONFIG.class_order,

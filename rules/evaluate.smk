@@ -33,8 +33,8 @@ rule score:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         code=CODE["score"],
     shell:
@@ -93,8 +93,8 @@ for seeds, cells in BATCHES.items():
         conda:
             ENVIRONMENT
         resources:
-            mem_mb=2000,
-            runtime=30,
+            mem_mb=lambda wildcards, attempt: 2000 * attempt,
+            runtime=lambda wildcards, attempt: 30 * attempt,
         params:
             commands=batch_commands(seeds, "score", scoring_options, scoring_files),
             code=CODE["score"],

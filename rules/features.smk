@@ -35,6 +35,8 @@ rule text_features:
         ENVIRONMENT
     resources:
         gpu=GPU,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: (
@@ -63,6 +65,8 @@ rule descriptions:
         ENVIRONMENT
     resources:
         gpu=GPU,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: CATALOG[wildcards.dataset].template,
@@ -95,6 +99,8 @@ rule image_features:
     threads: CONFIG.threads
     resources:
         gpu=GPU,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         device=CONFIG.device,
         precision=CONFIG.precision,

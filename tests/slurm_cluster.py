@@ -19,6 +19,7 @@ import pytest
 ETC = Path("/etc/slurm")
 MARK = "# written by the tests of cpt"
 PACKAGES = ("slurm-wlm", "munge")
+PORT = 16817
 MEMORY_MB = 60_000
 """What the node claims to have; nothing enforces it."""
 
@@ -35,6 +36,18 @@ def install() -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
+def check() -> None:
+    """Skip the test on a machine that belongs to a cluster, or where another test's cluster runs."""
+    own = ETC / "slurm.conf"
+    if (ETC / "gres.conf").exists() and not own.exists():
+        pytest.skip(f"{ETC}/gres.conf is somebody's own")
+    if own.exists() and MARK not in own.read_text():
+        pytest.skip(f"{own} is somebody's own")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", PORT)) == 0:
+            pytest.skip(f"port {PORT} is taken: the SLURM of another test run?")
+
+
 class Cluster:
     """The running cluster.
 
@@ -49,8 +62,6 @@ class Cluster:
 
     def start(self) -> None:
         """Write the configuration and start the daemons."""
-        if (ETC / "slurm.conf").exists() and MARK not in (ETC / "slurm.conf").read_text():
-            pytest.skip(f"{ETC}/slurm.conf is somebody's own")
         for name in ("spool", "state", "log", "run"):
             (self.folder / name).mkdir(parents=True)
         ETC.mkdir(parents=True, exist_ok=True)
@@ -158,7 +169,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={run}/munge.sock
-SlurmctldPort=16817
+SlurmctldPort={PORT}
 SlurmdPort=16818
 SrunPortRange=16900-16999
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
@@ -196,6 +207,7 @@ PartitionName=gpu Nodes={self.host} Default=YES MaxTime=600 DefMemPerCPU=500 Sta
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster for the block; its logs stay in ``folder``."""
+    check()  # before the block that ends with stop(), which removes the configuration
     install()
     made = Cluster(folder)
     try:
