@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpt.errors import CptError
 from cpt.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from cpt.interruption import StoppedError
 from cpt.provenance import SUFFIX
 from cpt.validation import one_line
 
@@ -81,6 +82,8 @@ def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], say: C
         say(title)
         try:
             run(command.words)
+        except StoppedError:
+            raise
         except CptError as error:
             say(f"cpt: error: {error}")
             failed.append(title)

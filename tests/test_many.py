@@ -12,6 +12,7 @@ import pytest
 from cpt.cli import run
 from cpt.errors import CptError
 from cpt.files import read_json
+from cpt.interruption import StoppedError
 from cpt.many import Command, parse, run_all
 from tests.experiment import train_inputs, train_words
 
@@ -91,6 +92,23 @@ def test_an_unexpected_error_does_not_end_the_others(job: Job, monkeypatch: pyte
     monkeypatch.setattr(job, "_run", lambda words: 1 / 0 if words[1] == "a" else real(words))
     with pytest.raises(CptError, match="1 of 3 failed"):
         job.attempt()
+    assert job.ran == ["b", "c"]
+
+
+def test_a_signal_ends_the_job_and_a_retry_goes_on(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = job._run
+
+    def stopped(words: list[str]) -> None:
+        if words[1] == "b":
+            raise StoppedError("SIGTERM: stopped at epoch 1, step 2")
+        real(words)
+
+    monkeypatch.setattr(job, "_run", stopped)
+    with pytest.raises(StoppedError):
+        job.attempt()
+    assert job.ran == ["a"]
+    monkeypatch.undo()
+    job.attempt()
     assert job.ran == ["b", "c"]
 
 
