@@ -27,17 +27,18 @@ def audit(
     """
     from cpt.files import write_text
     from cpt.report import audit as arithmetic
+    from cpt.report import audit_text
 
     sections = arithmetic.audit(arithmetic.read_published(published), arithmetic.read_claims(claims))
     for section in sections:
         say(f"\n{section.title}\n")
-        arithmetic.print_section(section, None if everything else 10)
+        audit_text.print_section(section, None if everything else 10)
     if output is not None:
         with recorded(output / "audit.html"):
             for section in sections:
                 write_text(output / f"{section.name}.csv", section.rows.to_csv(index=False, lineterminator="\n"))
-            write_text(output / "audit.md", arithmetic.markdown(sections))
-            write_text(output / "audit.html", arithmetic.html(sections))
+            write_text(output / "audit.md", audit_text.markdown(sections))
+            write_text(output / "audit.html", audit_text.html(sections))
         say(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")
 
 

@@ -87,7 +87,7 @@ CODE = {
     "aggregate": code_version("cpt.aggregate"),
     "table": code_version("cpt.report.tables", data=["report/table.html.j2"]),
     "ledger": code_version("cpt.report.ledger", data=["report/ledger.html.j2"]),
-    "audit": code_version("cpt.report.audit", data=["report/audit.html.j2"]),
+    "audit": code_version("cpt.report.audit_text", data=["report/audit.html.j2"]),
     "page": code_version(
         "cpt.report.page", data=[f"report/{name}" for name in PAGE_FILES]
     ),

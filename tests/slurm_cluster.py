@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -16,24 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflow import install
+
 ETC = Path("/etc/slurm")
 MARK = "# written by the tests of cpt"
-PACKAGES = ("slurm-wlm", "munge")
 PORT = 16817
 MEMORY_MB = 60_000
 """What the node claims to have; nothing enforces it."""
-
-
-def install() -> None:
-    """Install the packages if they are absent; skip the test where that is impossible."""
-    if all(shutil.which(name) for name in ("slurmctld", "slurmd", "munged")):
-        return
-    if os.geteuid() or not shutil.which("apt-get"):
-        pytest.skip("needs SLURM (Debian packages slurm-wlm and munge), or root and apt-get to install it")
-    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *PACKAGES]
-    if subprocess.run(command, capture_output=True).returncode:
-        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
-        subprocess.run(command, check=True, capture_output=True)
 
 
 def check() -> None:
@@ -208,7 +196,7 @@ PartitionName=gpu Nodes={self.host} Default=YES MaxTime=600 DefMemPerCPU=500 Sta
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster for the block; its logs stay in ``folder``."""
     check()  # before the block that ends with stop(), which removes the configuration
-    install()
+    install(("slurmctld", "slurmd", "munged"), ("slurm-wlm", "munge"), "SLURM (Debian packages slurm-wlm and munge)")
     made = Cluster(folder)
     try:
         made.start()

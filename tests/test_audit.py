@@ -13,6 +13,7 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report import audit as a
+from cpt.report import audit_text
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,7 +184,7 @@ def test_claims(sections: dict[str, pd.DataFrame]) -> None:
 
 
 def test_no_judgement_is_passed(printed: pd.DataFrame) -> None:
-    text = a.markdown(a.audit(printed, a.read_claims(ROOT / "config/published_claims.yaml"))).lower()
+    text = audit_text.markdown(a.audit(printed, a.read_claims(ROOT / "config/published_claims.yaml"))).lower()
     for word in ("suspicious", "fabricat", "fraud", "implausib", "wrong", "error", "unlikely", "copied"):
         assert word not in text
 

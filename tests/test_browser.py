@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from cpt.report.figures import make_figure
 from cpt.report.page import make_page
 from cpt.report.tables import make_table
+from tests.workflow import install
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parent.parent
@@ -28,12 +27,7 @@ def chromium() -> str:
     """Path of Chromium, installed where that is possible; skips the test elsewhere."""
     names = ("chromium", "chromium-browser", "google-chrome")
     if not any(map(shutil.which, names)):
-        if os.geteuid() or not shutil.which("apt-get"):
-            pytest.skip("needs Chromium (Debian package chromium), or root and apt-get to install it")
-        command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"]
-        if subprocess.run(command, capture_output=True).returncode:
-            subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
-            subprocess.run(command, check=True, capture_output=True)
+        install(names[:1], names[:1], "Chromium (Debian package chromium)")
     return next(filter(None, map(shutil.which, names)))
 
 

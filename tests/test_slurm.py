@@ -19,7 +19,7 @@ import yaml
 
 from cpt.verify import verify
 from tests.slurm_cluster import Cluster, cluster
-from tests.workflow import copy_project, snakemake
+from tests.workflow import ONLY_TABLE_2, copy_project, snakemake
 
 pytestmark = pytest.mark.slow
 
@@ -35,15 +35,9 @@ SMALL = {
         {"methods": ["coop"], "set": {"epochs": 2}},
         {"methods": ["ivlp"], "set": {"epochs": 120}},
     ],
-    "tasks": {
-        "base_to_new": {"datasets": ["land"]},
-        "cross_dataset": None,
-        "domain_generalization": None,
-        "few_shot": None,
-    },
+    "tasks": ONLY_TABLE_2["tasks"],
     "exhibits": {
-        **{f"table{i}": None for i in (1, 3, 4, 5)},
-        **{f"figure{i}": None for i in range(1, 6)},
+        **ONLY_TABLE_2["exhibits"],
         "table2": {"ratios": None, "variants": ["coop", "ivlp"]},
     },
 }  # fmt: skip

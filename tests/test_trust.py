@@ -22,7 +22,7 @@ from cpt.methods import registry
 from cpt.report import style
 from cpt.report.results import Summary
 from tests.test_config import build, changed
-from tests.workflow import copy_project, snakemake
+from tests.workflow import ONLY_TABLE_2, copy_project, snakemake
 
 ODD = [
     "a b",
@@ -187,15 +187,9 @@ def test_a_path_that_is_a_command_is_a_path(tmp_path: Path) -> None:
                 "extends": "config/config.yaml",
                 "experiment": "odd",
                 "catalog": catalog,
-                "tasks": {
-                    "base_to_new": {"datasets": ["land"]},
-                    "cross_dataset": None,
-                    "domain_generalization": None,
-                    "few_shot": None,
-                },
+                "tasks": ONLY_TABLE_2["tasks"],
                 "exhibits": {
-                    **{f"table{i}": None for i in (1, 3, 4, 5)},
-                    **{f"figure{i}": None for i in range(1, 6)},
+                    **ONLY_TABLE_2["exhibits"],
                     "table2": {"ratios": [0.06], "seeds": [1], "variants": ["zeroshot", "coop"]},
                 },
             }

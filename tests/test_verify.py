@@ -18,18 +18,16 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from typer.testing import CliRunner
 
 from cpt import integrity, provenance
 from cpt.cli import app
 from cpt.config import load as load_config
-from cpt.data import world
 from cpt.errors import CptError
 from cpt.files import read_json, read_parquet, write_json, write_parquet
 from cpt.verify import verify
 from cpt.workflow import load
-from tests.workflow import copy_project, snakemake
+from tests.workflow import copy_project, snakemake, write_photos
 
 ROOT = Path(__file__).parent.parent
 CATALOG = {
@@ -67,12 +65,7 @@ def cpt(*words: object) -> None:
 def configure(folder: Path) -> None:
     (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
     (folder / "slice.yaml").write_text(yaml.safe_dump(CONFIGURATION))
-    for part, count in (("train", 4), ("test", 2)):
-        pixels, labels = world.render("land", part, count)
-        for i, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
-            path = folder / "photos" / part / world.class_names("land")[label] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(path)
+    write_photos(folder)
 
 
 def make(folder: Path) -> None:

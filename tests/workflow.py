@@ -7,7 +7,49 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cpt.data import world
+
+ONLY_TABLE_2 = {
+    "tasks": {
+        "base_to_new": {"datasets": ["land"]},
+        "cross_dataset": None,
+        "domain_generalization": None,
+        "few_shot": None,
+    },
+    "exhibits": {
+        **{f"table{i}": None for i in (1, 3, 4, 5)},
+        **{f"figure{i}": None for i in range(1, 6)},
+    },
+}  # fmt: skip
+"""Of the embedded experiment only Table 2 on one dataset; a configuration adds the table's own keys."""
+
+
+def write_photos(folder: Path) -> None:
+    """Write image files of the dataset ``land``, four training and two test images a class, below ``photos``."""
+    for part, count in (("train", 4), ("test", 2)):
+        pixels, labels = world.render("land", part, count)
+        for i, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
+            path = folder / "photos" / part / world.class_names("land")[label] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+
+
+def install(programs: Sequence[str], packages: Sequence[str], what: str) -> None:
+    """Install Debian's packages if any of their programs is absent; skip the test where that is impossible."""
+    if all(map(shutil.which, programs)):
+        return
+    if os.geteuid() or not shutil.which("apt-get"):
+        pytest.skip(f"needs {what}, or root and apt-get to install it")
+    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
+    if subprocess.run(command, capture_output=True).returncode:
+        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def snakemake(

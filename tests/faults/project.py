@@ -14,11 +14,9 @@ from pathlib import Path
 
 import psutil
 import yaml
-from PIL import Image
 
-from cpt.data import world
 from cpt.verify import verify
-from tests.workflow import copy_project
+from tests.workflow import copy_project, write_photos
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("results/slice")
@@ -57,12 +55,7 @@ def create(folder: Path) -> None:
     copy_project(folder, ROOT)
     (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
     (folder / "slice.yaml").write_text(yaml.safe_dump(CONFIGURATION))
-    for part, count in (("train", 4), ("test", 2)):
-        pixels, labels = world.render("land", part, count)
-        for i, (image, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
-            path = folder / "photos" / part / world.class_names("land")[label] / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(path)
+    write_photos(folder)
 
 
 @dataclass(frozen=True)
