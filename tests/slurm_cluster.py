@@ -82,8 +82,8 @@ class Cluster:
             90,
         )
 
-    def node_down(self) -> None:
-        """The node is gone: its daemon and every process of its jobs are killed."""
+    def node_down(self) -> list[str]:
+        """The node is gone: its daemon and every process of its jobs are killed; return these jobs."""
         assert self._node is not None
         jobs = self._ask("squeue", "-h", "-t", "running", "-o", "%A").split()
         self._node.kill()
@@ -94,6 +94,7 @@ class Cluster:
                     if f"SLURM_JOB_ID={job}\0".encode() in (process / "environ").read_bytes():
                         os.kill(int(process.name), 9)
         self._ask("scontrol", "update", f"nodename={self.host}", "state=down", "reason=test")
+        return jobs
 
     def stop(self) -> None:
         """End all jobs and daemons and remove the configuration."""

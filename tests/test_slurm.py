@@ -198,17 +198,20 @@ def test_a_requeued_job_and_a_lost_node_go_on_from_their_state(slurm: Cluster, m
     slurm.control("requeue", job)
     slurm.start_now([job])
     slurm.wait_until(lambda: "resuming at epoch" in logs(project), "the requeued job did not go on", 60)
-    slurm.node_down()
-    slurm.wait_until(lambda: slurm.jobs("pending"), "SLURM requeues what ran on a lost node")
-    waiting = [job["JobID"] for job in slurm.jobs("pending")]
+    lost = slurm.node_down()
+    assert job in lost
+    slurm.wait_until(
+        lambda: set(lost) <= {each["JobID"] for each in slurm.jobs("pending")},
+        "SLURM requeues what ran on a lost node",
+    )
     slurm.node_up()
-    slurm.start_now(waiting)
+    slurm.start_now(lost)
     submitted.finish()
     assert "resuming at epoch" in logs(project)
     assert same(project, made_here)
     restarts = {job["JobID"]: int(job["RestartCnt"]) for job in slurm.jobs()}
-    assert restarts[job] >= 1
-    assert all(restarts[job] >= 1 for job in waiting)
+    assert restarts[job] >= 2, "requeued once, lost once"
+    assert all(restarts[each] >= 1 for each in lost)
 
 
 def test_a_cancelled_job_is_submitted_again(slurm: Cluster, made_here: Path, project: Path) -> None:
