@@ -83,18 +83,27 @@ class Cluster:
         )
 
     def node_down(self) -> list[str]:
-        """The node is gone: its daemon and every process of its jobs are killed; return these jobs."""
+        """The node is gone: its daemons and every process of its jobs are killed; return these jobs.
+
+        ``slurmstepd`` dies before its job, whose end it would report.
+        """
         assert self._node is not None
         jobs = self._ask("squeue", "-h", "-t", "running", "-o", "%A").split()
         self._node.kill()
         self._node.wait()
-        for job in jobs:
-            for process in Path("/proc").glob("[0-9]*"):
-                with contextlib.suppress(OSError):
-                    if f"SLURM_JOB_ID={job}\0".encode() in (process / "environ").read_bytes():
-                        os.kill(int(process.name), 9)
+        self._kill(lambda process: (process / "comm").read_text().strip() == "slurmstepd")
+        marks = [f"SLURM_JOB_ID={job}\0".encode() for job in jobs]
+        self._kill(lambda process: any(mark in (process / "environ").read_bytes() for mark in marks))
         self._ask("scontrol", "update", f"nodename={self.host}", "state=down", "reason=test")
         return jobs
+
+    @staticmethod
+    def _kill(chosen: Callable[[Path], bool]) -> None:
+        """Kill the processes whose folder in /proc is chosen."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if chosen(process):
+                    os.kill(int(process.name), 9)
 
     def stop(self) -> None:
         """End all jobs and daemons and remove the configuration."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -60,8 +61,8 @@ def kill(kept: Kept, folder: Path, seed: int) -> Outcome:
     process = session.start(own_server=kind == "server")
     wait_for(folder, process, stream.randrange(STEPS[stage]))
     time.sleep(stream.random() / 2)
-    for found in victims(folder, process, kind, stream):
-        found.kill()
+    while not any([killed(found) for found in victims(folder, process, kind, stream)]):
+        pass  # it ended by itself before it could be killed: another one
     process.wait(timeout=300)
     settle(folder)
     if seed % 2:
@@ -86,8 +87,9 @@ def victims(folder: Path, process: subprocess.Popen, kind: str, stream: random.R
     """Wait until there is a process of the kind, and choose one."""
     while process.poll() is None:
         own = psutil.Process(process.pid)
-        found = [child for child in own.children() if "worker" in child.cmdline()]
-        if kind != "server":
+        if kind == "server":
+            found = [child for child in psutil.process_iter(["ppid", "cmdline"]) if serves(child, own)]
+        else:
             found = [job for job in processes(folder) if job != own]
         if kind in ("snakemake", "everything"):
             return [own, *found] if kind == "everything" else [own]
@@ -95,6 +97,20 @@ def victims(folder: Path, process: subprocess.Popen, kind: str, stream: random.R
             return [stream.choice(found)]
         time.sleep(0.005)
     raise AssertionError(f"the run ended before there was a {kind} to kill")
+
+
+def serves(process: psutil.Process, snakemake: psutil.Process) -> bool:
+    """Whether a process is that Snakemake's fork server."""
+    return process.info["ppid"] == snakemake.pid and "worker" in (process.info["cmdline"] or ())
+
+
+def killed(process: psutil.Process) -> bool:
+    """Kill a process; false where there was none any more."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
 
 
 # ---- signals -----------------------------------------------------------------------------------
@@ -111,8 +127,9 @@ def stop_a_job(kept: Kept, folder: Path, number: signal.Signals) -> Outcome:
                 state = folder / words[words.index("--state") + 1]
                 while not state.exists() and job.is_running():
                     time.sleep(0.001)
-                job.send_signal(number)
-                stopped = True
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    job.send_signal(number)
+                    stopped = True
     assert process.wait(timeout=300) == 0
     settle(folder)
     assert f"cpt: {number.name}: stopped at epoch " in (folder / "output.txt").read_text()
