@@ -361,15 +361,23 @@ def predict(
 def score(
     run: Annotated[Path, typer.Argument(help="folder with run.json and predictions.parquet")],
     split: Annotated[Path, typer.Option(help="split of the run: its class ranking")],
+    clusters: Annotated[
+        Path | None, typer.Option(help="clusters of the trained classes; without, nothing within clusters is measured")
+    ] = None,
+    class_groups: Annotated[
+        str, typer.Option(help="sizes of the head, the middle and the tail of the ranking, relative to each other")
+    ] = "1:1:1",
 ) -> None:
     """Turn predictions into metrics. No model is needed.
 
     Example: `cpt score my-run --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet`
     """
+    from cpt.data.classes import parse_groups
     from cpt.score import score as run_scoring
 
+    groups = parse_groups(class_groups)
     with recorded(run / "metrics.parquet"):
-        run_scoring(run, split)
+        run_scoring(run, split, clusters, groups)
 
 
 @app.command()

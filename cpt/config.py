@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cpt.errors import CptError
+from cpt.errors import CptError, nearest
+from cpt.measures import CURVES, MEASURES
 from cpt.validation import no_braces, one_line, shown
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower case, digits, _ and -")]
@@ -35,6 +36,19 @@ def _one_slot(templates: list[str]) -> list[str]:
 
 
 Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]"), AfterValidator(_six_digits)]
+
+
+def _known(known: Mapping[str, object]) -> Callable[[list[str]], list[str]]:
+    def check(names: list[str]) -> list[str]:
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown measure {name!r}; {nearest(name, known)}")
+        return names
+
+    return check
+
+
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0)]
 Protocol = Literal["base_to_new", "all_classes", "few_shot"]
 Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
@@ -82,6 +96,14 @@ class Variant(Section):
     set: dict[str, Any] = Field({}, description="hyperparameter: value")
 
 
+class ClassGroups(Section):
+    """Sizes of the head, the middle and the tail of the class ranking, relative to each other."""
+
+    head: Share = 1.0
+    medium: Share = 1.0
+    tail: Share = 1.0
+
+
 class BaseToNew(Section):
     """Train on the base half of each dataset, test on both halves."""
 
@@ -118,9 +140,18 @@ class Table(Exhibit):
     """Rows are variants."""
 
     kind: Literal["table"]
-    layout: Literal["tasks", "datasets", "clusterings"]
+    layout: Literal["tasks", "datasets", "clusterings", "measures"]
     tasks: list[Task] = Field(min_length=1)
     variants: list[str] = Field(min_length=1)
+    measures: Annotated[list[str], AfterValidator(_known(MEASURES))] = Field(
+        [], description="columns of the layout measures: " + ", ".join(MEASURES)
+    )
+
+    @model_validator(mode="after")
+    def _measures_fit(self) -> Self:
+        if (self.layout == "measures") != bool(self.measures):
+            raise ValueError("measures are for the layout 'measures', which needs them")
+        return self
 
 
 class Stability(Section):
@@ -164,7 +195,33 @@ class Violin(Exhibit):
     variants: list[str] = Field(min_length=1)
 
 
-AnyExhibit = Annotated[Table | Similarity | MethodPicture | Sweep | Violin, Field(discriminator="kind")]
+class Collapse(Exhibit):
+    """Neural-collapse measures over the epochs (Figure 6)."""
+
+    kind: Literal["collapse"]
+    variants: list[str] = Field(min_length=1)
+    measures: Annotated[list[str], AfterValidator(_known(CURVES))] = Field(
+        min_length=1, description="panels: " + ", ".join(CURVES)
+    )
+
+
+class Reliability(Exhibit):
+    """How often predictions of a confidence are right (Figure 7)."""
+
+    kind: Literal["reliability"]
+    variants: list[str] = Field(min_length=1)
+
+
+class Cost(Exhibit):
+    """Accuracy against what it costs (Figure 8)."""
+
+    kind: Literal["cost"]
+    variants: list[str] = Field(min_length=1)
+
+
+AnyExhibit = Annotated[
+    Table | Similarity | MethodPicture | Sweep | Violin | Collapse | Reliability | Cost, Field(discriminator="kind")
+]
 
 
 class Config(Section):
@@ -181,6 +238,9 @@ class Config(Section):
     n_max: int = Field(16, ge=1, description="images of the head class")
     class_order: Literal["label", "random", "appearance"] = Field(
         "label", description="which trained class is the head: ascending label, or a permutation by seed"
+    )
+    class_groups: ClassGroups = Field(
+        ClassGroups(), description="head, medium and tail of the class ranking; default: thirds"
     )
     augmentation: Literal["none", "rrc_flip"] = Field("rrc_flip", description="random resized crop and flip, or none")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(

@@ -52,6 +52,66 @@ def etf_distance(features: torch.Tensor) -> torch.Tensor:
     return (_pairs(features) + 1 / (classes - 1)).square().mean().sqrt()
 
 
+def cluster_etf_distance(features: torch.Tensor, clusters: torch.Tensor) -> torch.Tensor:
+    """Return the root mean square of cos_ij + 1/(K_m-1) over pairs i≠j of the same cluster m of K_m classes.
+
+    0 where every cluster is a simplex frame, and where no cluster has two classes.
+
+    Args:
+        features: (K, D) class features.
+        clusters: (K,) cluster of every class, integers.
+    """
+    together = clusters.unsqueeze(0) == clusters.unsqueeze(1)
+    others = together.sum(dim=1, keepdim=True) - 1
+    pairs = together & ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+    gaps = (cosine_matrix(features) + 1 / others.clamp_min(1)) * pairs
+    return (gaps.square().sum() / pairs.sum().clamp_min(1)).sqrt()
+
+
+def collapse_degree(features: torch.Tensor) -> torch.Tensor:
+    """Return the mean of |cos_ij + 1/(K-1)| over i≠j; 0 for a simplex frame and for a single class.
+
+    NPT's language-collapse degree, reconstructed: its equations are not public (docs/methods.md).
+    """
+    classes = len(features)
+    if classes == 1:
+        return features.new_zeros(())
+    return (_pairs(features) + 1 / (classes - 1)).abs().mean()
+
+
+def alignment(image_means: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Return the mean over classes of the cosine between a class's mean image feature and its text, both (K, D)."""
+    return (normalise(image_means) * normalise(text)).sum(dim=-1).mean()
+
+
+def modality_mismatch(image_means: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Return the mean over classes of the distance between the directions of its images' mean and its text, (K, D).
+
+    NPT's multi-modality isomorphism degree, reconstructed: its equations are not public (docs/methods.md).
+    """
+    return (normalise(image_means) - normalise(text)).norm(dim=-1).mean()
+
+
+def within_class_variability(image_means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return how far unit-norm features spread within classes, relative to how far their classes lie apart.
+
+    The trace of the within-class covariance over that of the between-class covariance: the first property of neural
+    collapse (Papyan, Han and Donoho, PNAS 2020) with traces in place of the pseudo-inverse. 0 when every class is one
+    point, and for a single class. Classes count alike; those with fewer than two images tell nothing of the spread.
+
+    Args:
+        image_means: (K, D) mean of every class's unit-norm features.
+        counts: (K,) images of every class, at least one.
+    """
+    repeated = counts > 1
+    between = (image_means - image_means.mean(dim=0)).square().sum(dim=-1).mean()
+    if len(image_means) == 1 or not bool(repeated.any()) or not bool(between > 0):
+        return image_means.new_zeros(())
+    n = counts[repeated].to(image_means.dtype)
+    within = (1 - image_means[repeated].square().sum(dim=-1)) * n / (n - 1)  # mean |f|² - |mean|², with |f| = 1
+    return within.clamp_min(0).mean() / between
+
+
 def mean_cosine(features: torch.Tensor) -> torch.Tensor:
     """Return the mean of cos_ij over i≠j; 0 for a single class, which has no pairs."""
     return features.new_zeros(()) if len(features) == 1 else _pairs(features).mean()

@@ -21,6 +21,7 @@ from cpt.data.catalog import Entry, load_catalog
 from cpt.describe import facts
 from cpt.errors import CptError, nearest
 from cpt.files import canonical_json, sha256_text
+from cpt.measures import MEASURES
 from cpt.methods import registry
 from cpt.methods.hyperparameters import Continued, Hyperparameters, resolve
 from cpt.runs import Run
@@ -34,17 +35,25 @@ PROTOCOL = {
 }
 
 
+CLUSTERED = "cpt"
+"""The method within whose clusters all methods are measured."""
+
 RANDOM = " (random weights: the numbers mean nothing)"
 
 
 @dataclass
 class Grid:
-    """All runs of an experiment and the exhibits over them."""
+    """All runs of an experiment and the exhibits over them.
+
+    Attributes:
+        clusterings: (protocol, dataset) -> hyperparameters of CPT there.
+    """
 
     config: cfg.Config
     catalog: dict[str, Entry]
     runs: dict[str, Run]
     exhibits: dict[str, dict[str, Any]]
+    clusterings: dict[tuple[str, str], Hyperparameters]
 
     @property
     def root(self) -> str:
@@ -60,6 +69,11 @@ class Grid:
             return train
         part: str = self.config.evaluate_on
         return [*train, *((dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets}))]
+
+    def clustered(self, run: Run) -> Run:
+        """CPT's run beside a run, which need not be one of the experiment: its clusters are those of the measures."""
+        hp = self.clusterings[run.protocol, run.dataset]
+        return Run(run.protocol, run.dataset, run.ratio, CLUSTERED, hp, run.seed)
 
     @cached_property
     def pixels(self) -> set[str]:
@@ -85,6 +99,7 @@ class Grid:
             "experiment": self.config.experiment,
             "backbone": backbone.name + (RANDOM if backbone.pretrained == "random" else ""),
             "printed": self.config.printed,
+            "class_groups": self.config.class_groups.model_dump(),
             "runs": [
                 {
                     "run": run.id,
@@ -95,6 +110,7 @@ class Grid:
                     "key": run.key,
                     "seed": run.seed,
                     "clusters": run.clusters,
+                    "measured_clusters": self.clustered(run).clusters,
                     "descriptions": self.descriptions(run),
                     "start": run.start.id if run.start else None,
                     "text_features": run.text_features,
@@ -151,7 +167,9 @@ class _Builder:
         for name in self.config.variants:  # also those that no exhibit shows
             self._hyperparameters(f"variants.{name}", name, "base_to_new", "", {})
         exhibits = {name: self._exhibit(name, exhibit) for name, exhibit in self.config.exhibits.items()}
-        made = Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits)
+        places = sorted({(run.protocol, run.dataset) for run in self.runs.values()})
+        clusterings = {place: self._clustering(*place) for place in places}
+        made = Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits, clusterings)
         for run in made.runs.values():
             file = self.catalog[run.dataset].descriptions
             if file and made.descriptions(run) and not Path(file).is_file():
@@ -191,7 +209,10 @@ class _Builder:
         }
 
     def _table(self, where: str, exhibit: cfg.Table, description: dict) -> Iterable[dict[str, Any]]:
-        description["layout"] = exhibit.layout
+        description |= {"layout": exhibit.layout, "measures": exhibit.measures}
+        halves = [name for name in exhibit.measures if MEASURES[name].half != "trained"]
+        if halves and exhibit.tasks != ["base_to_new"]:
+            self._refuse(f"{where}.measures", f"{halves[0]} is measured on base and new classes: of base_to_new only")
         for task in exhibit.tasks:
             for variant in exhibit.variants:
                 for ratio in description["ratios"]:
@@ -245,7 +266,19 @@ class _Builder:
                         )
                         yield _cell(exhibit.variant, "base_to_new", target, ratio, runs, parameter=parameter, x=x)
 
-    def _violin(self, where: str, exhibit: cfg.Violin, description: dict) -> Iterable[dict[str, Any]]:
+    def _collapse(self, where: str, exhibit: cfg.Collapse, description: dict) -> Iterable[dict[str, Any]]:
+        description["measures"] = exhibit.measures
+        return self._violin(where, exhibit, description)
+
+    def _reliability(self, where: str, exhibit: cfg.Reliability, description: dict) -> Iterable[dict[str, Any]]:
+        return self._violin(where, exhibit, description)
+
+    def _cost(self, where: str, exhibit: cfg.Cost, description: dict) -> Iterable[dict[str, Any]]:
+        return self._violin(where, exhibit, description)
+
+    def _violin(
+        self, where: str, exhibit: cfg.Violin | cfg.Collapse | cfg.Reliability | cfg.Cost, description: dict
+    ) -> Iterable[dict[str, Any]]:
         for variant in exhibit.variants:
             for ratio in description["ratios"]:
                 for trained, target, _ in self._pairs(where, "base_to_new", exhibit.datasets):
@@ -349,6 +382,12 @@ class _Builder:
             return resolve(kind, protocol, dataset, *layers, own)
         except ValidationError as error:
             self._refuse(one_line(error, kind, where if error.errors()[0]["loc"][0] in own else "overrides"))
+
+    def _clustering(self, protocol: str, dataset: str) -> Hyperparameters:
+        """Hyperparameters of CPT where this experiment trains, which need not have it as a variant."""
+        hp = self._resolve(registry.get(CLUSTERED).hyperparameters, CLUSTERED, protocol, dataset, {}, "overrides")
+        self._check_templates("overrides", "templates", hp.templates)
+        return hp
 
     def _start(self, hp: Continued, protocol: str, dataset: str, where: str) -> Hyperparameters:
         """Resolved hyperparameters of the run that ``hp`` starts from."""

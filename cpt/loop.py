@@ -14,7 +14,7 @@ from cpt import geometry, interruption
 from cpt.batches import Batches
 from cpt.errors import CptError
 from cpt.interruption import StoppedError
-from cpt.methods.base import Method, Training
+from cpt.methods.base import ClassMeans, Method, Training
 from cpt.optimisers import Optimiser
 from cpt.passes import Passes
 from cpt.schedule import learning_rate
@@ -60,6 +60,7 @@ class Loop:
         history: list[dict[str, float]] = []
         snapshots: dict[int, dict[str, Tensor]] = {}
         epoch, step, sums = 0, 0, {}
+        method.seen = seen = self._nothing_seen()
         saved = self.state.load(self.progress)
         if saved is not None:
             method.load_state_dict(saved["parameters"])
@@ -67,6 +68,7 @@ class Loop:
             method.load_training_state(saved["method"])
             self.passes.counts.update(saved["passes"])
             history, snapshots, sums = saved["history"], saved["snapshots"], saved["sums"]
+            seen.sums, seen.counts = saved["seen"]["sums"], saved["seen"]["counts"]
             epoch, step, self.seconds_before, self.resumed = saved["epoch"], saved["step"], saved["seconds"], True
             self.progress(f"resuming at epoch {epoch + 1}, step {step}")
         total = batches.steps()
@@ -88,8 +90,10 @@ class Loop:
             if hp.snapshots:
                 snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}
             step, sums = 0, {}
+            method.seen = self._nothing_seen()
             if epoch + 1 < hp.epochs:
                 self._keep(optimiser, epoch + 1, 0, history, snapshots, sums)
+        method.seen = None
         method.finish()
         self.encoded_per_step = self.passes.per_step(int(sum(row["steps"] for row in history)))
         return history, snapshots
@@ -123,17 +127,35 @@ class Loop:
             raise CptError(
                 f"{self.method.name}: text features are not finite after epoch {epoch + 1}; lower learning_rate"
             )
-        row |= {
-            "etf_distance": float(geometry.etf_distance(text)),
-            "mean_cosine": float(geometry.mean_cosine(text)),
-            "effective_rank": float(geometry.effective_rank(text)),
-            "drift": float(geometry.drift(text, self.training.classes.frozen)),
-        }
+        row |= self._geometry(text)
         row["seconds"] = self.seconds_before + time.monotonic() - self._started
         self.progress(
             f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  loss {row['loss']:.4f}  {row['seconds']:.1f} s"
         )
         return row
+
+    def _geometry(self, text: Tensor) -> dict[str, float]:
+        """Neural-collapse measures of the text features (K, D) and of the epoch's images, whose prompts moved on."""
+        assert self.method.seen is not None
+        present, means, counts = self.method.seen.means()
+        words, clusters = text[present].double(), self.training.clusters
+        measures = {
+            "etf_distance": geometry.etf_distance(text),
+            "collapse_degree": geometry.collapse_degree(text),
+            "mean_cosine": geometry.mean_cosine(text),
+            "effective_rank": geometry.effective_rank(text),
+            "drift": geometry.drift(text, self.training.classes.frozen),
+            "within_class_variability": geometry.within_class_variability(means, counts),
+            "alignment": geometry.alignment(means, words),
+            "modality_mismatch": geometry.modality_mismatch(means, words),
+        }
+        if clusters is not None:
+            measures["cluster_etf_distance"] = geometry.cluster_etf_distance(text, clusters)
+        return {name: float(value) for name, value in measures.items()}
+
+    def _nothing_seen(self) -> ClassMeans:
+        clip = self.method.clip
+        return ClassMeans(len(self.training.classes), clip.embed_dim, clip.device)
 
     def _keep(self, optimiser: Optimiser, epoch: int, step: int, history: list, snapshots: dict, sums: dict) -> None:
         """Save the state when it is due; stop when a signal asked for it."""
@@ -150,6 +172,7 @@ class Loop:
                     history=history,
                     snapshots=snapshots,
                     sums=sums,
+                    seen=vars(self.method.seen),
                     seconds=self.seconds_before + time.monotonic() - self._started,
                 )
             except CptError as error:  # the results may lie on another disk

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-GRID = "cpt.grid/3"
+GRID = "cpt.grid/4"
 TEXT_FEATURES = "cpt.text-features/2"
 PROMPTS = "cpt.prompts/1"
-HISTORY = "cpt.history/1"
+HISTORY = "cpt.history/2"
 RUN = "cpt.run/3"
 PREDICTIONS = "cpt.predictions/1"
-CLASSIFIER = "cpt.classifier/1"
-METRICS = "cpt.metrics/1"
+CLASSIFIER = "cpt.classifier/2"
+METRICS = "cpt.metrics/2"
 COUNTS = "cpt.counts/1"
 CURVES = "cpt.curves/1"
 RUNS = "cpt.runs/2"
 COSTS = "cpt.costs/2"
+
+IMAGES = "images"
+"""Last part of the name of a target's mean image features in classifier.safetensors."""
 
 
 def number(value: float) -> str:

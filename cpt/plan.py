@@ -50,7 +50,7 @@ def jobs(grid: Grid) -> dict[str, list[str]]:
         frozen = grid.frozen_image_parts(run)
         parts |= set(frozen)
         made["descriptions"] |= {path for path in (grid.descriptions(run),) if path}
-        made["clusters"] |= {path for path in (run.clusters,) if path}
+        made["clusters"] |= {path for path in (run.clusters, grid.clustered(run).clusters) if path}
     made["image_features"] = {paths.image_features(name, part) for name, part in parts}
     names = datasets(grid)
     tables = [name for name, exhibit in grid.exhibits.items() if exhibit["kind"] == "table"]
@@ -258,8 +258,9 @@ class Plan:
             count = len(trained_rows(dataset.classes, run.protocol))  # of a half, or of all
             each = costs.image(run, count)
             test = None if test is None or each is None else test + images * each
-            if self.shape and not registry.get(run.method).image_conditioned:
-                kept += dataset.classes * self.shape.joint * 4
+            if self.shape:
+                features = 1 if registry.get(run.method).image_conditioned else 2  # of images, and of texts
+                kept += features * dataset.classes * self.shape.joint * 4
         trained, tested = ((folder / name).is_file() for name in ("run.json", "predictions.parquet"))
         return Estimate(steps, train, test, kept, trained, tested)
 

@@ -29,8 +29,8 @@ from cpt.errors import CptError
 from cpt.files import read_json, read_tensors, write_parquet, write_tensors
 from cpt.image_features import encode
 from cpt.methods import registry
-from cpt.methods.base import Method
-from cpt.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
+from cpt.methods.base import ClassMeans, Method
+from cpt.paths import CLASSIFIER, IMAGES, PREDICTIONS, PROMPTS, RUN
 from cpt.seeds import torch_stream
 from cpt.train import SNAPSHOT
 
@@ -97,8 +97,10 @@ def predict(
         for chosen in _groups(method, loaded):
             method.target(trained=chosen[0].trained)
             texts = [None if method.image_conditioned else method.text_features(t.classes) for t in chosen]
-            tables += _dataset(method, results, chosen, texts, part, epoch)
+            found, means = _dataset(method, results, chosen, texts, part, epoch)
+            tables += found
             if epoch is None:
+                classifiers |= means
                 pairs = zip(chosen, texts, strict=True)
                 classifiers |= {f"{t.dataset}/{t.subset}": text for t, text in pairs if text is not None}
                 seen = sum(len(target.rows) for target in chosen)
@@ -150,31 +152,43 @@ def _split_snapshots(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 def _dataset(
     method: Method, results: Path, targets: list[Target], texts: list[Tensor | None], part: str, epoch: int | None
-) -> Iterator[pa.Table]:
+) -> tuple[list[pa.Table], dict[str, Tensor]]:
     """Predict targets of one dataset with one pass over the images that any of them needs.
 
     Args:
         texts: each target's text features (K, D); None where they depend on the image.
+
+    Returns:
+        Predictions, and by ``<target>/<subset>/images`` the mean image features (K, D) of the target's classes, zeros
+        for a class without images.
     """
     rows = np.unique(np.concatenate([target.rows for target in targets]))
     features = torch.cat(list(_image_features(method, results, targets[0].dataset, part, rows)))
+    tables, means = [], {}
     for target, text in zip(targets, texts, strict=True):
-        scores = _scores(method, features[np.searchsorted(rows, target.rows)], target.classes, text)
+        chosen = features[np.searchsorted(rows, target.rows)]
+        scores = _scores(method, chosen, target.classes, text)
         labels = torch.tensor(target.labels)
+        seen = ClassMeans(len(target.classes), chosen.shape[1], chosen.device)
+        seen.add(chosen, labels.to(chosen.device))
+        means[f"{target.dataset}/{target.subset}/{IMAGES}"] = (seen.sums / seen.counts.clamp_min(1)[:, None]).float()
         top = scores.topk(min(TOP, scores.shape[1]), dim=1)
         count = len(target.rows)
-        yield pa.table(
-            {
-                "target": pa.array([target.dataset] * count),
-                "subset": pa.array([target.subset] * count),
-                "epoch": pa.array([epoch] * count, pa.int64()),
-                "row": pa.array(target.rows, pa.int64()),
-                "label": pa.array(target.labels, pa.int64()),
-                "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
-                "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
-                "true_score": pa.array(scores[torch.arange(count), labels].numpy(), pa.float32()),
-            }
+        tables.append(
+            pa.table(
+                {
+                    "target": pa.array([target.dataset] * count),
+                    "subset": pa.array([target.subset] * count),
+                    "epoch": pa.array([epoch] * count, pa.int64()),
+                    "row": pa.array(target.rows, pa.int64()),
+                    "label": pa.array(target.labels, pa.int64()),
+                    "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
+                    "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
+                    "true_score": pa.array(scores[torch.arange(count), labels].numpy(), pa.float32()),
+                }
+            )
         )
+    return tables, means
 
 
 def _image_features(method: Method, results: Path, dataset: str, part: str, rows: np.ndarray) -> Iterator[Tensor]:

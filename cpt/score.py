@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cpt.data.classes import GROUPS, head_medium_tail
+from cpt.clusters import read_clusters
+from cpt.data.classes import GROUPS, THIRDS, head_medium_tail
 from cpt.data.split import Split, read_split
-from cpt.files import column, read_json, read_parquet, write_parquet
+from cpt.errors import CptError
+from cpt.files import column, read_json, read_parquet, read_tensors, write_parquet
 from cpt.metrics import accuracy as m
-from cpt.paths import COUNTS, METRICS, PREDICTIONS, RUN
+from cpt.paths import CLASSIFIER, COUNTS, IMAGES, METRICS, PREDICTIONS, RUN
+
+if TYPE_CHECKING:
+    import torch
 
 ORDER = [("target", "ascending"), ("epoch", "ascending"), ("subset", "ascending"), ("metric", "ascending")]
 
 
-def score(run: Path, split: Path) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """What is known of the K trained classes.
+
+    Attributes:
+        counts: (K,) training images.
+        groups: (K,) ``head``, ``medium`` or ``tail``.
+        clusters: (K,) cluster; None unless given.
+    """
+
+    counts: NDArray
+    groups: NDArray
+    clusters: NDArray | None = None
+
+
+def score(
+    run: Path, split: Path, clusters: Path | None = None, class_groups: Mapping[str, float] | None = None
+) -> None:
     """Write metrics.parquet and counts.parquet of a run.
 
     Args:
-        run: folder with run.json and predictions.parquet.
-        split: the run's training split; head, medium and tail are thirds of its class ranking.
+        run: folder with run.json, predictions.parquet and classifier.safetensors.
+        split: the run's training split, with its class ranking.
+        clusters: clusters of the trained classes, within which confusion and text features are measured.
+        class_groups: sizes of head, medium and tail relative to each other; default: thirds.
+
+    Raises:
+        CptError: an input is missing or damaged, or the clusters are not of the trained classes.
     """
     record = read_json(run / "run.json", RUN)
     predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
-    training = read_split(split)
+    classifier, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
+    chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
+    training = _trained(read_split(split), clusters, chosen_groups)
     keys = predictions.select(["target", "subset", "epoch"])
     rows: list[dict[str, Any]] = []
     counts: list[pa.Table] = []
     for key in keys.group_by(["target", "subset", "epoch"]).aggregate([]).to_pylist():
         chosen = predictions.filter(_equal(keys, key))
-        ranked = training if key["target"] == record["dataset"] and key["subset"] != "new" else None
-        rows += [{**key, **row} for row in measure(chosen, ranked)]
+        own = training if key["target"] == record["dataset"] and key["subset"] != "new" else None
+        rows += [{**key, **row} for row in measure(chosen, own)]
         if key["epoch"] is None:
-            counts.append(count(chosen, ranked, key["target"], key["subset"]))
+            counts.append(count(chosen, own, key["target"], key["subset"]))
+            name = f"{key['target']}/{key['subset']}"
+            means = classifier[f"{name}/{IMAGES}"]
+            images = np.bincount(column(chosen, "label"), minlength=len(means))
+            rows += [{**key, **row} for row in collapse(classifier.get(name), means, images, own)]
     rows += _halves(rows)
     table = pa.Table.from_pylist(
         rows,
@@ -54,16 +89,27 @@ def score(run: Path, split: Path) -> None:
         ),
     )
     by_target = [("target", "ascending"), ("subset", "ascending"), ("by", "ascending"), ("index", "ascending")]
-    write_parquet(run / "counts.parquet", pa.concat_tables(counts).sort_by(by_target), COUNTS)
-    write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS)
+    counted = pa.concat_tables(counts).sort_by(by_target)
+    write_parquet(run / "counts.parquet", counted, COUNTS, class_groups=chosen_groups)
+    write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS, class_groups=chosen_groups)
 
 
-def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any]]:
+def _trained(split: Split, clusters: Path | None, class_groups: Mapping[str, float]) -> Trained:
+    groups = head_medium_tail(split.ranks, [class_groups[group] for group in GROUPS])
+    if clusters is None:
+        return Trained(split.counts, groups)
+    found = read_clusters(clusters)
+    if found.class_names != split.classes:
+        raise CptError(f"{clusters}: not of the classes that the split trains; give clusters of the same dataset")
+    return Trained(split.counts, groups, found.labels)
+
+
+def measure(predictions: pa.Table, training: Trained | None) -> list[dict[str, Any]]:
     """Return the metrics of one target and subset.
 
     Args:
         predictions: rows of predictions.parquet.
-        training: the split, when the classes are the trained ones: gives head, medium and tail.
+        training: of the classes, when they are the trained ones: gives head, medium and tail.
     """
     labels, top, confidence = _first(predictions)
     percent: dict[str, float | None] = {
@@ -72,9 +118,11 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
         "calibration_error": m.calibration_error(confidence, labels == top),
     }
     if training is not None:
-        groups = head_medium_tail(training.ranks)
         for group in GROUPS:
-            percent[f"{group}_accuracy"] = m.group_accuracy(labels, top, np.flatnonzero(groups == group))
+            percent[f"{group}_accuracy"] = m.group_accuracy(labels, top, np.flatnonzero(training.groups == group))
+        if training.clusters is not None:
+            for one, other in (("head", "tail"), ("tail", "head")):
+                percent[f"{one}_as_{other}"] = m.confusion(labels, top, training.groups, training.clusters, one, other)
     count = len(labels)
     rows = [
         {"metric": name, "value": value, "unit": "percent", "images": count}
@@ -85,12 +133,46 @@ def measure(predictions: pa.Table, training: Split | None) -> list[dict[str, Any
     return [*rows, {"metric": "log_loss", "value": loss, "unit": "nats", "images": count}]
 
 
-def count(predictions: pa.Table, training: Split | None, target: str, subset: str) -> pa.Table:
+def collapse(
+    text: torch.Tensor | None, images: torch.Tensor, counts: NDArray, training: Trained | None
+) -> Iterator[dict[str, Any]]:
+    """Return the neural-collapse measures of one target and subset, on its test images.
+
+    Args:
+        text: (K, D) text features; None where they depend on the image.
+        images: (K, D) mean of every class's unit-norm image features.
+        counts: (K,) test images of every class.
+        training: of the classes, when they are the trained ones: gives their clusters.
+    """
+    import torch
+
+    from cpt import geometry
+
+    present = torch.from_numpy(np.flatnonzero(counts))
+    means, repeats = images.double()[present], torch.from_numpy(counts)[present]
+    measures = {"within_class_variability": geometry.within_class_variability(means, repeats)}
+    if text is not None:
+        words = text.double()
+        measures |= {
+            "etf_distance": geometry.etf_distance(words),
+            "collapse_degree": geometry.collapse_degree(words),
+            "effective_rank": geometry.effective_rank(words),
+            "alignment": geometry.alignment(means, words[present]),
+            "modality_mismatch": geometry.modality_mismatch(means, words[present]),
+        }
+        if training is not None and training.clusters is not None:
+            clusters = torch.from_numpy(training.clusters)
+            measures["cluster_etf_distance"] = geometry.cluster_etf_distance(words, clusters)
+    for name, value in measures.items():
+        yield {"metric": name, "value": float(value), "unit": "1", "images": int(counts.sum())}
+
+
+def count(predictions: pa.Table, training: Trained | None, target: str, subset: str) -> pa.Table:
     """Return how many images of each class, and in each bin of confidence, were right.
 
     Args:
         predictions: rows of one target and subset.
-        training: the split, when the classes are the trained ones: gives training images and groups.
+        training: of the classes, when they are the trained ones: gives training images and groups.
         target: name of the dataset.
         subset: ``base``, ``new`` or ``all``.
     """
@@ -102,7 +184,7 @@ def count(predictions: pa.Table, training: Split | None, target: str, subset: st
         train_images, groups = [None] * len(found), [None] * len(found)
         if training is not None and by == "class":
             train_images = training.counts[found].tolist()
-            groups = head_medium_tail(training.ranks)[found].tolist()
+            groups = training.groups[found].tolist()
         parts.append(
             {
                 "target": pa.array([target] * len(found)),

@@ -21,7 +21,7 @@ from cpt.files import read_json
 from cpt.integrity import DEFAULT, SUFFIX, command, read_record
 
 TABLE = ("csv", "md", "tex", "html")
-FIGURE = ("svg", "pdf", "png", "csv")
+FIGURE = ("svg", "pdf", "png", "csv", "txt")
 MANY = 1000
 """Files from which on progress is told."""
 
@@ -135,7 +135,8 @@ class _Check:
             files.append(f"runs/{run['run']}/metrics.parquet")
             if (self.folder / "runs" / run["run"] / "run.json").exists():  # else not trained yet: one finding, not six
                 where = run["protocol"], run["dataset"], run["imbalance_ratio"], run["seed"]
-                made = [paths.split(*where), run["text_features"], run["clusters"], run["descriptions"]]
+                clusters = run["clusters"], run["measured_clusters"]
+                made = [paths.split(*where), run["text_features"], *clusters, run["descriptions"]]
                 files += [file for file in made if file]
                 files += [f"runs/{run['run']}/{name}" for name in ("run.json", "predictions.parquet")]
         return list(dict.fromkeys(files))

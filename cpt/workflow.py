@@ -19,6 +19,7 @@ from cpt.errors import CptError
 from cpt.files import canonical_json, sha256_text, write_text
 from cpt.methods import registry
 from cpt.provenance import code_version
+from cpt.runs import Run
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Job:
         targets: (dataset, subset) that it is tested on, sorted.
         hyperparameters: canonical JSON of the resolved ones.
         templates: template set of its text features.
-        clustering: options of `cpt clusters` for its clusters; empty when it needs none.
+        clusters: those that it trains with, None when it needs none.
+        measured_clusters: those that it is measured within.
         descriptions: features of class descriptions, None when it needs none.
         stand_in: template set that stands in for a file of descriptions.
         start: folder of the run that it starts from.
@@ -47,7 +49,7 @@ class Job:
     split: str
     text_features: str
     clusters: str | None
-    clustering: list[str]
+    measured_clusters: str
     descriptions: str | None
     stand_in: str | None
     start: str | None
@@ -62,6 +64,7 @@ class Workflow:
     Attributes:
         root: its folder.
         runs: training jobs by their folder below ``runs/``.
+        clusters: path -> text features and options of `cpt clusters`.
         exhibits: kind of every table and figure.
         digest: hash of what grid.json holds.
         pixels: datasets whose test images are cached decoded.
@@ -71,6 +74,7 @@ class Workflow:
 
     root: str
     runs: dict[str, Job]
+    clusters: dict[str, list[str]]
     exhibits: dict[str, str]
     digest: str
     pixels: list[str]
@@ -99,7 +103,8 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
         with contextlib.suppress(CptError):  # a read-only folder only costs the time
             write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
     runs = {name: Job(**job) for name, job in kept["runs"].items()}
-    return Workflow(kept["root"], runs, kept["exhibits"], kept["digest"], kept["pixels"], kept["files"], catalog)
+    names = "clusters", "exhibits", "digest", "pixels", "files"
+    return Workflow(root=kept["root"], runs=runs, catalog=catalog, **{name: kept[name] for name in names})
 
 
 def _kept(memory: Path, key: str) -> dict[str, Any] | None:
@@ -118,7 +123,7 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
     from cpt import grid as grids
 
     grid = grids.build(config, source)
-    runs, files = {}, set()
+    runs, files, clusters = {}, set(), {}
     for name, run in grid.runs.items():
         hp: Any = run.hyperparameters
         descriptions, own = grid.descriptions(run), grid.catalog[run.dataset].descriptions
@@ -135,15 +140,19 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
             split=run.split,
             text_features=run.text_features,
             clusters=run.clusters,
-            clustering=_clustering(run.protocol, run.clustering),
+            measured_clusters=grid.clustered(run).clusters or "",
             descriptions=descriptions,
             stand_in=None if own or not descriptions else hp.descriptions,
             start=run.start.id if run.start else None,
             frozen_images=[list(pair) for pair in grid.frozen_image_parts(run)],
             modules=list(run.modules),
         )
+        for one in (run, grid.clustered(run)):
+            if one.clusters and one.clusters not in clusters:
+                clusters[one.clusters] = [one.text_features, *_clustering(one)]
     return {
         "root": grid.root,
+        "clusters": dict(sorted(clusters.items())),
         "runs": {name: asdict(job) for name, job in runs.items()},
         "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
         "digest": grids.digest(grid),
@@ -152,10 +161,11 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
     }
 
 
-def _clustering(protocol: str, chosen: dict[str, Any] | None) -> list[str]:
-    if chosen is None:
-        return []
-    words = ["--protocol", protocol, "--algorithm", chosen["algorithm"], "--seed", str(chosen["seed"])]
+def _clustering(run: Run) -> list[str]:
+    """Options of `cpt clusters` for the clusters that a run needs."""
+    chosen = run.clustering
+    assert chosen is not None
+    words = ["--protocol", run.protocol, "--algorithm", chosen["algorithm"], "--seed", str(chosen["seed"])]
     if chosen["clusters"]:
         return [*words, "--number", str(chosen["clusters"])]
     return [*words, "--classes-per-cluster", str(chosen["classes_per_cluster"])]

@@ -1,6 +1,6 @@
 rule clusters:
     input:
-        text_features=lambda wildcards: f"{ROOT}/{CLUSTERS[f'clusters/{wildcards.clusters}.parquet'].text_features}",
+        text_features=lambda wildcards: f"{ROOT}/{CLUSTERS[f'clusters/{wildcards.clusters}.parquet'][0]}",
     output:
         clusters=f"{ROOT}/clusters/{{clusters}}.parquet",
         centroids=f"{ROOT}/clusters/{{clusters}}.safetensors",
@@ -12,9 +12,9 @@ rule clusters:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        options=lambda wildcards: CLUSTERS[
-            f"clusters/{wildcards.clusters}.parquet"
-        ].clustering,
+        options=lambda wildcards: CLUSTERS[f"clusters/{wildcards.clusters}.parquet"][
+            1:
+        ],
         code=CODE["clusters"],
     shell:
         "cpt clusters --text-features {input.text_features:q} {params.options:q}"

@@ -51,7 +51,7 @@ DATASETS = sorted(
         for name in (run.dataset, *(d for d, _ in run.targets))
     }
 )
-CLUSTERS = {run.clusters: run for run in RUNS.values() if run.clusters}
+CLUSTERS = PLAN.clusters
 DESCRIPTIONS = {run.descriptions: run for run in RUNS.values() if run.descriptions}
 RESULTS = [f"{ROOT}/{name}.parquet" for name in ("runs", "costs", "counts", "curves")]
 METRICS = [f"{ROOT}/runs/{run}/metrics.parquet" for run in RUNS]
@@ -64,8 +64,9 @@ TABLES = expand(
 FIGURES = expand(
     f"{ROOT}/figures/{{name}}.{{suffix}}",
     name=[name for name, kind in PLAN.exhibits.items() if kind != "table"],
-    suffix=["svg", "pdf", "png", "csv"],
+    suffix=["svg", "pdf", "png", "csv", "txt"],
 )
+CLASS_GROUPS = ":".join(map(str, CONFIG.class_groups.model_dump().values()))
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
 PAGE_FILES = ["page.html.j2", "page.css", "page.js", "table.html.j2"]
 TINY_CLIP = ["assets/tiny_clip"]
@@ -269,12 +270,19 @@ def prediction_options(name):
 
 def scoring_files(name):
     """Files that the scoring of a run reads."""
-    return [f"{ROOT}/runs/{name}/predictions.parquet", f"{ROOT}/{RUNS[name].split}"]
+    run = RUNS[name]
+    return [
+        f"{ROOT}/runs/{name}/predictions.parquet",
+        f"{ROOT}/{run.split}",
+        f"{ROOT}/{run.measured_clusters}",
+    ]
 
 
 def scoring_options(name):
     """Options of `cpt score` for a run."""
-    return [f"{ROOT}/runs/{name}", "--split", f"{ROOT}/{RUNS[name].split}"]
+    _, split, clusters = scoring_files(name)
+    words = [f"{ROOT}/runs/{name}", "--split", split, "--clusters", clusters]
+    return [*words, "--class-groups", CLASS_GROUPS]
 
 
 # Several seeds of a run in one job (runs_per_job)

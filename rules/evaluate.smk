@@ -23,8 +23,7 @@ rule predict:
 
 rule score:
     input:
-        predictions=f"{ROOT}/runs/{{run}}/predictions.parquet",
-        split=lambda wildcards: f"{ROOT}/{RUNS[wildcards.run].split}",
+        lambda wildcards: scoring_files(wildcards.run),
     output:
         metrics=f"{ROOT}/runs/{{run}}/metrics.parquet",
         counts=f"{ROOT}/runs/{{run}}/counts.parquet",
@@ -36,9 +35,10 @@ rule score:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
+        options=lambda wildcards: scoring_options(wildcards.run),
         code=CODE["score"],
     shell:
-        'cpt score "$(dirname {output.metrics:q})" --split {input.split:q} >{log:q} 2>&1'
+        "cpt score {params.options:q} >{log:q} 2>&1"
 
 
 for seeds, cells in BATCHES.items():

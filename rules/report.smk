@@ -32,7 +32,7 @@ rule table:
 rule figure:
     input:
         grid=f"{ROOT}/grid.json",
-        runs=f"{ROOT}/runs.parquet",
+        gathered=RESULTS,
     output:
         svg=report(
             f"{ROOT}/figures/{{name}}.svg",
@@ -43,6 +43,7 @@ rule figure:
         pdf=f"{ROOT}/figures/{{name}}.pdf",
         png=f"{ROOT}/figures/{{name}}.png",
         csv=f"{ROOT}/figures/{{name}}.csv",
+        txt=f"{ROOT}/figures/{{name}}.txt",
     log:
         f"{LOGS}/figures/{{name}}.log",
     localrule: True

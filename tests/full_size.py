@@ -11,15 +11,17 @@ import torch
 
 from cpt import config, grid
 from cpt.files import canonical_json, write_json, write_parquet, write_tensors
+from cpt.measures import CURVES, MEASURES
 from cpt.metrics.accuracy import BINS, harmonic_mean
-from cpt.paths import COSTS, COUNTS, CURVES, RUNS, TEXT_FEATURES
+from cpt.paths import COSTS, COUNTS, RUNS, TEXT_FEATURES
+from cpt.paths import CURVES as CURVES_SCHEMA
 from cpt.report import style
 from cpt.report.figures import make_figure
 from cpt.report.page import make_page
 from cpt.report.tables import make_table
 
-MEASURES = ("loss", "gradient_norm", "learning_rate", "loss_cross_entropy", "loss_separation", "loss_consistency",
-            "loss_anchor", "etf_distance", "mean_cosine", "effective_rank", "drift")  # fmt: skip
+CURVED = ("loss", "gradient_norm", "learning_rate", "loss_cross_entropy", "loss_separation", "loss_consistency",
+            "loss_anchor", *CURVES)  # fmt: skip
 IMAGES = 50
 
 
@@ -51,7 +53,7 @@ def write_full_page(project: Path, folder: Path) -> Path:
     write_parquet(folder / "runs.parquet", pa.Table.from_pylist(metrics), RUNS)
     write_parquet(folder / "costs.parquet", pa.Table.from_pylist(costs), COSTS)
     write_parquet(folder / "counts.parquet", pa.concat_tables(counts), COUNTS)
-    write_parquet(folder / "curves.parquet", pa.concat_tables(curves), CURVES)
+    write_parquet(folder / "curves.parquet", pa.concat_tables(curves), CURVES_SCHEMA)
     for dataset in asked["datasets"]:
         names = [f"class {i} of {dataset}" for i in range(whole.catalog[dataset].expected.classes)]
         templates = {run.text_features.rpartition("/")[2] for run in whole.runs.values()}
@@ -62,7 +64,7 @@ def write_full_page(project: Path, folder: Path) -> Path:
     for name, exhibit in asked["exhibits"].items():
         if exhibit["kind"] == "table":
             make_table(folder / "grid.json", folder / "runs.parquet", name, folder / "tables")
-        elif exhibit["kind"] in ("sweep", "violin"):
+        elif exhibit["kind"] not in ("similarity", "method"):
             make_figure(folder / "grid.json", folder / "runs.parquet", name, folder / "figures")
         else:
             _matrix(folder / "figures", name, random)
@@ -107,6 +109,7 @@ def _metrics(target: str, subset: str, table: pa.Table) -> list[dict[str, Any]]:
     found = {"accuracy": correct.mean(), "macro_accuracy": correct.mean(), "calibration_error": 2.5}
     if group[0]:
         found |= {f"{third}_accuracy": correct[group == third].mean() for third in ("head", "medium", "tail")}
+        found |= {m.metric: 0.5 for m in MEASURES.values() if m.half == "trained" and m.metric not in found}
     return [
         {"target": target, "subset": subset, "epoch": None, "metric": metric, "value": float(100 * value / IMAGES),
          "unit": "percent", "images": len(correct) * IMAGES}
@@ -126,7 +129,7 @@ def _halves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _curves(run, random: np.random.Generator) -> pa.Table:
     epochs = getattr(run.hyperparameters, "epochs", 0)
-    names = MEASURES if epochs else ()
+    names = CURVED if epochs else ()
     return pa.table(
         {
             "run": pa.array([run.id] * epochs * len(names), pa.string()),
@@ -153,4 +156,4 @@ def _matrix(folder: Path, name: str, random: np.random.Generator) -> None:
         for axes in figure.subplots(1, 3):
             cosines = random.normal(0.5, 0.08, size=(500, 500))
             axes.imshow(cosines + cosines.T, interpolation="none", vmin=0.2, vmax=2)
-        style.save(style.Drawing(figure, ["nothing"], []), folder, name)
+        style.save(style.Drawing(figure, ["nothing"], []), folder, name, "Invented.")

@@ -43,8 +43,9 @@ def browser() -> Iterator[Browser]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     grid, runs = fake_results.write_results(folder)
-    for number in range(1, 6):
+    for number in range(1, 7):
         make_table(grid, runs, f"table{number}", folder / "tables")
+    for number in range(1, 9):
         make_figure(grid, runs, f"figure{number}", folder / "figures")
     make_page(grid, runs, folder / "tables", folder / "figures", folder / "report/index.html")
     return folder / "report/index.html"
@@ -134,7 +135,8 @@ def test_a_number_opens_what_is_behind_it_by_keyboard(tab: Page, small: Path) ->
     dialog = tab.locator("#behind")
     expect(dialog.locator("h2")).to_have_text("IVLP · Flowers · base-to-new · τ = 0.06")
     said = dialog.inner_text()
-    assert re.search(r"1\s+58\.00\s+61\.00\s+55\.50\s+3\.0", said), "H, base, new and seconds of seed 1"
+    first = r"1\s+58\.00\s+61\.00\s+55\.50\s+41\.00\s+5\.00\s+3\.0"
+    assert re.search(first, said), "H, base, new, tail, ECE and seconds of seed 1"
     assert "59.00 ± 1.00" in said
     assert re.search(r"learning_rate\s+0\.0025", said)
     assert "--forcerun results/invented/runs/base_to_new/flowers/r0.06/ivlp/s1/run.json" in said

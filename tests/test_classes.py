@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpt.data.classes import head_medium_tail, reindex, subset_labels
+from cpt.data.classes import GROUPS, head_medium_tail, parse_groups, reindex, subset_labels
 from cpt.errors import CptError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "data_subsample_classes.npz")
@@ -68,3 +68,32 @@ def test_thirds(classes, sizes):
 
 def test_thirds_follow_the_rank_and_not_the_label():
     assert head_medium_tail([5, 0, 3, 1, 2, 4]).tolist() == ["tail", "head", "medium", "head", "medium", "tail"]
+
+
+@given(st.integers(1, 700))
+def test_thirds_are_those_of_array_split(classes):
+    sizes = [len(part) for part in np.array_split(np.arange(classes), 3)]
+    assert head_medium_tail(np.arange(classes)).tolist() == np.repeat(GROUPS, sizes).tolist()
+
+
+@given(st.integers(1, 1000), st.lists(st.floats(0.01, 100), min_size=3, max_size=3))
+def test_other_parts_are_as_long_as_asked(classes, shares):
+    groups = head_medium_tail(np.arange(classes), shares).tolist()
+    assert groups == sorted(groups, key=GROUPS.index)
+    for group, share in zip(GROUPS, shares, strict=True):
+        assert abs(groups.count(group) - classes * share / sum(shares)) < 1 + 1e-6
+
+
+def test_a_fifth_of_ten_classes():
+    groups = head_medium_tail(np.arange(10), [1, 3, 1]).tolist()
+    assert groups == ["head"] * 2 + ["medium"] * 6 + ["tail"] * 2
+
+
+def test_parts_as_text():
+    assert parse_groups("20:60:20") == {"head": 20, "medium": 60, "tail": 20}
+
+
+@pytest.mark.parametrize("text", ["", "1:1", "1:1:1:1", "1:0:1", "1:-1:1", "a:b:c", "nan:1:1", "inf:1:1"])
+def test_other_texts_are_refused(text):
+    with pytest.raises(CptError, match="three positive numbers, for example 1:1:1"):
+        parse_groups(text)

@@ -336,4 +336,5 @@ def test_cocoop_predicts_every_image_by_texts_of_its_own(results: Path, tmp_path
             assert line["top_labels"].tolist() == probabilities.topk(5).indices.tolist()
             texts_differ.append(text)
     assert (texts_differ[0] - texts_differ[1]).abs().max() > 1e-3, "texts depend on the image"
-    assert read_tensors(run / "classifier.safetensors", CLASSIFIER)[0] == {}, "there is no classifier to keep"
+    kept = read_tensors(run / "classifier.safetensors", CLASSIFIER)[0]
+    assert set(kept) == {"land/base/images", "land/new/images"}, "there is no classifier to keep"

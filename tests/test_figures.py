@@ -13,13 +13,14 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report import style
+from cpt.report.cost import Point, undominated
 from cpt.report.features import Clusters, effective_rank
 from cpt.report.figures import make_figure
 from cpt.report.labels import place_labels
 from cpt.report.method import principal_plane, within_cluster
 from cpt.report.sweep import positions
 
-NAMES = [f"figure{number}" for number in range(1, 6)]
+NAMES = [f"figure{number}" for number in range(1, 9)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
         make_figure(made / "grid.json", made / "runs.parquet", name, tmp_path)
     written = {path.name: path.read_bytes() for path in (made / "figures").iterdir()}
     assert written == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(written) == 4 * len(NAMES)
+    assert len(written) == 5 * len(NAMES)
 
 
 def test_files_carry_no_dates(made: Path) -> None:
@@ -64,7 +65,7 @@ def test_figures_have_the_width_of_a_column_or_a_page(made: Path) -> None:
         for name in NAMES
     }
     full, column = 72 * style.FULL_WIDTH, 72 * style.COLUMN_WIDTH
-    assert widths == pytest.approx(dict(zip(NAMES, (full, full, full, column, column), strict=True)))
+    assert widths == pytest.approx(dict(zip(NAMES, (full, full, full, column, column, full, full, full), strict=True)))
 
 
 def test_style_does_not_follow_the_user_and_leaves_no_trace() -> None:
@@ -229,3 +230,61 @@ def test_unknown_figure_is_refused(made: Path, tmp_path: Path) -> None:
         make_figure(made / "grid.json", made / "runs.parquet", "figure9", tmp_path)
     with pytest.raises(CptError, match="'table1' is a table"):
         make_figure(made / "grid.json", made / "runs.parquet", "table1", tmp_path)
+
+
+# ---- figures 6 to 8 ----------------------------------------------------------------------------
+
+
+def test_collapse_is_averaged_over_datasets_and_drawn_over_epochs(made: Path) -> None:
+    rows = drawn(made, "figure6")
+    cpt = {(row["epoch"], row["seed"]): float(row["value"]) for row in rows if row["method"] == "CPT"}
+    assert len(cpt) == fake_results.EPOCHS * 3
+    assert cpt["2", "1"] == pytest.approx(0.8)
+    assert {row["measure"] for row in rows} == {"etf_distance"}
+    npt = {row["seed"] for row in rows if row["method"].startswith("NPT")}
+    assert npt == {"1", "2"}, "flowers lacks seed 3"
+    shown = texts(made, "figure6")
+    assert "(b) text-image alignment" in shown
+    assert "no finished run" in shown, "no run has the second measure"
+
+
+def test_reliability_pools_datasets_and_seeds(made: Path) -> None:
+    rows = [row for row in drawn(made, "figure7") if (row["method"], row["half"]) == ("CPT", "base")]
+    assert [(row["bin"], row["images"], float(row["accuracy"])) for row in rows] == [
+        ("7", "600", 0.4),
+        ("14", "1200", 0.95),
+    ]
+    assert float(rows[1]["confidence"]) == pytest.approx(0.96)
+    assert "base, ECE 6.0" in texts(made, "figure7")
+    assert "new, ECE" not in texts(made, "figure7"), "no run has it"
+
+
+def test_cost_against_accuracy(made: Path) -> None:
+    rows = {(row["cost"], row["method"]): row for row in drawn(made, "figure8")}
+    seconds = rows["seconds", "CPT"]
+    assert (float(seconds["value"]), float(seconds["accuracy"]), seconds["undominated"]) == (4.0, 62.0, "1")
+    assert (rows["seconds", "Zero-shot"]["value"], rows["seconds", "Zero-shot"]["undominated"]) == ("0.0", "1")
+    assert rows["seconds", "CPT (as printed)"]["undominated"] == "0", "CPT costs the same and is better"
+
+
+@pytest.mark.parametrize(
+    ("points", "best"),
+    [
+        ([(1, 5), (2, 4), (3, 6)], [(1, 5), (3, 6)]),
+        ([(1, 5), (1, 6)], [(1, 6)]),
+        ([(2, 5), (1, 5)], [(1, 5)]),
+        ([], []),
+    ],
+)
+def test_undominated_points(points: list, best: list) -> None:
+    made = [Point("", cost, accuracy, None, 1) for cost, accuracy in points]
+    assert [(point.cost, point.accuracy) for point in undominated(made)] == best
+
+
+def test_captions_say_what_is_drawn_n_and_error_bars(made: Path) -> None:
+    for name in NAMES:
+        caption = (made / "figures" / f"{name}.txt").read_text()
+        assert caption.startswith(f"Figure {name[-1]}. An invented ")
+        assert f"What {name} shows: τ → 0 & a_b." in caption
+        assert re.search(r"n = \d|n below|No error bars|no error bars", caption)
+        assert caption.count("\n") == 1

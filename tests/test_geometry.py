@@ -78,3 +78,57 @@ def test_measures_have_gradients():
     features = torch.randn(4, 6, generator=torch.Generator().manual_seed(4), requires_grad=True)
     (geometry.etf_distance(features) + geometry.effective_rank(features)).backward()
     assert torch.isfinite(features.grad).all()
+
+
+def test_clusters_of_simplices_have_no_distance_and_clusters_by_hand():
+    frames = [geometry.simplex_etf(size, 4) for size in (3, 1, 2)]
+    clusters = torch.tensor([0, 0, 0, 1, 2, 2])
+    features = torch.block_diag(*frames)
+    assert geometry.cluster_etf_distance(features, clusters).item() == pytest.approx(0, abs=1e-12)
+    assert geometry.etf_distance(features).item() > 0.1
+    assert geometry.cluster_etf_distance(features, torch.arange(6)).item() == 0
+    cosines, gaps = geometry.cosine_matrix(random := torch.randn(6, 5, dtype=torch.float64, generator=seeded(3))), []
+    for i in range(6):
+        for j in range(6):
+            if i != j and clusters[i] == clusters[j]:
+                gaps.append((cosines[i, j].item() + 1 / ((clusters == clusters[i]).sum().item() - 1)) ** 2)
+    expected = (sum(gaps) / len(gaps)) ** 0.5
+    assert geometry.cluster_etf_distance(random, clusters).item() == pytest.approx(expected)
+    one = torch.zeros(6, dtype=torch.int64)
+    assert geometry.cluster_etf_distance(random, one).item() == pytest.approx(geometry.etf_distance(random).item())
+
+
+def test_npts_degrees_by_hand():
+    text = torch.tensor([[1.0, 0], [0, 1], [0, -2]])
+    cosines = (0.0, 0.0, -1.0)  # of the three pairs; -1/(K-1) is -1/2
+    assert geometry.collapse_degree(text).item() == pytest.approx(sum(abs(c + 0.5) for c in cosines) / 3)
+    assert geometry.collapse_degree(geometry.simplex_etf(5, 4)).item() == pytest.approx(0, abs=1e-12)
+    assert geometry.collapse_degree(text[:1]).item() == 0
+    means = torch.tensor([[0.5, 0], [0.5, 0], [0, 0.1]])  # along their text, across it, against it
+    assert geometry.modality_mismatch(means, text).item() == pytest.approx((0 + 2**0.5 + 2) / 3)
+    assert geometry.alignment(means, text).item() == pytest.approx((1 + 0 - 1) / 3)
+
+
+def test_within_class_variability_is_the_ratio_of_the_traces():
+    labels = torch.tensor([0] * 4 + [1] * 2 + [2] * 7 + [3])
+    features = geometry.normalise(torch.randn(14, 6, dtype=torch.float64, generator=seeded(4)) + 0.5)
+    groups = [features[labels == k] for k in range(4)]
+    means = torch.stack([group.mean(dim=0) for group in groups])
+    within = (
+        sum(group.T.cov().trace() for group in groups[:3]) / 3
+    )  # torch's cov divides by n - 1; class 3 has no spread
+    between = (means - means.mean(dim=0)).square().sum() / 4
+    found = geometry.within_class_variability(means, torch.bincount(labels))
+    assert found.item() == pytest.approx((within / between).item())
+
+
+def test_collapsed_images_and_too_few_of_them_have_no_variability():
+    points = geometry.simplex_etf(4, 6)
+    assert geometry.within_class_variability(points, torch.full((4,), 5)).item() == pytest.approx(0, abs=1e-12)
+    assert geometry.within_class_variability(points / 2, torch.ones(4)).item() == 0
+    assert geometry.within_class_variability(points[:1] / 2, torch.tensor([3])).item() == 0
+    assert geometry.within_class_variability(points[[0, 0]] / 2, torch.tensor([3, 3])).item() == 0
+
+
+def seeded(number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number)

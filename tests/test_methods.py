@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cpt.errors import CptError
 from cpt.methods import registry
-from cpt.methods.base import Batch
+from cpt.methods.base import Batch, ClassMeans
 from cpt.methods.hyperparameters import Continued
 from cpt.methods.prompts import TextPrompts
 from cpt.optimisers import Optimiser
@@ -206,6 +206,22 @@ def test_the_vision_tower_is_prompted_as_declared(name: str) -> None:
 
 
 # 5 Learning
+
+
+@each_trained
+def test_images_of_a_batch_are_observed_once(name: str) -> None:
+    toy = Toy(name).shaken()
+    toy.method.seen = ClassMeans(len(CLASSES), toy.clip.embed_dim, torch.device("cpu"))
+    batch = toy.batch(size=6)
+    with torch.no_grad():
+        toy.method.losses(batch, toy.training)
+    _, means, counts = toy.method.seen.means()
+    own = torch.bincount(batch.labels, minlength=len(CLASSES))
+    assert (toy.method.seen.counts >= own).all()
+    if name != "dpc":  # whose batches have hard negatives too
+        assert (toy.method.seen.counts == own).all()
+    assert (means[counts == 1].norm(dim=1) - 1).abs().max() < 1e-5, "unit features"
+    assert (means.norm(dim=1) <= 1 + 1e-6).all()
 
 
 @each_trained

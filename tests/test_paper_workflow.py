@@ -49,6 +49,11 @@ MINI = {
         "figure3": {"ratios": None, "datasets": ["eurosat"], "sweep": {"tetf_weight": [0, 0.25], "cc_weight": None, "rs_weight": None}},
         "figure4": {"ratios": None, "seeds": None},
         "figure5": {"ratios": None, "seeds": None, "datasets": ["eurosat"], "sweep": {"classes_per_cluster": [2, 4]}},
+        "table6": {"variants": ROWS},
+        "table7": {"variants": ROWS},
+        "figure6": {"ratios": None, "datasets": ["eurosat"]},
+        "figure7": {"ratios": None, "variants": ["zeroshot", "ivlp", "cpt"]},
+        "figure8": {"ratios": None, "variants": ROWS},
     },
 }  # fmt: skip
 

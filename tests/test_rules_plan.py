@@ -25,7 +25,8 @@ def test_it_holds_what_the_grid_says(tmp_path: Path) -> None:
         job = plan.runs[name]
         assert job.hyperparameters == run.hyperparameters_json
         assert (job.split, job.text_features, job.clusters) == (run.split, run.text_features, run.clusters)
-        assert bool(job.clustering) == bool(run.clusters)
+        assert job.measured_clusters == own.clustered(run).clusters
+        assert {job.clusters, job.measured_clusters} - {None} <= plan.clusters.keys()
         assert job.start == (run.start.id if run.start else None)
         assert [tuple(pair) for pair in job.frozen_images] == own.frozen_image_parts(run)
         assert tuple(job.modules) == run.modules

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
-import html.parser
+import itertools
 import re
+import subprocess
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import fake_results
 import pytest
 
 from cpt.errors import CptError
-from cpt.report.formats import Block, Column, Line, Shown, Table, latex, markdown
-from cpt.report.results import average, read_results, summarize
-from cpt.report.tables import layout, long_form, make_table, rank
+from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
+from cpt.report.results import Summary, average, read_results, summarize
+from cpt.report.tables import Key, layout, long_form, long_form_csv, make_table, rank, significance
+from cpt.report.words import notes
+from tests.workflow import install
 
-NAMES = [f"table{number}" for number in range(1, 6)]
+NAMES = [f"table{number}" for number in range(1, 7)]
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +36,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def numbers(made: Path, name: str) -> dict[tuple[str, ...], tuple[str, str, str]]:
     with open(made / "tables" / f"{name}.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds"]
+    assert header == ["table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm"]
     assert {row[0] for row in rows} == {name.removeprefix("table")}
-    return {tuple(row[1:5]): tuple(row[5:]) for row in rows}
+    return {tuple(row[1:5]): tuple(row[5:8]) for row in rows}
 
 
-class Cells(html.parser.HTMLParser):
+class Cells(HTMLParser):
     """The texts of a table's rows."""
 
     def __init__(self, text: str) -> None:
@@ -116,6 +120,89 @@ def test_table_of_clusterings_shows_h_and_its_std(made: Path) -> None:
     assert rows[2] == ["CPT", "65.00", "1.00", "63.00", "1.00"]
 
 
+def test_table_of_measures(made: Path) -> None:
+    table = numbers(made, "table6")
+    # base of IVLP at 0.06: world 64, flowers 62, scripts 48
+    assert table["0.06", "IVLP", "Avg", "base"] == ("58.0", "1.0", "3")
+    assert table["0.06", "IVLP", "Avg", "tail"] == ("38.0", "1.0", "3")
+    assert table["0.06", "IVLP", "Avg", "tail_as_head"] == ("12.5", "0.0", "3"), "over the two datasets that have it"
+    assert table["0.06", "IVLP", "Avg", "ece_base"] == ("6.0", "1.0", "3")
+    assert table["0.06", "NPT (reconstruction)", "Avg", "effective_rank"] == ("", "", "0")
+    rows = Cells((made / "tables" / "table6.html").read_text()).rows
+    assert rows[0] == ["Method", "base ↑", "tail ↑", "tail as head ↓", "ECE base ↓", "effective rank"]
+    assert rows[3] == ["IVLP", "58.00 ±1.00", "38.00 ±1.00", "12.50 ±0.00", "6.00 ±1.00", "3.250 ±0.000"]
+    page = (made / "tables" / "table6.html").read_text()
+    assert "<strong>4.00</strong>" in page, "the lowest calibration error is best"
+    assert "<strong>3.250" not in page, "no rank is better"
+    assert "Head, medium, tail: thirds of the trained classes" in page
+    assert "–: no finished run, or a measure that the method does not have." in page
+    assert "Means over 3 datasets." in page
+
+
+def wide(differences: dict[str, list[float]]) -> tuple[dict, dict]:
+    """A table of eight datasets whose best row is ``best``, 50 everywhere; the others differ from it as told."""
+    datasets = [f"d{i}" for i in range(8)]
+    values = {"best": [0.0] * 8, **differences}
+    exhibit = {
+        "name": "table2", "layout": "datasets", "tasks": ["base_to_new"], "ratios": [1.0], "title": "", "caption": "",
+        "rows": [{"id": row, "label": row, "note": None} for row in values], "measures": [],
+        "cells": [{"row": row, "task": "base_to_new", "dataset": d, "ratio": 1.0, "source": False, "runs": []}
+                  for row in values for d in datasets],
+    }  # fmt: skip
+    numbers = {}
+    for row, by_dataset in values.items():
+        for dataset, difference in zip([*datasets, "Avg"], [*by_dataset, sum(by_dataset) / 8], strict=True):
+            numbers[Key(1.0, row, dataset, "H")] = Summary(50 + difference, None, 1)
+    return exhibit, numbers
+
+
+def test_rows_significantly_below_the_best_are_marked() -> None:
+    always, once, half = [-1.0] * 8, [0.9, *[-1.0] * 7], [1.0, -1.1] * 4
+    exhibit, numbers = wide({"always": always, "once": once, "half": half})
+    found = significance(exhibit, numbers)
+
+    def naive(differences: list[float]) -> float:
+        flips = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+                 for signs in itertools.product((1, -1), repeat=8)]  # fmt: skip
+        return sum(flip >= abs(sum(differences)) - 1e-9 for flip in flips) / len(flips)
+
+    single = {"always": naive(always), "once": naive(once), "half": naive(half)}
+    assert single["always"] == 2 / 256
+    assert found[1.0, "always"] == pytest.approx(3 * single["always"])
+    assert found[1.0, "once"] == pytest.approx(max(2 * single["once"], 3 * single["always"]))
+    assert found[1.0, "half"] == pytest.approx(max(single["half"], 2 * single["once"]))
+    assert (1.0, "best") not in found
+    rows = long_form_csv(exhibit, numbers).splitlines()
+    assert sum(not row.endswith(",") for row in rows[1:]) == 3, "p stands beside averages only"
+
+
+def test_the_mark_reaches_every_format() -> None:
+    cell = Shown("50.00", "1.00", below=True)
+    table = Table("t", "T", "", "", "", "Method", [Column("H")], [Block("", [Line("a", None, [cell])])])
+    assert "50.00†" in markdown(table)
+    assert r"50.00\rlap{$^\dagger$}{\tiny" in latex(table)
+    assert "50.00<sup>†</sup>" in html(table)
+
+
+@pytest.mark.parametrize(("datasets", "said"), [(4, "too few for a significant difference"), (11, "†: average below")])
+def test_the_note_says_whether_so_few_datasets_can_tell(datasets: int, said: str) -> None:
+    cells = [{"task": "base_to_new", "dataset": f"d{i}", "source": False} for i in range(datasets)]
+    exhibit = {"layout": "datasets", "tasks": ["base_to_new"], "cells": cells}
+    assert said in notes(exhibit, {1}, "b", groups={})
+
+
+@pytest.mark.slow
+def test_latex_compiles(made: Path, tmp_path: Path) -> None:
+    install(["pdflatex"], ["texlive-latex-recommended"], "LaTeX (Debian package texlive-latex-recommended)")
+    tables = "".join(rf"\input{{{made / 'tables' / name}.tex}}\clearpage" for name in NAMES)
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{tables}\end{{document}}"
+    (tmp_path / "all.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert f"({len(NAMES)} pages" in done.stdout
+
+
 def test_average_uses_the_seeds_that_every_dataset_has() -> None:
     assert average([{1: 1.0, 2: 2.0}, {2: 4.0, 3: 9.0}]) == {2: 3.0}
     assert average([{1: 1.0}, {}]) == {}
@@ -124,17 +211,18 @@ def test_average_uses_the_seeds_that_every_dataset_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "lower", "marks"),
+    ("values", "better", "marks"),
     [
-        ([1.0, 3.0, 2.0], False, [None, "best", "second"]),
-        ([1.0, 3.0, 2.0], True, ["best", None, "second"]),
-        ([3.0, 3.004, 2.0, 2.0], False, ["best", "best", "second", "second"]),
-        ([None, 3.0, 2.0], False, [None, "best", "second"]),
-        ([None, 3.0], False, [None, None]),
+        ([1.0, 3.0, 2.0], "higher", [None, "best", "second"]),
+        ([1.0, 3.0, 2.0], "lower", ["best", None, "second"]),
+        ([1.0, 3.0, 2.0], None, [None, None, None]),
+        ([3.0, 3.004, 2.0, 2.0], "higher", ["best", "best", "second", "second"]),
+        ([None, 3.0, 2.0], "higher", [None, "best", "second"]),
+        ([None, 3.0], "higher", [None, None]),
     ],
 )
-def test_best_and_second_are_judged_as_shown_and_ties_share_a_mark(values, lower, marks) -> None:
-    assert rank(values, lower_is_better=lower) == marks
+def test_best_and_second_are_judged_as_shown_and_ties_share_a_mark(values, better, marks) -> None:
+    assert rank(values, better) == marks
 
 
 def test_marks_reach_every_format(made: Path) -> None:
@@ -214,6 +302,10 @@ def test_table_without_spread_leaves_no_room_for_it() -> None:
     line = Line("a | b", None, [Shown("1.00", None, "best")])
     table = Table("table9", "Table 9", "Title.", "", "", "Method", [Column("H")], [Block("", [line])])
     assert r"\textbf{1.00} \\" in latex(table)
+    assert r"\begin{table}[t]" in latex(table)
+    wide = replace(table, columns=[Column("H")] * 7, blocks=[])
+    assert r"\begin{table*}[t]" in latex(wide)
+    assert latex(wide).endswith("\\end{table*}\n")
     assert r"| a \| b | **1.00** |" in markdown(table)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -22,7 +23,8 @@ from cpt.clip.backbone import load_backbone
 from cpt.data.images import ImageStore
 from cpt.data.split import read_split
 from cpt.errors import CptError
-from cpt.files import read_json, read_parquet, read_tensors, write_json
+from cpt.files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from cpt.measures import CURVES
 from cpt.metrics import accuracy as m
 from cpt.predict import predict
 from cpt.score import score
@@ -59,7 +61,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def history(folder: Path) -> pd.DataFrame:
     return (
-        read_parquet(folder / "history.parquet", "cpt.history/1")[0]
+        read_parquet(folder / "history.parquet", "cpt.history/2")[0]
         .to_pandas()
         .drop(columns="seconds", errors="ignore")
     )
@@ -81,9 +83,9 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         train(inputs(results, method, protocol), folder, lines.append)
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
         predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
-        score(folder, results / f"splits/{protocol}/land/r1/s1.parquet")
+        score(folder, results / f"splits/{protocol}/land/r1/s1.parquet", inputs(results, "cpt", protocol).clusters)
         identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
-        grid = {"schema": "cpt.grid/3", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
+        grid = {"schema": "cpt.grid/4", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
         write_json(root / "grid.json", grid | {"runs": [identity | {"key": f"{method}-0", "seed": 1}]})
         aggregate(root / "grid.json")
         names = ("prompts.safetensors", "predictions.parquet", "classifier.safetensors", "metrics.parquet")
@@ -102,8 +104,9 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
     first = frame.groupby("subset").apply(lambda part: 100 * (part["top_labels"].str[0] == part["label"]).mean())
     for subset in subsets:
         assert accuracy[subset, "accuracy"] == pytest.approx(first[subset])
-    classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/1")
+    classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/2")
     assert classifier[f"land/{subsets[0]}"].shape == (5 if protocol == "base_to_new" else 10, 64)
+    _has_measures(accuracy[subsets[0]], frame[frame["subset"] == subsets[0]], classifier, subsets[0])
     record = read_json(folder / "run.json", "cpt.run/3")
     assert record["status"] == "finished"
     assert record["inputs"]["split"]
@@ -112,6 +115,67 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
     if method != "zeroshot":
         assert len(history(folder)) == 3
         assert any("epoch 3/3" in line for line in lines)
+
+
+def _has_measures(
+    found: pd.Series, predictions: pd.DataFrame, classifier: dict[str, torch.Tensor], subset: str
+) -> None:
+    """Those of the trained classes, against the formulas on what ``cpt predict`` wrote."""
+    text, means = classifier[f"land/{subset}"].double(), classifier[f"land/{subset}/images"].double()
+    cosines = text @ text.T
+    pairs = cosines[~torch.eye(len(text), dtype=torch.bool)]
+    target = -1 / (len(text) - 1)
+    assert found["etf_distance"] == pytest.approx((pairs - target).square().mean().sqrt().item(), rel=1e-5)
+    assert found["collapse_degree"] == pytest.approx((pairs - target).abs().mean().item(), rel=1e-5)
+    directions = means / means.norm(dim=1, keepdim=True)
+    assert found["alignment"] == pytest.approx((directions * text).sum(dim=1).mean().item(), rel=1e-5)
+    assert found["modality_mismatch"] == pytest.approx((directions - text).norm(dim=1).mean().item(), rel=1e-5)
+    assert 1 <= found["effective_rank"] <= len(text)
+    assert found["within_class_variability"] > 0
+    assert found["cluster_etf_distance"] > 0
+    assert predictions["label"].nunique() == len(means)
+    assert (means.norm(dim=1) < 1).all()
+    assert 0 <= found["tail_as_head"] <= 100
+
+
+def test_confusion_by_hand() -> None:
+    groups = np.array(["head", "head", "medium", "tail", "tail", "tail"])
+    clusters = np.array([0, 1, 0, 0, 1, 2])
+    labels = np.array([3, 3, 3, 3, 4, 4, 5, 5, 0, 0, 2])
+    predicted = np.array([0, 1, 2, 3, 1, 4, 0, 5, 3, 4, 3])
+    # of the tail's images those of class 5 have no head class in their cluster; taken for it: one of 3, one of 4
+    assert m.confusion(labels, predicted, groups, clusters, "tail", "head") == pytest.approx(100 * 2 / 6)
+    # of the head's images, both of class 0: 3 is of its cluster, 4 is not
+    assert m.confusion(labels, predicted, groups, clusters, "head", "tail") == 50
+    assert m.confusion(labels, predicted, groups, np.arange(6), "tail", "head") is None
+
+
+def test_scoring_takes_other_groups_and_records_them(results: Path, tmp_path: Path) -> None:
+    for name in ("backbone.json", "backbone.safetensors", "data", "features"):
+        (tmp_path / name).symlink_to(results / name)
+    folder, split = tmp_path / "runs/x", results / "splits/base_to_new/land/r1/s1.parquet"
+    train(inputs(results, "zeroshot"), folder, print)
+    predict(folder, tmp_path, [("land", "base")], device="cpu")
+    score(folder, split, class_groups={"head": 1.0, "medium": 1.0, "tail": 3.0})
+    counts, metadata = read_parquet(folder / "counts.parquet", "cpt.counts/1")
+    classes = counts.to_pandas().query("by == 'class'")
+    assert classes["group"].tolist() == ["head", "medium", "tail", "tail", "tail"]
+    assert metadata["class_groups"] == {"head": 1.0, "medium": 1.0, "tail": 3.0}
+    metrics, metadata = read_parquet(folder / "metrics.parquet", "cpt.metrics/2")
+    assert metadata["class_groups"] == {"head": 1.0, "medium": 1.0, "tail": 3.0}
+    assert "cluster_etf_distance" not in metrics["metric"].to_pylist(), "no clusters were given"
+    tail = classes.query("group == 'tail'")
+    by_metric = dict(zip(metrics["metric"].to_pylist(), metrics["value"].to_pylist(), strict=True))
+    assert by_metric["tail_accuracy"] == pytest.approx(100 * tail["correct"].sum() / tail["images"].sum())
+
+
+def test_scoring_refuses_clusters_of_other_classes(results: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land"})
+    write_parquet(tmp_path / "predictions.parquet", pa.table({"x": [1]}), "cpt.predictions/1")
+    write_tensors(tmp_path / "classifier.safetensors", {"x": torch.zeros(1)}, "cpt.classifier/2")
+    others = inputs(results, "cpt", "all_classes").clusters
+    with pytest.raises(CptError, match="not of the classes that the split trains; give clusters of the same dataset"):
+        score(tmp_path, results / "splits/base_to_new/land/r1/s1.parquet", others)
 
 
 def test_cached_features_train_like_images(results: Path, tmp_path: Path) -> None:
@@ -130,7 +194,11 @@ def test_history_describes_the_epochs(results: Path, tmp_path: Path) -> None:
     assert frame["learning_rate"].tolist()[:2] == [1e-5, 0.0025]
     weighted = frame["loss_cross_entropy"] + 0.25 * frame["loss_separation"] + 0.15 * frame["loss_consistency"]
     assert np.allclose(frame["loss"], weighted + 0.10 * frame["loss_anchor"], atol=1e-5)
-    assert {"gradient_norm", "etf_distance", "mean_cosine", "effective_rank", "drift"} <= set(frame.columns)
+    assert {"gradient_norm", *CURVES} <= set(frame.columns)
+    assert (frame[list(CURVES)] > -1).all(axis=None)
+    assert frame["alignment"].between(-1, 1).all()
+    train(inputs(results, "ivlp"), tmp_path / "ivlp", print)
+    assert set(CURVES) - set(history(tmp_path / "ivlp").columns) == {"cluster_etf_distance"}, "it has no clusters"
 
 
 def test_snapshots_are_evaluated(results: Path, tmp_path: Path) -> None:
@@ -140,7 +208,7 @@ def test_snapshots_are_evaluated(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "ivlp", hyperparameters={"snapshots": True}), folder, print)
     predict(folder, tmp_path, [("land", "base"), ("land", "new")], device="cpu")
     score(folder, results / "splits/base_to_new/land/r1/s1.parquet")
-    metrics = read_parquet(folder / "metrics.parquet", "cpt.metrics/1")[0].to_pandas()
+    metrics = read_parquet(folder / "metrics.parquet", "cpt.metrics/2")[0].to_pandas()
     curve = metrics[(metrics["metric"] == "harmonic_mean") & metrics["epoch"].notna()]
     assert curve["epoch"].tolist() == [1, 2, 3]
     final = metrics[(metrics["metric"] == "harmonic_mean") & metrics["epoch"].isna()]["value"].item()
@@ -355,7 +423,7 @@ def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
     identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
     write_json(
         tmp_path / "grid.json",
-        {"schema": "cpt.grid/3", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
+        {"schema": "cpt.grid/4", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
     )
     with pytest.raises(CptError, match="describes another run"):
         aggregate(tmp_path / "grid.json")

@@ -140,7 +140,7 @@ def test_a_label_stays_what_it_is_in_a_figure(label: str, tmp_path: Path) -> Non
         axes = figure.subplots()
         style.draw_band(axes, [1, 2], [Summary(1, 50.0, None)] * 2, style.look(0), label)
         axes.legend()
-        style.save(style.Drawing(figure, ["x"], [[1]]), tmp_path, "figure")
+        style.save(style.Drawing(figure, ["x"], [[1]]), tmp_path, "figure", "A figure.")
     root = ElementTree.parse(tmp_path / "figure.svg").getroot()
     assert label in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
 

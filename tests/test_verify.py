@@ -36,7 +36,7 @@ CATALOG = {
 }
 """The images of land as a packed dataset and as files."""
 
-ABSENT = ("table1", "table3", "table4", "table5", "figure1", "figure2", "figure4", "figure5")
+ABSENT = (*(f"table{i}" for i in (1, 3, 4, 5, 6, 7)), *(f"figure{i}" for i in (1, 2, 4, 5, 6, 7, 8)))
 CONFIGURATION = {
     "extends": "config/config.yaml",
     "experiment": "slice",
@@ -92,14 +92,17 @@ def make(folder: Path) -> None:
         split, text = RESULTS / run.split, RESULTS / run.text_features
         cpt("split", *manifest, "--protocol", run.protocol, "--ratio", ratio, "--seed", run.seed, "--output", split)
         inputs = ["--split", split, "--text-features", text]
+        measured = RESULTS / run.measured_clusters
+        source, *options = plan.clusters[run.measured_clusters]
+        cpt("clusters", "--text-features", RESULTS / source, *options, "--output", measured)
         if run.clusters:
-            inputs += ["--clusters", RESULTS / run.clusters]
-            cpt("clusters", "--text-features", text, *run.clustering, "--output", RESULTS / run.clusters)
+            assert run.clusters == run.measured_clusters
+            inputs += ["--clusters", measured]
         cpt("train", "--method", run.method, "--seed", run.seed, "--hyperparameters", run.hyperparameters, *backbone,
             *manifest, *inputs, "--augmentation", "none", "--device", "cpu", "--output", folder)  # fmt: skip
         targets = [word for target in run.targets for word in ("--target", "/".join(target))]
         cpt("predict", folder, "--results", RESULTS, *targets, "--device", "cpu")
-        cpt("score", folder, "--split", split)
+        cpt("score", folder, "--split", split, "--clusters", measured)
     cpt("aggregate", "--grid", RESULTS / "grid.json")
     cpt("table", "table2", "--results", RESULTS)
     cpt("figure", "figure3", "--results", RESULTS)
@@ -155,7 +158,7 @@ def test_what_was_not_touched_fits(made: Path) -> None:
     assert report.findings == []
     assert report.files == len(every_file(made))
     assert report.size == sum(p.stat().st_size for p in every_file(made) if not p.name.endswith(".provenance.json"))
-    assert report.runs == len(read_json(made / "grid.json", "cpt.grid/3")["runs"])
+    assert report.runs == len(read_json(made / "grid.json", "cpt.grid/4")["runs"])
     assert list(report.devices) == ["cpu"]
 
 
@@ -268,11 +271,11 @@ def test_exchanged_files_are_named(copied: Path, suffix: str) -> None:
 
 def test_a_table_of_other_numbers_is_stale(copied: Path) -> None:
     metrics = run_of(copied, "cpt") / "metrics.parquet"
-    table, _ = read_parquet(metrics, "cpt.metrics/1")
+    table, _ = read_parquet(metrics, "cpt.metrics/2")
     counts, _ = read_parquet(metrics.with_name("counts.parquet"), "cpt.counts/1")
     values = [value + 1 for value in table["value"].to_pylist()]
     with provenance.recorded(metrics):
-        write_parquet(metrics, table.set_column(4, "value", [values]), "cpt.metrics/1")
+        write_parquet(metrics, table.set_column(4, "value", [values]), "cpt.metrics/2")
         write_parquet(metrics.with_name("counts.parquet"), counts, "cpt.counts/1")
     cpt("aggregate", "--grid", copied / "grid.json")
     problems = found(copied)
@@ -290,7 +293,8 @@ def test_metrics_of_other_predictions_are_stale(copied: Path) -> None:
     problems = found(copied)
     name = str((run / "metrics.parquet").relative_to(copied))
     assert list(problems) == [name]
-    assert "predictions.parquet" in problems[name]
+    assert "classifier.safetensors" in problems[name], "the first of two that changed"
+    assert "1 others" in problems[name]
 
 
 def test_an_unfinished_experiment_says_what_is_missing(copied: Path) -> None:
@@ -391,9 +395,11 @@ def test_a_record_holds_what_was_read_and_written(made: Path) -> None:
     split, clusters = "splits/base_to_new/land/r0.5/s1.parquet", "clusters/base_to_new/land/spherical-per16-single/s1"
     frozen = {"backbone.json", "backbone.safetensors", "data/land/manifest.parquet"}
     trained_on = {split, "features/land/text-single.safetensors", f"{clusters}.parquet", f"{clusters}.safetensors"}
+    scored = {split, f"{clusters}.parquet", f"{clusters}.safetensors"}
+    scored |= {f"{own}/{name}" for name in ("run.json", "predictions.parquet", "classifier.safetensors")}
     for main, others, sources in (
         ("run.json", {"prompts.safetensors", "history.parquet"}, frozen | trained_on),
-        ("metrics.parquet", {"counts.parquet"}, {split, f"{own}/run.json", f"{own}/predictions.parquet"}),
+        ("metrics.parquet", {"counts.parquet"}, scored),
     ):
         record = record_of(run / main)
         assert set(record["outputs"]) == {main, *others}

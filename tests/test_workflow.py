@@ -47,6 +47,9 @@ SMALL = {
         "figure3": {"ratios": None, "datasets": ["land"], "sweep": {"tetf_weight": [0, 0.25], "cc_weight": None, "rs_weight": None}},
         "figure4": {"ratios": None, "datasets": ["land"], "seeds": [1, 2]},
         "figure5": {"ratios": None, "datasets": ["land"], "sweep": {"classes_per_cluster": [2, 5]}},
+        "figure6": {"ratios": None, "datasets": ["land"]},
+        "figure7": {"ratios": None},
+        "figure8": {"ratios": None},
     },
 }  # fmt: skip
 CATALOG = {
@@ -58,8 +61,8 @@ CATALOG = {
         "per_class": {"train": 16, "test": 2},
     },
 }
-TABLES = [f"tables/table{i}.{suffix}" for i in range(1, 6) for suffix in ("csv", "md", "tex", "html")]
-FIGURES = [f"figures/figure{i}.{suffix}" for i in range(1, 6) for suffix in ("svg", "pdf", "png", "csv")]
+TABLES = [f"tables/table{i}.{suffix}" for i in range(1, 8) for suffix in ("csv", "md", "tex", "html")]
+FIGURES = [f"figures/figure{i}.{suffix}" for i in range(1, 9) for suffix in ("svg", "pdf", "png", "csv", "txt")]
 
 
 def configuration(folder: Path, name: str, **changes) -> list[str]:

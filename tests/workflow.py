@@ -23,8 +23,8 @@ ONLY_TABLE_2 = {
         "few_shot": None,
     },
     "exhibits": {
-        **{f"table{i}": None for i in (1, 3, 4, 5)},
-        **{f"figure{i}": None for i in range(1, 6)},
+        **{f"table{i}": None for i in (1, 3, 4, 5, 6, 7)},
+        **{f"figure{i}": None for i in range(1, 9)},
     },
 }  # fmt: skip
 """Of the embedded experiment only Table 2 on one dataset; a configuration adds the table's own keys."""

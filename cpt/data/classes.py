@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,6 +11,8 @@ from cpt.errors import CptError, nearest
 
 SUBSETS = ("base", "new", "all")
 GROUPS = ("head", "medium", "tail")
+THIRDS = (1.0, 1.0, 1.0)
+"""Sizes of head, medium and tail relative to each other, unless an experiment chooses others."""
 
 
 def subset_labels(labels: ArrayLike, subset: str) -> NDArray[np.int64]:
@@ -45,18 +49,37 @@ def reindex(labels: ArrayLike, kept: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(kept[position] == values, position, -1)
 
 
-def head_medium_tail(ranks: ArrayLike) -> NDArray[np.str_]:
-    """Return the group of every trained class: thirds of the class ranking.
+def parse_groups(text: str) -> dict[str, float]:
+    """Return the sizes of head, medium and tail that ``1:1:1`` tells.
 
-    When K is no multiple of 3, one class over makes the head longer and two make the head and the medium longer
-    (as ``numpy.array_split``), so the tail holds floor(K/3) classes.
+    Raises:
+        CptError: not three positive numbers.
+    """
+    try:
+        sizes = [float(part) for part in text.split(":")]
+    except ValueError:
+        sizes = []
+    if len(sizes) != len(GROUPS) or not all(0 < size < float("inf") for size in sizes):
+        raise CptError(f"--class-groups {text}: must be three positive numbers, for example 1:1:1")
+    return dict(zip(GROUPS, sizes, strict=True))
+
+
+def head_medium_tail(ranks: ArrayLike, shares: Sequence[float] = THIRDS) -> NDArray[np.str_]:
+    """Return the group of every trained class: parts of the class ranking.
+
+    Parts that are no whole number of classes are rounded down, and the classes over go to the groups with the largest
+    rest, earlier ones first: thirds of 11 classes are 4, 4 and 3.
 
     Args:
         ranks: (K,) rank of every class, a permutation of 0..K-1 where 0 has the most training images.
+        shares: sizes of head, medium and tail relative to each other.
 
     Returns:
         (K,) array of ``head``, ``medium`` or ``tail``.
     """
     rank = np.asarray(ranks, dtype=np.int64)
-    thirds = np.array_split(np.arange(len(rank)), 3)
-    return np.repeat(GROUPS, [len(third) for third in thirds])[rank]
+    exact = len(rank) * np.asarray(shares, dtype=np.float64) / sum(shares)
+    sizes = np.floor(exact + 1e-9).astype(np.int64)
+    largest_rest = np.argsort(np.round(sizes - exact, 9), kind="stable")
+    sizes[largest_rest[: len(rank) - sizes.sum()]] += 1
+    return np.repeat(GROUPS, sizes)[rank]

@@ -63,6 +63,31 @@ class Training:
     take: Callable[[Sequence[int], Batch], Batch] | None = None
 
 
+class ClassMeans:
+    """Mean image feature of every class, gathered batch by batch without waiting for the device.
+
+    Args:
+        classes: number K of classes.
+        dimension: D.
+        device: of the features.
+    """
+
+    def __init__(self, classes: int, dimension: int, device: torch.device) -> None:
+        self.sums = torch.zeros(classes, dimension, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add features (B, D) with labels (B,) in 0..K-1."""
+        self.sums.index_add_(0, labels, features.double())
+        self.counts.index_add_(0, labels, torch.ones_like(labels))
+
+    def means(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the classes (C,) that have images, their means (C, D) and numbers of images (C,)."""
+        present = self.counts.nonzero().squeeze(1)
+        counts = self.counts[present]
+        return present, self.sums[present] / counts.unsqueeze(1), counts
+
+
 class Method(nn.Module):
     """Base of all methods. Its ``nn.Parameter``s are what is learned, saved and loaded; CLIP is not a part of it.
 
@@ -111,6 +136,7 @@ class Method(nn.Module):
         """
         super().__init__()
         self.clip, self.hp = clip, hp
+        self.seen: ClassMeans | None = None  # of the epoch, while a loop trains
 
     def text_features(self, classes: Classes) -> Tensor:
         """Unit-norm text features (K, D) of the given classes under the current prompts."""
@@ -135,11 +161,20 @@ class Method(nn.Module):
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def batch_features(self, batch: Batch) -> Tensor:
-        """Unit-norm image features (B, D) of a batch under the current prompts."""
+        """Unit-norm image features (B, D) of a batch under the current prompts, observed."""
         if not self.prompts_images:
-            return self.frozen_features(batch)
+            return self.observed(self.frozen_features(batch), batch.labels)
         assert batch.images is not None
-        return self.image_features(batch.images)
+        return self.observed(self.image_features(batch.images), batch.labels)
+
+    def observed(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return unit-norm image features (B, D) of the batch in training, and add them to the epoch's class means.
+
+        ``losses`` calls it once for every batch, by ``batch_features`` or itself.
+        """
+        if self.seen is not None:
+            self.seen.add(features.detach(), labels)
+        return features
 
     @torch.no_grad()
     def frozen_features(self, batch: Batch) -> Tensor:

@@ -122,6 +122,7 @@ class DPC(Method):
             assert images is not None
             batches.append(images)
         image = self.image_features(torch.cat(batches)[torch.tensor(at, device=self.clip.device)])
+        self.observed(image, torch.tensor(labels, device=self.clip.device))
         text = self.text_features(training.classes)[torch.tensor(labels, device=self.clip.device)]
         return {"contrast": pairwise_contrast(image, text, self.clip.logit_scale)}
 

@@ -132,7 +132,7 @@ class LAMP(Method):
     def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
         """Cross-entropy over all trained classes, mean over the batch."""
         assert batch.images is not None
-        image = self._image_features(batch.images, self.frozen_features(batch))
+        image = self.observed(self._image_features(batch.images, self.frozen_features(batch)), batch.labels)
         logits = self.logits(image, self.text_features(training.classes))
         return {"cross_entropy": self.cross_entropy(logits, batch, training)}
 

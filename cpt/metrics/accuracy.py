@@ -28,6 +28,29 @@ def group_accuracy(labels: NDArray, predicted: NDArray, members: NDArray) -> flo
     return accuracy(labels[chosen], predicted[chosen]) if chosen.any() else None
 
 
+def confusion(
+    labels: NDArray, predicted: NDArray, groups: NDArray, clusters: NDArray, group: str, other: str
+) -> float | None:
+    """Share in percent of one group's images that were taken for a class of another group in their own cluster.
+
+    It is over the images whose cluster holds a class of the other group; None where there are none.
+
+    Args:
+        labels: (N,) classes 0..K-1.
+        predicted: (N,) predicted classes.
+        groups: (K,) group of every class.
+        clusters: (K,) cluster of every class.
+        group: name of the images' group.
+        other: name of the other group.
+    """
+    could = np.isin(clusters, clusters[groups == other]) & (groups == group)
+    chosen = could[labels]
+    if not chosen.any():
+        return None
+    own, taken = labels[chosen], predicted[chosen]
+    return 100.0 * float(((groups[taken] == other) & (clusters[taken] == clusters[own])).mean())
+
+
 def bins(confidence: NDArray) -> NDArray:
     """Bin 0..14 of every top-1 probability (N,): 15 bins of equal width, the last one closed."""
     return np.minimum((confidence * BINS).astype(int), BINS - 1)

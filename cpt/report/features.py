@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from cpt.errors import CptError
 from cpt.files import read_parquet, read_tensors
-from cpt.paths import TEXT_FEATURES
+from cpt.paths import CLASSIFIER, TEXT_FEATURES
 from cpt.report import style
 from cpt.report.results import Results
 
@@ -56,7 +56,7 @@ def tuned_features(results: Results, cell: Mapping[str, Any]) -> np.ndarray | No
     if run not in results.finished:
         return None
     path = results.folder / "runs" / run / "classifier.safetensors"
-    tensors, _ = read_tensors(path, "cpt.classifier/1")
+    tensors, _ = read_tensors(path, CLASSIFIER)
     name = f"{cell['dataset']}/{'base' if cell['task'] == 'base_to_new' else 'all'}"
     if name not in tensors:
         raise CptError(f"{path}: no text features {name!r}; choose a method whose text features are fixed")

@@ -1,4 +1,4 @@
-"""Figures 1-5: each kind of figure is a module with ``draw(results, exhibit) -> Drawing``."""
+"""Figures: each kind of figure is a module with ``draw(results, exhibit) -> Drawing``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 from cpt.errors import CptError
 from cpt.report import style
 from cpt.report.results import read_results
+from cpt.report.words import caption_begins, sentence
 
-KINDS = ("similarity", "method", "sweep", "violin")
+KINDS = ("similarity", "method", "sweep", "violin", "collapse", "reliability", "cost")
 
 
 def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
-    """Write ``<name>.svg``, ``.pdf``, ``.png`` and the data drawn as ``.csv`` into the folder ``output``.
+    """Write ``<name>.svg``, ``.pdf``, ``.png``, the data drawn as ``.csv`` and the caption as ``.txt`` into ``output``.
+
+    Args:
+        grid: grid.json.
+        runs: runs.parquet; costs, counts and curves.parquet lie beside it.
+        name: the figure.
+        output: a folder.
 
     Raises:
         CptError: an input is missing or damaged, or the grid has no figure of this name.
@@ -24,4 +31,6 @@ def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
         raise CptError(f"grid.json: {name!r} is a table; make it with cpt table")
     kind = import_module(f"cpt.report.{exhibit['kind']}")
     with style.house_style():
-        style.save(kind.draw(results, exhibit), output, name)
+        drawing = kind.draw(results, exhibit)
+        parts = caption_begins(name, exhibit), sentence(exhibit["caption"]), drawing.note
+        style.save(drawing, output, name, " ".join(filter(None, parts)))

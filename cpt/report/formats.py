@@ -10,6 +10,9 @@ from typing import Literal
 
 import jinja2
 
+BELOW = "†"
+NARROW = 6
+"""Columns that fit a column of a two-column page."""
 Mark = Literal["best", "second"]
 
 
@@ -17,7 +20,8 @@ Mark = Literal["best", "second"]
 class Shown:
     """One cell: the number's text, the text of its standard deviation, its rank in the column, and what is behind it.
 
-    ``order`` is the number by which a column is sorted, ``cells`` the positions of the exhibit's cells that make it.
+    ``order`` is the number by which a column is sorted, ``cells`` the positions of the exhibit's cells that make it,
+    ``below`` says that it is significantly below the best.
     """
 
     text: str
@@ -25,6 +29,7 @@ class Shown:
     mark: Mark | None = None
     order: float | None = None
     cells: tuple[int, ...] = ()
+    below: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ def _md(text: str) -> str:
 
 def _md_cell(cell: Shown) -> str:
     text = {"best": f"**{cell.text}**", "second": f"<u>{cell.text}</u>", None: cell.text}[cell.mark]
+    text += BELOW if cell.below else ""
     return f"{text} <sub>±{cell.spread}</sub>" if cell.spread else text
 
 
@@ -149,6 +155,8 @@ _TEX = {
     "×": r"$\times$",
     "→": r"$\rightarrow$",
     "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    BELOW: r"\rlap{$^\dagger$}",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "…": r"\ldots{}",
@@ -158,18 +166,22 @@ _TEX = {
 
 
 def latex(table: Table) -> str:
-    """Return a floating ``table`` with a booktabs ``tabular``; needs ``\\usepackage{booktabs}`` only."""
+    """Return a floating ``table`` with a booktabs ``tabular``; needs ``\\usepackage{booktabs}`` only.
+
+    One with many columns spans both columns of a page (``table*``).
+    """
     width = len(table.columns)
+    floating, gap_width = ("table", 3) if width <= NARROW else ("table*", 2)
     rules = "l" + "r" * width
     gap = "{\\tiny\\phantom{$\\pm$0.00}}" if table.spreads() else ""
     lines = [
         "% needs \\usepackage{booktabs}",
-        "\\begin{table}[t]",
+        f"\\begin{{{floating}}}[t]",
         "\\centering",
         f"\\caption{{{_tex(table.title)} {_tex(table.caption)} {_tex(table.notes)}}}",
         f"\\label{{tab:{table.name}}}",
         "\\scriptsize",
-        "\\setlength{\\tabcolsep}{3pt}",
+        f"\\setlength{{\\tabcolsep}}{{{gap_width}pt}}",
         f"\\begin{{tabular}}{{{rules}}}",
         "\\toprule",
     ]
@@ -188,7 +200,7 @@ def latex(table: Table) -> str:
         for line in block.lines:
             note = f" {{\\tiny({_tex(line.note)})}}" if line.note else ""
             lines.append(_tex_row([_tex(line.label) + note, *(_tex_cell(c, gap) for c in line.cells)]))
-    lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
+    lines += ["\\bottomrule", "\\end{tabular}", f"\\end{{{floating}}}"]
     return "\n".join(lines) + "\n"
 
 
@@ -203,6 +215,7 @@ def _tex(text: str) -> str:
 def _tex_cell(cell: Shown, gap: str) -> str:
     text = _tex(cell.text)
     text = {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}", None: text}[cell.mark]
+    text += _TEX[BELOW] if cell.below else ""
     return f"{text}{{\\tiny$\\pm${cell.spread}}}" if cell.spread else text + gap
 
 

@@ -55,7 +55,11 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     rows += found
     figure.colorbar(image, ax=list(matrices), label="cosine similarity", location="bottom", shrink=0.5, aspect=30)
     _name_classes(before, plane.project(frozen), clusters)
-    return style.Drawing(figure, HEADER, rows)
+    note = (
+        f"One run (n = 1, seed {results.run(run)['seed']}), no error bars: (a, b) in the two principal directions of "
+        "the frozen features; simplex: the cosine of equiangular classes of a cluster, -1/(k-1)."
+    )
+    return style.Drawing(figure, HEADER, rows, note)
 
 
 # ---- prototypes in the plane -------------------------------------------------------------------

@@ -23,7 +23,7 @@ from cpt.report.formats import html, templates
 from cpt.report.results import Results, Summary, read_results
 from cpt.report.sheet import sheet
 from cpt.report.tables import DECIMALS, Key, layout, long_form
-from cpt.report.words import AVERAGE, exhibit_label, ratio_title, sentence
+from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 
 TABLE_FILES = ("csv", "md", "tex")
 FIGURE_FILES = ("svg", "pdf", "png", "csv")
@@ -221,8 +221,10 @@ def _figure(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> 
     width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', drawing)
     if width is None:
         raise unusable(path, "damaged (no width)")
+    described = _described(exhibit, name, folder, page, FIGURE_FILES)
+    described["caption"] = _read(folder / f"{name}.txt").decode().removeprefix(caption_begins(name, exhibit)).strip()
     return Exhibit(
-        **_described(exhibit, name, folder, page, FIGURE_FILES),
+        **described,
         source=f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}",
         width=round(float(width[1]) * _POINT * _SCREEN_SCALE),
     )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from cpt.errors import CptError, nearest
 from cpt.files import read_json, read_parquet
+from cpt.measures import MEASURES
 from cpt.paths import GRID, RUNS
 
 METRICS = {
@@ -117,10 +118,17 @@ class Results:
 
     def seeds(self, cell: Mapping[str, Any] | None, metric: str | None = None) -> SeedValues:
         """Return a cell's value per finished seed, of the metric the task is judged by or another one."""
-        if cell is None:
-            return {}
-        subset, name = METRICS[metric or judged_by(cell["task"])]
-        found = {self.run(run)["seed"]: self.values.get((run, cell["dataset"], subset, name)) for run in cell["runs"]}
+        return {} if cell is None else self._values(cell, *METRICS[metric or judged_by(cell["task"])])
+
+    def measured(self, cell: Mapping[str, Any], measure: str) -> SeedValues:
+        """Return a cell's value per finished seed of a measure of ``cpt.measures``."""
+        wanted = MEASURES[measure]
+        halves = {"trained": "base", "new": "new", "both": "base+new"}
+        subset = halves[wanted.half] if cell["task"] == "base_to_new" else "all"
+        return self._values(cell, subset, wanted.metric)
+
+    def _values(self, cell: Mapping[str, Any], subset: str, metric: str) -> SeedValues:
+        found = {self.run(run)["seed"]: self.values.get((run, cell["dataset"], subset, metric)) for run in cell["runs"]}
         return {seed: value for seed, value in sorted(found.items()) if value is not None}
 
     def dataset_title(self, dataset: str) -> str:

@@ -13,9 +13,11 @@ from matplotlib.figure import SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from cpt.files import read_parquet
+from cpt.paths import METRICS as METRICS_SCHEMA
 from cpt.report import style
 from cpt.report.features import Clusters, draw_cosines, effective_rank, read_clusters, tuned_features
 from cpt.report.results import METRICS, Results, SeedValues, average, judged_by, row_names, summarize
+from cpt.report.words import counted
 
 HEADER = ("panel", "method", "class", "other_class", "epoch", "seed", "value")
 
@@ -30,7 +32,12 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     axes = bottom.subplots()
     rows += _draw_stability(axes, results, exhibit)
     axes.set_title(f"({ascii_lowercase[len(first_cells)]}) stability over epochs and seeds")
-    return style.Drawing(figure, HEADER, rows)
+    seeds = len({row[HEADER.index("seed")] for row in rows} - {None})
+    note = (
+        "Maps: the first seed of each method; effective rank: exponential of the entropy of the normalised "
+        f"eigenvalues. Curves: means over n = {counted(seeds, 'seed')}, bands: ± one sample standard deviation."
+    )
+    return style.Drawing(figure, HEADER, rows, note)
 
 
 # ---- heat maps ---------------------------------------------------------------------------------
@@ -121,7 +128,7 @@ def _over_epochs(results: Results, cells: Sequence[Mapping[str, Any]]) -> dict[i
 
 
 def _snapshots(results: Results, run: str, cell: Mapping[str, Any]) -> list[tuple[int, float]]:
-    table, _ = read_parquet(results.folder / "runs" / run / "metrics.parquet", "cpt.metrics/1")
+    table, _ = read_parquet(results.folder / "runs" / run / "metrics.parquet", METRICS_SCHEMA)
     wanted = (cell["dataset"], *METRICS[judged_by(cell["task"])])
     columns = [table[name].to_pylist() for name in ("target", "subset", "metric", "epoch", "value")]
     return [

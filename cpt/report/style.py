@@ -63,11 +63,12 @@ _NO_DATES = {
 
 
 class Drawing(NamedTuple):
-    """A figure and the data drawn in it: column names and rows."""
+    """A figure, the data drawn in it (column names and rows), and what its marks are: n, error bars."""
 
     figure: Figure
     header: Sequence[str]
     rows: Sequence[Sequence[object]]
+    note: str = ""
 
 
 class Look(NamedTuple):
@@ -115,9 +116,10 @@ def empty_panel(axes: Axes, text: str = "no finished run") -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
 
 
-def save(drawing: Drawing, output: Path, name: str) -> None:
-    """Write ``<name>.svg``, ``.pdf``, ``.png`` and the data as ``<name>.csv`` into the folder ``output``."""
+def save(drawing: Drawing, output: Path, name: str, caption: str) -> None:
+    """Write ``<name>.svg``, ``.pdf``, ``.png``, the data as ``.csv`` and the caption as ``.txt`` into ``output``."""
     for suffix, metadata in _NO_DATES.items():
         with atomic(output / f"{name}.{suffix}") as temporary:
             drawing.figure.savefig(temporary, metadata=metadata)
     write_text(output / f"{name}.csv", csv_text(drawing.header, drawing.rows))
+    write_text(output / f"{name}.txt", caption + "\n")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from cpt.report import style
 from cpt.report.results import Results, SeedValues, average, judged_by, row_names, summarize
-from cpt.report.words import ratio_title
+from cpt.report.words import counted, ratio_title
 
 HEADER = ("parameter", "method", "imbalance_ratio", "x", "statistic", "seed", "value")
 _PANELS_PER_LINE = 3
@@ -34,7 +34,14 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
         rows += found
     for axes in panels[len(parameters) :]:
         axes.set_axis_off()
-    return style.Drawing(figure, HEADER, rows)
+    return style.Drawing(figure, HEADER, rows, _note(exhibit, rows))
+
+
+def _note(exhibit: Mapping[str, Any], rows: Sequence[tuple]) -> str:
+    datasets = len({cell["dataset"] for cell in exhibit["cells"]})
+    seeds = len({row[HEADER.index("seed")] for row in rows} - {None})
+    over = f"n = {counted(seeds, 'seed')}" + (f", averaged over {datasets} datasets" if datasets > 1 else "")
+    return f"Lines: means ({over}); bands: ± one sample standard deviation; circles: seeds; dotted: defaults."
 
 
 def _draw_parameter(axes: Axes, results: Results, exhibit: Mapping[str, Any], parameter: str) -> list[tuple]:

@@ -1,4 +1,4 @@
-"""Tables 1-5: their long form, and the layouts in which people read them.
+"""Tables: their long form, and the layouts in which people read them.
 
 Every table is first a long form, (ratio, row, dataset, metric) -> mean, std, number of seeds, that holds each
 number once. The CSV is that long form; Markdown, LaTeX and HTML show a layout of it.
@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from cpt import stats
 from cpt.errors import CptError
 from cpt.files import write_text
+from cpt.measures import MEASURES
 from cpt.report import formats
 from cpt.report.formats import Block, Column, Line, Mark, Shown, Table
 from cpt.report.results import (
@@ -31,7 +35,9 @@ from cpt.report.results import (
 from cpt.report.words import AVERAGE, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
 
 DECIMALS = 2
-COLUMNS = ("table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds")
+COLUMNS = ("table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm")
+LEVEL = 0.05
+"""Of the significance marks."""
 
 
 class Key(NamedTuple):
@@ -43,6 +49,7 @@ class Key(NamedTuple):
     metric: str
 
 
+Better = Literal["higher", "lower"] | None
 LongForm = dict[Key, Summary]
 Layout = tuple[list[Column], list[Block], str]
 """Columns, blocks of rows, and the heading of the row labels."""
@@ -104,6 +111,9 @@ def _task_numbers(
         return summarize(average([results.seeds(by_dataset[dataset], metric) for dataset in averaged]))
 
     judged = judged_by(task)
+    if exhibit["layout"] == "measures":
+        cells = [by_dataset[dataset] for dataset in averaged]
+        return {Key(ratio, row, AVERAGE, name): _measured(results, cells, name) for name in exhibit["measures"]}
     if exhibit["layout"] == "tasks":
         return {Key(ratio, row, TASKS[task], judged): mean_over_datasets(judged)}
     metrics = ["H", "base", "new"] if judged == "H" else [judged]
@@ -113,6 +123,44 @@ def _task_numbers(
         for metric in metrics
     }
     return numbers | {Key(ratio, row, AVERAGE, metric): mean_over_datasets(metric) for metric in metrics}
+
+
+def _measured(results: Results, cells: Sequence[Mapping[str, Any] | None], measure: str) -> Summary:
+    """Return the mean of a measure over the datasets that have it: one without a class to mix up has no confusion."""
+    parts = []
+    for cell in cells:
+        values = results.measured(cell, measure) if cell else {}
+        if values or not (cell and results.finished.issuperset(cell["runs"])):
+            parts.append(values)
+    return summarize(average(parts))
+
+
+def significance(exhibit: Mapping[str, Any], numbers: LongForm) -> dict[tuple[float, str], float]:
+    """Return (ratio, row id) -> p of the difference of its average from the ratio's best one.
+
+    Signs of the datasets' differences are flipped, all of them at once; p is corrected for the comparisons of a ratio
+    by Holm's method. Only the layout ``datasets`` has averages over enough datasets, and only rows with every dataset
+    are compared.
+    """
+    if exhibit["layout"] != "datasets":
+        return {}
+    task = exhibit["tasks"][0]
+    averaged, metric = averaged_datasets(exhibit, task), judged_by(task)
+    found: dict[tuple[float, str], float] = {}
+    for ratio in exhibit["ratios"]:
+        rows = {
+            row["id"]: [numbers[Key(ratio, row["id"], dataset, metric)].mean for dataset in averaged]
+            for row in exhibit["rows"]
+        }
+        known = {row: np.array(means) for row, means in rows.items() if None not in means}
+        if len(known) < 2 or not averaged:
+            continue
+        best = max(known, key=lambda row: known[row].mean())
+        others = [row for row in known if row != best]
+        generator = np.random.default_rng(0)
+        tested = [stats.sign_flip_test(known[row] - known[best], generator) for row in others]
+        found |= {(ratio, row): float(p) for row, p in zip(others, stats.holm(tested), strict=True)}
+    return found
 
 
 def positions(exhibit: Mapping[str, Any]) -> dict[tuple[float, str, str], tuple[int, ...]]:
@@ -129,12 +177,13 @@ def positions(exhibit: Mapping[str, Any]) -> dict[tuple[float, str, str], tuple[
 
 def long_form_csv(exhibit: Mapping[str, Any], numbers: LongForm) -> str:
     """Return the long form as CSV; ``table`` is the table's number, ``method`` the row's label."""
-    names = row_names(exhibit["rows"])
-    number = exhibit["name"].removeprefix("table")
-    rows = (
-        (number, f"{key.ratio:g}", names[key.row], key.dataset, key.metric, cell.mean, cell.std, cell.n)
-        for key, cell in numbers.items()
-    )
+    names, p_values = row_names(exhibit["rows"]), significance(exhibit, numbers)
+    number, judged = exhibit["name"].removeprefix("table"), judged_by(exhibit["tasks"][0])
+    rows = []
+    for key, cell in numbers.items():
+        p = p_values.get((key.ratio, key.row)) if (key.dataset, key.metric) == (AVERAGE, judged) else None
+        where = number, f"{key.ratio:g}", names[key.row], key.dataset, key.metric
+        rows.append((*where, cell.mean, cell.std, cell.n, p))
     return csv_text(COLUMNS, rows)
 
 
@@ -143,14 +192,15 @@ def long_form_csv(exhibit: Mapping[str, Any], numbers: LongForm) -> str:
 
 def layout(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Table:
     """Return the table as it is read: best and second of each column and ratio marked."""
-    build = {"tasks": _by_task, "datasets": _by_dataset, "clusterings": _by_clustering}[exhibit["layout"]]
-    columns, blocks, corner = build(results, exhibit, numbers)
+    builders = {"tasks": _by_task, "datasets": _by_dataset, "clusterings": _by_clustering, "measures": _by_measure}
+    columns, blocks, corner = builders[exhibit["layout"]](results, exhibit, numbers)
+    seeds = {cell.n for cell in numbers.values()}
     return Table(
         name=exhibit["name"],
         label=exhibit_label(exhibit["name"]),
         title=sentence(exhibit["title"]),
         caption=sentence(exhibit["caption"]),
-        notes=notes(exhibit, {cell.n for cell in numbers.values()}, results.grid["backbone"]),
+        notes=notes(exhibit, seeds, results.grid["backbone"], groups=results.grid["class_groups"]),
         corner=corner,
         columns=columns,
         blocks=blocks,
@@ -167,14 +217,32 @@ def _by_task(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layou
 def _by_dataset(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
     task = exhibit["tasks"][0]
     datasets = datasets_of(exhibit, task)
-    averaged = averaged_datasets(exhibit, task)
+    averaged, p_values = averaged_datasets(exhibit, task), significance(exhibit, numbers)
     columns = [Column(results.dataset_title(d) + ("" if d in averaged else " (source)")) for d in datasets] + [
         Column(AVERAGE, average=True)
     ]
     blocks = []
     for ratio in exhibit["ratios"]:
         stacked = [_column(exhibit, numbers, ratio, dataset, judged_by(task)) for dataset in [*datasets, AVERAGE]]
+        below = [p_values.get((ratio, row["id"]), 1.0) < LEVEL for row in exhibit["rows"]]
+        stacked[-1] = [replace(shown, below=is_below) for shown, is_below in zip(stacked[-1], below, strict=True)]
         blocks.append(Block(ratio_title(ratio), _lines(exhibit, stacked)))
+    return columns, blocks, "Method"
+
+
+def _by_measure(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
+    chosen = {name: MEASURES[name] for name in exhibit["measures"]}
+    arrows = {"higher": " ↑", "lower": " ↓", None: ""}
+    columns = [Column(f"{measure.title}{arrows[measure.better]}") for measure in chosen.values()]
+    blocks = [
+        Block(
+            ratio_title(ratio),
+            _lines(exhibit, [_column(exhibit, numbers, ratio, AVERAGE, name, better=chosen[name].better,
+                                     decimals=DECIMALS if chosen[name].unit == "percent" else DECIMALS + 1)
+                             for name in chosen]),
+        )
+        for ratio in exhibit["ratios"]
+    ]  # fmt: skip
     return columns, blocks, "Method"
 
 
@@ -186,7 +254,7 @@ def _by_clustering(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
         cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in exhibit["rows"]]
         stacked += [
             _column(exhibit, numbers, ratio, AVERAGE, metric, spread=False),
-            _marked([cell.std for cell in cells], lower_is_better=True),
+            _marked([cell.std for cell in cells], "lower"),
         ]
     return columns, [Block("", _lines(exhibit, stacked))], "Clustering"
 
@@ -199,37 +267,47 @@ def _lines(exhibit: Mapping[str, Any], stacked: Sequence[Sequence[Shown]]) -> li
 
 
 def _column(
-    exhibit: Mapping[str, Any], numbers: LongForm, ratio: float, dataset: str, metric: str, *, spread: bool = True
+    exhibit: Mapping[str, Any],
+    numbers: LongForm,
+    ratio: float,
+    dataset: str,
+    metric: str,
+    *,
+    spread: bool = True,
+    better: Better = "higher",
+    decimals: int = DECIMALS,
 ) -> list[Shown]:
     cells = [numbers[Key(ratio, row["id"], dataset, metric)] for row in exhibit["rows"]]
     behind = positions(exhibit)
     return [
         replace(
             shown,
-            spread=f"{cell.std:.{DECIMALS}f}" if spread and cell.std is not None else None,
+            spread=f"{cell.std:.{decimals}f}" if spread and cell.std is not None else None,
             cells=behind.get((ratio, row["id"], dataset), ()),
         )
-        for shown, cell, row in zip(_marked([cell.mean for cell in cells]), cells, exhibit["rows"], strict=True)
+        for shown, cell, row in zip(
+            _marked([cell.mean for cell in cells], better, decimals), cells, exhibit["rows"], strict=True
+        )
     ]
 
 
-def _marked(values: Sequence[float | None], *, lower_is_better: bool = False) -> list[Shown]:
-    marks = rank(values, lower_is_better=lower_is_better)
+def _marked(values: Sequence[float | None], better: Better, decimals: int = DECIMALS) -> list[Shown]:
+    marks = rank(values, better, decimals)
     return [
-        Shown(MISSING if value is None else f"{value:.{DECIMALS}f}", mark=mark, order=value)
+        Shown(MISSING if value is None else f"{value:.{decimals}f}", mark=mark, order=value)
         for value, mark in zip(values, marks, strict=True)
     ]
 
 
-def rank(values: Sequence[float | None], *, lower_is_better: bool = False) -> list[Mark | None]:
+def rank(values: Sequence[float | None], better: Better = "higher", decimals: int = DECIMALS) -> list[Mark | None]:
     """Return which values are best and second, as shown: values that round to the same text are tied.
 
-    Nothing is marked where fewer than two values exist.
+    Nothing is marked where fewer than two values exist, or where neither direction is better.
     """
-    rounded = [None if value is None else round(value, DECIMALS) for value in values]
+    rounded = [None if value is None else round(value, decimals) for value in values]
     known = [value for value in rounded if value is not None]
-    if len(known) < 2:
+    if len(known) < 2 or better is None:
         return [None] * len(values)
-    order = sorted(set(known), reverse=not lower_is_better)
+    order = sorted(set(known), reverse=better == "higher")
     marks: dict[float | None, Mark] = dict(zip(order, ("best", "second"), strict=False))
     return [marks.get(value) for value in rounded]

@@ -28,7 +28,12 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     for axes, ratio in zip(figure.subplots(1, len(ratios), squeeze=False, sharey=True)[0], ratios, strict=True):
         rows += _draw_ratio(axes, results, exhibit, ratio)
     figure.axes[0].set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%)")
-    return style.Drawing(figure, HEADER, rows)
+    datasets = len({cell["dataset"] for cell in exhibit["cells"]})
+    note = (
+        f"Points: seeds (n below each method){f', averaged over {datasets} datasets' if datasets > 1 else ''}; bars: "
+        f"their means; violins: kernel density estimates, from {FEWEST_SEEDS} seeds on."
+    )
+    return style.Drawing(figure, HEADER, rows, note)
 
 
 def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio: float) -> list[tuple]:

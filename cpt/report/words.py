@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from cpt.measures import MEANINGS, MEASURES
+from cpt.report.formats import BELOW
 from cpt.report.results import TASKS, TRANSFER_TASKS, averaged_datasets, judged_by
 
 MISSING = "–"
@@ -16,6 +18,16 @@ def exhibit_label(name: str) -> str:
     """Return an exhibit's name for people: ``table2`` is ``Table 2``."""
     match = re.fullmatch(r"([a-z]+)(\d+)", name)
     return f"{match[1].capitalize()} {match[2]}" if match else name
+
+
+def caption_begins(name: str, exhibit: Mapping[str, Any]) -> str:
+    """Return what a figure's caption begins with: ``Figure 6. Its title.``"""
+    return f"{exhibit_label(name)}. {sentence(exhibit['title'])}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 seed``, ``2 seeds``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ratio_title(ratio: float) -> str:
@@ -34,21 +46,55 @@ def sentence(text: str) -> str:
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
-def notes(exhibit: Mapping[str, Any], seed_counts: Collection[int], backbone: str) -> str:
+def notes(
+    exhibit: Mapping[str, Any], seed_counts: Collection[int], backbone: str, *, groups: Mapping[str, float]
+) -> str:
     """Return what the numbers of a table are: unit, seeds, ±, averages, marks, gaps, backbone.
 
-    ``seed_counts`` are the numbers of seeds that occur among the table's numbers.
+    Args:
+        exhibit: the table's declaration.
+        seed_counts: numbers of seeds that occur among the table's numbers.
+        backbone: its name.
+        groups: sizes of head, medium and tail relative to each other.
     """
-    counts = sorted(seed_counts)
-    parts = ["Percent.", _seed_note(counts)]
-    if any(judged_by(task) == "H" for task in exhibit["tasks"]):
+    counts, layout = sorted(seed_counts), exhibit["layout"]
+    parts = [_unit_note(exhibit), _seed_note(counts)]
+    if layout == "measures":
+        parts += [f"{meaning[0].upper()}{meaning[1:]}." for meaning in _meanings(exhibit["measures"], groups)]
+    elif any(judged_by(task) == "H" for task in exhibit["tasks"]):
         parts.append("H is the harmonic mean of base and new accuracy.")
     parts += [_average_note(exhibit, task) for task in exhibit["tasks"]]
     parts.append("Bold: best of the column and ratio; underlined: second.")
+    if layout == "datasets":
+        parts.append(_significance_note(len(averaged_datasets(exhibit, exhibit["tasks"][0]))))
     if 0 in counts:
-        parts.append(f"{MISSING}: no finished run.")
+        undefined = ", or a measure that the method does not have" if layout == "measures" else ""
+        parts.append(f"{MISSING}: no finished run{undefined}.")
     parts.append(f"Backbone: {backbone}.")
     return " ".join(parts)
+
+
+def _unit_note(exhibit: Mapping[str, Any]) -> str:
+    units = {MEASURES[name].unit for name in exhibit["measures"]} if exhibit["layout"] == "measures" else {"percent"}
+    return {"percent": "Percent.", "1": "Test images of the trained classes."}.get(" ".join(units), "")
+
+
+def _meanings(measures: Sequence[str], groups: Mapping[str, float]) -> list[str]:
+    """What the columns of a table of measures mean."""
+    found = [MEANINGS[name] for name in measures if name in MEANINGS]
+    if set(groups) & set(measures):
+        sizes = list(groups.values())
+        parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
+        found.insert(0, f"head, medium, tail: {parts} of the trained classes by their training images")
+    return found
+
+
+def _significance_note(datasets: int) -> str:
+    """What the mark says, and whether so few datasets allow it at all: of n signs, 2 of 2^n flips are as extreme."""
+    how = "by flipping the signs of the datasets' differences"
+    if datasets > 1 and 2 ** (1 - datasets) < 0.05:
+        return f"{BELOW}: average below the best of the ratio, p < 0.05 {how}, after Holm's correction."
+    return f"{datasets} datasets are too few for a significant difference {how}." if datasets > 1 else ""
 
 
 def _seed_note(counts: Sequence[int]) -> str:
@@ -68,6 +114,8 @@ def _average_note(exhibit: Mapping[str, Any], task: str) -> str:
     where = f"{TASKS[task]}:" if exhibit["layout"] == "tasks" else f"{AVERAGE}:"
     if exhibit["layout"] == "clusterings" and count == 1:
         return "One dataset."
+    if exhibit["layout"] == "measures":
+        return "One dataset." if count == 1 else f"Means over {count} datasets."
     left_out = "; the source is left out" if task in TRANSFER_TASKS else ""
     plural = "s" if count != 1 else ""
     return f"{where} mean over {count} dataset{plural} of {what}{left_out}."

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -45,7 +47,7 @@ CONFIGURATION = {
     },
     "exhibits": {
         "table2": {"variants": list(METHODS), "ratios": None},
-        **dict.fromkeys(("table1", "table3", "table4", "table5", *(f"figure{i}" for i in range(1, 6)))),
+        **dict.fromkeys((*(f"table{i}" for i in (1, 3, 4, 5, 6, 7)), *(f"figure{i}" for i in range(1, 9)))),
     },
 }
 
@@ -138,9 +140,14 @@ class Session:
         """Start Snakemake as a terminal would, in a process group of its own; its output goes to output.txt."""
         with open(self.folder / "output.txt", "w") as output:
             return subprocess.Popen(
-                [*SNAKEMAKE, *CALL], cwd=self.folder, env=self._environment(own_server), stdout=output, stderr=output,
+                [*SNAKEMAKE, *CALL],
+                cwd=self.folder,
+                env=self._environment(own_server),
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
-            )  # fmt: skip
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip - a shell's background job would ignore Ctrl-C
 
     def snakemake(self, *words: str) -> bool:
         """Call Snakemake; return whether it succeeded."""

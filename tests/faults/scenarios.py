@@ -61,8 +61,9 @@ def kill(kept: Kept, folder: Path, seed: int) -> Outcome:
     process = session.start(own_server=kind == "server")
     wait_for(folder, process, stream.randrange(STEPS[stage]))
     time.sleep(stream.random() / 2)
-    while not any([killed(found) for found in victims(folder, process, kind, stream)]):
-        pass  # it ended by itself before it could be killed: another one
+    hit = 0
+    while not hit:  # one that ended by itself before it could be killed does not count
+        hit = sum(killed(found) for found in victims(folder, process, kind, stream))
     process.wait(timeout=300)
     settle(folder)
     if seed % 2:

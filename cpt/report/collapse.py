@@ -1,0 +1,101 @@
+"""Figure 6: neural-collapse measures of text and image features over the epochs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from cpt.files import read_parquet
+from cpt.measures import CURVES
+from cpt.paths import CURVES as SCHEMA
+from cpt.report import style
+from cpt.report.results import Results, SeedValues, average, row_names, summarize
+from cpt.report.words import counted, ratio_title
+
+HEADER = ("measure", "method", "imbalance_ratio", "epoch", "seed", "value")
+_PANELS_PER_LINE = 3
+
+Curves = Mapping[tuple[str, str], Mapping[int, float]]
+"""(run, measure) -> value by epoch."""
+
+
+def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
+    """Draw a panel per measure and a line per method and ratio: mean over datasets, then over seeds."""
+    measures = exhibit["measures"]
+    columns = min(len(measures), _PANELS_PER_LINE)
+    lines = -(-len(measures) // columns)
+    figure = style.new_figure(style.FULL_WIDTH, 1.9 * lines + 0.4)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
+    curves = _read(results, set(measures))
+    rows: list[tuple] = []
+    for axes, measure, letter in zip(panels, measures, ascii_lowercase, strict=False):
+        rows += _draw_measure(axes, results, exhibit, measure, curves)
+        axes.set_title(f"({letter}) {CURVES[measure]}")
+    for axes in panels[len(measures) :]:
+        axes.set_axis_off()
+    handles = {
+        text: handle
+        for axes in panels
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }  # fmt: skip
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 4))
+    datasets, seeds = len({cell["dataset"] for cell in exhibit["cells"]}), len({row[4] for row in rows})
+    note = (
+        "After every epoch, of the trained classes: text features, and image features of the epoch's batches. Means "
+        f"over {counted(datasets, 'dataset')} and n = {counted(seeds, 'seed')}; bands: ± one sample standard deviation "
+        "over seeds. Clusters are those that a method trains with: others have no curve there."
+    )
+    return style.Drawing(figure, HEADER, rows, note)
+
+
+def _read(results: Results, measures: set[str]) -> Curves:
+    table, _ = read_parquet(results.folder / "curves.parquet", SCHEMA)
+    found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    columns = [table[name].to_pylist() for name in ("run", "measure", "epoch", "value")]
+    for run, measure, epoch, value in zip(*columns, strict=True):
+        if measure in measures and value is not None:
+            found[run, measure][epoch] = value
+    return found
+
+
+def _draw_measure(
+    axes: Axes, results: Results, exhibit: Mapping[str, Any], measure: str, curves: Curves
+) -> list[tuple]:
+    names, rows = row_names(exhibit["rows"]), []
+    for index, (row, ratio) in enumerate((r, t) for r in exhibit["rows"] for t in exhibit["ratios"]):
+        cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
+        epochs = _over_epochs(results, cells, measure, curves)
+        if not epochs:
+            continue
+        label = names[row["id"]] + (f", {ratio_title(ratio)}" if len(exhibit["ratios"]) > 1 else "")
+        style.draw_band(axes, list(epochs), [summarize(values) for values in epochs.values()], style.look(index), label)
+        where = measure, names[row["id"]], f"{ratio:g}"
+        rows += [(*where, epoch, seed, value) for epoch, values in epochs.items() for seed, value in values.items()]
+    if not rows:
+        style.empty_panel(axes)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y")
+    return rows
+
+
+def _over_epochs(
+    results: Results, cells: Sequence[Mapping[str, Any]], measure: str, curves: Curves
+) -> dict[int, SeedValues]:
+    """Return epoch -> value per seed, averaged over the cells' datasets."""
+    parts: dict[int, list[SeedValues]] = defaultdict(list)
+    for cell in cells:
+        by_epoch: dict[int, SeedValues] = defaultdict(dict)
+        for run in cell["runs"]:
+            for epoch, value in curves.get((run, measure), {}).items():
+                by_epoch[epoch][results.run(run)["seed"]] = value
+        for epoch, values in by_epoch.items():
+            parts[epoch].append(values)
+    averaged = {epoch: average(parts[epoch]) for epoch in sorted(parts) if len(parts[epoch]) == len(cells)}
+    return {epoch: values for epoch, values in averaged.items() if values}
