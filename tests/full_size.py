@@ -10,13 +10,16 @@ import pyarrow as pa
 import torch
 
 from cpt import config, grid
-from cpt.files import canonical_json, write_json, write_parquet, write_tensors
+from cpt.files import canonical_json, write_json, write_parquet, write_tensors, write_text
 from cpt.measures import CURVES, MEASURES
 from cpt.metrics.accuracy import BINS, harmonic_mean
 from cpt.paths import COSTS, COUNTS, RUNS, TEXT_FEATURES
 from cpt.paths import CURVES as CURVES_SCHEMA
 from cpt.report import style
+from cpt.report.audit import audit, read_claims, read_published
+from cpt.report.audit_text import html
 from cpt.report.figures import make_figure
+from cpt.report.ledger import make_ledger
 from cpt.report.page import make_page
 from cpt.report.tables import make_table
 
@@ -69,6 +72,10 @@ def write_full_page(project: Path, folder: Path) -> Path:
         else:
             _matrix(folder / "figures", name, random)
     page = folder / "report/index.html"
+    published = project / "config/published.csv"
+    make_ledger(folder / "grid.json", folder / "runs.parquet", published, page.parent)
+    sections = audit(read_published(published), read_claims(project / "config/published_claims.yaml"))
+    write_text(page.with_name("audit.html"), html(sections))
     make_page(folder / "grid.json", folder / "runs.parquet", folder / "tables", folder / "figures", page)
     return page
 

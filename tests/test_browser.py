@@ -249,6 +249,22 @@ def test_all_numbers_filter_by_column_and_open(tab: Page, small: Path) -> None:
 # ---- the paper's size --------------------------------------------------------------------------
 
 
+def test_long_tables_have_pages_and_print_whole(tab: Page, large: Path) -> None:
+    show(tab, large)
+    rows = tab.locator("#ledger tbody tr")
+    expect(rows).to_have_count(25)
+    tab.locator("#ledger .dt-paging-button.next").click()
+    expect(tab.locator("#ledger .dt-info")).to_contain_text("Showing 26 to 50 of")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert rows.count() > 500
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(rows).to_have_count(25)
+    tab.locator("#ledger input[type=search]").fill("LAMP ImageNet table3")
+    assert {row.split()[0] for row in rows.all_inner_texts()} == {"table3"}
+    tab.locator("#audit-proportions summary").click()
+    expect(tab.locator("#audit-proportions tbody tr")).to_have_count(25)
+
+
 def test_the_paper_s_grid_opens_sorts_filters_and_tells(tab: Page, large: Path, record_property) -> None:
     assert large.stat().st_size < LARGEST
     started = time.monotonic()

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpt.files import read_json
 from cpt.methods import registry
+from cpt.paths import GRID
 from tests.workflow import copy_project, planned, snakemake
 
 EVERY_METHOD = {f"row_{name}": {"method": name} for name in registry.names()}
@@ -97,9 +99,9 @@ def test_everything_is_made(finished: Path) -> None:
     results = finished / "results/small"
     for name in ("runs.parquet", "costs.parquet", "report/index.html", *TABLES, *FIGURES):
         assert (results / name).stat().st_size > 0, name
-    csv = (results / "tables/table2.csv").read_text().splitlines()
-    assert csv[0] == "table,imbalance_ratio,method,dataset,metric,value,std,n_seeds"
-    assert not any(line.endswith(",0") for line in csv), "no missing cells"
+    csv = [line.split(",") for line in (results / "tables/table2.csv").read_text().splitlines()]
+    assert csv[0] == ["table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm"]
+    assert not any(line[7] == "0" for line in csv), "no missing cells"
     assert not list(finished.glob("work/**/*.state"))
     assert planned(finished, "--configfile", "small.yaml") == {}
 
@@ -110,7 +112,7 @@ def test_a_deleted_metrics_file_repeats_what_depends_on_it(finished: Path) -> No
     kept = victim.read_bytes()
     victim.unlink()
     jobs = planned(finished, "--configfile", "small.yaml")
-    assert jobs == {"score": 1, "aggregate": 1, "table": 5, "figure": 5, "ledger": 1, "page": 1, "all": 1}
+    assert jobs == {"score": 1, "aggregate": 1, "table": 7, "figure": 8, "ledger": 1, "page": 1, "all": 1}
     snakemake(finished, "--configfile", "small.yaml")
     assert victim.read_bytes() == kept
 
@@ -236,9 +238,13 @@ def test_verbs_work_by_hand_on_what_the_pipeline_wrote(finished: Path, tmp_path:
     for name in ("predictions.parquet", "metrics.parquet"):
         (copy / name).unlink()
     targets = ["--target", "land/base", "--target", "land/new"]
+    asked = read_json(results / "grid.json", GRID)["runs"]
+    clusters = next(
+        found["measured_clusters"] for found in asked if found["run"] == str(run.relative_to(results / "runs"))
+    )
     for words in (
         ["predict", str(copy), "--results", str(results), *targets],
-        ["score", str(copy), "--split", str(split)],
+        ["score", str(copy), "--split", str(split), "--clusters", str(results / clusters)],
     ):
         subprocess.run([sys.executable, "-m", "cpt", *words], check=True, cwd=tmp_path, capture_output=True)
     for name in ("predictions.parquet", "metrics.parquet"):

@@ -73,7 +73,12 @@ function zoom() {
 
 // ---- tables -----------------------------------------------------------------------------------
 
-const filter = (text) => ({ topStart: { search: { text } }, topEnd: null, bottomStart: null, bottomEnd: null });
+const LONG = 50, PAGE = 25;  // rows of a table that is shown in pages, and of a page
+
+const filter = (text, long) => ({
+  topStart: { search: { text } }, topEnd: long ? "pageLength" : null,
+  bottomStart: long ? "info" : null, bottomEnd: long ? "paging" : null,
+});
 
 /** Rows of all blocks under one body, with the block's heading as a hidden first column to group and sort by. */
 function flatten(table) {
@@ -93,10 +98,10 @@ function flatten(table) {
 }
 
 function tables(DataTable) {
-  for (const table of $$("section.exhibit table.results")) {
-    const grouped = flatten(table);
-    new DataTable(table, {
-      paging: false, info: false, autoWidth: false, order: [], layout: filter("Filter rows"),
+  for (const table of $$("section.exhibit table.results, .audit table.results")) {
+    const grouped = flatten(table), long = !grouped && $$("tbody tr", table).length > LONG;
+    const made = new DataTable(table, {
+      paging: long, pageLength: PAGE, info: long, autoWidth: false, order: [], layout: filter("Filter rows", long),
       titleRow: $$("thead tr", table).length - 1,
       ...(grouped && {
         orderFixed: { pre: [[0, "asc"]] },
@@ -104,6 +109,10 @@ function tables(DataTable) {
         rowGroup: { dataSrc: (row) => row[0].display },
       }),
     });
+    if (!long) continue;
+    let rows = PAGE;
+    addEventListener("beforeprint", () => { rows = made.page.len(); made.page.len(-1).draw(); });
+    addEventListener("afterprint", () => made.page.len(rows).draw());
   }
 }
 
