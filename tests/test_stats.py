@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 
 from cpt import stats
 
@@ -44,20 +45,20 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_paired_bootstrap_covers_the_difference_of_accuracies() -> None:
     truth, source, intervals = 0.05, generator(1), []
-    for seed in range(400):
+    for seed in range(1000):
         first = source.random(300) < 0.6
         second = np.where(source.random(300) < 0.7, first, source.random(300) < 0.6 + truth / 0.3)
-        intervals.append(stats.paired_bootstrap([first], [second], generator(seed), resamples=500))
-    assert covered(intervals, truth) == pytest.approx(0.95, abs=0.03)
+        intervals.append(stats.paired_bootstrap([first], [second], generator(seed), resamples=1000))
+    assert covered(intervals, truth) == pytest.approx(0.95, abs=0.02)
 
 
 def test_paired_bootstrap_covers_the_difference_of_harmonic_means() -> None:
     source, intervals = generator(2), []
     rates = {"first": (0.6, 0.7), "second": (0.7, 0.6)}  # base and new: equal harmonic means
-    for seed in range(400):
+    for seed in range(1000):
         a, b = [[source.random(200) < rate for rate in rates[name]] for name in ("first", "second")]
-        intervals.append(stats.paired_bootstrap(a, b, generator(seed), resamples=500))
-    assert covered(intervals, 0.0) == pytest.approx(0.95, abs=0.03)
+        intervals.append(stats.paired_bootstrap(a, b, generator(seed), resamples=1000))
+    assert covered(intervals, 0.0) == pytest.approx(0.95, abs=0.02)
 
 
 def test_paired_bootstrap_uses_the_pairing() -> None:
@@ -109,12 +110,31 @@ def test_interquartile_mean_leaves_out_both_ends() -> None:
     assert stats.interquartile_mean(scores, generator(), resamples=10).estimate == pytest.approx((2 + 3 + 4 + 5) / 4)
 
 
-def test_interquartile_mean_covers() -> None:
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_interquartile_mean_covers(seeds: int) -> None:
     source, offsets, intervals = generator(3), np.linspace(-1, 1, 8), []
-    for seed in range(300):
-        scores = source.normal(70, 2, size=(20, 8)) + offsets
-        intervals.append(stats.interquartile_mean(scores, generator(seed), resamples=400))
-    assert covered(intervals, 70) == pytest.approx(0.95, abs=0.04)
+    for seed in range(600):
+        scores = source.normal(70, 2, size=(seeds, 8)) + offsets
+        intervals.append(stats.interquartile_mean(scores, generator(seed), resamples=1000))
+    assert covered(intervals, 70) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_probability_of_improvement_covers(seeds: int) -> None:
+    source, intervals = generator(4), []
+    for seed in range(600):
+        first, second = (source.normal(mean, 2, size=(seeds, 8)) for mean in (70, 71))
+        intervals.append(stats.probability_of_improvement(first, second, generator(seed), resamples=500))
+    assert covered(intervals, float(norm.cdf(1 / 8**0.5))) == pytest.approx(0.95, abs=0.02)
+
+
+def test_one_seed_has_no_interval_over_seeds() -> None:
+    for found in (
+        stats.interquartile_mean([[1.0, 2.0, 4.0]], generator()),
+        stats.probability_of_improvement([[1.0, 2.0]], [[2.0, 1.0], [3.0, 3.0]], generator()),
+    ):
+        assert np.isfinite(found.estimate)
+        assert np.isnan([found.low, found.high]).all()
 
 
 def test_probability_of_improvement_counts_pairs() -> None:
@@ -127,7 +147,7 @@ def test_probability_of_improvement_counts_pairs() -> None:
         stats.probability_of_improvement(first, second[:, :1], generator())
 
 
-SCORES = arrays(np.int64, st.tuples(st.integers(1, 5), st.just(3)), elements=st.integers(0, 100))
+SCORES = arrays(np.int64, st.tuples(st.integers(2, 5), st.just(3)), elements=st.integers(0, 100))
 
 
 @settings(max_examples=40, deadline=None)
