@@ -12,7 +12,9 @@ from pathlib import Path
 import fake_results
 import pytest
 
+from cpt import integrity
 from cpt.errors import CptError
+from cpt.files import write_json
 from cpt.report.figures import make_figure
 from cpt.report.page import best_method, command, headline, make_page, natural_order
 from cpt.report.results import Summary, read_results
@@ -163,10 +165,13 @@ def test_class_names_cannot_leave_the_data(made: Path, page: Elements) -> None:
 def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path) -> None:
     grid = tmp_path / "grid.json"
     assert command(grid)[-2:] == ["--resources", "gpu=1"]
-    Path(f"{grid}.provenance.json").write_text(json.dumps({"configuration": ["config/my paper.yaml"]}))
-    assert command(grid)[-2:] == ["--configfile", "config/my paper.yaml"]
-    Path(f"{grid}.provenance.json").write_text(json.dumps({"configuration": ["config/config.yaml"]}))
-    assert "--configfile" not in command(grid)
+    record_path = Path(f"{grid}.provenance.json")
+    for configuration, words in (("config/my paper.yaml", ["--configfile"]), ("config/config.yaml", [])):
+        record = {"schema": integrity.SCHEMA, "configuration": [configuration]}
+        write_json(record_path, record | {"digest": integrity.digest(record)})
+        assert command(grid)[5:] == ([*words, configuration] if words else [])
+    record_path.write_text("{")
+    assert "--configfile" not in command(grid), "a damaged record says nothing"
 
 
 def test_text_is_escaped(made: Path, page: Elements) -> None:

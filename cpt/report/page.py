@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shlex
@@ -16,7 +15,7 @@ from markupsafe import Markup
 
 from cpt.files import note_read, require_unchanged, unusable, write_text
 from cpt.integrity import DEFAULT as DEFAULT_CONFIGURATION
-from cpt.provenance import SUFFIX
+from cpt.integrity import SUFFIX, read_record
 from cpt.report import web
 from cpt.report.details import details
 from cpt.report.formats import html, templates
@@ -87,8 +86,8 @@ def command(grid: Path) -> list[str]:
     """Return the words that run the experiment: with its configuration, which the record of grid.json tells."""
     words = ["snakemake", "--cores", "2", "--resources", "gpu=1"]
     try:
-        record = json.loads(Path(f"{grid}{SUFFIX}").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        record = read_record(Path(f"{grid}{SUFFIX}"))
+    except ValueError:  # `cpt verify` tells of it
         return words
     configuration = record.get("configuration", DEFAULT_CONFIGURATION)
     return words if configuration == DEFAULT_CONFIGURATION else [*words, "--configfile", *configuration]
