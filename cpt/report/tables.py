@@ -32,12 +32,10 @@ from cpt.report.results import (
     row_names,
     summarize,
 )
-from cpt.report.words import AVERAGE, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
+from cpt.report.words import AVERAGE, LEVEL, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
 
 DECIMALS = 2
 COLUMNS = ("table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm")
-LEVEL = 0.05
-"""Of the significance marks."""
 
 
 class Key(NamedTuple):

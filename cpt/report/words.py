@@ -12,6 +12,8 @@ from cpt.report.results import TASKS, TRANSFER_TASKS, averaged_datasets, judged_
 
 MISSING = "–"
 AVERAGE = "Avg"
+LEVEL = 0.05
+"""Of the significance marks."""
 
 
 def exhibit_label(name: str) -> str:
@@ -71,12 +73,14 @@ def notes(
         undefined = ", or a measure that the method does not have" if layout == "measures" else ""
         parts.append(f"{MISSING}: no finished run{undefined}.")
     parts.append(f"Backbone: {backbone}.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def _unit_note(exhibit: Mapping[str, Any]) -> str:
     units = {MEASURES[name].unit for name in exhibit["measures"]} if exhibit["layout"] == "measures" else {"percent"}
-    return {"percent": "Percent.", "1": "Test images of the trained classes."}.get(" ".join(units), "")
+    if units == {"1"}:
+        return "On the test images of the trained classes."
+    return "Percent." if units == {"percent"} else "Accuracies, confusion and calibration errors in percent."
 
 
 def _meanings(measures: Sequence[str], groups: Mapping[str, float]) -> list[str]:
@@ -92,8 +96,8 @@ def _meanings(measures: Sequence[str], groups: Mapping[str, float]) -> list[str]
 def _significance_note(datasets: int) -> str:
     """What the mark says, and whether so few datasets allow it at all: of n signs, 2 of 2^n flips are as extreme."""
     how = "by flipping the signs of the datasets' differences"
-    if datasets > 1 and 2 ** (1 - datasets) < 0.05:
-        return f"{BELOW}: average below the best of the ratio, p < 0.05 {how}, after Holm's correction."
+    if datasets > 1 and 2 ** (1 - datasets) < LEVEL:
+        return f"{BELOW}: average below the best of the ratio, p < {LEVEL} {how}, after Holm's correction."
     return f"{datasets} datasets are too few for a significant difference {how}." if datasets > 1 else ""
 
 
