@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -56,11 +57,11 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 def _read(results: Results, measures: set[str]) -> Curves:
     table, _ = read_parquet(results.folder / "curves.parquet", SCHEMA)
+    table = table.filter(pc.field("measure").isin(sorted(measures)) & pc.field("value").is_valid())
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     columns = [table[name].to_pylist() for name in ("run", "measure", "epoch", "value")]
     for run, measure, epoch, value in zip(*columns, strict=True):
-        if measure in measures and value is not None:
-            found[run, measure][epoch] = value
+        found[run, measure][epoch] = value
     return found
 
 

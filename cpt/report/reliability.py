@@ -8,6 +8,7 @@ from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from cpt.files import read_parquet
@@ -59,12 +60,12 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 def _read(results: Results) -> Bins:
     table, _ = read_parquet(results.folder / "counts.parquet", COUNTS)
+    table = table.filter((pc.field("by") == "confidence") & pc.field("subset").isin(HALVES))
     found: dict[tuple[str, str, str], np.ndarray] = defaultdict(lambda: np.zeros((BINS, 3)))
-    columns = ("by", "run", "target", "subset", "index", "images", "correct", "confidence")
-    for by, run, target, subset, index, *numbers in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        if by == "confidence" and subset in HALVES:
-            images, correct, confidence = numbers
-            found[run, target, subset][index] = images, correct, images * confidence
+    names = ("run", "target", "subset", "index", "images", "correct", "confidence")
+    columns = [table[name].to_pylist() for name in names]
+    for run, target, subset, index, images, correct, confidence in zip(*columns, strict=True):
+        found[run, target, subset][index] = images, correct, images * confidence
     return found
 
 
