@@ -350,6 +350,17 @@ def test_fixed_clusters_and_seed() -> None:
         ("tasks.base_to_new.datasets", ["world_v2"], "'world_v2' is a shift with test images only"),
         ("tasks.cross_dataset.targets", ["world", "land"], "'world' is the source; it is tested anyway"),
         ("exhibits.figure3.sweep", {"clustering": ["spherical"]}, "exhibits.figure3.sweep.clustering.0"),
+        (
+            "exhibits.table6.measures",
+            ["tial"],
+            "exhibits.table6.measures: unknown measure 'tial'; did you mean 'tail'?",
+        ),
+        ("exhibits.table6.measures", [], "measures are for the layout 'measures', which needs them"),
+        ("exhibits.table2.measures", ["tail"], "measures are for the layout 'measures', which needs them"),
+        ("exhibits.table6.tasks", ["cross_dataset"], "exhibits.table6.measures: new is measured on base and new"),
+        ("exhibits.figure6.measures", ["tail"], "unknown measure 'tail'"),
+        ("class_groups", {"head": 0}, "class_groups.head: 0: "),
+        ("class_groups", {"middle": 1}, "class_groups.middle: unknown key"),
     ],
 )
 def test_impossible_plans_are_refused(path: str, value: Any, expected: str) -> None:
