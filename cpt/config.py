@@ -147,10 +147,18 @@ class Table(Exhibit):
         [], description="columns of the layout measures: " + ", ".join(MEASURES)
     )
 
+    reference: str | None = Field(
+        None, description="row that averages over datasets are tested against; default: cpt, where it is one"
+    )
+
     @model_validator(mode="after")
     def _measures_fit(self) -> Self:
         if (self.layout == "measures") != bool(self.measures):
             raise ValueError("measures are for the layout 'measures', which needs them")
+        if self.measures and self.tasks != ["base_to_new"]:
+            raise ValueError("the layout 'measures' is of the task base_to_new; set tasks: [base_to_new]")
+        if self.reference is not None and self.reference not in self.variants:
+            raise ValueError(f"reference {self.reference!r} is no row; {nearest(self.reference, self.variants)}")
         return self
 
 

@@ -1,6 +1,7 @@
 """Geometry of class features on the sphere: cosines, simplex equiangular tight frames, neural-collapse measures.
 
-Every measure is a 0-dimensional tensor, differentiable, and defined without NaN for a single class.
+Every measure is a 0-dimensional tensor and differentiable. Those of class features alone are defined without NaN for a
+single class; ``collapse_measures``, for what is told to people, says NaN where a measure means nothing.
 """
 
 from __future__ import annotations
@@ -96,20 +97,54 @@ def within_class_variability(image_means: torch.Tensor, counts: torch.Tensor) ->
     """Return how far unit-norm features spread within classes, relative to how far their classes lie apart.
 
     The trace of the within-class covariance over that of the between-class covariance: the first property of neural
-    collapse (Papyan, Han and Donoho, PNAS 2020) with traces in place of the pseudo-inverse. 0 when every class is one
-    point, and for a single class. Classes count alike; those with fewer than two images tell nothing of the spread.
+    collapse (Papyan, Han and Donoho, PNAS 2020) with traces in place of the pseudo-inverse. Classes count alike. Both
+    traces are freed of the bias of few images: n - 1 in place of n, and the part of the spread between the means that
+    the spread within makes. NaN where there is no class with two images, or no spread between classes.
 
     Args:
         image_means: (K, D) mean of every class's unit-norm features.
         counts: (K,) images of every class, at least one.
     """
+    classes, n = len(image_means), counts.to(image_means.dtype)
     repeated = counts > 1
+    each = 1 - image_means[repeated].square().sum(dim=-1)  # mean |f|² - |mean|², with |f| = 1
+    within = (each * n[repeated] / (n[repeated] - 1)).clamp_min(0).mean()
     between = (image_means - image_means.mean(dim=0)).square().sum(dim=-1).mean()
-    if len(image_means) == 1 or not bool(repeated.any()) or not bool(between > 0):
-        return image_means.new_zeros(())
-    n = counts[repeated].to(image_means.dtype)
-    within = (1 - image_means[repeated].square().sum(dim=-1)) * n / (n - 1)  # mean |f|² - |mean|², with |f| = 1
-    return within.clamp_min(0).mean() / between
+    between = between - within * (1 / n).mean() * (classes - 1) / classes
+    return torch.where(between > 0, within / between, torch.nan)
+
+
+def collapse_measures(
+    text: torch.Tensor | None,
+    image_means: torch.Tensor,
+    counts: torch.Tensor,
+    clusters: torch.Tensor | None = None,
+) -> dict[str, float]:
+    """Return the neural-collapse measures of a classifier and of the images of its classes; NaN where undefined.
+
+    Args:
+        text: (K, D) text features; None leaves out what is about them.
+        image_means: (K, D) mean of every class's unit-norm image features; what is in rows without images is ignored.
+        counts: (K,) images of every class.
+        clusters: (K,) cluster of every class; None leaves out what is within clusters.
+    """
+    present = counts.nonzero().squeeze(1)
+    means = image_means[present]
+    found = {"within_class_variability": within_class_variability(means, counts[present])}
+    if text is not None:
+        pairs = len(text) > 1
+        found |= {
+            "etf_distance": etf_distance(text) if pairs else text.new_tensor(torch.nan),
+            "collapse_degree": collapse_degree(text) if pairs else text.new_tensor(torch.nan),
+            "effective_rank": effective_rank(text),
+            "alignment": alignment(means, text[present].to(means.dtype)),
+            "modality_mismatch": modality_mismatch(means, text[present].to(means.dtype)),
+        }
+        if clusters is not None:
+            alone = len(clusters.unique()) == len(clusters)
+            distance = text.new_tensor(torch.nan) if alone else cluster_etf_distance(text, clusters)
+            found["cluster_etf_distance"] = distance
+    return {name: float(value) for name, value in found.items()}
 
 
 def mean_cosine(features: torch.Tensor) -> torch.Tensor:

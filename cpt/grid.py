@@ -21,7 +21,7 @@ from cpt.data.catalog import Entry, load_catalog
 from cpt.describe import facts
 from cpt.errors import CptError, nearest
 from cpt.files import canonical_json, sha256_text
-from cpt.measures import MEASURES
+from cpt.measures import IN_CLUSTERS
 from cpt.methods import registry
 from cpt.methods.hyperparameters import Continued, Hyperparameters, resolve
 from cpt.runs import Run
@@ -70,10 +70,16 @@ class Grid:
         part: str = self.config.evaluate_on
         return [*train, *((dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets}))]
 
-    def clustered(self, run: Run) -> Run:
-        """CPT's run beside a run, which need not be one of the experiment: its clusters are those of the measures."""
+    def clustered(self, run: Run) -> Run | None:
+        """The run whose clusters a run is measured within; None where no table shows such a measure.
+
+        It is CPT's with the experiment's first seed, for all methods and seeds; it need not be one of the experiment.
+        """
+        shown = {name for exhibit in self.exhibits.values() for name in exhibit.get("measures", [])}
+        if shown.isdisjoint(IN_CLUSTERS):
+            return None
         hp = self.clusterings[run.protocol, run.dataset]
-        return Run(run.protocol, run.dataset, run.ratio, CLUSTERED, hp, run.seed)
+        return Run(run.protocol, run.dataset, run.ratio, CLUSTERED, hp, self.config.seeds[0])
 
     @cached_property
     def pixels(self) -> set[str]:
@@ -110,7 +116,7 @@ class Grid:
                     "key": run.key,
                     "seed": run.seed,
                     "clusters": run.clusters,
-                    "measured_clusters": self.clustered(run).clusters,
+                    "measured_clusters": measured.clusters if (measured := self.clustered(run)) else None,
                     "descriptions": self.descriptions(run),
                     "start": run.start.id if run.start else None,
                     "text_features": run.text_features,
@@ -210,9 +216,7 @@ class _Builder:
 
     def _table(self, where: str, exhibit: cfg.Table, description: dict) -> Iterable[dict[str, Any]]:
         description |= {"layout": exhibit.layout, "measures": exhibit.measures}
-        halves = [name for name in exhibit.measures if MEASURES[name].half != "trained"]
-        if halves and exhibit.tasks != ["base_to_new"]:
-            self._refuse(f"{where}.measures", f"{halves[0]} is measured on base and new classes: of base_to_new only")
+        description["reference"] = exhibit.reference or ("cpt" if "cpt" in exhibit.variants else None)
         for task in exhibit.tasks:
             for variant in exhibit.variants:
                 for ratio in description["ratios"]:
@@ -320,7 +324,7 @@ class _Builder:
         if registry.get(method).trains:
             identities = [(ratio, seed) for seed in seeds or self.config.seeds]
         else:
-            identities = [(1.0, 0)]  # nothing of an untrained method depends on the training set
+            identities = [(1.0, 0)]  # no prediction of an untrained method depends on the training set
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
         ids = []
         for run_ratio, seed in identities:

@@ -136,22 +136,12 @@ class Loop:
 
     def _geometry(self, text: Tensor) -> dict[str, float]:
         """Neural-collapse measures of the text features (K, D) and of the epoch's images, whose prompts moved on."""
-        assert self.method.seen is not None
-        present, means, counts = self.method.seen.means()
-        words, clusters = text[present].double(), self.training.clusters
-        measures = {
-            "etf_distance": geometry.etf_distance(text),
-            "collapse_degree": geometry.collapse_degree(text),
-            "mean_cosine": geometry.mean_cosine(text),
-            "effective_rank": geometry.effective_rank(text),
-            "drift": geometry.drift(text, self.training.classes.frozen),
-            "within_class_variability": geometry.within_class_variability(means, counts),
-            "alignment": geometry.alignment(means, words),
-            "modality_mismatch": geometry.modality_mismatch(means, words),
+        seen, clusters = self.method.seen, self.training.clusters
+        assert seen is not None
+        return geometry.collapse_measures(text, seen.means(), seen.counts, clusters) | {
+            "mean_cosine": float(geometry.mean_cosine(text)),
+            "drift": float(geometry.drift(text, self.training.classes.frozen)),
         }
-        if clusters is not None:
-            measures["cluster_etf_distance"] = geometry.cluster_etf_distance(text, clusters)
-        return {name: float(value) for name, value in measures.items()}
 
     def _nothing_seen(self) -> ClassMeans:
         clip = self.method.clip

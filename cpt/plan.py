@@ -50,7 +50,9 @@ def jobs(grid: Grid) -> dict[str, list[str]]:
         frozen = grid.frozen_image_parts(run)
         parts |= set(frozen)
         made["descriptions"] |= {path for path in (grid.descriptions(run),) if path}
-        made["clusters"] |= {path for path in (run.clusters, grid.clustered(run).clusters) if path}
+        measured = grid.clustered(run)
+        made["clusters"] |= {one.clusters for one in (run, measured) if one and one.clusters}
+        text |= {measured.text_features} if measured else set()
     made["image_features"] = {paths.image_features(name, part) for name, part in parts}
     names = datasets(grid)
     tables = [name for name, exhibit in grid.exhibits.items() if exhibit["kind"] == "table"]

@@ -171,7 +171,7 @@ def _dataset(
         labels = torch.tensor(target.labels)
         seen = ClassMeans(len(target.classes), chosen.shape[1], chosen.device)
         seen.add(chosen, labels.to(chosen.device))
-        means[f"{target.dataset}/{target.subset}/{IMAGES}"] = (seen.sums / seen.counts.clamp_min(1)[:, None]).float()
+        means[f"{target.dataset}/{target.subset}/{IMAGES}"] = seen.means().float()
         top = scores.topk(min(TOP, scores.shape[1]), dim=1)
         count = len(target.rows)
         tables.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,23 +149,12 @@ def collapse(
 
     from cpt import geometry
 
-    present = torch.from_numpy(np.flatnonzero(counts))
-    means, repeats = images.double()[present], torch.from_numpy(counts)[present]
-    measures = {"within_class_variability": geometry.within_class_variability(means, repeats)}
-    if text is not None:
-        words = text.double()
-        measures |= {
-            "etf_distance": geometry.etf_distance(words),
-            "collapse_degree": geometry.collapse_degree(words),
-            "effective_rank": geometry.effective_rank(words),
-            "alignment": geometry.alignment(means, words[present]),
-            "modality_mismatch": geometry.modality_mismatch(means, words[present]),
-        }
-        if training is not None and training.clusters is not None:
-            clusters = torch.from_numpy(training.clusters)
-            measures["cluster_etf_distance"] = geometry.cluster_etf_distance(words, clusters)
-    for name, value in measures.items():
-        yield {"metric": name, "value": float(value), "unit": "1", "images": int(counts.sum())}
+    clusters = None if training is None or training.clusters is None else torch.from_numpy(training.clusters)
+    texts = None if text is None else text.double()
+    found = geometry.collapse_measures(texts, images.double(), torch.from_numpy(counts), clusters)
+    for name, value in found.items():
+        if isfinite(value):
+            yield {"metric": name, "value": value, "unit": "1", "images": int(counts.sum())}
 
 
 def count(predictions: pa.Table, training: Trained | None, target: str, subset: str) -> pa.Table:

@@ -31,7 +31,7 @@ class Job:
         hyperparameters: canonical JSON of the resolved ones.
         templates: template set of its text features.
         clusters: those that it trains with, None when it needs none.
-        measured_clusters: those that it is measured within.
+        measured_clusters: those that it is measured within, None where no table shows it.
         descriptions: features of class descriptions, None when it needs none.
         stand_in: template set that stands in for a file of descriptions.
         start: folder of the run that it starts from.
@@ -49,7 +49,7 @@ class Job:
     split: str
     text_features: str
     clusters: str | None
-    measured_clusters: str
+    measured_clusters: str | None
     descriptions: str | None
     stand_in: str | None
     start: str | None
@@ -140,15 +140,15 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
             split=run.split,
             text_features=run.text_features,
             clusters=run.clusters,
-            measured_clusters=grid.clustered(run).clusters or "",
+            measured_clusters=measured.clusters if (measured := grid.clustered(run)) else None,
             descriptions=descriptions,
             stand_in=None if own or not descriptions else hp.descriptions,
             start=run.start.id if run.start else None,
             frozen_images=[list(pair) for pair in grid.frozen_image_parts(run)],
             modules=list(run.modules),
         )
-        for one in (run, grid.clustered(run)):
-            if one.clusters and one.clusters not in clusters:
+        for one in (run, measured):
+            if one and one.clusters and one.clusters not in clusters:
                 clusters[one.clusters] = [one.text_features, *_clustering(one)]
     return {
         "root": grid.root,

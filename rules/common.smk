@@ -271,17 +271,20 @@ def prediction_options(name):
 def scoring_files(name):
     """Files that the scoring of a run reads."""
     run = RUNS[name]
+    needed = [f"{ROOT}/runs/{name}/{file}" for file in MADE["predict"]]
     return [
-        f"{ROOT}/runs/{name}/predictions.parquet",
+        *needed,
         f"{ROOT}/{run.split}",
-        f"{ROOT}/{run.measured_clusters}",
+        *(f"{ROOT}/{path}" for path in [run.measured_clusters] if path),
     ]
 
 
 def scoring_options(name):
     """Options of `cpt score` for a run."""
-    _, split, clusters = scoring_files(name)
-    words = [f"{ROOT}/runs/{name}", "--split", split, "--clusters", clusters]
+    run = RUNS[name]
+    words = [f"{ROOT}/runs/{name}", "--split", f"{ROOT}/{run.split}"]
+    if run.measured_clusters:
+        words += ["--clusters", f"{ROOT}/{run.measured_clusters}"]
     return [*words, "--class-groups", CLASS_GROUPS]
 
 

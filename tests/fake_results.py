@@ -117,6 +117,7 @@ def _table(runs, name, layout, methods, ratios, **tasks) -> dict:
         **_exhibit(name, "table", methods, ratios, cells),
         "layout": layout,
         "measures": [],
+        "reference": "cpt" if "cpt" in methods else None,
         "tasks": list(tasks),
     }
 

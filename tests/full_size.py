@@ -116,7 +116,7 @@ def _metrics(target: str, subset: str, table: pa.Table) -> list[dict[str, Any]]:
     found = {"accuracy": correct.mean(), "macro_accuracy": correct.mean(), "calibration_error": 2.5}
     if group[0]:
         found |= {f"{third}_accuracy": correct[group == third].mean() for third in ("head", "medium", "tail")}
-        found |= {m.metric: 0.5 for m in MEASURES.values() if m.half == "trained" and m.metric not in found}
+        found |= {m.metric: 0.5 for m in MEASURES.values() if m.subset == "base" and m.metric not in found}
     return [
         {"target": target, "subset": subset, "epoch": None, "metric": metric, "value": float(100 * value / IMAGES),
          "unit": "percent", "images": len(correct) * IMAGES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from pathlib import Path
@@ -273,12 +274,17 @@ def test_cost_against_accuracy(made: Path) -> None:
         ([(1, 5), (2, 4), (3, 6)], [(1, 5), (3, 6)]),
         ([(1, 5), (1, 6)], [(1, 6)]),
         ([(2, 5), (1, 5)], [(1, 5)]),
+        ([(1, 5), (1, 5)], [(1, 5), (1, 5)]),
         ([], []),
     ],
 )
 def test_undominated_points(points: list, best: list) -> None:
     made = [Point("", cost, accuracy, None, 1) for cost, accuracy in points]
     assert [(point.cost, point.accuracy) for point in undominated(made)] == best
+
+
+def test_panels_have_letters_without_end() -> None:
+    assert list(itertools.islice(style.letters(), 25, 29)) == ["z", "aa", "ab", "ac"]
 
 
 def test_captions_say_what_is_drawn_n_and_error_bars(made: Path) -> None:

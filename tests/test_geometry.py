@@ -111,23 +111,60 @@ def test_npts_degrees_by_hand():
 
 def test_within_class_variability_is_the_ratio_of_the_traces():
     labels = torch.tensor([0] * 4 + [1] * 2 + [2] * 7 + [3])
-    features = geometry.normalise(torch.randn(14, 6, dtype=torch.float64, generator=seeded(4)) + 0.5)
+    centres = 3 * torch.randn(4, 6, dtype=torch.float64, generator=seeded(4))
+    features = geometry.normalise(centres[labels] + torch.randn(14, 6, dtype=torch.float64, generator=seeded(5)))
     groups = [features[labels == k] for k in range(4)]
     means = torch.stack([group.mean(dim=0) for group in groups])
-    within = (
-        sum(group.T.cov().trace() for group in groups[:3]) / 3
-    )  # torch's cov divides by n - 1; class 3 has no spread
-    between = (means - means.mean(dim=0)).square().sum() / 4
+    within = sum(group.T.cov().trace() for group in groups[:3]) / 3  # with n - 1; class 3 has no spread
+    noise = within * (1 / 4 + 1 / 2 + 1 / 7 + 1) / 4 * 3 / 4  # what the spread within adds to that of the means
+    between = (means - means.mean(dim=0)).square().sum() / 4 - noise
     found = geometry.within_class_variability(means, torch.bincount(labels))
     assert found.item() == pytest.approx((within / between).item())
 
 
-def test_collapsed_images_and_too_few_of_them_have_no_variability():
+def test_variability_of_few_images_is_unbiased():
+    """Means of few images lie further apart than the classes do; drawn often enough, the estimate has no such bias."""
+    many, few = [], []
+    for seed in range(300):
+        centres = torch.randn(6, 20, dtype=torch.float64, generator=seeded(seed))
+        for size, found in ((3, few), (200, many)):
+            spread = torch.randn(6, size, 20, dtype=torch.float64, generator=seeded(1000 + seed))
+            means = geometry.normalise(centres.unsqueeze(1) + spread).mean(dim=1)
+            found.append(geometry.within_class_variability(means, torch.full((6,), size)).item())
+    assert sum(few) / 300 == pytest.approx(sum(many) / 300, rel=0.1)
+
+
+def test_collapsed_images_have_no_variability_and_too_few_none_that_is_known():
     points = geometry.simplex_etf(4, 6)
     assert geometry.within_class_variability(points, torch.full((4,), 5)).item() == pytest.approx(0, abs=1e-12)
-    assert geometry.within_class_variability(points / 2, torch.ones(4)).item() == 0
-    assert geometry.within_class_variability(points[:1] / 2, torch.tensor([3])).item() == 0
-    assert geometry.within_class_variability(points[[0, 0]] / 2, torch.tensor([3, 3])).item() == 0
+    for means, counts in (
+        (points / 2, torch.ones(4)),
+        (points[:1] / 2, torch.tensor([3])),
+        (points[[0, 0]] / 2, torch.tensor([3, 3])),
+    ):
+        assert geometry.within_class_variability(means, counts).isnan()
+
+
+def test_measures_that_mean_nothing_are_nan():
+    text, means = geometry.simplex_etf(3, 4), geometry.simplex_etf(3, 4) * 0.9
+    found = geometry.collapse_measures(text, means, torch.tensor([4, 4, 4]), torch.tensor([0, 0, 1]))
+    assert all(value == value for value in found.values())
+    assert found["alignment"] == pytest.approx(1)
+    alone = geometry.collapse_measures(text, means, torch.tensor([4, 4, 4]), torch.tensor([0, 1, 2]))
+    assert {name for name, value in alone.items() if value != value} == {"cluster_etf_distance"}
+    single = geometry.collapse_measures(text[:1], means[:1], torch.tensor([4]), torch.tensor([0]))
+    defined = {name for name, value in single.items() if value == value}
+    assert defined == {"effective_rank", "alignment", "modality_mismatch"}
+    assert set(geometry.collapse_measures(None, means, torch.tensor([4, 4, 4]))) == {"within_class_variability"}
+
+
+def test_classes_without_images_do_not_count():
+    text, means = torch.eye(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64) * 0.9
+    means[1] = 0
+    found = geometry.collapse_measures(text, means, torch.tensor([4, 0, 4]))
+    assert found["alignment"] == pytest.approx(1)
+    assert found["modality_mismatch"] == pytest.approx(0)
+    assert found["etf_distance"] == pytest.approx(0.5), "texts of all classes"
 
 
 def seeded(number: int) -> torch.Generator:

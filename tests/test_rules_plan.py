@@ -26,6 +26,7 @@ def test_it_holds_what_the_grid_says(tmp_path: Path) -> None:
         assert job.hyperparameters == run.hyperparameters_json
         assert (job.split, job.text_features, job.clusters) == (run.split, run.text_features, run.clusters)
         assert job.measured_clusters == own.clustered(run).clusters
+        assert job.measured_clusters.endswith("/s1.parquet"), "the same for all seeds"
         assert {job.clusters, job.measured_clusters} - {None} <= plan.clusters.keys()
         assert job.start == (run.start.id if run.start else None)
         assert [tuple(pair) for pair in job.frozen_images] == own.frozen_image_parts(run)

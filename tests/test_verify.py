@@ -92,17 +92,16 @@ def make(folder: Path) -> None:
         split, text = RESULTS / run.split, RESULTS / run.text_features
         cpt("split", *manifest, "--protocol", run.protocol, "--ratio", ratio, "--seed", run.seed, "--output", split)
         inputs = ["--split", split, "--text-features", text]
-        measured = RESULTS / run.measured_clusters
-        source, *options = plan.clusters[run.measured_clusters]
-        cpt("clusters", "--text-features", RESULTS / source, *options, "--output", measured)
+        assert run.measured_clusters is None, "no table shows what is within clusters"
         if run.clusters:
-            assert run.clusters == run.measured_clusters
-            inputs += ["--clusters", measured]
+            source, *options = plan.clusters[run.clusters]
+            cpt("clusters", "--text-features", RESULTS / source, *options, "--output", RESULTS / run.clusters)
+            inputs += ["--clusters", RESULTS / run.clusters]
         cpt("train", "--method", run.method, "--seed", run.seed, "--hyperparameters", run.hyperparameters, *backbone,
             *manifest, *inputs, "--augmentation", "none", "--device", "cpu", "--output", folder)  # fmt: skip
         targets = [word for target in run.targets for word in ("--target", "/".join(target))]
         cpt("predict", folder, "--results", RESULTS, *targets, "--device", "cpu")
-        cpt("score", folder, "--split", split, "--clusters", measured)
+        cpt("score", folder, "--split", split)
     cpt("aggregate", "--grid", RESULTS / "grid.json")
     cpt("table", "table2", "--results", RESULTS)
     cpt("figure", "figure3", "--results", RESULTS)
@@ -395,8 +394,7 @@ def test_a_record_holds_what_was_read_and_written(made: Path) -> None:
     split, clusters = "splits/base_to_new/land/r0.5/s1.parquet", "clusters/base_to_new/land/spherical-per16-single/s1"
     frozen = {"backbone.json", "backbone.safetensors", "data/land/manifest.parquet"}
     trained_on = {split, "features/land/text-single.safetensors", f"{clusters}.parquet", f"{clusters}.safetensors"}
-    scored = {split, f"{clusters}.parquet", f"{clusters}.safetensors"}
-    scored |= {f"{own}/{name}" for name in ("run.json", "predictions.parquet", "classifier.safetensors")}
+    scored = {split, *(f"{own}/{name}" for name in ("run.json", "predictions.parquet", "classifier.safetensors"))}
     for main, others, sources in (
         ("run.json", {"prompts.safetensors", "history.parquet"}, frozen | trained_on),
         ("metrics.parquet", {"counts.parquet"}, scored),

@@ -81,11 +81,9 @@ class ClassMeans:
         self.sums.index_add_(0, labels, features.double())
         self.counts.index_add_(0, labels, torch.ones_like(labels))
 
-    def means(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the classes (C,) that have images, their means (C, D) and numbers of images (C,)."""
-        present = self.counts.nonzero().squeeze(1)
-        counts = self.counts[present]
-        return present, self.sums[present] / counts.unsqueeze(1), counts
+    def means(self) -> Tensor:
+        """Return the means (K, D), zeros for classes without images."""
+        return self.sums / self.counts.clamp_min(1).unsqueeze(1)
 
 
 class Method(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
 from typing import Any
 
 import pyarrow.compute as pc
@@ -34,7 +33,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     panels = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
     curves = _read(results, set(measures))
     rows: list[tuple] = []
-    for axes, measure, letter in zip(panels, measures, ascii_lowercase, strict=False):
+    for axes, measure, letter in zip(panels, measures, style.letters(), strict=False):
         rows += _draw_measure(axes, results, exhibit, measure, curves)
         axes.set_title(f"({letter}) {CURVES[measure]}")
     for axes in panels[len(measures) :]:
@@ -57,7 +56,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 def _read(results: Results, measures: set[str]) -> Curves:
     table, _ = read_parquet(results.folder / "curves.parquet", SCHEMA)
-    table = table.filter(pc.field("measure").isin(sorted(measures)) & pc.field("value").is_valid())
+    table = table.filter(pc.field("measure").isin(sorted(measures)) & pc.is_finite(pc.field("value")))
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     columns = [table[name].to_pylist() for name in ("run", "measure", "epoch", "value")]
     for run, measure, epoch, value in zip(*columns, strict=True):

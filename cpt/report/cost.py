@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +44,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     table, _ = read_parquet(results.folder / "costs.parquet", COSTS)
     spent = {row["run"]: row for row in table.to_pylist()}
     rows: list[tuple] = []
-    letters = iter(ascii_lowercase)
+    letters = style.letters()
     drawn = []
     for ratio, panels in zip(ratios, grid, strict=True):
         for axes, cost in zip(panels, COST, strict=True):
@@ -62,8 +61,9 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     seeds = max((point.seeds for _, points in drawn for point in points), default=0)
     note = (
         f"Means over {counted(datasets, 'dataset')} and n = {counted(seeds, 'seed')}; bars: ± one sample standard "
-        "deviation over seeds. Cost: median over the runs, of both trainings where a run starts from another one. "
-        "Line: methods that no other one beats in both. Dashed: methods that learn nothing."
+        "deviation over seeds. Cost: median over the runs; seconds and memory of both trainings where a run starts "
+        "from another one. Line: methods for which no other is as cheap and as accurate, and better in one. Dashed: "
+        "methods that learn nothing."
     )
     return style.Drawing(figure, HEADER, rows, note)
 
@@ -84,19 +84,24 @@ def _points(
 
 
 def _spent(results: Results, run: str, cost: str, spent: Mapping[str, Mapping[str, Any]]) -> float:
-    """A run's cost; seconds with those of the run that it starts from."""
-    start = results.run(run)["start"]
-    before = spent[start][cost] if cost == "seconds" and start in spent else 0
-    return float(spent[run][cost] + before)
+    """A run's cost; seconds and memory with those of the run that it starts from."""
+    own, start = spent[run], spent.get(results.run(run)["start"] or "")
+    if start is None or cost == "learnable_parameters":
+        return float(own[cost])
+    return float(own[cost] + start[cost]) if cost == "seconds" else float(max(own[cost], start[cost]))
 
 
 def undominated(points: Sequence[Point]) -> list[Point]:
-    """Return the points, by ascending cost, for which no other one costs no more and is no less accurate."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.cost, -point.accuracy)):
-        if not best or point.accuracy > best[-1].accuracy:
-            best.append(point)
-    return best
+    """Return the points, by ascending cost, for which no other one is as cheap and as accurate, and better in one."""
+
+    def beaten(point: Point) -> bool:
+        return any(
+            (other.cost <= point.cost and other.accuracy >= point.accuracy)
+            and (other.cost < point.cost or other.accuracy > point.accuracy)
+            for other in points
+        )
+
+    return sorted((point for point in points if not beaten(point)), key=lambda point: point.cost)
 
 
 def _draw_points(axes: Axes, points: Sequence[Point], cost: str, ratio: float) -> list[tuple]:

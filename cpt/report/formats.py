@@ -10,7 +10,7 @@ from typing import Literal
 
 import jinja2
 
-BELOW = "†"
+DIFFERS = "†"
 NARROW = 6
 """Columns that fit a column of a two-column page."""
 Mark = Literal["best", "second"]
@@ -21,7 +21,7 @@ class Shown:
     """One cell: the number's text, the text of its standard deviation, its rank in the column, and what is behind it.
 
     ``order`` is the number by which a column is sorted, ``cells`` the positions of the exhibit's cells that make it,
-    ``below`` says that it is significantly below the best.
+    ``differs`` says that it differs significantly from the table's reference row.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Shown:
     mark: Mark | None = None
     order: float | None = None
     cells: tuple[int, ...] = ()
-    below: bool = False
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _md(text: str) -> str:
 
 def _md_cell(cell: Shown) -> str:
     text = {"best": f"**{cell.text}**", "second": f"<u>{cell.text}</u>", None: cell.text}[cell.mark]
-    text += BELOW if cell.below else ""
+    text += DIFFERS if cell.differs else ""
     return f"{text} <sub>±{cell.spread}</sub>" if cell.spread else text
 
 
@@ -156,7 +156,7 @@ _TEX = {
     "→": r"$\rightarrow$",
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
-    BELOW: r"\rlap{$^\dagger$}",
+    DIFFERS: r"$^\dagger$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "…": r"\ldots{}",
@@ -215,8 +215,8 @@ def _tex(text: str) -> str:
 def _tex_cell(cell: Shown, gap: str) -> str:
     text = _tex(cell.text)
     text = {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}", None: text}[cell.mark]
-    text += _TEX[BELOW] if cell.below else ""
-    return f"{text}{{\\tiny$\\pm${cell.spread}}}" if cell.spread else text + gap
+    spread = f"{{\\tiny$\\pm${cell.spread}}}" if cell.spread else gap
+    return text + spread + (f"\\rlap{{{_TEX[DIFFERS]}}}" if cell.differs else "")
 
 
 # ---- HTML --------------------------------------------------------------------------------------

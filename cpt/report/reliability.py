@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     panels = grid.flatten().tolist()
     bins, names = _read(results), row_names(exhibit["rows"])
     rows: list[tuple] = []
-    for axes, (row, ratio), letter in zip(panels, places, ascii_lowercase, strict=False):
+    for axes, (row, ratio), letter in zip(panels, places, style.letters(), strict=False):
         cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
         title = names[row["id"]] + (f", {ratio_title(ratio)}" if len(exhibit["ratios"]) > 1 else "")
         axes.set_title(f"({letter}) {title}")
@@ -48,12 +47,13 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     for axes in grid[:, 0]:
         axes.set_ylabel("share right")
     datasets = len({cell["dataset"] for cell in exhibit["cells"]})
-    seeds = max((len(cell["runs"]) for cell in exhibit["cells"]), default=0)
+    pooled = {run for run, _, _ in bins}
+    seeds = max((len(pooled.intersection(cell["runs"])) for cell in exhibit["cells"]), default=0)
     note = (
-        f"Test images of {counted(datasets, 'dataset')} and {counted(seeds, 'seed')} pooled in {BINS} bins of equal "
-        "width of the first probability; a mark's area is its share of the images. Dotted: perfect calibration; below "
-        "it predictions are too confident. ECE: mean of the datasets' expected calibration errors, percent. No error "
-        "bars."
+        f"Test images of {counted(datasets, 'dataset')} and at most {counted(seeds, 'seed')} pooled in {BINS} bins of "
+        "equal width of the first probability; a mark's area is its share of the images. Dotted: perfect calibration; "
+        "below it predictions are too confident. ECE: mean of the datasets' expected calibration errors, percent. No "
+        "error bars."
     )
     return style.Drawing(figure, HEADER, rows, note)
 
@@ -85,7 +85,7 @@ def _draw_panel(
         error = summarize(average([results.measured(cell, f"ece_{half}") for cell in cells])).mean
         label = half if error is None else f"{half}, ECE {error:.1f}"
         axes.plot(x, y, color=look.color, linestyle=look.dash, linewidth=1.0, label=label)
-        sizes = 4 + 90 * images[used] / images.sum()
+        sizes = 90 * images[used] / images.sum()
         axes.scatter(x, y, s=sizes, color=look.color, marker=look.marker, alpha=0.8, linewidth=0)
         rows += [
             (*where, half, int(b), int(images[b]), float(confidence[b] / images[b]), float(right[b] / images[b]))

@@ -122,10 +122,7 @@ class Results:
 
     def measured(self, cell: Mapping[str, Any], measure: str) -> SeedValues:
         """Return a cell's value per finished seed of a measure of ``cpt.measures``."""
-        wanted = MEASURES[measure]
-        halves = {"trained": "base", "new": "new", "both": "base+new"}
-        subset = halves[wanted.half] if cell["task"] == "base_to_new" else "all"
-        return self._values(cell, subset, wanted.metric)
+        return self._values(cell, *MEASURES[measure].where)
 
     def _values(self, cell: Mapping[str, Any], subset: str, metric: str) -> SeedValues:
         found = {self.run(run)["seed"]: self.values.get((run, cell["dataset"], subset, metric)) for run in cell["runs"]}

@@ -6,9 +6,11 @@ and dash too, so that figures read in grey.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import NamedTuple
 
 import matplotlib.style
@@ -101,6 +103,12 @@ def new_figure(width: float, height: float) -> Figure:
 def look(index: int) -> Look:
     """Return the look of the ``index``-th series; looks differ in colour, marker and dash."""
     return Look(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+
+
+def letters() -> Iterator[str]:
+    """Names of panels: a to z, then aa, ab and so on."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(ascii_lowercase, repeat=length))
 
 
 def draw_band(axes: Axes, x: Sequence[float], summaries: Sequence[Summary], series: Look, label: str) -> None:

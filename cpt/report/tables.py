@@ -134,15 +134,15 @@ def _measured(results: Results, cells: Sequence[Mapping[str, Any] | None], measu
 
 
 def significance(exhibit: Mapping[str, Any], numbers: LongForm) -> dict[tuple[float, str], float]:
-    """Return (ratio, row id) -> p of the difference of its average from the ratio's best one.
+    """Return (ratio, row id) -> p of the difference of its average from that of the table's reference row.
 
-    Signs of the datasets' differences are flipped, all of them at once; p is corrected for the comparisons of a ratio
-    by Holm's method. Only the layout ``datasets`` has averages over enough datasets, and only rows with every dataset
-    are compared.
+    Signs of the datasets' differences (seeds averaged) are flipped, in all ways or 10,000 drawn ones; p is corrected
+    for the rows of a ratio by Holm's method. Only the layout ``datasets`` has averages over enough datasets, and only
+    rows with every dataset are compared.
     """
-    if exhibit["layout"] != "datasets":
+    reference, task = exhibit["reference"], exhibit["tasks"][0]
+    if exhibit["layout"] != "datasets" or reference is None:
         return {}
-    task = exhibit["tasks"][0]
     averaged, metric = averaged_datasets(exhibit, task), judged_by(task)
     found: dict[tuple[float, str], float] = {}
     for ratio in exhibit["ratios"]:
@@ -150,13 +150,12 @@ def significance(exhibit: Mapping[str, Any], numbers: LongForm) -> dict[tuple[fl
             row["id"]: [numbers[Key(ratio, row["id"], dataset, metric)].mean for dataset in averaged]
             for row in exhibit["rows"]
         }
-        known = {row: np.array(means) for row, means in rows.items() if None not in means}
-        if len(known) < 2 or not averaged:
+        known = {row: np.array(means) for row, means in rows.items() if means and None not in means}
+        others = [row for row in known if row != reference]
+        if reference not in known or not others:
             continue
-        best = max(known, key=lambda row: known[row].mean())
-        others = [row for row in known if row != best]
         generator = np.random.default_rng(0)
-        tested = [stats.sign_flip_test(known[row] - known[best], generator) for row in others]
+        tested = [stats.sign_flip_test(known[row] - known[reference], generator) for row in others]
         found |= {(ratio, row): float(p) for row, p in zip(others, stats.holm(tested), strict=True)}
     return found
 
@@ -222,8 +221,8 @@ def _by_dataset(results: Results, exhibit: Mapping[str, Any], numbers: LongForm)
     blocks = []
     for ratio in exhibit["ratios"]:
         stacked = [_column(exhibit, numbers, ratio, dataset, judged_by(task)) for dataset in [*datasets, AVERAGE]]
-        below = [p_values.get((ratio, row["id"]), 1.0) < LEVEL for row in exhibit["rows"]]
-        stacked[-1] = [replace(shown, below=is_below) for shown, is_below in zip(stacked[-1], below, strict=True)]
+        marked = [p_values.get((ratio, row["id"]), 1.0) < LEVEL for row in exhibit["rows"]]
+        stacked[-1] = [replace(shown, differs=differs) for shown, differs in zip(stacked[-1], marked, strict=True)]
         blocks.append(Block(ratio_title(ratio), _lines(exhibit, stacked)))
     return columns, blocks, "Method"
 

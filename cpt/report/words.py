@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cpt.measures import MEANINGS, MEASURES
-from cpt.report.formats import BELOW
+from cpt.report.formats import DIFFERS
 from cpt.report.results import TASKS, TRANSFER_TASKS, averaged_datasets, judged_by
 
 MISSING = "–"
@@ -68,7 +68,7 @@ def notes(
     parts += [_average_note(exhibit, task) for task in exhibit["tasks"]]
     parts.append("Bold: best of the column and ratio; underlined: second.")
     if layout == "datasets":
-        parts.append(_significance_note(len(averaged_datasets(exhibit, exhibit["tasks"][0]))))
+        parts.append(_significance_note(exhibit))
     if 0 in counts:
         undefined = ", or a measure that the method does not have" if layout == "measures" else ""
         parts.append(f"{MISSING}: no finished run{undefined}.")
@@ -85,20 +85,22 @@ def _unit_note(exhibit: Mapping[str, Any]) -> str:
 
 def _meanings(measures: Sequence[str], groups: Mapping[str, float]) -> list[str]:
     """What the columns of a table of measures mean."""
-    found = [MEANINGS[name] for name in measures if name in MEANINGS]
-    if set(groups) & set(measures):
-        sizes = list(groups.values())
-        parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
-        found.insert(0, f"head, medium, tail: {parts} of the trained classes by their training images")
-    return found
+    sizes = list(groups.values())
+    parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
+    found = dict.fromkeys(text for name in measures for text in MEANINGS.get(name, ()))
+    return [text.format(groups=parts) for text in found]
 
 
-def _significance_note(datasets: int) -> str:
-    """What the mark says, and whether so few datasets allow it at all: of n signs, 2 of 2^n flips are as extreme."""
-    how = "by flipping the signs of the datasets' differences"
-    if datasets > 1 and 2 ** (1 - datasets) < LEVEL:
-        return f"{BELOW}: average below the best of the ratio, p < {LEVEL} {how}, after Holm's correction."
-    return f"{datasets} datasets are too few for a significant difference {how}." if datasets > 1 else ""
+def _significance_note(exhibit: Mapping[str, Any]) -> str:
+    """What the mark says, and whether it can appear at all: of n signs, 2 of 2^n flips are as extreme."""
+    datasets, others = len(averaged_datasets(exhibit, exhibit["tasks"][0])), len(exhibit["rows"]) - 1
+    if exhibit["reference"] is None or datasets < 2:
+        return ""
+    best = next(row["label"] for row in exhibit["rows"] if row["id"] == exhibit["reference"])
+    how = "flipping the signs of the datasets' differences, Holm's correction over the rows of a ratio"
+    if others * 2 ** (1 - datasets) < LEVEL:
+        return f"{DIFFERS}: average differs from that of {best}, p < {LEVEL} ({how})."
+    return f"{datasets} datasets are too few to tell {counted(others, 'row')} from {best} ({how})."
 
 
 def _seed_note(counts: Sequence[int]) -> str:
@@ -119,7 +121,7 @@ def _average_note(exhibit: Mapping[str, Any], task: str) -> str:
     if exhibit["layout"] == "clusterings" and count == 1:
         return "One dataset."
     if exhibit["layout"] == "measures":
-        return "One dataset." if count == 1 else f"Means over {count} datasets."
+        return "One dataset." if count == 1 else f"Means over {count} datasets, or those of them that have the measure."
     left_out = "; the source is left out" if task in TRANSFER_TASKS else ""
     plural = "s" if count != 1 else ""
     return f"{where} mean over {count} dataset{plural} of {what}{left_out}."
