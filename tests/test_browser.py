@@ -259,7 +259,7 @@ def test_long_tables_have_pages_and_print_whole(tab: Page, large: Path) -> None:
     assert rows.count() > 500
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
     expect(rows).to_have_count(25)
-    tab.locator("#ledger input[type=search]").fill("LAMP EuroSAT table3")
+    tab.locator("#ledger input[type=search]").fill("CoPrompt EuroSAT table3")
     assert {row.split()[0] for row in rows.all_inner_texts()} == {"table3"}
     tab.locator("#audit-proportions summary").click()
     expect(tab.locator("#audit-proportions tbody tr")).to_have_count(25)
