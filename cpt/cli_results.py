@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cpt.cli_data import say
 from cpt.errors import CptError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from cpt.report.comparison import Images, Runs
-    from cpt.stats import Interval
-
-WIDTH = 120
-"""Columns that a comparison needs; a narrower terminal wraps its lines."""
 
 
 def status(
@@ -57,8 +47,8 @@ def compare(
     """
     from rich.console import Console
 
-    from cpt.report import comparison
-    from cpt.report.results import TASKS, read_results
+    from cpt.report import comparison, comparison_text
+    from cpt.report.results import read_results
 
     folders = [Path(word) if comparison.is_results(word) else results for word in (first, second)]
     rows = [row if comparison.is_results(word) else word for word in (first, second)]
@@ -70,65 +60,14 @@ def compare(
     names = [
         f"{name} in {folder}" if folders[0] != folders[1] else name for name, folder in zip(rows, folders, strict=True)
     ]
-    table = _table("task", "τ", "", *names, "difference", "95 % interval", "higher on", "p", "Holm")
-    for line in lines:
-        table.add_row(
-            TASKS[line.task],
-            f"{line.ratio:g}",
-            line.metric,
-            f"{line.first:.2f}",
-            f"{line.second:.2f}",
-            f"{line.difference.estimate:+.2f}",
-            _bounds(line.difference, "+.2f"),
-            f"{line.higher} of {line.datasets}",
-            f"{line.p:.3f}",
-            f"{line.corrected:.3f}",
-        )
-    console = Console(width=max(Console().width, WIDTH), markup=False, emoji=False)  # folders may hold brackets
-    console.print(table)
-    console.print(_over_runs(comparison.over_runs(*values), names))
+    console = Console(
+        width=max(Console().width, comparison_text.WIDTH), markup=False, emoji=False
+    )  # folders may hold them
+    console.print(comparison_text.over_datasets(lines, names))
+    console.print(comparison_text.over_runs(comparison.over_runs(*values), names))
     if images:
-        console.print(_over_images(comparison.over_images(*zip(sides, rows, strict=True))))
+        console.print(comparison_text.over_images(comparison.over_images(*zip(sides, rows, strict=True))))
     say(f"{names[1]} minus {names[0]}, percentage points; seeds averaged ({max(line.seeds for line in lines)} at most)")
     if left:
         shown = ", ".join(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left[:3])
         say(f"not paired: {len(left)} numbers that only one side has ({shown}{', ...' if len(left) > 3 else ''})")
-
-
-def _table(*titles: str) -> Table:
-    """An empty table; the task and titles of no words stand left."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify="left" if title in ("task", "", "dataset") else "right", no_wrap=True)
-    return table
-
-
-def _bounds(interval: Interval, form: str) -> str:
-    return "–" if isnan(interval.low) else f"{interval.low:{form}} … {interval.high:{form}}"
-
-
-def _over_runs(found: list[Runs], names: list[str]) -> Table:
-    from cpt.report.results import TASKS
-    from cpt.stats import Interval
-
-    table = _table("task", "τ", "", *(f"middle of {name}" for name in names), f"{names[1]} beats {names[0]}")
-    for line in found:
-        middles = [f"{side.estimate:.2f} [{_bounds(side, '.2f')}]" for side in (line.first, line.second)]
-        percent = Interval(*(100 * value for value in line.improvement))
-        chance = f"{percent.estimate:.0f} % [{_bounds(percent, '.0f')}]"
-        table.add_row(TASKS[line.task], f"{line.ratio:g}", line.metric, *middles, chance)
-    return table
-
-
-def _over_images(found: list[Images]) -> Table:
-    from cpt.report.results import TASKS
-
-    table = _table("task", "τ", "dataset", "", "images", "difference", "95 % interval over images")
-    for line in found:
-        shown = f"{line.difference.estimate:+.2f}", _bounds(line.difference, "+.2f")
-        where = TASKS[line.task], f"{line.ratio:g}", line.dataset, line.metric
-        table.add_row(*where, f"{line.images:,}", *shown)
-    return table

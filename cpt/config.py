@@ -196,35 +196,37 @@ class Sweep(Exhibit):
     sweep: dict[str, list[int | float]] = Field(min_length=1, description="hyperparameter: values")
 
 
-class Violin(Exhibit):
+class Methods(Exhibit):
+    """Several variants on base-to-new."""
+
+    variants: list[str] = Field(min_length=1)
+
+
+class Violin(Methods):
     """Distribution over seeds (Figure 4)."""
 
     kind: Literal["violin"]
-    variants: list[str] = Field(min_length=1)
 
 
-class Collapse(Exhibit):
+class Collapse(Methods):
     """Neural-collapse measures over the epochs (Figure 6)."""
 
     kind: Literal["collapse"]
-    variants: list[str] = Field(min_length=1)
     measures: Annotated[list[str], AfterValidator(_known(CURVES))] = Field(
         min_length=1, description="panels: " + ", ".join(CURVES)
     )
 
 
-class Reliability(Exhibit):
+class Reliability(Methods):
     """How often predictions of a confidence are right (Figure 7)."""
 
     kind: Literal["reliability"]
-    variants: list[str] = Field(min_length=1)
 
 
-class Cost(Exhibit):
+class Cost(Methods):
     """Accuracy against what it costs (Figure 8)."""
 
     kind: Literal["cost"]
-    variants: list[str] = Field(min_length=1)
 
 
 AnyExhibit = Annotated[

@@ -75,11 +75,15 @@ class Grid:
 
         It is CPT's with the experiment's first seed, for all methods and seeds; it need not be one of the experiment.
         """
-        shown = {name for exhibit in self.exhibits.values() for name in exhibit.get("measures", [])}
-        if shown.isdisjoint(IN_CLUSTERS):
+        if not self._shows_clusters:
             return None
         hp = self.clusterings[run.protocol, run.dataset]
         return Run(run.protocol, run.dataset, run.ratio, CLUSTERED, hp, self.config.seeds[0])
+
+    @cached_property
+    def _shows_clusters(self) -> bool:
+        shown = {name for exhibit in self.exhibits.values() for name in exhibit.get("measures", [])}
+        return not shown.isdisjoint(IN_CLUSTERS)
 
     @cached_property
     def pixels(self) -> set[str]:
@@ -201,7 +205,10 @@ class _Builder:
             "tasks": list(getattr(exhibit, "tasks", ["base_to_new"])),
             "rows": [self._row(variant) for variant in variants],
         }
-        description["cells"] = list(getattr(self, f"_{exhibit.kind}")(where, exhibit, description))
+        if hasattr(exhibit, "measures"):
+            description["measures"] = exhibit.measures
+        cells = self._methods if isinstance(exhibit, cfg.Methods) else getattr(self, f"_{exhibit.kind}")
+        description["cells"] = list(cells(where, exhibit, description))
         return description
 
     def _row(self, variant: str) -> dict[str, Any]:
@@ -215,7 +222,7 @@ class _Builder:
         }
 
     def _table(self, where: str, exhibit: cfg.Table, description: dict) -> Iterable[dict[str, Any]]:
-        description |= {"layout": exhibit.layout, "measures": exhibit.measures}
+        description["layout"] = exhibit.layout
         description["reference"] = exhibit.reference or ("cpt" if "cpt" in exhibit.variants else None)
         for task in exhibit.tasks:
             for variant in exhibit.variants:
@@ -270,19 +277,7 @@ class _Builder:
                         )
                         yield _cell(exhibit.variant, "base_to_new", target, ratio, runs, parameter=parameter, x=x)
 
-    def _collapse(self, where: str, exhibit: cfg.Collapse, description: dict) -> Iterable[dict[str, Any]]:
-        description["measures"] = exhibit.measures
-        return self._violin(where, exhibit, description)
-
-    def _reliability(self, where: str, exhibit: cfg.Reliability, description: dict) -> Iterable[dict[str, Any]]:
-        return self._violin(where, exhibit, description)
-
-    def _cost(self, where: str, exhibit: cfg.Cost, description: dict) -> Iterable[dict[str, Any]]:
-        return self._violin(where, exhibit, description)
-
-    def _violin(
-        self, where: str, exhibit: cfg.Violin | cfg.Collapse | cfg.Reliability | cfg.Cost, description: dict
-    ) -> Iterable[dict[str, Any]]:
+    def _methods(self, where: str, exhibit: cfg.Methods, description: dict) -> Iterable[dict[str, Any]]:
         for variant in exhibit.variants:
             for ratio in description["ratios"]:
                 for trained, target, _ in self._pairs(where, "base_to_new", exhibit.datasets):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from cpt.files import read_parquet
 from cpt.measures import CURVES
 from cpt.paths import CURVES as SCHEMA
 from cpt.report import style
-from cpt.report.results import Results, SeedValues, average, row_names, summarize
+from cpt.report.results import Results, over_epochs, row_names, summarize
 from cpt.report.words import counted, ratio_title
 
 HEADER = ("measure", "method", "imbalance_ratio", "epoch", "seed", "value")
@@ -70,7 +70,7 @@ def _draw_measure(
     names, rows = row_names(exhibit["rows"]), []
     for index, (row, ratio) in enumerate((r, t) for r in exhibit["rows"] for t in exhibit["ratios"]):
         cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
-        epochs = _over_epochs(results, cells, measure, curves)
+        epochs = over_epochs(results, cells, lambda run, _: curves.get((run, measure), {}).items())
         if not epochs:
             continue
         label = names[row["id"]] + (f", {ratio_title(ratio)}" if len(exhibit["ratios"]) > 1 else "")
@@ -83,19 +83,3 @@ def _draw_measure(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
     return rows
-
-
-def _over_epochs(
-    results: Results, cells: Sequence[Mapping[str, Any]], measure: str, curves: Curves
-) -> dict[int, SeedValues]:
-    """Return epoch -> value per seed, averaged over the cells' datasets."""
-    parts: dict[int, list[SeedValues]] = defaultdict(list)
-    for cell in cells:
-        by_epoch: dict[int, SeedValues] = defaultdict(dict)
-        for run in cell["runs"]:
-            for epoch, value in curves.get((run, measure), {}).items():
-                by_epoch[epoch][results.run(run)["seed"]] = value
-        for epoch, values in by_epoch.items():
-            parts[epoch].append(values)
-    averaged = {epoch: average(parts[epoch]) for epoch in sorted(parts) if len(parts[epoch]) == len(cells)}
-    return {epoch: values for epoch, values in averaged.items() if values}

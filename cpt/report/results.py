@@ -11,7 +11,8 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,15 +32,8 @@ METRICS = {
 
 FURTHER = {
     "base_to_new": {
-        "base": ("base", "accuracy"),
-        "new": ("new", "accuracy"),
-        "macro base": ("base", "macro_accuracy"),
-        "macro new": ("new", "macro_accuracy"),
-        "head": ("base", "head_accuracy"),
-        "medium": ("base", "medium_accuracy"),
-        "tail": ("base", "tail_accuracy"),
-        "ECE base": ("base", "calibration_error"),
-        "ECE new": ("new", "calibration_error"),
+        MEASURES[name].title: MEASURES[name].where
+        for name in ("base", "new", "macro_base", "macro_new", "head", "medium", "tail", "ece_base", "ece_new")
     },
     "other": {
         "macro": ("all", "macro_accuracy"),
@@ -166,6 +160,30 @@ def average(parts: Sequence[SeedValues]) -> SeedValues:
     """Return the mean over datasets per seed, for the seeds that every dataset has."""
     common = set.intersection(*(set(part) for part in parts)) if parts else set()
     return {seed: statistics.fmean(part[seed] for part in parts) for seed in sorted(common)}
+
+
+def over_epochs(
+    results: Results,
+    cells: Sequence[Mapping[str, Any]],
+    of_run: Callable[[str, Mapping[str, Any]], Iterable[tuple[int, float]]],
+) -> dict[int, SeedValues]:
+    """Return epoch -> value per seed, averaged over the cells' datasets, for the epochs that every dataset has.
+
+    Args:
+        results: the grid with its metrics.
+        cells: one per dataset.
+        of_run: (epoch, value) pairs of a run of a cell.
+    """
+    parts: dict[int, list[SeedValues]] = defaultdict(list)
+    for cell in cells:
+        by_epoch: dict[int, SeedValues] = defaultdict(dict)
+        for run in cell["runs"]:
+            for epoch, value in of_run(run, cell):
+                by_epoch[epoch][results.run(run)["seed"]] = value
+        for epoch, values in by_epoch.items():
+            parts[epoch].append(values)
+    averaged = {epoch: average(parts[epoch]) for epoch in sorted(parts) if len(parts[epoch]) == len(cells)}
+    return {epoch: values for epoch, values in averaged.items() if values}
 
 
 def summarize(values: SeedValues) -> Summary:

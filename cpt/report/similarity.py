@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from string import ascii_lowercase
 from typing import Any
 
@@ -16,7 +16,7 @@ from cpt.files import read_parquet
 from cpt.paths import METRICS as METRICS_SCHEMA
 from cpt.report import style
 from cpt.report.features import Clusters, draw_cosines, effective_rank, read_clusters, tuned_features
-from cpt.report.results import METRICS, Results, SeedValues, average, judged_by, row_names, summarize
+from cpt.report.results import METRICS, Results, judged_by, over_epochs, row_names, summarize
 from cpt.report.words import counted
 
 HEADER = ("panel", "method", "class", "other_class", "epoch", "seed", "value")
@@ -92,10 +92,11 @@ def _draw_stability(axes: Axes, results: Results, exhibit: Mapping[str, Any]) ->
     cells = [cell for cell in exhibit["cells"] if cell["parameter"] == "epochs"]
     names, data = row_names(exhibit["rows"]), []
     for index, row in enumerate(exhibit["rows"]):
-        epochs = _over_epochs(results, [cell for cell in cells if cell["row"] == row["id"]])
+        own = [cell for cell in cells if cell["row"] == row["id"]]
+        epochs = over_epochs(results, own, partial(_snapshots, results))
         if not epochs:
             continue
-        x = sorted(epochs)
+        x = list(epochs)
         summaries = [summarize(epochs[epoch]) for epoch in x]
         label = f"{names[row['id']]}, n = {max(summary.n for summary in summaries)} seeds"
         style.draw_band(axes, x, summaries, style.look(index), label)
@@ -112,22 +113,10 @@ def _draw_stability(axes: Axes, results: Results, exhibit: Mapping[str, Any]) ->
     return data
 
 
-def _over_epochs(results: Results, cells: Sequence[Mapping[str, Any]]) -> dict[int, SeedValues]:
-    """Return epoch -> value per seed, averaged over the cells' datasets, from finished runs' snapshots."""
-    parts: dict[int, list[SeedValues]] = defaultdict(list)
-    for cell in cells:
-        by_epoch: dict[int, SeedValues] = defaultdict(dict)
-        for run in cell["runs"]:
-            if run in results.finished:
-                for epoch, value in _snapshots(results, run, cell):
-                    by_epoch[epoch][results.run(run)["seed"]] = value
-        for epoch, values in by_epoch.items():
-            parts[epoch].append(values)
-    averaged = {epoch: average(values) for epoch, values in parts.items() if len(values) == len(cells)}
-    return {epoch: values for epoch, values in averaged.items() if values}
-
-
 def _snapshots(results: Results, run: str, cell: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """(epoch, value) of a run's snapshots; none of an unfinished run."""
+    if run not in results.finished:
+        return []
     table, _ = read_parquet(results.folder / "runs" / run / "metrics.parquet", METRICS_SCHEMA)
     wanted = (cell["dataset"], *METRICS[judged_by(cell["task"])])
     columns = [table[name].to_pylist() for name in ("target", "subset", "metric", "epoch", "value")]
