@@ -12,9 +12,7 @@ rule clusters:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        options=lambda wildcards: CLUSTERS[f"clusters/{wildcards.clusters}.parquet"][
-            1:
-        ],
+        options=lambda wildcards: CLUSTERS[f"clusters/{wildcards.clusters}.parquet"][1:],
         code=CODE["clusters"],
     shell:
         "cpt clusters --text-features {input.text_features:q} {params.options:q}"
