@@ -53,6 +53,10 @@ rule figures:
 
 onstart:
     instance.claim(WORK)
+    limit = workflow.scheduling_settings.max_jobs_per_timespan
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        # for its default limit Snakemake 9 wakes every second once more for each job that has finished
+        workflow.scheduler.job_rate_limiter = None
     if (
         CONFIG.fork_server
         and workflow.is_main_process

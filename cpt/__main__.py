@@ -10,7 +10,7 @@ def main() -> None:
     """Run ``cpt`` with the process's arguments and exit with its code."""
     address = os.environ.get("CPT_WORKER")
     if address and os.path.exists(address):
-        from cpt.worker import call
+        from cpt.client import call
 
         code = call(address, sys.argv)
         if code is not None:

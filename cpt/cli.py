@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,10 +50,16 @@ Threads = Annotated[int, typer.Option(help="CPU threads")]
 ConfigFiles = Annotated[list[Path], typer.Argument(help="configuration files; later ones win", metavar="CONFIG...")]
 
 
+@functools.cache
+def command() -> Callable[..., Any]:
+    """The command line, built once: typer takes as long for it as a small job computes."""
+    return typer.main.get_command(app)
+
+
 def run() -> int:
     """Run the command line on sys.argv; return the exit code. Problems that users can mend are one line."""
     try:
-        code = app(standalone_mode=False)
+        code = command()(standalone_mode=False)
     except CptError as error:
         print(f"cpt: error: {error}", file=sys.stderr)
         return 1

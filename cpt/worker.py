@@ -1,9 +1,9 @@
 """The fork server: import the libraries once, then fork one process per job.
 
-Importing torch and the rest costs seconds, many times what a small job computes. Every job is a process of its own
-with its own log, exit code and failure; without a server everything works the same, only slower to start. A child
-whose source files changed since the server read them imports them anew, so old code is never served. The server never
-touches CUDA, because a CUDA context does not survive a fork.
+Importing torch and the rest costs seconds, many times what a small job computes, and building the command line costs a
+tenth of one. Every job is a process of its own with its own log, exit code and failure; without a server everything
+works the same, only slower to start. A child whose source files changed since the server read them imports them anew,
+so old code is never served. The server never touches CUDA, because a CUDA context does not survive a fork.
 
 A client sends its arguments, folder, environment and its three standard streams; the forked child takes them over.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -24,15 +25,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
+from cpt.client import HEADER, receive
+
 LIBRARIES = (
-    "torch", "torch.nn", "torch.optim", "numpy", "pyarrow.parquet", "pyarrow.compute", "safetensors.torch", "pydantic",
-    "yaml", "typer", "PIL.Image", "open_clip", "pandas", "sklearn.cluster", "jinja2", "matplotlib.figure",
-    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf", "seaborn",
+    "torch", "torch.nn", "torch.optim", "numpy", "pyarrow.parquet", "pyarrow.compute", "pyarrow.acero",
+    "safetensors.torch", "pydantic", "yaml", "typer", "PIL.Image", "open_clip", "pandas", "sklearn.cluster", "jinja2",
+    "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "matplotlib.backends.backend_pdf", "seaborn",
 )  # fmt: skip
-_HEADER = 8
 
 
 def serve(address: str, owner: int | None = None) -> None:
@@ -45,6 +47,10 @@ def serve(address: str, owner: int | None = None) -> None:
     """
     for name in (*LIBRARIES, *_own_modules()):
         importlib.import_module(name)
+    importlib.import_module("cpt.cli").command()
+    importlib.import_module("cpt.provenance").versions()
+    gc.collect()
+    gc.freeze()  # a job's collector would touch, and so copy, all that it shares with the server
     sources = _sources()
     owner = owner or os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
@@ -84,35 +90,6 @@ def start(log: str) -> None:
     os.environ["CPT_WORKER"] = str(address)
 
 
-def call(address: str, arguments: Sequence[str]) -> int | None:
-    """Run a command in a fork of the server and return its exit code; None when no server takes it."""
-    connection = socket.socket(socket.AF_UNIX)
-    request = json.dumps({"argv": list(arguments), "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
-    try:
-        connection.connect(address)
-        connection.sendall(len(request).to_bytes(_HEADER, "big"))
-        socket.send_fds(connection, [b"f"], [0, 1, 2])
-        connection.sendall(request)
-    except OSError:
-        return None
-    started = _receive(connection, _HEADER)
-    if started is None:  # the server died before it took the job
-        return None
-    child = int.from_bytes(started, "big")
-
-    def forward(number: int, _frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(number, forward)
-    code = _receive(connection, _HEADER)
-    if code is None:
-        print("cpt: the job's process died (killed, or out of memory)", file=sys.stderr)
-        return 137
-    return int.from_bytes(code, "big")
-
-
 def _own_modules() -> list[str]:
     """Names of all modules of the package but the entry, which runs when it is imported."""
     package = importlib.import_module("cpt")
@@ -135,9 +112,9 @@ def _child(connection: socket.socket) -> None:
     """Become the client's process: its streams, folder and environment; never return."""
     code = 1
     try:
-        size = _receive(connection, _HEADER)
+        size = receive(connection, HEADER)
         _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
-        body = _receive(connection, int.from_bytes(size, "big")) if size is not None else None
+        body = receive(connection, int.from_bytes(size, "big")) if size is not None else None
         if body is None:  # the client was killed while it asked
             os._exit(1)
         request = json.loads(body)
@@ -150,7 +127,7 @@ def _child(connection: socket.socket) -> None:
         sys.argv = request["argv"]
         for number in (signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
-        connection.sendall(os.getpid().to_bytes(_HEADER, "big"))
+        connection.sendall(os.getpid().to_bytes(HEADER, "big"))
         threading.Thread(target=_end_with_client, args=(connection,), daemon=True).start()
         from cpt.cli import run
 
@@ -163,7 +140,7 @@ def _child(connection: socket.socket) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         with contextlib.suppress(OSError):
-            connection.sendall(int(code).to_bytes(_HEADER, "big"))
+            connection.sendall(int(code).to_bytes(HEADER, "big"))
         os._exit(code)
 
 
@@ -172,20 +149,6 @@ def _end_with_client(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.recv(1)
     os._exit(143)
-
-
-def _receive(connection: socket.socket, size: int) -> bytes | None:
-    """Read exactly ``size`` bytes, or None when the other side is gone."""
-    data = b""
-    while len(data) < size:
-        try:
-            part = connection.recv(size - len(data))
-        except (ConnectionError, InterruptedError):
-            return None
-        if not part:
-            return None
-        data += part
-    return data
 
 
 def _alive(process: int) -> bool:
