@@ -96,3 +96,12 @@ def test_the_memory_holds_nothing_but_plain_data(tmp_path: Path) -> None:
     plan = workflow.load(CONFIG, "x", memory)
     kept = json.loads(memory.read_text())
     assert all(workflow.Job(**job) == plan.runs[name] for name, job in kept["runs"].items())
+
+
+def test_the_limit_that_the_snakefile_takes_away_is_snakemakes_default() -> None:
+    """And no other: one that a user gives stays."""
+    from snakemake.cli import get_argument_parser
+    from snakemake.settings.types import MaxJobsPerTimespan
+
+    default = MaxJobsPerTimespan.parse_choice(get_argument_parser().get_default("max_jobs_per_timespan"))
+    assert f"({default.max_jobs}, {default.timespan:g})" in Path("Snakefile").read_text()
