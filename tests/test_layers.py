@@ -40,7 +40,18 @@ LAYERS = [
     ["predict", "metrics", "stats", "score", "many"],
     ["aggregate", "verify", "status"],
     ["report"],
-    ["cli", "cli_audit", "cli_data", "cli_many", "cli_plan", "cli_results", "cli_verify", "worker", "__main__"],
+    [
+        "cli",
+        "cli_audit",
+        "cli_data",
+        "cli_many",
+        "cli_plan",
+        "cli_results",
+        "cli_verify",
+        "client",
+        "worker",
+        "__main__",
+    ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
