@@ -55,7 +55,7 @@ onstart:
     instance.claim(WORK)
     limit = workflow.scheduling_settings.max_jobs_per_timespan
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):
-        # for its default limit Snakemake 9 wakes every second once more for each job that has finished
+        # the default: to keep it, Snakemake 9 wakes once a second for every job that has finished
         workflow.scheduler.job_rate_limiter = None
     if (
         CONFIG.fork_server

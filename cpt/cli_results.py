@@ -60,9 +60,8 @@ def compare(
     names = [
         f"{name} in {folder}" if folders[0] != folders[1] else name for name, folder in zip(rows, folders, strict=True)
     ]
-    console = Console(
-        width=max(Console().width, comparison_text.WIDTH), markup=False, emoji=False
-    )  # folders may hold them
+    # names of folders may hold what looks like markup
+    console = Console(width=max(Console().width, comparison_text.WIDTH), markup=False, emoji=False)
     console.print(comparison_text.over_datasets(lines, names))
     console.print(comparison_text.over_runs(comparison.over_runs(*values), names))
     if images:

@@ -47,8 +47,9 @@ def serve(address: str, owner: int | None = None) -> None:
     """
     for name in (*LIBRARIES, *_own_modules()):
         importlib.import_module(name)
-    importlib.import_module("cpt.cli").command()
-    importlib.import_module("cpt.provenance").versions()
+    from cpt import cli, provenance
+
+    cli.command(), provenance.versions()  # kept by their modules
     gc.collect()
     gc.freeze()  # a job's collector would touch, and so copy, all that it shares with the server
     sources = _sources()
