@@ -129,7 +129,7 @@ def server(tmp_path: Path):
         if address.exists():
             break
         time.sleep(0.05)
-    yield {"CPT_WORKER": str(address)}
+    yield {"CPT_WORKER": str(address), "PID": str(process.pid)}
     process.kill()
     process.wait()
 
@@ -173,36 +173,35 @@ def long_job(server: dict[str, str], tmp_path: Path) -> subprocess.Popen:
     )
 
 
-def children_of_server() -> set[int]:
-    done = subprocess.run(["pgrep", "-f", "w.serve"], capture_output=True, text=True)
+def children(server: dict[str, str]) -> set[int]:
+    """Processes that this test's own server started."""
+    done = subprocess.run(["pgrep", "-P", server["PID"]], capture_output=True, text=True)
     return {int(pid) for pid in done.stdout.split()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_client_takes_its_job_along(server: dict[str, str], tmp_path: Path, number: int) -> None:
-    before = children_of_server()
     client = long_job(server, tmp_path)
     for _ in range(100):
-        if children_of_server() - before:
+        if children(server):
             break
         time.sleep(0.05)
-    assert children_of_server() - before, "the job's process"
+    assert children(server), "the job's process"
     client.send_signal(number)
     client.wait(timeout=20)
     assert client.returncode != 0
     for _ in range(100):
-        if not children_of_server() - before:
+        if not children(server):
             break
         time.sleep(0.05)
-    assert not children_of_server() - before
+    assert not children(server)
 
 
 def test_a_job_that_dies_is_reported(server: dict[str, str], tmp_path: Path) -> None:
-    before = children_of_server()
     client = long_job(server, tmp_path)
     assert client.stdout is not None
     assert client.stdout.readline().startswith(b"rendering"), "the server took the job: else its client does it itself"
-    found = children_of_server() - before
+    found = children(server)
     assert found, "the job's process"
     for pid in found:
         os.kill(pid, signal.SIGKILL)
