@@ -93,7 +93,7 @@ def test_averages_leave_the_source_out(asked: dict[str, Any], tmp_path: Path) ->
     found = write(tmp_path, asked, values).set_index(["table", "imbalance_ratio", "row", "dataset"])
     assert found.loc[("table4", 0.06, "cpt", "Avg"), "ours"] == 50
     assert found.loc[("table4", 0.06, "cpt", "ImageNet"), "ours"] == 0
-    assert found.loc[("table1", 0.06, "cpt_mean", "domain-generalization"), "ours"] == 50
+    assert found.loc[("table1", 0.06, "cpt_printed", "domain-generalization"), "ours"] == 50
 
 
 def test_one_seed_has_no_interval_and_a_spread_needs_two(asked: dict[str, Any], tmp_path: Path) -> None:

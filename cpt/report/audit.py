@@ -154,7 +154,7 @@ def agreement(printed: pd.DataFrame) -> Section:
         for row in third.index.intersection(fourth.index):
             compare("ImageNet: Table 3, Table 4", ratio, row, third[row], fourth[row])
     for ratio in ratios(printed, "table1"):
-        first = grid(printed, "table1", ratio).loc["cpt_mean"]
+        first = grid(printed, "table1", ratio).loc["cpt_printed"]
         tasks = zip(("base-to-new", "cross-dataset", "domain-generalization"), TABLES, strict=True)
         for task, table in tasks:
             average = grid(printed, table, ratio).loc["cpt", AVERAGE]
