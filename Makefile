@@ -36,6 +36,7 @@ bench: $(READY)  ## speed and memory against the naive way, about half an hour o
 generated: $(READY)  ## write workflow/schemas and docs/methods.md anew from the code
 	cpt schema
 	cpt methods --sheet docs/methods.md
+	python docs/write_numbers.py
 
 tiny-clip: $(READY)  ## rebuild the shipped tiny CLIP from nothing (about 6 minutes)
 	cpt pretrain

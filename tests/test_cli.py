@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,7 +107,8 @@ def test_one_method_is_explained() -> None:
 
 def test_the_sheet_of_the_methods_is_in_step(tmp_path: Path, root: Path) -> None:
     assert cpt("methods", "--sheet", str(tmp_path / "methods.md")).returncode == 0
-    assert (tmp_path / "methods.md").read_text() == (root / "docs/methods.md").read_text(), "run `make generated`"
+    kept = re.sub(r"(<!-- =\w+ -->).*?(<!-- / -->)", r"\1\2", (root / "docs/methods.md").read_text(), flags=re.DOTALL)
+    assert (tmp_path / "methods.md").read_text() == kept, "run `make generated`"
 
 
 def test_data_by_hand(tmp_path: Path, results: Path) -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import scipy.stats
 
+from cpt import config, grid
 from cpt.files import read_parquet, write_parquet
+from cpt.methods.cpt import CPTHyperparameters
 from cpt.paths import RUNS
+from docs import kept
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,3 +84,167 @@ def test_what_is_measured_in_prose_is_marked() -> None:
     bare = re.sub(r"<!-- =.*?<!-- / -->", "", section, flags=re.DOTALL)
     unmarked = [number for number in re.findall(r"(?<![\w.])\d+\.\d+", bare) if number not in ("0.25", "0.06")]
     assert unmarked == []
+
+
+# ---- an oracle of its own: pandas, itertools and scipy instead of the report's code ------------------------------
+
+
+def runs_of(experiment: str) -> pd.DataFrame:
+    """The kept rows after training, with hyperparameters as columns."""
+    frame = pd.read_parquet(ROOT / f"docs/results/{experiment}.parquet")
+    frame = frame[frame["epoch"].isna()].reset_index(drop=True)
+    return frame.join(pd.json_normalize(frame["hyperparameters"].map(json.loads).tolist()))
+
+
+def h_by_dataset(frame: pd.DataFrame, seeds: list[int], **wanted: object) -> pd.Series:
+    """H per dataset, mean over the seeds of the only run that has these hyperparameters."""
+    chosen = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean") & frame["seed"].isin(seeds)]
+    for name, value in wanted.items():
+        chosen = chosen[chosen[name] == value]
+    counts = chosen.groupby(["dataset", "seed"]).size()
+    assert (counts == 1).all(), counts[counts > 1]
+    assert set(chosen["seed"]) == set(seeds)
+    return chosen.groupby("dataset")["value"].mean()
+
+
+def exact_p(values: list[float]) -> float:
+    """All 2^n sign flips of the datasets' differences, two-sided."""
+    flipped = [abs(np.dot(signs, values)) for signs in itertools.product((-1, 1), repeat=len(values))]
+    return float(np.mean(np.array(flipped) >= abs(np.sum(values)) * (1 - 1e-12)))
+
+
+def holm_by_hand(p_values: list[float]) -> list[float]:
+    """Step down: the smallest times m, the next times m - 1, never falling."""
+    adjusted, largest = dict.fromkeys(range(len(p_values)), 0.0), 0.0
+    for rank, index in enumerate(sorted(adjusted, key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = largest
+    return list(adjusted.values())
+
+
+def lines_of(text: str) -> list[list[str]]:
+    """Cells of the lines of a Markdown table, without its head."""
+    rows = [line.strip("|").split("|") for line in text.strip().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def expected_line(values: list[float]) -> list[str]:
+    """Mean, interval and number of wins of one difference per dataset, as the documents print them."""
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, np.mean(values), scipy.stats.sem(values))
+    return [f"{np.mean(values):+.2f}", f"{low:+.2f} to {high:+.2f}", f"{np.sum(np.array(values) > 0)} of {len(values)}"]
+
+
+CPT_AS_IN_TABLES = {"method": "cpt", "cc_weight": 0.15, "rs_weight": 0.1, "tetf_weight": 0.25}
+READINGS = {
+    "printed": ("sum", "raw"),
+    "pairs_unit": ("pairs", "unit"),
+    "pairs_raw": ("pairs", "raw"),
+    "sum_unit": ("sum", "unit"),
+}
+
+
+@pytest.fixture(scope="module")
+def readings() -> dict[str, list[float]]:
+    """Candidate -> its H minus the printed reading's, per dataset."""
+    frame = runs_of("pilot")
+    h = {
+        row: sum(
+            h_by_dataset(
+                frame, [1, 2, 3, 4, 5], imbalance_ratio=ratio, tetf_reading=tetf, rs_features=rs, **CPT_AS_IN_TABLES
+            )
+            for ratio in (0.25, 0.06)
+        )
+        / 2
+        for row, (tetf, rs) in READINGS.items()
+    }
+    assert len(h["printed"]) == 11
+    return {row: (h[row] - h["printed"]).tolist() for row in READINGS if row != "printed"}
+
+
+def test_the_pilots_test_is_computed_another_way(command: dict, readings: dict[str, list[float]]) -> None:
+    found = lines_of(command["NUMBERS"]["pilot_differences"]())
+    p_values = [exact_p(values) for values in readings.values()]
+    corrected = holm_by_hand(p_values)
+    for line, values, p, adjusted in zip(found, readings.values(), p_values, corrected, strict=True):
+        assert line[1:] == [*expected_line(values), f"{p:.3f}", f"{adjusted:.3f}"]
+
+
+def test_the_default_reading_is_what_the_rule_chose(readings: dict[str, list[float]]) -> None:
+    corrected = holm_by_hand([exact_p(values) for values in readings.values()])
+    means = {row: float(np.mean(values)) for row, values in readings.items()}
+    better = [row for row, p in zip(readings, corrected, strict=True) if means[row] > 0 and p < 0.05]
+    default = CPTHyperparameters()
+    assert (default.tetf_reading, default.rs_features) == READINGS[
+        max(better, key=lambda row: means[row], default="printed")
+    ]
+
+
+def test_learning_rates_and_epochs_are_what_the_procedure_chose(command: dict) -> None:
+    frame = runs_of("effort")
+    frame = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")]
+    frame = frame[~((frame["method"] == "promptsrc") & ~frame["average_mean"].eq(0.75 * frame["epochs"]))]
+    text, chosen = lines_of(command["NUMBERS"]["effort"]()), {}
+    for method, tried in frame.groupby("method"):
+        by_setting = tried.pivot_table(index="dataset", columns=["epochs", "learning_rate"], values="value")
+        assert by_setting.shape[0] == 11
+        assert not by_setting.isna().any().any()
+        means = by_setting.mean()
+        best = means.idxmax()
+        behind = by_setting.rsub(by_setting[best], axis=0)
+        close = behind.mean() <= behind.std(ddof=1) / np.sqrt(11)
+        fewest = min(epochs for epochs, _ in close.index[close])
+        among = means[[setting for setting in close.index[close] if setting[0] == fewest]]
+        chosen[method] = among.idxmax()
+        line = next(line for line in text if line[0].endswith(f"(`{method}`)"))
+        assert line[1:] == [
+            str(len(means)), f"{best[0]:g}, {best[1]:g}", f"{means[best]:.2f}",
+            f"{chosen[method][0]:g}, {chosen[method][1]:g}", f"{among.max():.2f}",
+        ]  # fmt: skip
+    chosen["cpt"] = chosen["ivlp"]
+    built = grid.build(config.load([ROOT / "config/embedded_full.yaml"]), "embedded_full")
+    for run in built.runs.values():
+        if run.method in chosen and run.protocol == "base_to_new" and not run.hyperparameters.snapshots:
+            hp = run.hyperparameters
+            assert (hp.epochs, hp.learning_rate) == chosen[run.method], run.id
+
+
+def test_differences_are_computed_another_way(command: dict) -> None:
+    frame = runs_of("embedded")
+    text = lines_of(command["NUMBERS"]["embedded_differences"]())
+    reading = READINGS["printed"] if CPTHyperparameters().tetf_reading == "sum" else READINGS["pairs_unit"]
+    standard = CPT_AS_IN_TABLES | {
+        "tetf_reading": reading[0], "rs_features": reading[1], "classes_per_cluster": 4, "clustering": "spherical",
+    }  # fmt: skip
+    expected, p_values = [], []
+    for ratio in (1.0, 0.06):
+        cpt = h_by_dataset(frame[frame["clusters"].isna()], [1, 2], imbalance_ratio=ratio, snapshots=False, **standard)
+        for method, seeds in (("zeroshot", [0]), ("coop", [1, 2]), ("ivlp", [1, 2])):
+            own = {} if method == "zeroshot" else {"imbalance_ratio": ratio, "prior": "none"}
+            values = (h_by_dataset(frame, seeds, method=method, **own) - cpt)[cpt.index].tolist()
+            expected.append([f"{ratio:g}", method, *expected_line(values)])
+            p_values.append(exact_p(values))
+    for line, wanted, p, adjusted in zip(text, expected, p_values, holm_by_hand(p_values), strict=True):
+        assert [line[0], *line[2:]] == [wanted[0], *wanted[2:], f"{p:.3f}", f"{adjusted:.3f}"]
+
+
+def test_profiles_average_over_datasets_first(command: dict) -> None:
+    frame = runs_of("embedded")
+    frame = frame[(frame["protocol"] == "base_to_new") & (frame["subset"] == "base")]
+    text = {
+        line[0]: [float(cell) for cell in line[1:4]] for line in lines_of(command["NUMBERS"]["embedded_profiles"]())
+    }
+    for title, method in (("CoOp", "coop"), ("IVLP", "ivlp")):
+        own = frame[(frame["method"] == method) & (frame["imbalance_ratio"] == 0.06) & frame["seed"].isin([1, 2])]
+        own = own[own["target"] == own["dataset"]]
+        for place, group in enumerate(("head", "medium", "tail")):
+            by_dataset = own[own["metric"] == f"{group}_accuracy"].groupby("dataset")["value"].mean()
+            assert text[title][place] == pytest.approx(by_dataset.mean(), abs=0.005), (title, group)
+
+
+def test_a_dataset_with_more_seeds_weighs_no_more() -> None:
+    first = {"easy": {1: 90.0, 2: 92.0, 3: 94.0}, "hard": {1: 10.0}}
+    second = {"easy": {1: 89.0}, "hard": {1: 13.0, 2: 50.0}}
+    assert kept.differences(first, second) == [1.0, -3.0], "each over the seeds that both have"
+    assert kept.differences(first, {"easy": {0: 91.0}, "hard": {0: 5.0}}) == [1.0, 5.0], "an untrained row has one run"
+    with pytest.raises(Exception, match="no seed in common on hard"):
+        kept.differences(first, {"easy": {1: 0.0}, "hard": {2: 0.0}})

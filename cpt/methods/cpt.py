@@ -49,8 +49,8 @@ class CPTHyperparameters(IVLPHyperparameters):
             raise ValueError("has no class logits that a prior could adjust; set prior: none")
         return contrast
 
-    tetf_reading: Literal["pairs", "sum", "entries"] = field(
-        "pairs", "L_TETF: mean over off-diagonal pairs, sum as printed (Eq. 9), or mean over all entries", "ours"
+    tetf_reading: Literal["sum", "pairs", "entries"] = field(
+        "sum", "L_TETF: sum as printed, mean over off-diagonal pairs, or mean over all entries", "CPT, Eq. 9"
     )
     tetf_diagonal: bool = field(False, "add the printed constant of the diagonal (no gradient)", "ours")
     tetf_by_size: bool = field(False, "weight clusters by size instead of 1/M", "CPT, Eq. 9")
@@ -58,7 +58,7 @@ class CPTHyperparameters(IVLPHyperparameters):
         "present", "L_CC on a batch: mean over present classes, importance-weighted, or divided by K", "ours"
     )
     cc_detach_text: bool = field(False, "L_CC: no gradient into the text features", "CPT, Eq. 10")
-    rs_features: Literal["unit", "raw"] = field("unit", "L_RS on unit-norm or raw text features", PLKR)
+    rs_features: Literal["raw", "unit"] = field("raw", "L_RS on raw or unit-norm text features", "CPT, Eq. 11")
     rs_reading: Literal["sum", "mean"] = field("sum", "L_RS: sum or mean over coordinates", "CPT, Eq. 11")
 
 

@@ -171,7 +171,8 @@ def markdown() -> str:
     from cpt.methods import registry
 
     names = sorted(registry.names(), key=lambda name: (registry.get(name).trains, name))
-    parts = [_INTRODUCTION.format(batch=describe.BATCH, classes=describe.CLASSES), _overview(names), _SETTINGS]
+    introduction = _INTRODUCTION.format(batch=describe.BATCH, classes=describe.CLASSES)
+    parts = [introduction, _overview(names), _EFFORT, _SETTINGS]
     return "\n\n".join([*parts, *(_section(name) for name in names)]) + "\n"
 
 
@@ -185,6 +186,12 @@ _INTRODUCTION = (
     "frozen features the last column is 0. Augmentation: the experiment's is a random resized crop with a flip, or "
     "none, and then no method has any. Everything else (backbone, batches, schedule, precision, evaluation) is the "
     "same code for all."
+)
+_EFFORT = (
+    "## Effort on the embedded benchmark\n\n"
+    "There every method's learning rate and epochs are chosen by one procedure on validation images "
+    "([embedded.md](embedded.md#equal-effort)). What was tried and chosen, written by `docs/write_numbers.py`:\n\n"
+    "<!-- =effort --><!-- / -->"
 )
 _SETTINGS = (
     "## Settings\n\n"

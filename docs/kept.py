@@ -1,0 +1,150 @@
+"""The kept results of the experiments that ship, and differences between their rows.
+
+An average is over datasets first, each the mean over its seeds; a difference is paired by dataset and seed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cpt import config, grid, stats
+from cpt.errors import CptError
+from cpt.files import write_json
+from cpt.report import formats, tables
+from cpt.report.results import Results, SeedValues, averaged_datasets, read_results, row_names
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "docs/results"
+CONFIGS = {
+    "embedded": "config/config.yaml",
+    "ablation": "config/ablation.yaml",
+    "pilot": "config/pilot.yaml",
+    "effort": "config/effort.yaml",
+}
+
+
+def read(experiment: str, runs: Path) -> Results:
+    """The results of an experiment that ships, its grid resolved from the configuration as it is now."""
+    with tempfile.TemporaryDirectory() as folder:
+        resolved = grid.build(config.load([ROOT / CONFIGS[experiment]]), CONFIGS[experiment])
+        write_json(Path(folder) / "grid.json", resolved.as_json())
+        return read_results(Path(folder) / "grid.json", runs)
+
+
+@cache
+def kept(experiment: str) -> Results:
+    """The kept results of an experiment."""
+    return read(experiment, KEPT / f"{experiment}.parquet")
+
+
+@cache
+def numbers(experiment: str, name: str) -> tables.LongForm:
+    """Every number of a table of the kept results."""
+    return tables.long_form(kept(experiment), tables.table_exhibit(kept(experiment), name))
+
+
+def cell(experiment: str, table: str, ratio: float, row: str, metric: str = "H", dataset: str = "Avg") -> float:
+    """One number of a table.
+
+    Raises:
+        CptError: the kept results lack it, because the configuration has changed since.
+    """
+    found = numbers(experiment, table).get(tables.Key(ratio, row, dataset, metric))
+    if found is None or found.mean is None:
+        raise CptError(f"docs/results/{experiment}.parquet: no {metric} of {row}, run the experiment and --keep it")
+    return found.mean
+
+
+def shown(experiment: str, name: str) -> str:
+    """A table as the report shows it."""
+    results = kept(experiment)
+    exhibit = tables.table_exhibit(results, name)
+    return "\n" + formats.markdown(tables.layout(results, exhibit, numbers(experiment, name))).strip() + "\n"
+
+
+def label(experiment: str, table: str, row: str) -> str:
+    """A row's name, as figures have it."""
+    return row_names(kept(experiment).exhibit(table)["rows"])[row]
+
+
+def by_dataset(experiment: str, table: str, ratio: float, row: str, task: str = "base_to_new") -> dict[str, SeedValues]:
+    """What a table's row is judged by: dataset -> value per seed, without the source of a transfer task."""
+    results = kept(experiment)
+    exhibit = tables.table_exhibit(results, table)
+    averaged = averaged_datasets(exhibit, task)
+    return {
+        cell["dataset"]: results.seeds(cell)
+        for cell in exhibit["cells"]
+        if (cell["row"], cell["ratio"], cell["task"]) == (row, ratio, task) and cell["dataset"] in averaged
+    }
+
+
+def differences(first: Mapping[str, SeedValues], second: Mapping[str, SeedValues]) -> list[float]:
+    """First minus second, one number per dataset: the mean over the seeds that both have.
+
+    A row that is not trained has no seeds: it is compared with every seed of the other.
+
+    Raises:
+        CptError: a dataset without a seed in common.
+    """
+    found = []
+    for dataset, values in first.items():
+        other = second[dataset]
+        if set(other) == {0}:
+            other = dict.fromkeys(values, other[0])
+        seeds = sorted(values.keys() & other.keys())
+        if not seeds:
+            raise CptError(f"docs/results: no seed in common on {dataset}; run the experiment and --keep it")
+        found.append(statistics.fmean(values[seed] - other[seed] for seed in seeds))
+    return found
+
+
+class Difference(NamedTuple):
+    """Mean over datasets, 95 % t interval, datasets on which it is above zero, datasets, p of flipping signs."""
+
+    mean: float
+    low: float
+    high: float
+    higher: int
+    datasets: int
+    p: float
+
+
+def compared(values: Sequence[float]) -> Difference:
+    """Summarize one difference per dataset."""
+    p = stats.sign_flip_test(values, np.random.default_rng(0))
+    return Difference(*stats.t_interval(values), sum(value > 0 for value in values), len(values), p)
+
+
+def paired(experiment: str, table: str, ratio: float, row: str, other: str, task: str = "base_to_new") -> Difference:
+    """A row of a table minus another one, paired by dataset and seed."""
+    return compared(differences(*(by_dataset(experiment, table, ratio, name, task) for name in (row, other))))
+
+
+def holm(found: Sequence[Difference]) -> list[float]:
+    """Corrected p of a family of differences."""
+    return [float(p) for p in stats.holm([difference.p for difference in found])]
+
+
+def difference_table(named: Mapping[tuple[str, ...], Difference], heads: Sequence[str]) -> str:
+    """Differences as Markdown; p corrected by Holm's method over the lines."""
+    lines = [
+        f"| {' | '.join(heads)} | mean | 95 % interval | higher on | p | corrected p |",
+        "|" + ":--|" * len(heads) + "--:|--:|--:|--:|--:|",
+    ]
+    for (names, d), p in zip(named.items(), holm(list(named.values())), strict=True):
+        cells = [*names, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", f"{d.higher} of {d.datasets}"]
+        lines.append(f"| {' | '.join(cells)} | {d.p:.3f} | {p:.3f} |")
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[str]) -> str:
+    """Lines of Markdown between a place's marks."""
+    return "\n" + "\n".join(lines) + "\n"

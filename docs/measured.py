@@ -1,0 +1,84 @@
+"""What the embedded experiments measured, as the documents tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cpt.measures import MEASURES
+from docs.kept import by_dataset, cell, difference_table, differences, kept, label, markdown, numbers, paired
+
+Text = Callable[[], str]
+
+AVERAGES = (("table2", "base"), ("table2", "new"), ("table2", "H"), ("table3", "accuracy"), ("table4", "accuracy"))
+TITLES = ("base", "new", "H", "cross-dataset", "domain generalization")
+PROFILE = ("head", "medium", "tail", "ece_base", "ece_new")
+
+
+def averages(experiment: str) -> Text:
+    """One line per imbalance ratio and method: averages over the datasets, mean ± std over seeds."""
+
+    def text() -> str:
+        lines = [f"| τ | method | {' | '.join(TITLES)} |", "|--:|:--" + "|--:" * len(TITLES) + "|"]
+        seeds, found = set(), {}
+        for table, metric in AVERAGES:
+            names = {row["id"]: row["label"] for row in kept(experiment).exhibit(table)["rows"]}
+            for key, number in numbers(experiment, table).items():
+                if (key.dataset, key.metric) == ("Avg", metric) and number.mean is not None:
+                    spread = "" if number.std is None else f" ± {number.std:.2f}"
+                    found.setdefault((key.ratio, names[key.row]), {})[table, metric] = f"{number.mean:.2f}{spread}"
+                    seeds.add(number.n)
+        for (ratio, name), by_metric in sorted(found.items(), key=lambda item: -item[0][0]):
+            lines.append(f"| {ratio:g} | {name} | {' | '.join(by_metric.get(each, '–') for each in AVERAGES)} |")
+        count = max(seeds)
+        note = f"Mean over {count} seeds (zero-shot CLIP: untrained, one run). ±: sample standard deviation over seeds."
+        return markdown([*lines, "", note])
+
+    return text
+
+
+def against(experiment: str, table: str, reference: str, ratios: Sequence[float], task: str = "base_to_new") -> Text:
+    """Every row of a table minus one of them, paired by dataset and seed."""
+
+    def text() -> str:
+        rows = [row["id"] for row in kept(experiment).exhibit(table)["rows"] if row["id"] != reference]
+        return difference_table(
+            {
+                (f"{ratio:g}", label(experiment, table, row)): paired(experiment, table, ratio, row, reference, task)
+                for ratio in ratios
+                for row in rows
+            },
+            ("τ", f"minus {label(experiment, table, reference)}"),
+        )
+
+    return text
+
+
+def below(experiment: str, ratio: float) -> Text:
+    """On which datasets each row of Table 2 has a lower H than zero-shot CLIP."""
+
+    def text() -> str:
+        results, lines = kept(experiment), ["| method | H below zero-shot CLIP's on |", "|:--|:--|"]
+        zeroshot = by_dataset(experiment, "table2", ratio, "zeroshot")
+        for row in results.exhibit("table2")["rows"]:
+            values = by_dataset(experiment, "table2", ratio, row["id"])
+            found = zip(values, differences(values, zeroshot), strict=True)
+            names = [f"{results.dataset_title(dataset)} ({value:+.2f})" for dataset, value in found if value < 0]
+            if row["id"] != "zeroshot":
+                lines.append(f"| {label(experiment, 'table2', row['id'])} | {', '.join(names) or 'none'} |")
+        return markdown(lines)
+
+    return text
+
+
+def profiles(experiment: str, ratio: float) -> Text:
+    """Base accuracy of head, medium and tail classes, and calibration: lines of Table 6."""
+
+    def text() -> str:
+        titles = " | ".join(MEASURES[name].title for name in PROFILE)
+        lines = [f"| method | {titles} |", "|:--" + "|--:" * len(PROFILE) + "|"]
+        for row in kept(experiment).exhibit("table6")["rows"]:
+            values = " | ".join(f"{cell(experiment, 'table6', ratio, row['id'], name):.2f}" for name in PROFILE)
+            lines.append(f"| {label(experiment, 'table6', row['id'])} | {values} |")
+        return markdown(lines)
+
+    return text
