@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs/results"
 CONFIGS = {
     "embedded": "config/config.yaml",
+    "embedded_other_cpu": "config/config.yaml",
     "ablation": "config/ablation.yaml",
     "pilot": "config/pilot.yaml",
     "effort": "config/effort.yaml",

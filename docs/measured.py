@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cpt.errors import CptError
 from cpt.measures import MEASURES
+from cpt.report import tables
+from cpt.report.results import Results
 from docs.kept import by_dataset, cell, difference_table, differences, kept, label, markdown, numbers, paired
 
 Text = Callable[[], str]
 
+OTHER_CPU = "embedded_other_cpu"
 AVERAGES = (("table2", "base"), ("table2", "new"), ("table2", "H"), ("table3", "accuracy"), ("table4", "accuracy"))
 TITLES = ("base", "new", "H", "cross-dataset", "domain generalization")
 PROFILE = ("head", "medium", "tail", "ece_base", "ece_new")
@@ -82,3 +86,35 @@ def profiles(experiment: str, ratio: float) -> Text:
         return markdown(lines)
 
     return text
+
+
+def largest_difference(experiment: str, other: Results) -> tuple[float, str]:
+    """The largest difference of a table's cell from the kept results, in points, and where it is.
+
+    Raises:
+        CptError: a cell has other seeds.
+    """
+    largest = (0.0, "none")
+    for name, exhibit in other.grid["exhibits"].items():
+        if exhibit["kind"] == "table":
+            old = numbers(experiment, name)
+            for key, number in tables.long_form(other, exhibit).items():
+                where = f"{name}, {key.row} on {key.dataset}"
+                if (number.n, number.mean is None) != (old[key].n, old[key].mean is None):
+                    raise CptError(f"{other.folder}: {where}: {number.n} seeds, kept {old[key].n}")
+                if number.mean is not None:
+                    largest = max(largest, (abs(number.mean - old[key].mean), where))
+    return largest
+
+
+def other_cpu() -> str:
+    """What changes in the default experiment on another kind of CPU."""
+    one, other = kept("embedded"), kept(OTHER_CPU)
+    accuracies = [key for key in one.values if key[-1] == "accuracy"]
+    changes = [abs(one.values[key] - other.values[key]) for key in accuracies]
+    cell, _ = largest_difference("embedded", other)
+    moved = sum(change > 0 for change in changes)
+    return (
+        f"{moved} of {len(changes)} accuracies, by at most {max(changes):.2f} points, and a table's cell by at most "
+        f"{cell:.2f}"
+    )
