@@ -96,10 +96,12 @@ def differences(first: Mapping[str, SeedValues], second: Mapping[str, SeedValues
         CptError: a dataset without a seed in common.
     """
     found = []
-    for dataset, values in first.items():
-        other = second[dataset]
+    for dataset in first:
+        values, other = first[dataset], second[dataset]
         if set(other) == {0}:
             other = dict.fromkeys(values, other[0])
+        elif set(values) == {0}:
+            values = dict.fromkeys(other, values[0])
         seeds = sorted(values.keys() & other.keys())
         if not seeds:
             raise CptError(f"docs/results: no seed in common on {dataset}; run the experiment and --keep it")

@@ -246,5 +246,6 @@ def test_a_dataset_with_more_seeds_weighs_no_more() -> None:
     second = {"easy": {1: 89.0}, "hard": {1: 13.0, 2: 50.0}}
     assert kept.differences(first, second) == [1.0, -3.0], "each over the seeds that both have"
     assert kept.differences(first, {"easy": {0: 91.0}, "hard": {0: 5.0}}) == [1.0, 5.0], "an untrained row has one run"
+    assert kept.differences({"easy": {0: 91.0}}, {"easy": first["easy"]}) == [-1.0]
     with pytest.raises(Exception, match="no seed in common on hard"):
         kept.differences(first, {"easy": {1: 0.0}, "hard": {2: 0.0}})
