@@ -56,7 +56,7 @@ def fetch(
 def check(
     datasets: Annotated[list[str] | None, typer.Argument(help="entries of the catalog; default: all")] = None,
     catalog: Catalog = CATALOG,
-    decode: Annotated[bool, typer.Option("--decode", help="decode every image too (minutes)")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="decode and compare every image too (minutes)")] = False,
     threads: Annotated[int, typer.Option(help="threads that decode")] = 8,
 ) -> None:
     """Show which datasets are complete, missing or damaged; the exit code is 1 unless all named ones are complete.
@@ -83,6 +83,7 @@ def check(
         listing.add_row(entry.name, state.state, *counts, entry.root)
         if state.advice:
             advice.append(f"{entry.name}: {state.advice}")
+        advice += [f"{entry.name}: {line}" for line in state.notices]
     width = None if Console().is_terminal else 200
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # paths may hold brackets and colons
     console.print(listing)
@@ -107,7 +108,8 @@ def manifest(
     from cpt.data.manifest import read_manifest
 
     with recorded(output / "manifest.parquet"):
-        made = read_manifest(make_manifest(find(load_catalog(catalog), dataset), output))
+        entry = find(load_catalog(catalog), dataset)
+        made = read_manifest(make_manifest(entry, output, lambda line: say(f"{dataset}: {line}")))
     parts = {part: len(made.rows(part)) for part in ("train", "val", "test")}
     counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
     derived = " (derived split, not comparable)" if made.metadata["derived"] else ""

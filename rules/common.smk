@@ -8,7 +8,7 @@ from cpt import config as cpt_config
 from cpt import instance
 from cpt import paths
 from cpt import workflow as cpt_workflow
-from cpt.data.listing import digest
+from cpt.data.layouts import digest
 from cpt.errors import CptError
 from cpt.provenance import code_version
 from cpt.validation import no_braces
@@ -149,9 +149,9 @@ wildcard_constraints:
 
 
 def own_images(wildcards):
-    """Names, sizes and times of a user's own images and split, which no rule makes."""
+    """What there is of a user's own images, which no rule makes."""
     entry = CATALOG[wildcards.dataset]
-    return None if entry.fetched or not entry.has_files else digest(entry.folder)
+    return None if entry.fetched or not entry.has_files else digest(entry)
 
 
 def run_inputs(wildcards):

@@ -265,13 +265,14 @@ def _with_names(path: Path, entry: Entry) -> Entry:
         return entry
     file = path.parent / entry.class_names
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CptError(f"{path}: {entry.name}.class_names: {file}: cannot be read ({error}); mend the path") from None
+    lines = {i: line.strip() for i, line in enumerate(text.splitlines(), 1) if line.strip()}
     if entry.layout not in BY_FOLDER:
-        return entry.model_copy(update={"class_names": lines})
-    pairs = [line.split(" ", 1) for line in lines]
-    if bad := [i for i, pair in enumerate(pairs, 1) if len(pair) != 2]:
+        return entry.model_copy(update={"class_names": list(lines.values())})
+    pairs = [line.split(maxsplit=1) for line in lines.values()]
+    if bad := [i for i, pair in zip(lines, pairs, strict=True) if len(pair) != 2]:
         raise CptError(f"{file}: line {bad[0]}: write `<folder> <name>`")
     if twice := [folder for folder, count in Counter(pair[0] for pair in pairs).items() if count > 1]:
         raise CptError(f"{file}: folder {twice[0]!r} is there twice; delete one line")
