@@ -169,6 +169,8 @@ class _Builder:
                     names = getattr(section, key, [])
                     names = [names] if isinstance(names, str) else names
                     self._check_datasets(f"tasks.{task}.{key}", names)
+                    if task == "base_to_new":
+                        self._check_halves(f"tasks.{task}.{key}", names)
                     if key != "targets":
                         self._check_trainable(f"tasks.{task}.{key}", names)
                     elif names and section.source in names:
@@ -420,6 +422,13 @@ class _Builder:
         for name in names:
             if self.catalog[name].shift_of:
                 self._refuse(where, f"{name!r} is a shift with test images only; it can be a target, not trained on")
+
+    def _check_halves(self, where: str, names: Iterable[str]) -> None:
+        """Refuse datasets that cannot be halved, as far as the catalog tells."""
+        for name in names:
+            classes = self.catalog[name].class_names
+            if classes is not None and len(classes) < 2:
+                self._refuse(where, f"{name!r} has one class, and base_to_new needs two; add one or delete it here")
 
     def _check_datasets(self, where: str, names: Iterable[str]) -> None:
         for name in names:

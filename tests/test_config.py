@@ -371,6 +371,18 @@ def test_impossible_plans_are_refused(path: str, value: Any, expected: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_dataset_whose_catalog_names_one_class_cannot_be_halved(tmp_path: Path) -> None:
+    entry = {"title": "One", "layout": "folders", "root": "one", "class_names": ["ant"]}
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"one": entry}))
+    values = changed("tasks", {"base_to_new": {"datasets": ["one"]}}) | {"catalog": str(tmp_path / "datasets.yaml")}
+    values["exhibits"] = {"table2": values["exhibits"]["table2"]}
+    with pytest.raises(CptError, match=r"tasks.base_to_new.datasets: 'one' has one class, and base_to_new needs two"):
+        build(values)
+    entry["class_names"] = ["ant", "bee"]
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"one": entry}))
+    assert build(values).runs
+
+
 def test_files_that_extend_themselves(tmp_path: Path) -> None:
     path = tmp_path / "loop.yaml"
     path.write_text(f"extends: {path}\n")
