@@ -335,6 +335,18 @@ def test_a_dataset_without_training_images_is_a_target_only(root: Path) -> None:
     assert told(zoo(root, shift_of="other")) == ()
 
 
+def test_class_folders_without_parts_are_told_how_to_be_cut(root: Path) -> None:
+    for i in range(2, 6):
+        paint(root / f"train/ant/{i}.png")
+    message = refusal(zoo(root / "train"))
+    assert f"{root}/train has no folder train/; lay images out as {root}/train/train/<class>/<image>" in message
+    assert "`derived_split: true`" in message
+    assert "`derive: {rule: folders}`" in message
+    followed = zoo(root / "train", derived_split=True, derive={"rule": "folders"})
+    assert check_dataset(followed).state == "derived split"
+    assert "derived_split" not in refusal(zoo(root / "train/ant"))
+
+
 def test_a_dataset_without_test_images_is_refused(root: Path) -> None:
     for path in (root / "test").rglob("*.png"):
         path.unlink()

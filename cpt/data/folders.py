@@ -28,9 +28,11 @@ def folders(entry: Entry) -> Listing:
     parts = [part for part in PARTS if is_folder(root / part)]
     needed = ["test"] if entry.shift_of else ["train", "test"]
     if missing := [part for part in needed if part not in parts]:
+        cut = root.is_dir() and not entry.shift_of and any(class_folders(root).values())
+        other = "; or cut the class folders there by `derived_split: true` and `derive: {rule: folders}`" if cut else ""
         raise CptError(
             f"{entry.name}.root: {root} has no folder {missing[0]}/; lay images out as "
-            f"{root}/{missing[0]}/<class>/<image>"
+            f"{root}/{missing[0]}/<class>/<image>{other}"
         )
     found = {part: class_folders(root / part) for part in parts}
     names = sorted({name for names in found.values() for name in names})
