@@ -217,7 +217,7 @@ def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] 
     if listing.pixels is not None:
         files.write_array(output_dir / PACKED, listing.pixels)
     prints = _fingerprints(listing, images, entry.fingerprint)
-    if entry.fingerprint == "bytes":
+    if not packed and entry.fingerprint == "bytes":
         for line in copies(images, prints):
             notice(line)
     destination = output_dir / "manifest.parquet"

@@ -35,7 +35,7 @@ def copies(images: Sequence[tuple[str, int, str]], hashes: Sequence[str]) -> lis
         images: (part, label, path).
         hashes: of the bytes of each.
     """
-    pairs = list(zip(images, hashes, strict=False))
+    pairs = list(zip(images, hashes, strict=True))
     trained = {value: path for (part, _, path), value in pairs if part == "train"}
     found = [(path, trained[value]) for (part, _, path), value in pairs if part == "test" and value in trained]
     if not found:
