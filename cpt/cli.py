@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__, interruption
+from cpt.canonical import parse_json
 from cpt.cli_audit import audit, ledger
 from cpt.cli_data import data, say
 from cpt.cli_many import add_many
@@ -515,8 +515,8 @@ def worker(
 
 def _json_object(option: str, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise CptError(f"{option}: not JSON ({error}); write it like '{{\"epochs\": 5}}'") from None
     if not isinstance(value, dict):
         raise CptError(f"{option}: must be a JSON object like '{{\"epochs\": 5}}'")

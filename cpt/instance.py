@@ -7,7 +7,6 @@ that a killed one's jobs go on in SLURM; this does.
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import shutil
 import socket
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 from cpt.errors import CptError
-from cpt.files import write_json
+from cpt.files import parse_json, write_json
 
 _NAME = "snakemake.json"
 
@@ -75,7 +74,7 @@ def working(folder: Path) -> str | None:
 def _record(folder: Path) -> tuple[int, str, str] | None:
     """Process, host and beginning of who worked on the experiment last."""
     try:
-        record = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        record = parse_json((folder / _NAME).read_text(encoding="utf-8"))
         return record["pid"], record["host"], record["since"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

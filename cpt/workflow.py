@@ -8,7 +8,6 @@ or the code changes.
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from cpt.config import Config
 from cpt.data.catalog import Entry, load_catalog
 from cpt.errors import CptError
-from cpt.files import canonical_json, sha256_text, write_text
+from cpt.files import canonical_json, parse_json, sha256_text, write_text
 from cpt.methods import registry
 from cpt.provenance import code_version
 from cpt.runs import Run
@@ -109,7 +108,7 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
 
 def _kept(memory: Path, key: str) -> dict[str, Any] | None:
     try:
-        kept = json.loads(memory.read_text(encoding="utf-8"))
+        kept = parse_json(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(kept, dict) or kept.pop("key", None) != key:

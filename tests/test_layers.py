@@ -105,6 +105,25 @@ def test_training_does_not_import_open_clip() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.parametrize(
+    "statement", ["import cpt.low", "from cpt import low", "from cpt.low import VALUE", "from cpt import low as other"]
+)
+def test_code_version_follows_every_kind_of_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    from cpt import provenance
+
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    (tmp_path / "high.py").write_text(f"def verb():\n    {statement}\n")
+    versions = []
+    for value in (1, 2):
+        (tmp_path / "low.py").write_text(f"VALUE = {value}\n")
+        provenance._module.cache_clear()
+        versions.append(code_version("cpt.high"))
+    provenance._module.cache_clear()
+    assert versions[0] != versions[1]
+
+
 def test_code_version_follows_code_not_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 

@@ -254,7 +254,7 @@ def test_an_interrupted_training_gives_the_same_bytes(
         train(resumable, tmp_path / "resumed", print)
     assert not (tmp_path / "resumed/run.json").exists()
     assert (tmp_path / "work/run.state").exists()
-    (tmp_path / "work/.run-x1.state").touch()  # of a save that was killed
+    (tmp_path / "work/.run-0123abc_.state").touch()  # of a save that was killed
     monkeypatch.setattr(Loop, "_step", original)
     lines: list[str] = []
     train(resumable, tmp_path / "resumed", lines.append)
@@ -287,7 +287,21 @@ def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ratio": "r0.25"},
+        {"seed": 2},
+        {"augmentation": "rrc_flip"},
+        {"code": "other"},
+        {"threads": 2},
+        {"hyperparameters": {"learning_rate": 0.001}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_changed_configuration_never_resumes(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
     from cpt.loop import Loop
 
     state = tmp_path / "run.state"
@@ -303,7 +317,7 @@ def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, mo
         train(inputs(results, "ivlp", state=state), tmp_path / "a", print)
     monkeypatch.undo()
     lines: list[str] = []
-    train(inputs(results, "ivlp", state=state, ratio="r0.25"), tmp_path / "b", lines.append)
+    train(inputs(results, "ivlp", state=state, **changes), tmp_path / "b", lines.append)
     assert f"{state}: of another configuration, split, input or code; training starts over" in lines
     assert not any("resuming" in line for line in lines)
 

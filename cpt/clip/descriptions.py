@@ -7,7 +7,6 @@ the features' metadata say so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from cpt.clip.backbone import Clip
 from cpt.clip.features import tokenize
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError, nearest
-from cpt.files import read_tensors, sha256_file, write_tensors
+from cpt.files import parse_json, read_tensors, sha256_file, write_tensors
 
 SCHEMA = "cpt.descriptions/1"
 
@@ -33,10 +32,10 @@ def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
         CptError: the file is missing or no such JSON, lacks a class, or its classes have different numbers.
     """
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CptError(f"{path}: no such file of class descriptions; correct or delete `descriptions`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CptError(f"{path}: not JSON ({error}); write {{class name: [sentence, ...]}}") from None
     if not isinstance(described, dict) or not described:
         raise CptError(f"{path}: must be an object {{class name: [sentence, ...]}}")

@@ -18,7 +18,7 @@ from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, verify
 from cpt.errors import CptError, nearest
-from cpt.files import read_json, sha256_file, write_json, write_tensors
+from cpt.files import parse_json, read_json, sha256_file, write_json, write_tensors
 
 EMBEDDED = "embedded"
 
@@ -145,7 +145,7 @@ def _require_activation(architecture: str, pretrained: str, config: dict[str, An
 def _read_own(path: Path) -> dict[str, Any]:
     """Return a model configuration as open_clip's repositories hold it: ``model_cfg`` and ``preprocess_cfg``."""
     try:
-        held = json.loads(path.read_bytes())
+        held = parse_json(path.read_bytes())
     except OSError as error:
         raise CptError(f"backbone.architecture: {path}: {error.strerror or error}") from None
     except ValueError as error:

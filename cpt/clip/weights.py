@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpt.canonical import read_bytes
 from cpt.errors import CptError
 from cpt.files import sha256_file
 
@@ -178,12 +179,14 @@ def _shape(tensor: Tensor) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, without a training's ``module.`` in front."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load as load_bytes
 
     held: Any
     if path.suffix == ".safetensors":
         try:
-            held = load_file(path)
+            held = load_bytes(read_bytes(path))  # not every disk can map files
+        except OSError as error:
+            raise CptError(f"backbone.pretrained: {path}: cannot be read ({error.strerror}); mend that") from None
         except Exception as error:
             raise CptError(
                 f"backbone.pretrained: {path}: damaged, or not safetensors ({_reason(error)}); get it again"

@@ -87,7 +87,7 @@ def command(grid: Path) -> list[str]:
     words = ["snakemake", "--cores", "2", "--resources", "gpu=1"]
     try:
         record = read_record(Path(f"{grid}{SUFFIX}"))
-    except ValueError:  # `cpt verify` tells of it
+    except (OSError, ValueError):  # `cpt verify` tells of it
         return words
     configuration = record.get("configuration", DEFAULT_CONFIGURATION)
     return words if configuration == DEFAULT_CONFIGURATION else [*words, "--configfile", *configuration]
