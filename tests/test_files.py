@@ -19,8 +19,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cpt import files, seeds
+from cpt import files, instance, many, seeds
 from cpt.atomic import locked
+from cpt.cli import _json_object
+from cpt.clip.descriptions import read_description_file
 from cpt.errors import CptError, nearest
 from cpt.state import StateFile
 
@@ -329,6 +331,20 @@ def test_json_that_is_nested_deeply_is_one_line(tmp_path: Path, depth: int) -> N
     for name, reader in READERS.items():
         with pytest.raises(CptError, match=rf"{name}: (damaged \(nested too deeply\)|expected a file of schema s/1)"):
             reader(tmp_path / name, "s/1")
+
+
+def test_json_of_others_that_is_nested_deeply_is_one_line(tmp_path: Path) -> None:
+    deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    (tmp_path / "texts.json").write_text(deep)
+    (tmp_path / "snakemake.json").write_text(deep)
+    for read in (
+        lambda: read_description_file(tmp_path / "texts.json", ["a"]),
+        lambda: many.parse(deep),
+        lambda: _json_object("--hyperparameters", deep),
+    ):
+        with pytest.raises(CptError, match=r"JSON.*nested too deeply"):
+            read()
+    assert instance.working(tmp_path) is None
 
 
 def test_safetensors_with_lies_in_their_header_are_one_line(tmp_path: Path) -> None:
