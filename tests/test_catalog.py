@@ -238,6 +238,10 @@ def test_a_shift_takes_the_class_names_of_its_source(tmp_path):
         ("a: {title: A, layout: folders}", "a: layout folders needs root"),
         ("a: {title: A, layout: embedded, shift_of: b}", "a.shift_of: unknown dataset 'b'; .*known: a"),
         ("a: {title: A, layout: embedded, name: b}", "a.name: unknown key"),
+        (
+            'a: {title: A, layout: embedded, files: [{provides: {x: []}, sources: [{url: "http://a/x\\n"}]}]}',
+            r"a.files.0.sources.0.url: 'http://a/x\\n' ",
+        ),
         ("a: embedded", "a: must be a name followed by a mapping"),
         ("1: {title: A, layout: embedded}", "1: must be a name"),
         ("- a", "holds list; write one mapping"),

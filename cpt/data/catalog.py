@@ -61,7 +61,7 @@ class PerClass(Part):
 class Source(Part):
     """One place that a file can be had from."""
 
-    url: str = Field(pattern="^https?://", description="http or https address of the file itself")
+    url: str = Field(pattern=r"^https?://[^\x00-\x1f\x7f]+$", description="http or https address of the file itself")
     bytes: int | None = Field(None, ge=1, description="size of the file, if published")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="checksum, if published")
     md5: str | None = Field(None, pattern="^[0-9a-f]{32}$", description="checksum, if only this is published")
