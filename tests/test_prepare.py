@@ -305,6 +305,7 @@ def test_mirrors_are_tried_in_their_order(pets: Pets) -> None:
         (b"this is no archive at all", "is no zip or tar archive"),
         (below("images")[:300], "is damaged"),
         (make_zip({"../images/0.jpg": b"x"}), "leads out of its folder"),
+        (make_zip({"/".join(["x" * 200] * 20): b"x"}), "has too long a name"),
     ],
 )  # fmt: skip
 def test_an_archive_that_will_not_do_gives_way_to_the_next(pets: Pets, content: bytes, reason: str) -> None:
