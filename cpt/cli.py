@@ -109,6 +109,7 @@ def backbone(
         str, typer.Option(help="'embedded', a model name of open_clip, or a .json of one's own")
     ] = "embedded",
     pretrained: Annotated[str, typer.Option(help="tag of open_clip, a checkpoint file, or 'random'")] = "shipped",
+    sha256: Annotated[str | None, typer.Option(help="checksum that the file of the weights must have")] = None,
 ) -> None:
     """Export the towers of an unmodified open_clip model and prove that they compute the same.
 
@@ -118,7 +119,7 @@ def backbone(
     from cpt.files import read_json
 
     with recorded(output):
-        make_backbone(name, architecture, pretrained, output)
+        make_backbone(name, architecture, pretrained, output, sha256)
     record = read_json(output, "cpt.backbone/1")
     difference = record["largest_difference_to_open_clip"]
     say(f"{name}: {record['parameters']:,} parameters, largest difference to open_clip {difference:.1e}")

@@ -72,6 +72,9 @@ class Backbone(Section):
         min_length=1,
         description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
     )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="checksum that the weights' file must have; default: not compared"
+    )
 
 
 class Override(Section):

@@ -17,10 +17,11 @@ rule backbone:
         name=CONFIG.backbone.name,
         architecture=CONFIG.backbone.architecture,
         pretrained=CONFIG.backbone.pretrained,
+        checksum=f" --sha256 {CONFIG.backbone.sha256}" if CONFIG.backbone.sha256 else "",
         code=CODE["backbone"],
     shell:
         "cpt backbone --name {params.name:q} --architecture {params.architecture:q}"
-        " --pretrained {params.pretrained:q} --output {output.record:q} >{log:q} 2>&1"
+        " --pretrained {params.pretrained:q}{params.checksum} --output {output.record:q} >{log:q} 2>&1"
 
 
 rule text_features:

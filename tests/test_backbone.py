@@ -541,3 +541,25 @@ def test_a_prompt_that_does_not_fit_is_refused(results: Path) -> None:
     tokenizer = load_tokenizer(results / "backbone.json")
     with pytest.raises(CptError, match=r"prompt 'a photo of a .*' needs \d+ tokens, the backbone's context has 16"):
         tokenize(tokenizer, ["a photo of a red star", "a photo of a " + "very " * 20 + "red star."], 16)
+
+
+@pytest.mark.usefixtures("small_b16")
+def test_a_checksum_of_the_configuration_is_compared(tmp_path: Path, hub: Path) -> None:
+    """Also where nothing else tells: of a local file, and of a plain file in the hub's cache."""
+    local, plain, output = (
+        checkpoint(tmp_path / "own.safetensors"),
+        cached(hub, "open_clip_model.safetensors"),
+        tmp_path / "backbone.json",
+    )
+    for pretrained, file in ((str(local), local), ("openai", plain)):
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        with pytest.raises(
+            CptError, match=rf"backbone\.sha256: \S+{file.name}: damaged, or another file: .* {sha256}; "
+        ):
+            make_backbone("x", "ViT-B-16-quickgelu", pretrained, output, "0" * 64)
+        assert not output.exists()
+        make_backbone("x", "ViT-B-16-quickgelu", pretrained, output, sha256.upper())
+        output.unlink()
+    for architecture, pretrained in (("ViT-B-16", "random"), ("embedded", "shipped")):
+        with pytest.raises(CptError, match=r"backbone\.sha256: .* no file to compare"):
+            make_backbone("x", architecture, pretrained, output, "0" * 64)

@@ -23,7 +23,7 @@ from cpt.files import read_json, sha256_file, write_json, write_tensors
 EMBEDDED = "embedded"
 
 
-def make_backbone(name: str, architecture: str, pretrained: str, output: Path) -> None:
+def make_backbone(name: str, architecture: str, pretrained: str, output: Path, sha256: str | None = None) -> None:
     """Write ``output`` (backbone.json) and the towers' tensors beside it.
 
     Args:
@@ -31,17 +31,21 @@ def make_backbone(name: str, architecture: str, pretrained: str, output: Path) -
         architecture: ``embedded`` for the tiny CLIP that ships with the package, a model name of open_clip, or the
             path of a model configuration of open_clip (.json).
         pretrained: a tag of open_clip's registry, the path of a checkpoint, or ``random``.
+        sha256: checksum that the file of the weights must have.
 
     Raises:
-        CptError: unknown name or tag, weights out of reach, or an architecture that the towers do not support.
+        CptError: unknown name or tag, weights out of reach or of another checksum, or an architecture that the towers
+            do not support.
     """
+    if sha256 and (architecture == EMBEDDED or pretrained == "random"):
+        raise CptError("backbone.sha256: shipped and random weights have no file to compare; delete it")
     extra: dict[str, Any] = {}
     if architecture == EMBEDDED:
         with _assets() as folder:
             model, _ = tiny.load(folder)
         preprocessing = {"mean": tiny.IMAGE_MEAN, "std": tiny.IMAGE_STD}
     else:
-        model, preprocessing, extra = _open_clip(architecture, pretrained)
+        model, preprocessing, extra = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
     tensors, spec = export(model)
     difference = verify(model, tensors, spec)
@@ -79,7 +83,9 @@ def _assets() -> Any:
     return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
 
 
-def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+def _open_clip(
+    architecture: str, pretrained: str, sha256: str | None
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """Return a model of open_clip, its preprocessing, and what its record says besides.
 
     What can be refused is refused before anything is downloaded.
@@ -109,7 +115,7 @@ def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dic
     _require_tokenizer(tokenizer, model, architecture)
     if pretrained != "random":
         path, extra["source"] = found or weights.hub_file(entry, pretrained)
-        weights.require_checksum(path, extra["source"]["sha256"], entry)
+        weights.require_checksum(path, extra["source"]["sha256"], entry, sha256)
         weights.load(model, path, architecture)
     return model, {"mean": preprocess["mean"], "std": preprocess["std"]}, extra
 

@@ -107,8 +107,8 @@ def _found(repository: str, path: Path) -> tuple[Path, dict[str, Any]]:
     return path, source
 
 
-def require_checksum(path: Path, sha256: str, entry: dict[str, Any]) -> None:
-    """Compare a checkpoint with the checksum that its publisher gives, if there is one, before anything reads it.
+def require_checksum(path: Path, sha256: str, entry: dict[str, Any], declared: str | None = None) -> None:
+    """Compare a checkpoint with the checksums that its publisher and the user give, before anything reads it.
 
     The hub's cache calls a file by it, and so do the addresses of OpenAI and of open_clip's releases.
 
@@ -116,10 +116,16 @@ def require_checksum(path: Path, sha256: str, entry: dict[str, Any]) -> None:
         path: the file.
         sha256: of its bytes.
         entry: what the registry says of it.
+        declared: ``backbone.sha256`` of the configuration.
 
     Raises:
         CptError: it is another file, or damaged.
     """
+    if declared and sha256 != declared.lower():
+        raise CptError(
+            f"backbone.sha256: {path}: damaged, or another file: its SHA-256 is {sha256}; "
+            "get the right file or correct the checksum"
+        )
     url = entry.get("url", "")
     address = url if url.endswith(f"/{path.name}") else ""
     told = [re.fullmatch("([0-9a-f]{64})", path.resolve().name)]
