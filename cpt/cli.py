@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cpt import __version__, interruption
+from cpt import __version__, interruption, limits
 from cpt.cli_audit import audit, ledger
-from cpt.cli_data import data, say
+from cpt.cli_data import data, notice, say
 from cpt.cli_many import add_many
 from cpt.cli_plan import plan
 from cpt.cli_results import compare, status
@@ -46,7 +46,7 @@ BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbo
 Output = Annotated[Path, typer.Option(help="file to write")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-Threads = Annotated[int, typer.Option(help="CPU threads")]
+Threads = Annotated[int, typer.Option(help="CPU threads", min=1, max=limits.THREADS)]
 ConfigFiles = Annotated[list[Path], typer.Argument(help="configuration files; later ones win", metavar="CONFIG...")]
 
 
@@ -94,7 +94,7 @@ def grid(configs: ConfigFiles, output: Output) -> None:
     from cpt.files import write_json
 
     source = " + ".join(str(path) for path in configs)
-    resolved = grids.build(config.load(configs), source)
+    resolved = grids.build(config.load(configs, notice), source)
     with recorded(output) as record:
         write_json(output, resolved.as_json())
         record["configuration"] = [str(path) for path in configs]
@@ -129,7 +129,7 @@ def split(
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
     protocol: Annotated[str, typer.Option(help="base_to_new, all_classes or few_shot")],
     ratio: Annotated[float, typer.Option(help="imbalance ratio τ in (0, 1]")],
-    seed: Annotated[int, typer.Option(help="the run's seed")],
+    seed: Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)],
     output: Output,
     n_max: Annotated[int, typer.Option(help="images of the head class")] = 16,
     class_order: Annotated[str, typer.Option(help="label, random or appearance: which class is the head")] = "label",
@@ -261,7 +261,7 @@ def image_features(
 def clusters(
     text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
     protocol: Annotated[str, typer.Option(help="base_to_new clusters the base half, the others all classes")],
-    seed: Annotated[int, typer.Option(help="seed of the clustering")],
+    seed: Annotated[int, typer.Option(help="seed of the clustering", min=0, max=limits.SEED)],
     output: Output,
     algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
     classes_per_cluster: Annotated[int, typer.Option(help="M = max(1, round(K / this))")] = 16,
@@ -283,7 +283,7 @@ def clusters(
 @app.command()
 def train(
     method: Annotated[str, typer.Option(help="module of cpt/methods; see `cpt methods`")],
-    seed: Annotated[int, typer.Option(help="the run's seed")],
+    seed: Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)],
     backbone: BackboneFile,
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
     split: Annotated[Path, typer.Option(help="split of the run")],
@@ -493,7 +493,7 @@ def schema(output: Output = Path("workflow/schemas/config.schema.json")) -> None
 @app.command()
 def pretrain(
     output: Annotated[Path, typer.Option(help="folder for weights, merges and recipe")] = Path("cpt/assets/tiny_clip"),
-    seed: Annotated[int, typer.Option(help="seed of the pretraining")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the pretraining", min=0, max=limits.SEED)] = 0,
     threads: Threads = 1,
 ) -> None:
     """Rebuild the tiny CLIP of the embedded benchmark from nothing (minutes)."""

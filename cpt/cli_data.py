@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,11 @@ CATALOG = Path("config/datasets.yaml")
 def say(line: str) -> None:
     """Print a progress line at once, also into a log file."""
     print(line, flush=True)
+
+
+def notice(line: str) -> None:
+    """Print what is no mistake but may not be meant, beside the results."""
+    print(f"cpt: notice: {line}", file=sys.stderr, flush=True)
 
 
 @data.command()

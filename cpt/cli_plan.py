@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli_data import say
+from cpt.cli_data import notice, say
 
 
 def plan(
@@ -35,7 +35,7 @@ def plan(
     from cpt.plan import Plan
     from cpt.report.plan_text import render
 
-    loaded = config.load(configs)
+    loaded = config.load(configs, notice)
     grid = grids.build(loaded, " + ".join(str(path) for path in configs))
     made = Plan(grid, device or loaded.device, precision or loaded.precision)
     if measure:

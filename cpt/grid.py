@@ -25,7 +25,7 @@ from cpt.measures import IN_CLUSTERS
 from cpt.methods import registry
 from cpt.methods.hyperparameters import Continued, Hyperparameters, resolve
 from cpt.runs import Run
-from cpt.validation import one_line
+from cpt.validation import one_line, problems_of
 
 PROTOCOL = {
     "base_to_new": "base_to_new",
@@ -202,7 +202,7 @@ class _Builder:
             "title": exhibit.title,
             "caption": exhibit.caption,
             "ratios": exhibit.ratios or self.config.imbalance_ratios,
-            "tasks": list(getattr(exhibit, "tasks", ["base_to_new"])),
+            "tasks": _tasks(exhibit),
             "rows": [self._row(variant) for variant in variants],
         }
         if hasattr(exhibit, "measures"):
@@ -298,8 +298,28 @@ class _Builder:
             return pairs
         chosen = [pair for pair in pairs if pair[1] in only]
         if not chosen:
-            self._refuse(f"{where}.datasets", f"none of {', '.join(only)} belongs to the task {task}")
+            unfit = ", ".join(f"{name}: null" for name in self._of_other_datasets())
+            known = ", ".join(pair[1] for pair in pairs)
+            self._refuse(
+                f"{where}.datasets",
+                f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or leave out what is of "
+                f"others: exhibits: {{{unfit}}}",
+            )
         return chosen
+
+    def _of_other_datasets(self) -> list[str]:
+        """Exhibits that name datasets, none of which belongs to one of their tasks."""
+        tested: dict[str, set[str]] = {}
+        for task, section in self.config.tasks:
+            if section is not None:
+                transfer = isinstance(section, cfg.Transfer)
+                tested[task] = {section.source, *section.targets} if transfer else set(section.datasets)
+        return [
+            name
+            for name, exhibit in self.config.exhibits.items()
+            if exhibit.datasets
+            and any(tested.get(task, set()).isdisjoint(exhibit.datasets) for task in _tasks(exhibit))
+        ]
 
     def _runs(
         self,
@@ -380,7 +400,7 @@ class _Builder:
         try:
             return resolve(kind, protocol, dataset, *layers, own)
         except ValidationError as error:
-            self._refuse(one_line(error, kind, where if error.errors()[0]["loc"][0] in own else "overrides"))
+            self._refuse(one_line(error, kind, where if problems_of(error)[0]["loc"][0] in own else "overrides"))
 
     def _clustering(self, protocol: str, dataset: str) -> Hyperparameters:
         """Hyperparameters of CPT where this experiment trains, which need not have it as a variant."""
@@ -428,6 +448,10 @@ class _Builder:
 
     def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))
+
+
+def _tasks(exhibit: cfg.Exhibit) -> list[str]:
+    return list(getattr(exhibit, "tasks", ["base_to_new"]))
 
 
 def _cell(

@@ -450,7 +450,7 @@ def shape(grid: Grid) -> Shape | None:
     elif architecture.endswith(".json"):  # a configuration file of open_clip; `cpt backbone` checks it
         try:
             described = json.loads(Path(architecture).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CptError(f"backbone.architecture: {architecture}: cannot be read ({error}); mend the path") from None
         if isinstance(described, dict):
             described = described.get("model_cfg", described)

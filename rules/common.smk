@@ -15,25 +15,35 @@ from cpt.validation import no_braces
 from cpt.worker import start as start_fork_server
 
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+
+
+def tell(notice):
+    """Print a notice about the configuration, once and not again in every job."""
+    if workflow.is_main_process:
+        print(f"cpt: notice: {notice}", file=sys.stderr)
+
+
 try:
     for path in (str(workflow.basedir), *CONFIG_FILES):
         try:
             no_braces(path)
         except ValueError as error:
             raise CptError(f"{path}: {error}")
-    CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
+    if workflow.config_settings.config:
+        raise CptError(
+            "--config is not supported; put the changes into a file that has `extends: config/config.yaml` and give "
+            "it with --configfile"
+        )
+    # Snakemake has read them too, otherwise than `cpt plan` does: its YAML is laxer
+    CONFIG = cpt_config.load([Path(path) for path in CONFIG_FILES], tell)
     WORK = Path("work", CONFIG.experiment)
     if workflow.is_main_process and "--unlock" not in sys.argv:
         instance.check(WORK, Path(".snakemake/locks"))
     PLAN = cpt_workflow.load(
         CONFIG,
-        " + ".join(CONFIG_FILES) or "--config",
+        " + ".join(CONFIG_FILES),
         WORK / "workflow.json",
     )
-    if cpt_config.load([Path(path) for path in CONFIG_FILES]) != CONFIG:
-        raise CptError(
-            "--config is not supported; put the changes into a file and give it with --configfile"
-        )
 except CptError as error:
     print(f"cpt: error: {error}", file=sys.stderr)
     sys.stderr.flush()

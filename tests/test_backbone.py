@@ -157,6 +157,13 @@ def server(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         served.shutdown()
 
 
+def test_an_architecture_that_is_nested_without_end(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    message = refusal(tmp_path / "deep.json", "random", tmp_path / "backbone.json")
+    assert "backbone.architecture: " in message
+    assert "deep.json: not JSON: " in message
+
+
 @pytest.mark.parametrize(
     ("architecture", "pretrained", "message"),
     [

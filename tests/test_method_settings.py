@@ -96,9 +96,17 @@ def test_the_small_clip_computes() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("ivlp", {"depth_text": 13}, "prompt depth 13 exceeds the text tower's 12 blocks; lower it"),
-        ("ivlp", {"depth_vision": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; lower it"),
-        ("maple", {"depth": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; lower it"),
+        (
+            "ivlp",
+            {"depth_text": 13},
+            "prompt depth 13 exceeds the text tower's 12 blocks; set depth_text to at most 12",
+        ),
+        (
+            "ivlp",
+            {"depth_vision": 13},
+            "prompt depth 13 exceeds the vision tower's 12 blocks; set depth_vision to at most 12",
+        ),
+        ("maple", {"depth": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; set depth to at most 12"),
         ("dekg_tcp", {"block": 12}, "block 12: the text tower has the blocks 0 to 11; lower it"),
         ("lamp", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
         ("lamp", {"first_block": 9}, "last_block 8: comes before first_block 9; raise it"),

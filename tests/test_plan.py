@@ -596,9 +596,11 @@ def test_gated_data_are_named(folder: Path) -> None:
         ({}, {"precision": "half"}, "precision: unknown 'half'"),
         ({"backbone": {"name": "x", "architecture": "ViT-B-17"}}, {}, "no model 'ViT-B-17'"),
         ({"backbone": {"name": "x", "architecture": "nowhere.json"}}, {}, "nowhere.json: cannot be read"),
+        ({"backbone": {"name": "x", "architecture": "deep.json"}}, {}, "deep.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, changes: dict[str, Any], options: dict[str, str], message: str) -> None:
+    (folder / "deep.json").write_text("[" * 100_000)
     with pytest.raises(CptError) as caught:
         planning(write(folder, **changes), **options)
     assert message in str(caught.value)

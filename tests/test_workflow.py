@@ -224,7 +224,7 @@ def test_a_bad_configuration_is_one_line(finished: Path) -> None:
     done = snakemake(finished, *configuration(finished, "bad.yaml", imbalance_ratios=[1.5]), "-n", check=False)
     assert done.returncode != 0
     text = done.stdout + done.stderr
-    assert "cpt: error: bad.yaml: imbalance_ratios.0: 1.5: input should be less than or equal to 1" in text
+    assert "cpt: error: bad.yaml: imbalance_ratios.0: 1.5: must be at most 1" in text
     assert "Traceback" not in text
 
 

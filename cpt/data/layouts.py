@@ -18,6 +18,7 @@ from cpt.data.listing import Listing, again
 from cpt.data.manifest import PARTS, SCHEMA
 from cpt.data.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
 from cpt.errors import CptError, nearest
+from cpt.validation import drawable
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
@@ -67,10 +68,16 @@ def find_images(entry: Entry) -> Listing:
     """List the images of a dataset and check that they are all there, and are what the catalog expects.
 
     Raises:
-        CptError: the layout does not find what it needs, an image is missing, empty or named twice, or counts, class
-            names or the border between base and new classes are not the expected ones.
+        CptError: the layout does not find what it needs, an image is missing, empty or named twice, a class name has
+            a character that no figure can hold, or counts, class names or the border between base and new classes are
+            not the expected ones.
     """
     listing = LAYOUTS[entry.layout](entry)
+    for name in listing.class_names:
+        try:
+            drawable(name)
+        except ValueError as error:
+            raise CptError(f"{entry.name}: class {name!r}: {error}") from None
     paths = [path for _, _, path in listing.images]
     if listing.image_root is not None:
         if len(set(paths)) != len(paths):
