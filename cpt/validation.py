@@ -109,12 +109,22 @@ def no_braces(path: str) -> str:
     """Return a path that a rule may name.
 
     Raises:
-        ValueError: it holds braces, or NUL, which no path has.
+        ValueError: it holds braces, or see ``no_nul``.
     """
-    if "\0" in path:
-        raise ValueError("has a NUL character; delete it")
+    no_nul(path)
     if set("{}") & set(path):
         raise ValueError("braces in a path are wildcards to Snakemake; rename it")
+    return path
+
+
+def no_nul(path: str) -> str:
+    """Return a path that can be one.
+
+    Raises:
+        ValueError: it holds a NUL character.
+    """
+    if "\0" in path:
+        raise ValueError("has a NUL character, which no path has; delete it")
     return path
 
 

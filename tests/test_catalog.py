@@ -257,6 +257,8 @@ MINE = "a: {title: A, layout: folders, root: x, "
         (MINE + "class_names: {n1: ant, n2: 3}}", "a.class_names.n2: 3: must be a text; put it in quotes"),
         (MINE + "class_names: 3}", "a.class_names: 3: must be a text or a list or a mapping"),
         (MINE + "per_class: {train: true}}", "a.per_class.train: true: must be a whole number"),
+        (MINE + 'images: "a\\0"}', r"a.images: 'a\\x00': has a NUL character"),
+        ('a: {title: A, layout: folders, root: "a\\0"}', r"a.root: 'a\\x00': has a NUL character"),
         (MINE + "fingerprint: size}", "a.fingerprint: 'size': must be 'bytes' or 'sizes'"),
         (MINE + 'descriptions: "~nosuchuser/x"}', "a.descriptions: .*: no home folder is known for ~nosuchuser"),
         (MINE + 'class_names: "~nosuchuser/x"}', "a.class_names: .*no home folder is known for ~nosuchuser"),

@@ -76,7 +76,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("backbone.pretrained", "~nosuchuser/x.pt", "backbone.pretrained: '~nosuchuser/x.pt': no home folder is known for ~nosuchuser"),
         ("catalog", "~nosuchuser/x.yaml", "catalog: '~nosuchuser/x.yaml': no home folder is known for ~nosuchuser"),
         ("extends", "~nosuchuser/x.yaml", "extends: '~nosuchuser/x.yaml': no home folder is known for ~nosuchuser"),
-        ("backbone.architecture", "a\0b", "backbone.architecture: 'a\\x00b': has a NUL character; delete it"),
+        ("backbone.architecture", "a\0b", "backbone.architecture: 'a\\x00b': has a NUL character, which no path has; delete it"),
         ("imbalance_ratios", [1.5], "my.yaml: imbalance_ratios.0: 1.5: must be at most 1"),
         ("imbalance_ratios", [0.0], "my.yaml: imbalance_ratios.0: 0.0: must be greater than 0"),
         ("n_max", 0, "my.yaml: n_max: 0: must be at least 1"),

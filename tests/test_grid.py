@@ -154,6 +154,7 @@ def test_started_runs_are_tested_like_their_continuations(built: Any) -> None:
         first, second = only(found, "promptsrc", seed), only(found, "dpc", seed)
         assert second.start.id == first.id
         assert first.targets == second.targets == {("flowers", "all")}
+        assert set(found.as_json()["datasets"]) == {"land", "flowers"}, "also the one that is trained on only"
         assert first.hyperparameters.templates == second.hyperparameters.templates == "mine"
     listed = {run["run"]: run["start"] for run in found.as_json()["runs"]}
     assert {listed[only(found, "dpc", seed).id] for seed in (3, 5)} == {only(found, "promptsrc", s).id for s in (3, 5)}

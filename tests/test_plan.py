@@ -105,6 +105,28 @@ def test_jobs_are_those_of_snakemake(clone: Path) -> None:
     assert "fetch" not in counts
 
 
+def test_jobs_for_clusters_that_only_measures_need_are_those_of_snakemake(clone: Path) -> None:
+    """Those of CPT, which is no row: their text features are of templates that no run uses."""
+    values = {
+        "experiment": "measured",
+        "backbone": {"name": "tiny-clip", "architecture": "embedded"},
+        "catalog": "catalog.yaml",
+        "seeds": [1, 2],
+        "imbalance_ratios": [0.25],
+        "templates": {"mine": ["a {}"]},
+        "overrides": [{"methods": ["cpt"], "set": {"templates": "mine"}}],
+        "variants": {"coop": {"method": "coop"}, "ivlp": {"method": "ivlp"}},
+        "tasks": {"base_to_new": {"datasets": ["land"]}, "few_shot": {"datasets": ["small_flowers"]}},
+        "exhibits": {
+            "table1": TABLE | {"variants": ["coop", "ivlp"], "layout": "measures", "measures": ["tail_as_head"]},
+            "table2": TABLE | {"variants": ["coop"], "tasks": ["few_shot"]},
+        },
+    }
+    (clone / "measured.yaml").write_text(yaml.safe_dump(values))
+    counts = compared(clone, "measured.yaml")
+    assert (counts["text_features"], counts["clusters"]) == (4, 2), "of two datasets: single and mine; one seed for all"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["config/paper.yaml", "config/pilot.yaml", "config/embedded_full.yaml"])
 def test_jobs_of_larger_experiments_are_those_of_snakemake(clone: Path, name: str) -> None:

@@ -417,16 +417,24 @@ def test_epoch_order() -> None:
 
 
 def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "runs/base_to_new/land/r1/zeroshot-0/s1"
-    train(inputs(results, "zeroshot"), folder, print)
-    identity = {"run": "base_to_new/land/r1/zeroshot-0/s1", "protocol": "base_to_new", "dataset": "flowers"}
-    identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
-    write_json(
-        tmp_path / "grid.json",
-        {"schema": "cpt.grid/4", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
-    )
-    with pytest.raises(CptError, match="describes another run"):
-        aggregate(tmp_path / "grid.json")
+    """Whatever of its identity differs from what the grid says of the folder."""
+    run = "base_to_new/land/r1/zeroshot-0/s1"
+    train(inputs(results, "zeroshot"), tmp_path / "runs" / run, print)
+    own = {"protocol": "base_to_new", "dataset": "land", "imbalance_ratio": 1.0, "method": "zeroshot", "seed": 1}
+    others = {"protocol": "few_shot", "dataset": "flowers", "imbalance_ratio": 0.5, "method": "coop", "seed": 2}
+
+    def message(**identity: Any) -> str:
+        asked = {"run": run, "key": "zeroshot-0", **own, **identity}
+        grid = {"schema": "cpt.grid/4", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [asked]}
+        write_json(tmp_path / "grid.json", grid)
+        with pytest.raises(CptError) as refused:
+            aggregate(tmp_path / "grid.json")
+        return str(refused.value)
+
+    assert own.keys() == others.keys()
+    for field, value in others.items():
+        assert "run.json: describes another run" in message(**{field: value}), field
+    assert "metrics.parquet" in message(), "its own run is taken, and is not yet scored"
 
 
 def test_metrics_by_hand() -> None:

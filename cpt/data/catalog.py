@@ -14,7 +14,7 @@ from cpt.data.derived import RULES
 from cpt.data.layouts import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
 from cpt.handwritten import expanded
-from cpt.validation import no_braces, one_line, path_name, shown
+from cpt.validation import no_braces, no_nul, one_line, path_name, shown
 
 
 def _one_slot(template: str) -> str:
@@ -38,7 +38,7 @@ def _known_rule(rule: str) -> str:
 def _inside(path: str) -> str:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise ValueError("must be a path inside the dataset's root")
-    return path
+    return no_nul(path)
 
 
 def _address(url: str) -> str:
@@ -130,7 +130,9 @@ class Entry(Part):
     other_templates: dict[str, Annotated[str, AfterValidator(_one_slot)]] = Field(
         default={}, description="its template in other code bases, by template set (texture, tcp)"
     )
-    root: str | None = Field(default=None, description="the dataset's folder, relative to where cpt is started")
+    root: Annotated[str, AfterValidator(no_nul)] | None = Field(
+        default=None, description="the dataset's folder, relative to where cpt is started"
+    )
     images: Annotated[str, AfterValidator(_inside)] = Field(
         default=".", description="folder of the images below root (all layouts but embedded and folders)"
     )
