@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from cpt import config, describe, measure, paths
 from cpt import grid as grids
 from cpt.cli_plan import plan
+from cpt.data import world
 from cpt.data.catalog import Entry
 from cpt.data.fewshot import by_class
 from cpt.data.manifest import Manifest
@@ -31,7 +32,7 @@ from cpt.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.report.plan_text import hours, render, size
 from cpt.train import train
 from tests.experiment import COMMON, SMALL, train_inputs
-from tests.test_workflow import EVERY_METHOD, configuration, planned, project
+from tests.test_workflow import CATALOG, EVERY_METHOD, configuration, planned, project
 from tests.test_workflow import SMALL as SMALL_CONFIG
 
 TABLE = {"kind": "table", "layout": "datasets", "title": "t", "tasks": ["base_to_new"]}
@@ -105,10 +106,12 @@ def test_jobs_are_those_of_snakemake(clone: Path) -> None:
     assert "fetch" not in counts
 
 
-def test_jobs_for_clusters_that_only_measures_need_are_those_of_snakemake(clone: Path) -> None:
-    """Those of CPT, which is no row: their text features are of templates that no run uses."""
+def test_jobs_that_are_easily_forgotten_are_those_of_snakemake(clone: Path) -> None:
+    """Clusters that only measures need, with texts that no run uses; a source that no table shows; gated data."""
+    gated = {"title": "Gated", "layout": "folders", "root": "data/gated", "gated": "ask for it"}
+    (clone / "catalog.yaml").write_text(yaml.safe_dump(CATALOG | {"gated": gated}))
     values = {
-        "experiment": "measured",
+        "experiment": "forgotten",
         "backbone": {"name": "tiny-clip", "architecture": "embedded"},
         "catalog": "catalog.yaml",
         "seeds": [1, 2],
@@ -116,15 +119,19 @@ def test_jobs_for_clusters_that_only_measures_need_are_those_of_snakemake(clone:
         "templates": {"mine": ["a {}"]},
         "overrides": [{"methods": ["cpt"], "set": {"templates": "mine"}}],
         "variants": {"coop": {"method": "coop"}, "ivlp": {"method": "ivlp"}},
-        "tasks": {"base_to_new": {"datasets": ["land"]}, "few_shot": {"datasets": ["small_flowers"]}},
+        "tasks": {
+            "base_to_new": {"datasets": ["land"]},
+            "cross_dataset": {"source": "small_flowers", "targets": ["gated"]},
+        },
         "exhibits": {
             "table1": TABLE | {"variants": ["coop", "ivlp"], "layout": "measures", "measures": ["tail_as_head"]},
-            "table2": TABLE | {"variants": ["coop"], "tasks": ["few_shot"]},
+            "table2": TABLE | {"variants": ["coop"], "tasks": ["cross_dataset"], "datasets": ["gated"]},
         },
     }
-    (clone / "measured.yaml").write_text(yaml.safe_dump(values))
-    counts = compared(clone, "measured.yaml")
-    assert (counts["text_features"], counts["clusters"]) == (4, 2), "of two datasets: single and mine; one seed for all"
+    (clone / "forgotten.yaml").write_text(yaml.safe_dump(values))
+    counts = compared(clone, "forgotten.yaml")
+    assert counts["text_features"] == 5, "land and flowers: single and mine; gated: single"
+    assert (counts["clusters"], counts["fetch"], counts["image_features"]) == (2, 1, 2)
 
 
 @pytest.mark.slow
@@ -228,6 +235,13 @@ def test_the_catalog_and_the_manifest_say_the_same(results: Path) -> None:
     told, read = known(entry, results / "nowhere"), known(entry, results / "data/land/manifest.parquet")
     assert told == read
     assert told.images == {"train": 180, "val": 30, "test": 60}
+
+
+def test_a_shift_has_the_images_that_are_drawn(results: Path) -> None:
+    entry = Entry(name="world_v2", title="W", layout="embedded", shift_of="world", per_class={"train": 5, "test": 2})
+    told = known(entry, results / "nowhere")
+    _, labels = world.render("world_v2", "test", 2)
+    assert (told.classes, told.images, told.pool) == (len(set(labels.tolist())), {"test": len(labels)}, None)
 
 
 @pytest.mark.parametrize("order", ["label", "random", "appearance"])
