@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -13,6 +14,9 @@ from cpt.canonical import canonical_json, json_text, sha256_text
 
 SCHEMA = "cpt.provenance/1"
 SUFFIX = ".provenance.json"
+CONFIGURATION = "configuration.json"
+"""Names of the configuration files, in ``work/<experiment>``."""
+
 DEFAULT = ["config/config.yaml"]
 
 
@@ -64,18 +68,54 @@ def command(target: str, configuration: Sequence[str]) -> str:
     return shlex.join(words)
 
 
+def configuration(root: Path) -> list[str]:
+    """Return the configuration files of an experiment.
+
+    They are in the record of its ``grid.json``; where that is lost, its last Snakemake has noted them too.
+
+    Args:
+        root: ``results/<experiment>``.
+    """
+    with contextlib.suppress(ValueError, KeyError):
+        return read_record(root / f"grid.json{SUFFIX}")["configuration"]
+    with contextlib.suppress(OSError, ValueError):
+        noted = json.loads((work_folder(root) / CONFIGURATION).read_text(encoding="utf-8"))
+        if isinstance(noted, list) and noted and all(isinstance(path, str) for path in noted):
+            return noted
+    return DEFAULT
+
+
+def work_folder(root: Path) -> Path:
+    """Folder of what an experiment keeps between calls; it lies beside ``results``."""
+    root = root.absolute()
+    return root.parent.parent / "work" / root.name
+
+
 def mend(path: Path) -> str | None:
-    """Return the command that makes a file of an experiment again; None for other files.
+    """Return the command that makes a file of an experiment again; None for files that its workflow does not make.
 
     It is to be called in the project's folder, where ``results`` lies.
     """
     again, _ = written(path) or (path, None)
     for root in path.absolute().parents:
         if (root / "grid.json").exists() or (root / f"grid.json{SUFFIX}").exists():
-            try:
-                configuration = read_record(root / f"grid.json{SUFFIX}")["configuration"]
-            except (ValueError, KeyError):
-                configuration = DEFAULT
-            target = Path(root.parent.name, root.name, again.absolute().relative_to(root))
-            return command(target.as_posix(), configuration)
+            inside = again.absolute().relative_to(root)
+            if not _makes(root, inside):
+                return None
+            return command(Path(root.parent.name, root.name, inside).as_posix(), configuration(root))
     return None
+
+
+def _makes(root: Path, file: Path) -> bool:
+    """Whether the experiment has the run or the dataset that a file is of, as far as its ``grid.json`` can be read."""
+    try:
+        grid = json.loads((root / "grid.json").read_text(encoding="utf-8"))
+        runs, datasets = {run["run"] for run in grid["runs"]}, set(grid["datasets"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    place, *within = file.parts
+    if place == "runs":
+        return "/".join(within[:-1]) in runs
+    if place in ("data", "features"):
+        return within[0] in datasets
+    return place not in ("splits", "clusters") or within[1] in datasets

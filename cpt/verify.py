@@ -18,7 +18,7 @@ from cpt import paths
 from cpt.canonical import digest_of_file
 from cpt.errors import CptError
 from cpt.files import read_json
-from cpt.integrity import DEFAULT, SUFFIX, command, read_record
+from cpt.integrity import SUFFIX, command, configuration, read_record
 
 TABLE = ("csv", "md", "tex", "html")
 FIGURE = ("svg", "pdf", "png", "csv", "txt")
@@ -90,6 +90,7 @@ class _Check:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
+        self.configuration = configuration(folder)
         self.records: dict[str, dict[str, Any]] = {}  # by the stage's main file
         self.maker: dict[str, str] = {}  # file -> main file of the record that has it among its outputs
         self.damaged: dict[str, str] = {}  # main file -> what is wrong with its record
@@ -252,8 +253,7 @@ class _Check:
 
     def _find(self, file: str, problem: str, again: str) -> None:
         """Note a finding; ``again`` is the file to make again."""
-        configuration = self.records.get("grid.json", {}).get("configuration", DEFAULT)
-        self.found[file].append(Finding(file, problem, command(str(self.folder / again), configuration)))
+        self.found[file].append(Finding(file, problem, command(str(self.folder / again), self.configuration)))
 
     # ---- where it is from ----------------------------------------------------------------------
 
@@ -261,6 +261,8 @@ class _Check:
         notices = []
         if changed := sum(bool(record["dirty"]) for record in records):
             notices.append(f"{changed:,} of {len(records):,} records are of a checkout with changes (dirty)")
+        if unknown := sum(record["commit"] is None for record in records):
+            notices.append(f"{unknown:,} of {len(records):,} records tell no commit: cpt was not run from its checkout")
         seen: dict[str, set[str]] = defaultdict(set)
         for record in records:
             seen["commits"].add(str(record["commit"]))

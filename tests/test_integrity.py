@@ -20,6 +20,7 @@ from cpt.data.layouts import make_manifest
 from cpt.errors import CptError
 from cpt.provenance import recorded
 from cpt.trace import traced
+from cpt.workflow import remember
 
 
 def write_all(folder: Path) -> None:
@@ -95,6 +96,22 @@ def test_the_mend_names_the_stages_main_file_and_the_configuration(tmp_path: Pat
     assert integrity.mend(folder / "runs/a.json") == (
         "snakemake 'results/my experiment/runs/a.json' --force --cores 2 --resources gpu=1"
     )
+    remember(["config/config.yaml", "my config.yaml"], folder)
+    assert integrity.mend(folder / "grid.json") == f"snakemake 'results/my experiment/grid.json' {ending}"
+
+
+def test_there_is_no_mend_for_what_the_workflow_does_not_make(tmp_path: Path) -> None:
+    folder = tmp_path / "results/own"
+    run = "base_to_new/land/r1/coop-12345678/s1"
+    files.write_json(folder / "grid.json", {"runs": [{"run": run}], "datasets": {"land": {}}})
+    made = [f"runs/{run}/run.json", "data/land/manifest.parquet", "features/land/text-single.safetensors",
+            "splits/base_to_new/land/r1/s1.parquet", "backbone.json", "tables/table2.csv"]  # fmt: skip
+    unknown = [f"runs/{run.removesuffix('/s1')}/run.json", "data/bird/manifest.parquet",
+               "features/bird/text-single.safetensors", "splits/base_to_new/bird/r1/s1.parquet"]  # fmt: skip
+    assert all(integrity.mend(folder / file) for file in made)
+    for file in unknown:
+        message = refusal(files.read_json, folder / file, "s/1")
+        assert message == f"{folder / file}: not found; run the stage that writes it (docs/files.md)"
 
 
 @pytest.mark.parametrize("name", READERS)
