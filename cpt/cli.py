@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from cpt.cli_plan import plan
 from cpt.cli_results import compare, status
 from cpt.cli_verify import verify
 from cpt.errors import CptError
-from cpt.provenance import recorded
+from cpt.provenance import recorded, require_code
 
 app = typer.Typer(
     name="cpt",
@@ -41,6 +43,8 @@ app.command()(audit)
 app.command()(ledger)
 add_many(app)
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]
 BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]
 Output = Annotated[Path, typer.Option(help="file to write")]
@@ -58,8 +62,10 @@ def command() -> Callable[..., Any]:
 
 def run() -> int:
     """Run the command line on sys.argv; return the exit code. Problems that users can mend are one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal or a log cannot show is no reason to fail
     try:
-        code = command()(standalone_mode=False)
+        code = command()(prog_name="cpt", standalone_mode=False)
     except CptError as error:
         print(f"cpt: error: {error}", file=sys.stderr)
         return 1
@@ -70,17 +76,35 @@ def run() -> int:
         return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line itself
-            print(f"cpt: error: {error.format_message()}; see `cpt --help`", file=sys.stderr)
+            if message := error.format_message():  # none where the help itself was printed
+                print(f"cpt: error: {message}; see `cpt --help`", file=sys.stderr)
             return 2
         raise
     return code if isinstance(code, int) else 0
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+def _before_every_verb(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    code: Annotated[str | None, typer.Option(hidden=True, help="refuse to work with code of another stamp")] = None,
+) -> None:
+    _one_thread()
     if version:
         print(__version__)
         raise typer.Exit
+    if code is not None:
+        require_code(code)
+
+
+def _one_thread() -> None:
+    """Let every library compute with one thread, so that bits depend on neither the machine nor who starts the verb.
+
+    ``--threads`` gives torch more. Libraries read their variables when they are loaded, later than this or in a fork
+    server, which comes by here too.
+    """
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @app.command()
@@ -115,13 +139,11 @@ def backbone(
     Example: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name vit-b-16 --output backbone.json`
     """
     from cpt.clip.make_backbone import make_backbone
-    from cpt.files import read_json
 
-    with recorded(output):
-        make_backbone(name, architecture, pretrained, output)
-    record = read_json(output, "cpt.backbone/1")
-    difference = record["largest_difference_to_open_clip"]
-    say(f"{name}: {record['parameters']:,} parameters, largest difference to open_clip {difference:.1e}")
+    with recorded(output) as record:
+        parameters, difference = make_backbone(name, architecture, pretrained, output)
+        record["largest_difference_to_open_clip"] = difference
+    say(f"{name}: {parameters:,} parameters, largest difference to open_clip {difference:.1e}")
 
 
 @app.command()
@@ -297,7 +319,7 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
     state: Annotated[Path | None, typer.Option(help="file for the state of an unfinished training")] = None,
     state_interval: Annotated[float, typer.Option(help="seconds between saved states")] = 60.0,
-    code: Annotated[str | None, typer.Option(help="version of the code for the record; default: computed")] = None,
+    code: Annotated[str | None, typer.Option(help="refuse to train with code of another version than this")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
@@ -453,13 +475,13 @@ def methods(
 
     Example: `cpt methods cpt` lists the hyperparameters of CPT with the source of every default.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from cpt import describe
     from cpt.files import write_text
     from cpt.methods import registry
     from cpt.report.sheet import markdown
+    from cpt.terminal import console
 
     if sheet is not None:
         write_text(sheet, markdown())
@@ -470,7 +492,7 @@ def methods(
         listing = Table("hyperparameter", "default", "meaning", "source of the default", box=None)
         for field, about in facts["hyperparameters"].items():
             listing.add_row(field, str(about["default"]), about["description"], about["source"])
-        Console().print(listing)
+        console().print(listing)
     else:
         listing = Table("name", "title", "what it does", "learns", "source", box=None)
         for known in registry.names():
@@ -478,7 +500,7 @@ def methods(
             mark = " (reconstruction)" if facts["reconstruction"] else ""
             learned = f"{describe.learned_values(known, 'base_to_new'):,}"
             listing.add_row(known, facts["title"] + mark, facts["summary"], learned, facts["source"])
-        Console().print(listing)
+        console().print(listing)
 
 
 @app.command()

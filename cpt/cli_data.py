@@ -63,11 +63,11 @@ def check(
 
     Example: `cpt data check`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from cpt.data.catalog import find, load_catalog
     from cpt.data.check import check_dataset
+    from cpt.terminal import console
 
     entries = load_catalog(catalog)
     chosen = [find(entries, name) for name in datasets] if datasets else list(entries.values())
@@ -83,11 +83,10 @@ def check(
         listing.add_row(entry.name, state.state, *counts, entry.root)
         if state.advice:
             advice.append(f"{entry.name}: {state.advice}")
-    width = None if Console().is_terminal else 200
-    console = Console(width=width, markup=False, emoji=False, highlight=False)  # paths may hold brackets and colons
-    console.print(listing)
+    printer = console()
+    printer.print(listing)
     if advice:
-        console.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
+        printer.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
     if any(state in ("missing", "damaged") for state in states):
         raise typer.Exit(1)
 

@@ -20,14 +20,13 @@ def status(
 
     Example: `cpt status config/paper.yaml`
     """
-    from rich.console import Console
-
     from cpt import config
     from cpt.report.status_text import render
     from cpt.status import status as look
+    from cpt.terminal import console
 
     paths = configs or [Path("config/config.yaml")]
-    Console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
+    console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
 
 
 def compare(
@@ -45,10 +44,9 @@ def compare(
 
     Examples: `cpt compare ivlp cpt`, `cpt compare results/embedded results/mine --row cpt`
     """
-    from rich.console import Console
-
     from cpt.report import comparison, comparison_text
     from cpt.report.results import read_results
+    from cpt.terminal import console
 
     folders = [Path(word) if comparison.is_results(word) else results for word in (first, second)]
     rows = [row if comparison.is_results(word) else word for word in (first, second)]
@@ -60,12 +58,11 @@ def compare(
     names = [
         f"{name} in {folder}" if folders[0] != folders[1] else name for name, folder in zip(rows, folders, strict=True)
     ]
-    # names of folders may hold what looks like markup
-    console = Console(width=max(Console().width, comparison_text.WIDTH), markup=False, emoji=False)
-    console.print(comparison_text.over_datasets(lines, names))
-    console.print(comparison_text.over_runs(comparison.over_runs(*values), names))
+    printer = console(comparison_text.WIDTH)
+    printer.print(comparison_text.over_datasets(lines, names))
+    printer.print(comparison_text.over_runs(comparison.over_runs(*values), names))
     if images:
-        console.print(comparison_text.over_images(comparison.over_images(*zip(sides, rows, strict=True))))
+        printer.print(comparison_text.over_images(comparison.over_images(*zip(sides, rows, strict=True))))
     say(f"{names[1]} minus {names[0]}, percentage points; seeds averaged ({max(line.seeds for line in lines)} at most)")
     if left:
         shown = ", ".join(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left[:3])

@@ -35,7 +35,7 @@ class Command(BaseModel):
         needs: files that its result depends on.
         makes: files that it writes; their provenance records are kept with them.
         keep: folder for what is finished, outside the job's outputs.
-        code: version of the code that makes them.
+        code: stamp of the code that is to make them (``cpt --code``); the version of a training's is among its words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,7 +81,7 @@ def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], say: C
             continue
         say(title)
         try:
-            run(command.words)
+            run(["--code", command.code, *command.words] if command.code else command.words)
         except StoppedError:
             raise
         except CptError as error:

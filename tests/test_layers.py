@@ -14,7 +14,7 @@ from cpt.provenance import PACKAGE, code_version
 # From low to high; a module may import from its own layer and from lower ones.
 LAYERS = [
     ["errors", "canonical", "integrity", "trace", "atomic", "files", "provenance", "interruption"],
-    ["seeds", "validation", "paths", "measures", "geometry", "losses", "device"],
+    ["seeds", "validation", "paths", "measures", "geometry", "losses", "device", "terminal"],
     ["config"],
     ["data"],
     ["clip", "clusters"],
