@@ -324,6 +324,33 @@ def test_strength_and_kind_of_the_prior_are_read() -> None:
     assert len(losses) == 3
 
 
+@pytest.mark.parametrize("name", ["ivlp", "maple", "promptsrc", "dekg_tcp", "lamp"])
+def test_random_prompts_start_as_published(name: str) -> None:
+    """N(0, 0.02²): deep text prompts, visual prompts, contexts without words."""
+    method = Toy(name).method
+    drawn = [
+        value.detach().flatten()
+        for key, value in method.named_parameters()
+        if any(part in key for part in ("text.deep", "visual", "pool", "shared"))
+        or (key == "text.context" and name == "dekg_tcp")
+    ]
+    values = torch.cat(drawn)
+    assert values.std().item() == pytest.approx(0.02, rel=4 / len(values) ** 0.5)
+    assert abs(values.mean().item()) < 4 * 0.02 / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["cocoop", "maple", "coprompt", "dekg_tcp", "lamp"])
+def test_linear_layers_start_like_torchs(name: str) -> None:
+    layers = [layer for layer in Toy(name).method.modules() if isinstance(layer, torch.nn.Linear)]
+    assert layers
+    for layer in layers:
+        ours, theirs = layer.weight.detach(), torch.nn.Linear(layer.in_features, layer.out_features).weight.detach()
+        assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.05)
+        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.2)
+        if layer.bias is not None:
+            assert layer.bias.abs().max() <= layer.in_features**-0.5
+
+
 def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(CptError, match="unknown method 'ivpl'; did you mean 'ivlp'"):
         registry.get("ivpl")
