@@ -89,14 +89,17 @@ def contrast(image: Tensor, text: Tensor, labels: list[int], reading: str) -> Te
     return sum(terms) / (len(terms) if reading == "cross_entropy" else 1)
 
 
+PRINTED = {"tetf_reading": "sum", "rs_features": "raw", "rs_reading": "sum"}
+"""Eq. 9 and 11 as printed, but for the constant of the diagonal, which has no gradient."""
 READINGS: list[dict[str, Any]] = [
     {},
-    {"tetf_reading": "sum", "rs_features": "raw"},
-    {"tetf_reading": "sum", "rs_features": "raw", "tetf_diagonal": True, "contrast": "in_batch", "cc_reading": "all"},
-    {"tetf_reading": "sum", "rs_features": "raw", "tetf_diagonal": True, "cc_reading": "importance"},
-    {"tetf_reading": "entries", "tetf_by_size": True},
+    PRINTED,
+    PRINTED | {"tetf_diagonal": True, "contrast": "in_batch", "cc_reading": "all"},
+    PRINTED | {"tetf_diagonal": True, "cc_reading": "importance"},
+    {"tetf_reading": "pairs", "rs_features": "unit"},
+    {"tetf_reading": "entries", "tetf_by_size": True, "rs_features": "unit"},
     {"tetf_reading": "pairs", "tetf_by_size": True, "rs_features": "raw", "rs_reading": "mean"},
-    {"tetf_diagonal": True, "cc_detach_text": True, "rs_reading": "mean"},
+    {"tetf_diagonal": True, "cc_detach_text": True, "rs_features": "unit", "rs_reading": "mean"},
     {"cc_reading": "importance", "cc_detach_text": True, "contrast": "in_batch"},
     {"tetf_weight": 0.0, "rs_features": "raw"},
     {"rs_weight": 0.0, "cc_reading": "importance"},
