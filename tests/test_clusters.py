@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans, SpectralClustering
@@ -12,6 +13,9 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from cpt import clusters
 from cpt.clusters import ALGORITHMS, mine, number_of_clusters, read_clusters, write_clusters
 from cpt.errors import CptError
+from cpt.files import write_tensors
+from cpt.mining import make_clusters
+from cpt.paths import TEXT_FEATURES
 from cpt.seeds import stream_seed
 
 NAMES = sorted(ALGORITHMS)
@@ -280,3 +284,29 @@ def test_undefined_silhouette_is_null(tmp_path):
     path = tmp_path / "s1.parquet"
     write_clusters(path, mine(np.eye(2), "kmedoids", 1, seed=1), ["a", "b"], algorithm="kmedoids", seed=1)
     assert read_clusters(path).metadata["silhouette"] is None
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+@pytest.mark.parametrize("protocol", ["base_to_new", "all_classes"])
+def test_mined_are_the_raw_features_of_the_trained_classes(tmp_path, protocol, algorithm):
+    """Not the new classes', not the directions; by the seed and number that are asked for, which the file tells."""
+    features = random_features(41) * np.random.default_rng(5).uniform(0.5, 5, (41, 1))
+    names = [f"class {i}" for i in range(41)]
+    tensors = {"features": features, "directions": random_features(41, seed=9), "name_lengths": np.ones(41)}
+    tensors |= {name: np.zeros((41, 4)) for name in ("tokens", "dataset_tokens")}
+    text, output = tmp_path / "text.safetensors", tmp_path / "s3.parquet"
+    tensors = {name: torch.tensor(value) for name, value in tensors.items()}
+    write_tensors(text, tensors, TEXT_FEATURES, classes=names, phrase_length=4, source_hash="x")
+    trained = features[:21] if protocol == "base_to_new" else features
+    for rule, count in (({"per": 7}, {21: 3, 41: 6}[len(trained)]), ({"fixed": 5}, 5)):
+        make_clusters(text, protocol, algorithm, 3, output, **rule)
+        found = read_clusters(output)
+        assert found.labels.tolist() == mine(trained, algorithm, count, seed=3).labels.tolist()
+        assert found.class_names == names[: len(trained)]
+        told = {key: found.metadata.get(key) for key in ("algorithm", "seed", "classes_per_cluster", "clusters")}
+        assert told == {
+            "algorithm": algorithm,
+            "seed": 3,
+            "classes_per_cluster": rule.get("per"),
+            "clusters": rule.get("fixed"),
+        }

@@ -225,6 +225,13 @@ def test_cocoop_in_chunks_is_cocoop(prompts: int, monkeypatch: pytest.MonkeyPatc
         assert torch.allclose(found[key], value, atol=1e-5 * float(value.abs().max())), key
 
 
+@pytest.mark.parametrize("position", ["middle", "front"])
+def test_classes_are_permuted_with_the_lengths_of_their_names(position: str) -> None:
+    toy = Toy("coop", context_length=5, class_position=position).shaken()
+    order = [3, 0, 4, 2, 1]
+    assert torch.allclose(toy.scores(SHOWN, toy.classes.take(order)), toy.scores(SHOWN)[:, order], atol=2e-4)
+
+
 def test_cocoop_keeps_no_texts_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole test set at once: no tensor has a text feature for every image and class."""
     toy, largest = Toy("cocoop"), 0

@@ -6,13 +6,14 @@ Sources: the configuration files that the fields' ``source`` names; CPT: section
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from cpt.data.catalog import load_catalog
 from cpt.describe import published
 from cpt.methods import registry
+from cpt.methods.hyperparameters import Trained, resolve
 
 PAPER = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
@@ -129,6 +130,23 @@ def test_settings_by_dataset_are_of_datasets_that_there_are(name: str, root: Pat
         *protocol, dataset = key.split("/")
         assert dataset in catalog
         assert set(protocol) <= set(PROTOCOLS)
+
+
+class Nested(Trained):
+    """Every layer sets one field less than the one before."""
+
+    protocol_defaults: ClassVar[dict] = {"few_shot": {"epochs": 2, "batch_size": 2, "momentum": 0.2, "weight_decay": 2}}
+    dataset_defaults: ClassVar[dict] = {
+        "few_shot/dtd": {"momentum": 0.4, "weight_decay": 4},
+        "dtd": {"batch_size": 3, "momentum": 0.3, "weight_decay": 3},
+    }
+
+
+def test_the_narrower_default_wins_and_an_override_over_all() -> None:
+    hp = resolve(Nested, "few_shot", "dtd", {"weight_decay": 5}, {"weight_decay": 6})
+    assert (hp.learning_rate, hp.epochs, hp.batch_size, hp.momentum, hp.weight_decay) == (0.0025, 2, 3, 0.4, 6)
+    hp = resolve(Nested, "all_classes", "dtd")
+    assert (hp.epochs, hp.batch_size, hp.momentum, hp.weight_decay) == (12, 3, 0.3, 3)
 
 
 def test_every_method_with_a_publication_is_here() -> None:

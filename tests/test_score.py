@@ -79,10 +79,10 @@ def run(folder: Path, given: list[dict[str, Any]], tensors: dict[str, torch.Tens
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, list[dict]]:
-    """The final epoch of all targets; after epoch 1 all base images were wrong and all new ones right."""
+    """The final epoch of all targets; after epoch 1 half of the base images were right and all new ones."""
     given = [row for subset in ("base", "new") for row in rows("d", subset, None, PREDICTED[subset])]
     given += rows("e", "all", None, PREDICTED["all"])
-    given += rows("d", "base", 1, [1] * 5 + [0] * 5) + rows("d", "new", 1, LABELS["new"])
+    given += rows("d", "base", 1, [0] * 10) + rows("d", "new", 1, LABELS["new"])
     tensors = TEXT | {f"{name}/images": means.float() for name, means in MEANS.items()}
     return run(tmp_path_factory.mktemp("run"), given, tensors)
 
@@ -126,9 +126,13 @@ def test_log_loss_is_that_of_the_true_class(scored: tuple[dict, list[dict]]) -> 
 
 def test_every_epoch_has_its_own_harmonic_mean(scored: tuple[dict, list[dict]]) -> None:
     metrics, _ = scored
-    assert metrics["d", "base", 1, "accuracy"]["value"] == 0
+    assert metrics["d", "base", 1, "accuracy"]["value"] == 50
     assert metrics["d", "new", 1, "accuracy"]["value"] == 100
-    assert metrics["d", "base+new", 1, "harmonic_mean"]["value"] == 0
+    assert metrics["d", "base+new", 1, "harmonic_mean"]["value"] == pytest.approx(200 / 3)
+
+
+def test_a_class_that_is_never_predicted_counts_in_the_macro_accuracy(scored: tuple[dict, list[dict]]) -> None:
+    assert scored[0]["e", "all", None, "macro_accuracy"]["value"] == 75
 
 
 def test_only_trained_classes_have_groups_clusters_and_training_images(scored: tuple[dict, list[dict]]) -> None:

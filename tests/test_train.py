@@ -187,6 +187,49 @@ def test_cached_features_train_like_images(results: Path, tmp_path: Path) -> Non
     assert torch.allclose(a["text.context"], b["text.context"], atol=1e-6)
 
 
+def test_images_keep_their_labels_and_features_in_any_order(results: Path, tmp_path: Path) -> None:
+    """A split and a file of features whose rows are shuffled: cached features still train like the images."""
+    stream, given = np.random.default_rng(0), inputs(results, "coop")
+    table, metadata = read_parquet(given.split, "cpt.split/1")
+    metadata.pop("schema")
+    split, features = tmp_path / "split.parquet", tmp_path / "features.safetensors"
+    write_parquet(split, table.take(stream.permutation(len(table))), "cpt.split/1", **metadata)
+    tensors, _ = read_tensors(results / "features/land/images-train.safetensors", "cpt.image-features/1")
+    order = torch.tensor(stream.permutation(len(tensors["rows"])))
+    write_tensors(features, {name: value[order] for name, value in tensors.items()}, "cpt.image-features/1")
+    train(inputs(results, "coop", split=split), tmp_path / "images", print)
+    train(inputs(results, "coop", split=split, image_features=features), tmp_path / "cached", print)
+    a, b = (read_tensors(tmp_path / name / "prompts.safetensors", "cpt.prompts/1")[0] for name in ("images", "cached"))
+    assert torch.allclose(a["text.context"], b["text.context"], atol=1e-6)
+
+
+def test_a_method_is_given_its_own_training_set(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts, clusters, labels and frozen features of the base classes in their order, and the batches' labels."""
+    from cpt.methods.cpt import CPT
+
+    seen: list[tuple[Any, Any]] = []
+    original = CPT.losses
+
+    def losses(self, batch: Any, training: Any) -> dict[str, torch.Tensor]:
+        seen.append((batch, training))
+        return original(self, batch, training)
+
+    monkeypatch.setattr(CPT, "losses", losses)
+    given = inputs(results, "cpt", ratio="r0.25", hyperparameters={"epochs": 1})
+    train(given, tmp_path, print)
+    split = read_parquet(given.split, "cpt.split/1")[0].to_pandas()
+    clusters = read_parquet(given.clusters, "cpt.clusters/1")[0].to_pandas()
+    text = read_tensors(given.text_features, "cpt.text-features/2")[0]["features"]
+    training = seen[0][1]
+    assert training.counts.tolist() == [16, 11, 8, 5, 4] == np.bincount(split["label"]).tolist()
+    assert training.clusters.tolist() == clusters["cluster"].tolist()
+    assert training.labels.tolist() == split["label"].tolist()
+    assert torch.equal(training.classes.frozen, text[:5])
+    assert list(training.classes.names) == clusters["class_name"].tolist()
+    expected = [split["label"][batch].tolist() for batch in epoch_order(len(split), 16, 1, 0)]
+    assert [batch.labels.tolist() for batch, _ in seen] == expected
+
+
 def test_history_describes_the_epochs(results: Path, tmp_path: Path) -> None:
     train(inputs(results, "cpt"), tmp_path, print)
     frame = history(tmp_path)
