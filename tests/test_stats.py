@@ -150,7 +150,7 @@ def test_probability_of_improvement_counts_pairs() -> None:
 SCORES = arrays(np.int64, st.tuples(st.integers(2, 5), st.just(3)), elements=st.integers(0, 100))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SCORES, st.integers(-50, 50), st.randoms())
 def test_an_interquartile_mean_moves_with_its_scores(scores: np.ndarray, shift: int, random: Any) -> None:
     found = stats.interquartile_mean(scores, generator(), resamples=50)
@@ -160,7 +160,7 @@ def test_an_interquartile_mean_moves_with_its_scores(scores: np.ndarray, shift: 
     assert stats.interquartile_mean(shuffled, generator(), resamples=1).estimate == pytest.approx(found.estimate)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SCORES, SCORES, st.integers(-50, 50))
 def test_improvement_and_its_opposite_are_certain_together(first: np.ndarray, second: np.ndarray, shift: int) -> None:
     found = stats.probability_of_improvement(first, second, generator(), resamples=50)
@@ -170,7 +170,7 @@ def test_improvement_and_its_opposite_are_certain_together(first: np.ndarray, se
     assert found.estimate + opposite.estimate == pytest.approx(1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20), st.randoms())
 def test_a_paired_bootstrap_is_antisymmetric(right: list[tuple[bool, bool]], random: Any) -> None:
     first, second = np.array(right).T
