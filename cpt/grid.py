@@ -130,7 +130,7 @@ class Grid:
             ],
             "methods": {method: facts(method) for method in sorted({run.method for run in self.runs.values()})},
             "datasets": {
-                name: self.catalog[name].model_dump(include={"title", "counterpart", "derived_split"})
+                name: self.catalog[name].model_dump(include={"title", "counterpart", "layout", "derived_split"})
                 for name in sorted(used)
             },
             "exhibits": self.exhibits,

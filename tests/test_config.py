@@ -253,7 +253,7 @@ def test_untrained_methods_run_once() -> None:
 def test_grid_names_what_a_run_needs() -> None:
     resolved = build(BASE)
     content = resolved.as_json()
-    assert content["schema"] == "cpt.grid/4"
+    assert content["schema"] == "cpt.grid/5"
     by_method = {run["method"]: run for run in content["runs"]}
     assert by_method["cpt"]["clusters"].startswith("clusters/")
     assert by_method["ivlp"]["clusters"] is None

@@ -85,7 +85,7 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
         score(folder, results / f"splits/{protocol}/land/r1/s1.parquet", inputs(results, "cpt", protocol).clusters)
         identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
-        grid = {"schema": "cpt.grid/4", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
+        grid = {"schema": "cpt.grid/5", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
         write_json(root / "grid.json", grid | {"runs": [identity | {"key": f"{method}-0", "seed": 1}]})
         aggregate(root / "grid.json")
         names = ("prompts.safetensors", "predictions.parquet", "classifier.safetensors", "metrics.parquet")
@@ -423,7 +423,7 @@ def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
     identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
     write_json(
         tmp_path / "grid.json",
-        {"schema": "cpt.grid/4", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
+        {"schema": "cpt.grid/5", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
     )
     with pytest.raises(CptError, match="describes another run"):
         aggregate(tmp_path / "grid.json")

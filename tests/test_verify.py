@@ -157,7 +157,7 @@ def test_what_was_not_touched_fits(made: Path) -> None:
     assert report.findings == []
     assert report.files == len(every_file(made))
     assert report.size == sum(p.stat().st_size for p in every_file(made) if not p.name.endswith(".provenance.json"))
-    assert report.runs == len(read_json(made / "grid.json", "cpt.grid/4")["runs"])
+    assert report.runs == len(read_json(made / "grid.json", "cpt.grid/5")["runs"])
     assert list(report.devices) == ["cpu"]
 
 

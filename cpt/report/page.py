@@ -67,6 +67,7 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
         .render(
             experiment=results.grid["experiment"],
             printed=results.grid["printed"],
+            generated=all(entry["layout"] == "embedded" for entry in results.grid["datasets"].values()),
             facts=facts(results),
             headline=headline(results),
             sheet=sheet(results, runs, runs.with_name("costs.parquet")),
