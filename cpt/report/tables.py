@@ -251,7 +251,7 @@ def _by_clustering(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
         cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in exhibit["rows"]]
         stacked += [
             _column(exhibit, numbers, ratio, AVERAGE, metric, spread=False),
-            _marked([cell.std for cell in cells], "lower"),
+            _marked([cell.std for cell in cells], None),  # of few seeds: too uncertain itself to be ranked
         ]
     return columns, [Block("", _lines(exhibit, stacked))], "Clustering"
 
