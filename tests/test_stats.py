@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from cpt import stats
 
@@ -145,6 +145,59 @@ def test_probability_of_improvement_counts_pairs() -> None:
     assert 0 <= found.low <= found.estimate <= found.high <= 1
     with pytest.raises(ValueError, match="datasets"):
         stats.probability_of_improvement(first, second[:, :1], generator())
+
+
+# ---- intervals over seeds: every way to draw seeds anew, listed ---------------------------------
+
+RANDOM = np.random.default_rng(8).normal(60, 5, size=(4, 3))
+DRAWS, SLACK = 200_000, 0.0015
+"""Draws of the bootstrap, and how far the share of draws below a value can be off with so many."""
+
+
+def tail(level: float, seeds: int, datasets: int) -> float:
+    """Share of draws below the interval, by Hesterberg's expanded percentiles: Student's t of the residual's degrees of
+    freedom in place of the normal, and the variance that drawing n seeds anew loses."""
+    quantile = t.ppf((1 + level) / 2, seeds * datasets - datasets) / (1 - 1 / seeds) ** 0.5
+    return float(norm.sf(quantile))
+
+
+def drawn_anew(scores: np.ndarray) -> list[np.ndarray]:
+    """For every dataset, all (seeds ^ seeds, seeds) draws of its seeds."""
+    picks = np.array(list(product(range(len(scores)), repeat=len(scores))))
+    return [column[picks] for column in scores.T]
+
+
+def encloses(found: stats.Interval, outcomes: np.ndarray, below: float) -> None:
+    """Both bounds leave the share ``below`` of equally likely outcomes outside, as exactly as the draws can tell."""
+    for bound, side in ((found.low, below), (found.high, 1 - below)):
+        low, high = np.quantile(outcomes, [max(0.0, side - SLACK), min(1.0, side + SLACK)])
+        assert low - 1e-9 <= bound <= high + 1e-9
+
+
+@pytest.mark.parametrize(("seeds", "datasets", "level"), [(3, 2, 0.8), (3, 2, 0.5), (4, 2, 0.8), (2, 3, 0.5)])
+def test_interval_of_an_interquartile_mean_by_listing_all_draws(seeds: int, datasets: int, level: float) -> None:
+    scores = RANDOM[:seeds, :datasets]
+    each = list(product(*drawn_anew(scores)))
+    values = np.sort(np.array(each).reshape(len(each), -1), axis=1)
+    cut = values.shape[1] // 4
+    outcomes = values[:, cut : values.shape[1] - cut].mean(axis=1)
+    found = stats.interquartile_mean(scores, generator(), level=level, resamples=DRAWS)
+    encloses(found, outcomes, tail(level, seeds, datasets))
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["fewer seeds first", "fewer seeds second"])
+def test_interval_of_an_improvement_is_that_of_the_method_with_fewer_seeds(turned: bool) -> None:
+    few, many, level = RANDOM[:3, :1], RANDOM[:4, 1:2] + 1.5, 0.8
+    first, second = (many, few) if turned else (few, many)
+
+    def chances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        """Of every pair of draws of a dataset: share of the pairs of seeds in which the second wins, ties half."""
+        pairs = two[None, :, None, :] - one[:, None, :, None]
+        return ((pairs > 0).mean(axis=(2, 3)) + (pairs == 0).mean(axis=(2, 3)) / 2).ravel()
+
+    outcomes = chances(*drawn_anew(first), *drawn_anew(second))
+    found = stats.probability_of_improvement(first, second, generator(), level=level, resamples=DRAWS)
+    encloses(found, outcomes, tail(level, len(few), 1))
 
 
 SCORES = arrays(np.int64, st.tuples(st.integers(2, 5), st.just(3)), elements=st.integers(0, 100))

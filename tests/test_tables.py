@@ -12,7 +12,9 @@ from pathlib import Path
 
 import fake_results
 import numpy as np
+import pandas as pd
 import pytest
+import rough_results
 
 from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
@@ -62,7 +64,140 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
+@pytest.fixture(scope="module")
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every table of results of which no two numbers are alike."""
+    folder = tmp_path_factory.mktemp("rough")
+    grid, runs = rough_results.write_results(folder)
+    for name in NAMES:
+        make_table(grid, runs, name, folder / "tables")
+    return folder
+
+
 # ---- numbers -----------------------------------------------------------------------------------
+
+
+def row_label(row: dict) -> str:
+    noted = row["id"] in ("npt", "cptsum")  # a reconstruction, and the one of two labels alike that has a note
+    return f"{row['label']} ({row['note']})" if noted else row["label"]
+
+
+def expected(folder: Path, exhibit: dict) -> dict[tuple[str, ...], pd.Series]:
+    """(ratio, method, dataset, metric) -> value by seed, cell by cell with pandas."""
+    found, own_layout = {}, exhibit["layout"]
+    for row, ratio, task in itertools.product(exhibit["rows"], exhibit["ratios"], exhibit["tasks"]):
+        chosen = [c for c in exhibit["cells"] if (c["row"], c["ratio"], c["task"]) == (row["id"], ratio, task)]
+        averaged = [cell for cell in chosen if task == "base_to_new" or not cell["source"]]
+        where = f"{ratio:g}", row_label(row)
+        metrics = ["H", "base", "new"] if task == "base_to_new" else ["accuracy"]
+        if own_layout == "tasks":
+            found[*where, task.replace("_", "-"), metrics[0]] = rough_results.over_datasets(
+                folder, averaged, metrics[0]
+            )
+            continue
+        if own_layout == "measures":
+            for metric in exhibit["measures"]:
+                finished = [len(rough_results.seeds(folder, cell, "base")) > 0 for cell in averaged]
+                having = [cell for cell in averaged if len(rough_results.seeds(folder, cell, metric))]
+                known = all(finished) and having
+                found[*where, "Avg", metric] = (
+                    rough_results.over_datasets(folder, having, metric) if known else pd.Series(dtype=float)
+                )
+            continue
+        for metric in metrics:
+            found |= {(*where, c["dataset"], metric): rough_results.seeds(folder, c, metric) for c in chosen}
+            found[*where, "Avg", metric] = rough_results.over_datasets(folder, averaged, metric)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_is_that_of_plain_arithmetic(rough: Path, name: str) -> None:
+    exhibit = read_results(rough / "grid.json", rough / "runs.parquet").exhibit(name)
+    table, own = numbers(rough, name), expected(rough, exhibit)
+    assert table.keys() == own.keys()
+    for key, values in own.items():
+        mean, std, count = table[key]
+        assert int(count) == len(values)
+        assert float(mean or "nan") == pytest.approx(values.mean(), nan_ok=True)
+        assert float(std or "nan") == pytest.approx(values.std(ddof=1), nan_ok=True)
+
+
+def test_a_row_with_an_unfinished_dataset_has_no_mean_of_any_measure(rough: Path) -> None:
+    """Not even of one that its finished datasets have, and that the unfinished one would not count for."""
+    table = numbers(rough, "table6")
+    for measure in fake_results.MEASURED:
+        assert table["0.06", "NPT (reconstruction)", "Avg", measure] == ("", "", "0")
+        assert (table["0.06", "IVLP", "Avg", measure][2]) == "3"
+
+
+def ranked(texts: list[str], lowest: bool) -> tuple[set[int], set[int]]:
+    """Places of the best and of the second among shown numbers."""
+    known = {place: float(text) for place, text in enumerate(texts) if text != "–"}
+    if len(known) < 2:
+        return set(), set()
+    order = sorted(set(known.values()), reverse=not lowest)
+    first, second = [{place for place, value in known.items() if [value] == order[i : i + 1]} for i in (0, 1)]
+    return first, second
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_marks_rank_the_numbers_that_are_shown(rough: Path, name: str) -> None:
+    """Of every column and ratio, as read from the Markdown."""
+    for block in (rough / "tables" / f"{name}.md").read_text().split("\n\n"):
+        lines = [line.strip("| ").split(" | ") for line in block.splitlines() if line.startswith("| ")]
+        for heading, *cells in zip(*lines, strict=True):
+            texts = [re.sub(r" <sub>.*|[*†]|</?u>", "", cell) for cell in cells]
+            if not re.fullmatch(r"[\d.]+|–", texts[0]):
+                continue  # names of the rows
+            unranked = heading.endswith(("effective rank", "std ↓"))
+            best, second = (set(), set()) if unranked else ranked(texts, "↓" in heading)
+            assert {i for i, cell in enumerate(cells) if cell.startswith("**")} == best
+            assert {i for i, cell in enumerate(cells) if cell.startswith("<u>")} == second
+
+
+@pytest.mark.parametrize(
+    ("measure", "values", "texts", "best"),
+    [
+        ("etf_distance", [0.123, 0.1241, 0.1243, 0.2, 0.3], ["0.123", "0.124", "0.124", "0.200", "0.300"], [0]),
+        ("etf_distance", [0.1231, 0.1234, 0.15, 0.2, 0.3], ["0.123", "0.123", "0.150", "0.200", "0.300"], [0, 1]),
+        ("base", [50.123, 50.121, 40.0, 30.0, 20.0], ["50.12", "50.12", "40.00", "30.00", "20.00"], [0, 1]),
+    ],
+)
+def test_measures_are_ranked_by_the_digits_they_are_shown_with(
+    made: Path, measure: str, values: list[float], texts: list[str], best: list[int]
+) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    exhibit = results.exhibit("table6") | {"measures": [measure], "ratios": [1.0]}
+    shown = layout(
+        results,
+        exhibit,
+        {Key(1.0, row["id"], "Avg", measure): Summary(value, None, 1)
+         for row, value in zip(exhibit["rows"], values, strict=True)},
+    )  # fmt: skip
+    cells = [line.cells[0] for line in shown.blocks[0].lines]
+    assert [cell.text for cell in cells] == texts
+    assert [i for i, cell in enumerate(cells) if cell.mark == "best"] == best
+
+
+def test_every_format_shows_the_number_of_the_csv(rough: Path) -> None:
+    results = read_results(rough / "grid.json", rough / "runs.parquet")
+    exhibit, table = results.exhibit("table2"), numbers(rough, "table2")
+    shown = []
+    for ratio, row in itertools.product(exhibit["ratios"], exhibit["rows"]):
+        cells = [table[f"{ratio:g}", row_label(row), d, "H"] for d in ("world", "flowers", "scripts", "Avg")]
+        shown.append([f"{float(m):.2f} ±{float(s):.2f}" if s else f"{float(m):.2f}" if m else "–" for m, s, _ in cells])
+    page = [row[1:] for row in Cells((rough / "tables/table2.html").read_text()).rows if len(row) == 5]
+    assert page[1:] == shown
+    lines = [re.sub(r"\*|</?u>|†|</?sub>", "", line).strip("| ").split(" | ")[1:]
+             for line in (rough / "tables/table2.md").read_text().splitlines() if line.startswith("| ")]  # fmt: skip
+    assert [line for line in lines if line[0] != "World"] == shown
+    tex = (rough / "tables/table2.tex").read_text()
+    tex = re.sub(r"\{\\tiny\\phantom.*?0\.00\}\}|\\rlap\{\$\^\\dagger\$\}", "", tex)
+    tex = re.sub(r"\{\\tiny\$\\pm\$(.*?)\}", r" ±\1", re.sub(r"\\(textbf|underline)\{(.*?)\}", r"\2", tex)).replace(
+        "--", "–"
+    )
+    rows = [line.removesuffix(r" \\").split(" & ")[1:] for line in tex.splitlines() if line.count(" & ") == 4]
+    assert rows[1:] == shown
 
 
 def test_base_to_new_table_has_h_base_and_new_of_every_dataset_and_their_average(made: Path) -> None:
