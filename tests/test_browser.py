@@ -13,6 +13,7 @@ from pathlib import Path
 
 import fake_results
 import full_size
+import pandas as pd
 import pytest
 import rough_results
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -209,6 +210,46 @@ def test_a_number_is_the_same_in_every_view(tab: Page, rough: Path, row: str, da
     line = tab.locator("#all-numbers tbody tr", has=tab.locator(f"a[href='#open=*/{chosen}']")).locator("td")
     assert line.all_inner_texts()[5:8] == [mean, std or "–", str(count)]
     assert line.all_inner_texts()[8:10] == [f"{of[name].mean():.2f}" for name in ("base", "new")]
+    costs = pd.read_parquet(folder / "costs.parquet").set_index("run").loc[exhibit["cells"][place]["runs"]]
+    spent = [f"{costs['seconds'].mean():.1f}", f"{costs['peak_memory_mb'].mean():.0f}"]
+    assert line.all_inner_texts()[15:] == spent
+
+
+def test_charts_and_classes_are_of_the_seeds_behind_the_number(tab: Page, rough: Path) -> None:
+    """Curves, calibration and classes of a cell with two of three seeds, computed from the files with pandas."""
+    folder = rough.parent.parent
+    exhibit = json.loads((folder / "grid.json").read_text())["exhibits"]["table2"]
+    wanted = dict(zip(("row", "dataset", "ratio"), rough_results.TWO_SEEDS, strict=True))
+    place, cell = next((i, cell) for i, cell in enumerate(exhibit["cells"]) if cell | wanted == cell)
+    counts, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("counts", "curves"))
+    counts = counts[counts["run"].isin(cell["runs"]) & (counts["target"] == cell["dataset"])]
+    counts["weighted"] = counts["confidence"] * counts["images"]
+    summed = counts.groupby(["subset", "by", "index"])[["images", "correct", "weighted"]].sum()
+    show(tab, rough, f"#open=table2/{place}")
+    expect(tab.locator("#behind .chart .main-svg").nth(3)).to_be_attached()  # two a chart
+    over_epochs, calibration = tab.evaluate(
+        "[...document.querySelectorAll('#behind .chart')].map((c) => c.data.map(({x, y, name}) => ({x, y, name})))"
+    )
+    for trace, run in zip(over_epochs, cell["runs"], strict=True):
+        loss = curves[(curves["run"] == run) & (curves["measure"] == "loss")].sort_values("epoch")
+        assert trace["x"] == loss["epoch"].tolist()
+        assert trace["y"] == pytest.approx(loss["value"].tolist(), rel=1e-3)
+    for trace, half in zip(calibration, ("base", "new"), strict=False):
+        bins = summed.loc[half, "confidence"]
+        assert trace["name"] == half
+        assert trace["x"] == pytest.approx((bins["weighted"] / bins["images"]).tolist(), abs=1e-3)
+        assert trace["y"] == pytest.approx((bins["correct"] / bins["images"]).tolist(), abs=1e-3)
+    assert (calibration[2]["x"], calibration[2]["y"]) == ([0, 1], [0, 1])
+    tab.locator("#behind .dt-length select").select_option("25")
+    shown = [row.split("\t") for row in tab.locator("#behind table.dataTable tbody tr").all_inner_texts()]
+    expected = {}
+    names = fake_results.CLASSES
+    for half, first in (("base", 0), ("new", len(names) // 2)):
+        for label, right in summed.loc[half, "class"].iterrows():
+            expected[names[first + label], half] = 100 * right["correct"] / right["images"]
+    assert {(line[0], line[1]): float(line[5]) for line in shown} == pytest.approx(expected, abs=0.051)
+    accuracies = [float(line[5]) for line in shown]
+    assert accuracies == sorted(accuracies), "the worst first"
 
 
 def test_an_average_tells_the_numbers_it_is_the_mean_of(tab: Page, rough: Path) -> None:

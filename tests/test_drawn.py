@@ -149,6 +149,8 @@ def blocks(axes: Axes) -> list[tuple[float, float, float, float]]:
 
 def test_heat_maps_show_the_first_seed_s_cosines_cluster_by_cluster_on_one_scale(made: Path) -> None:
     shown = exhibit(made, "figure1")
+    maps = [cell for cell in shown["cells"] if cell["parameter"] is None]
+    shown["cells"] += [cell | {"runs": cell["runs"][::-1]} for cell in maps]  # of a second dataset, say
     drawing = draw(made, shown)
     clusters = by_cluster(made)
     order, sizes = clusters["label"].to_numpy(), clusters.groupby("cluster").size().to_numpy()
@@ -496,7 +498,13 @@ def test_costs_stand_against_accuracy_with_its_deviation(made: Path, which: str)
             for row in shown["rows"]:
                 cells = of(shown["cells"], row["id"], ratio)
                 values = over_datasets(made, cells, "H")
-                spent = costs.loc[[run for cell in cells for run in cell["runs"]], cost].median()
+                own = [run for cell in cells for run in cell["runs"]]
+                spent = costs.loc[own, cost].to_numpy()
+                if row["id"] == rough_results.STARTED[0] and cost != "learnable_parameters":
+                    started = [run.replace("/cptsum/", "/ivlp/") for run in own]
+                    both = np.stack([spent, costs.loc[started, cost]])
+                    spent = both.sum(axis=0) if cost == "seconds" else both.max(axis=0)
+                spent = np.median(spent)
                 points[row["id"]] = spent, values.mean(), values.std(ddof=1)
                 (written,) = rows(drawing, cost=cost, method=NAMES[row["id"]], imbalance_ratio=f"{ratio:g}").to_dict(
                     "records"

@@ -225,6 +225,18 @@ def test_a_number_is_the_mean_of_what_it_opens(rough: Path) -> None:
     assert len(links) > 150
 
 
+def test_what_a_method_was_given_includes_the_training_it_starts_from(rough: Path) -> None:
+    costs = pd.read_parquet(rough / "costs.parquet").set_index("run")["seconds"]
+    text = " ".join(Elements((rough / "report" / "index.html").read_text()).text.split())
+    for method, said in (("ivlp", "IVLP"), ("cptsum", "CPT as printed")):
+        runs = [f"base_to_new/world/r1/{method}/s{seed}" for seed in (1, 2, 3)]
+        spent = costs[runs].to_numpy()
+        if method == rough_results.STARTED[0]:
+            spent = spent + costs[[run.replace(*rough_results.STARTED) for run in runs]].to_numpy()
+        told = re.search(rf"{said} World, τ = 1 12 16 SGD 0\.0025 [\d,]+ none 15 16 0 ([\d.]+) ", text)
+        assert told[1] == f"{pd.Series(spent).median():.1f}"
+
+
 def test_unfinished_runs_have_no_numbers(page: Elements) -> None:
     data = behind(page)
     cells = [data["cells"][i] for i in data["opens"]["table2"]]

@@ -26,6 +26,8 @@ def covered(intervals: list[stats.Interval], truth: float) -> float:
 def test_t_interval_of_three_seeds_in_closed_form() -> None:
     found = stats.t_interval([1.0, 2.0, 3.0])
     assert found == pytest.approx((2.0, 2 - 4.302652729911275 / 3**0.5, 2 + 4.302652729911275 / 3**0.5))
+    narrower = stats.t_interval([1.0, 2.0, 3.0], level=0.9)
+    assert narrower == pytest.approx((2.0, 2 - 2.919985580353726 / 3**0.5, 2 + 2.919985580353726 / 3**0.5))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 10])
@@ -79,6 +81,11 @@ def test_sign_flips_are_all_tried() -> None:
     expected = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
     assert stats.sign_flip_test(differences, generator()) == pytest.approx(expected)
     assert stats.sign_flip_test([0.0, 0.0], generator()) == 1
+
+
+def test_as_many_sign_flips_are_drawn_as_told() -> None:
+    p = stats.sign_flip_test(np.linspace(-1, 2, 12), generator(), resamples=99)
+    assert 100 * p == pytest.approx(round(100 * p)), "one flip of a hundred is the one seen"
 
 
 @pytest.mark.parametrize(("datasets", "resamples"), [(8, 256), (20, 500)], ids=["exact", "drawn"])
@@ -185,9 +192,10 @@ def test_interval_of_an_interquartile_mean_by_listing_all_draws(seeds: int, data
     encloses(found, outcomes, tail(level, seeds, datasets))
 
 
+@pytest.mark.parametrize("level", [0.5, 0.8])
 @pytest.mark.parametrize("turned", [False, True], ids=["fewer seeds first", "fewer seeds second"])
-def test_interval_of_an_improvement_is_that_of_the_method_with_fewer_seeds(turned: bool) -> None:
-    few, many, level = RANDOM[:3, :1], RANDOM[:4, 1:2] + 1.5, 0.8
+def test_interval_of_an_improvement_is_that_of_the_method_with_fewer_seeds(turned: bool, level: float) -> None:
+    few, many = RANDOM[:3, :1], RANDOM[:4, 1:2] + 1.5
     first, second = (many, few) if turned else (few, many)
 
     def chances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -198,6 +206,21 @@ def test_interval_of_an_improvement_is_that_of_the_method_with_fewer_seeds(turne
     outcomes = chances(*drawn_anew(first), *drawn_anew(second))
     found = stats.probability_of_improvement(first, second, generator(), level=level, resamples=DRAWS)
     encloses(found, outcomes, tail(level, len(few), 1))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_interval_of_a_paired_bootstrap_by_the_distribution_of_all_draws(level: float) -> None:
+    first, second = np.array([0] * 12 + [1] * 18), np.array([1] * 9 + [0] * 6 + [1] * 15)
+    shares = np.array([((second - first) == step).mean() for step in (-1, 0, 1)])
+    chances = np.ones(1)
+    for _ in first:  # one image more
+        chances = np.convolve(chances, shares)
+    differences, below = np.arange(-30, 31) / 30, np.cumsum(chances)
+    found = stats.paired_bootstrap([first], [second], generator(), level=level, resamples=DRAWS)
+    assert found.estimate == pytest.approx(6 / 30)
+    for bound, side in ((found.low, (1 - level) / 2), (found.high, (1 + level) / 2)):
+        low, high = differences[np.searchsorted(below, [side - SLACK, side + SLACK])]
+        assert low - 1e-9 <= bound <= high + 1e-9
 
 
 SCORES = arrays(np.int64, st.tuples(st.integers(2, 5), st.just(3)), elements=st.integers(0, 100))
