@@ -16,7 +16,7 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
-from cpt.report.results import Summary, average, read_results, summarize
+from cpt.report.results import Results, Summary, average, read_results, summarize
 from cpt.report.tables import Key, layout, long_form, long_form_csv, make_table, rank, significance
 from cpt.report.words import LEVEL, notes
 from tests.workflow import install
@@ -140,50 +140,83 @@ def test_table_of_measures(made: Path) -> None:
     assert "Means over 3 datasets, or those of them that have the measure." in page
 
 
-def wide(differences: dict[str, list[float]]) -> tuple[dict, dict]:
-    """A table of eight datasets whose reference row is 50 everywhere; the others differ from it as told."""
-    datasets = [f"d{i}" for i in range(8)]
-    values = {"ours": [0.0] * 8, **differences}
+def wide(values: dict[str, list[dict[int, float]]]) -> tuple[Results, dict]:
+    """A table of datasets at one ratio: row -> {seed: H} of every dataset; the reference row is ``ours``."""
+    cells, runs, numbers = [], {}, {}
+    for row, parts in values.items():
+        for i, part in enumerate(parts):
+            names = {f"{row}/d{i}/s{seed}": seed for seed in part}
+            runs |= {name: {"seed": seed} for name, seed in names.items()}
+            numbers |= {(name, f"d{i}", "base+new", "harmonic_mean"): part[seed] for name, seed in names.items()}
+            cells.append({"row": row, "task": "base_to_new", "dataset": f"d{i}", "ratio": 1.0, "source": False,
+                          "parameter": None, "x": None, "runs": list(names)})  # fmt: skip
     exhibit = {
         "name": "table2", "layout": "datasets", "tasks": ["base_to_new"], "ratios": [1.0], "title": "", "caption": "",
         "rows": [{"id": row, "label": row, "note": None} for row in values], "measures": [], "reference": "ours",
-        "cells": [{"row": row, "task": "base_to_new", "dataset": d, "ratio": 1.0, "source": False, "runs": []}
-                  for row in values for d in datasets],
+        "cells": cells,
     }  # fmt: skip
-    numbers = {}
-    for row, by_dataset in values.items():
-        for dataset, difference in zip([*datasets, "Avg"], [*by_dataset, sum(by_dataset) / 8], strict=True):
-            numbers[Key(1.0, row, dataset, "H")] = Summary(50 + difference, None, 1)
-    return exhibit, numbers
+    grid = {"exhibits": {"table2": exhibit}, "datasets": {}, "backbone": "b", "class_groups": {}}
+    return Results(Path(), grid, runs, frozenset(runs), numbers), exhibit
+
+
+def once(differences: dict[str, list[float]]) -> tuple[Results, dict]:
+    """A table of single runs: ours is 50 on all eight datasets, the others differ from it as told."""
+    return wide({row: [{1: 50 + by} for by in parts] for row, parts in {"ours": [0.0] * 8, **differences}.items()})
 
 
 def test_rows_are_tested_against_the_reference() -> None:
-    always, once, half = [1.0] * 8, [0.9, *[-1.0] * 7], [1.0, -1.1] * 4
-    exhibit, numbers = wide({"always": always, "once": once, "half": half})
-    found = significance(exhibit, numbers)
-
-    def naive(differences: list[float]) -> float:
-        flips = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
-                 for signs in itertools.product((1, -1), repeat=8)]  # fmt: skip
-        return sum(flip >= abs(sum(differences)) - 1e-9 for flip in flips) / len(flips)
-
-    single = {"always": naive(always), "once": naive(once), "half": naive(half)}
+    always, seven, half = [1.0] * 8, [0.9, *[-1.0] * 7], [1.0, -1.1] * 4
+    results, exhibit = once({"always": always, "seven": seven, "half": half})
+    found = significance(results, exhibit)
+    single = {"always": sign_flips(always), "seven": sign_flips(seven), "half": sign_flips(half)}
     assert single["always"] == 2 / 256
     assert found[1.0, "always"] == pytest.approx(3 * single["always"]), "above it counts too"
-    assert found[1.0, "once"] == pytest.approx(max(2 * single["once"], 3 * single["always"]))
-    assert found[1.0, "half"] == pytest.approx(max(single["half"], 2 * single["once"]))
+    assert found[1.0, "seven"] == pytest.approx(max(2 * single["seven"], 3 * single["always"]))
+    assert found[1.0, "half"] == pytest.approx(max(single["half"], 2 * single["seven"]))
     assert (1.0, "ours") not in found
-    rows = long_form_csv(exhibit, numbers).splitlines()
+    rows = long_form_csv(results, exhibit, long_form(results, exhibit)).splitlines()
     assert sum(not row.endswith(",") for row in rows[1:]) == 3, "p stands beside averages only"
-    assert significance(exhibit | {"reference": None}, numbers) == {}
+    assert significance(results, exhibit | {"reference": None}) == {}
+
+
+def sign_flips(differences: list[float]) -> float:
+    """Share of all sign patterns whose sum is as far from zero."""
+    patterns = itertools.product((1, -1), repeat=len(differences))
+    sums = [abs(sum(sign * d for sign, d in zip(signs, differences, strict=True))) for signs in patterns]
+    return sum(total >= abs(sum(differences)) - 1e-9 for total in sums) / len(sums)
+
+
+def test_averages_and_tests_use_the_seeds_that_all_datasets_have() -> None:
+    """One dataset has further seeds, on which the row is far above the reference; the others know nothing of them."""
+    row = [{1: 51.0, 2: 52.0, 3: 90.0, 4: 91.0}, *[{1: 51.0, 2: 52.0}] * 6, {1: 49.0, 2: 48.0}]
+    results, exhibit = wide({"ours": [{1: 50.0}] * 8, "row": row})
+    found = long_form(results, exhibit)
+    assert found[Key(1.0, "row", "d0", "H")].n == 4, "a dataset's own cell shows all of its seeds"
+    average = found[Key(1.0, "row", "Avg", "H")]
+    assert (average.mean, average.n) == (pytest.approx((7 * 51.5 + 48.5) / 8), 2)
+    differences = [1.5] * 7 + [-1.5]
+    assert significance(results, exhibit)[1.0, "row"] == pytest.approx(sign_flips(differences))
+    assert sign_flips(differences) != sign_flips([21.0, *differences[1:]]), "all seeds of d0 give another p"
+    said = (
+        "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row"
+    )
+    assert said in layout(results, exhibit, found).notes
+    even = wide({"ours": [{1: 50.0}] * 8, "row": row[1:2] * 8})
+    assert said not in layout(*even, long_form(*even)).notes
+
+
+def test_a_row_without_a_common_seed_has_no_average() -> None:
+    results, exhibit = wide({"ours": [{1: 50.0}] * 8, "row": [{1: 51.0}] * 7 + [{2: 51.0}]})
+    assert long_form(results, exhibit)[Key(1.0, "row", "Avg", "H")] == Summary(None, None, 0)
+    assert significance(results, exhibit) == {}
 
 
 def test_equal_methods_are_rarely_told_apart() -> None:
     """The chance of any mark in a table of equal methods is the level, whatever the number of methods."""
     source, marked = np.random.default_rng(5), 0
     for _ in range(200):
-        exhibit, numbers = wide({f"row{i}": source.normal(size=8).tolist() for i in range(5)})
-        marked += any(p < LEVEL for p in significance(exhibit, numbers).values())
+        found = significance(*once({f"row{i}": source.normal(size=8).tolist() for i in range(5)}))
+        marked += any(p < LEVEL for p in found.values())
     assert marked / 200 < LEVEL + 0.04
 
 

@@ -14,6 +14,9 @@ MISSING = "–"
 AVERAGE = "Avg"
 LEVEL = 0.05
 """Of the significance marks."""
+PARTIAL = (
+    "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row have."
+)
 
 
 def exhibit_label(name: str) -> str:
@@ -49,7 +52,12 @@ def sentence(text: str) -> str:
 
 
 def notes(
-    exhibit: Mapping[str, Any], seed_counts: Collection[int], backbone: str, *, groups: Mapping[str, float]
+    exhibit: Mapping[str, Any],
+    seed_counts: Collection[int],
+    backbone: str,
+    *,
+    groups: Mapping[str, float],
+    partial: bool = False,
 ) -> str:
     """Return what the numbers of a table are: unit, seeds, ±, averages, marks, gaps, backbone.
 
@@ -58,6 +66,7 @@ def notes(
         seed_counts: numbers of seeds that occur among the table's numbers.
         backbone: its name.
         groups: sizes of head, medium and tail relative to each other.
+        partial: whether an average leaves out seeds that some of its datasets have.
     """
     counts, layout = sorted(seed_counts), exhibit["layout"]
     parts = [_unit_note(exhibit), _seed_note(counts)]
@@ -66,6 +75,8 @@ def notes(
     elif any(judged_by(task) == "H" for task in exhibit["tasks"]):
         parts.append("H is the harmonic mean of base and new accuracy.")
     parts += [_average_note(exhibit, task) for task in exhibit["tasks"]]
+    if partial:
+        parts.append(PARTIAL)
     parts.append("Bold: best of the column and ratio; underlined: second.")
     if layout == "datasets":
         parts.append(_significance_note(exhibit))
