@@ -21,7 +21,8 @@ from cpt.aggregate import aggregate
 from cpt.batches import Batches, epoch_order
 from cpt.clip.backbone import load_backbone
 from cpt.data.images import ImageStore
-from cpt.data.split import read_split
+from cpt.data.manifest import read_manifest
+from cpt.data.split import make_split, read_split, write_split
 from cpt.errors import CptError
 from cpt.files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
 from cpt.measures import CURVES
@@ -169,8 +170,30 @@ def test_scoring_takes_other_groups_and_records_them(results: Path, tmp_path: Pa
     assert by_metric["tail_accuracy"] == pytest.approx(100 * tail["correct"].sum() / tail["images"].sum())
 
 
+@pytest.mark.parametrize("order", ["label", "random"])
+@pytest.mark.parametrize("method", ["zeroshot", "coop"])
+def test_an_untrained_run_has_no_tail_where_every_seed_has_another(
+    results: Path, tmp_path: Path, method: str, order: str
+) -> None:
+    for name in ("backbone.json", "backbone.safetensors", "data", "features"):
+        (tmp_path / name).symlink_to(results / name)
+    folder, split = tmp_path / "runs/x", tmp_path / "s0.parquet"
+    options = {"imbalance_ratio": 1.0, "n_max": 16, "seed": 0, "class_order": order}
+    manifest = read_manifest(results / "data/land/manifest.parquet")
+    write_split(split, *make_split(manifest, protocol="base_to_new", **options))
+    train(inputs(results, method, split=split), folder, print)
+    predict(folder, tmp_path, [("land", "base")], device="cpu")
+    score(folder, split, inputs(results, "cpt").clusters)
+    metrics = set(read_parquet(folder / "metrics.parquet", "cpt.metrics/2")[0]["metric"].to_pylist())
+    groups = set(read_parquet(folder / "counts.parquet", "cpt.counts/1")[0].to_pandas()["group"].dropna())
+    grouped = {"head_accuracy", "medium_accuracy", "tail_accuracy", "head_as_tail", "tail_as_head"}
+    without = (method, order) == ("zeroshot", "random")
+    assert (not metrics & grouped) == (not groups) == without
+    assert {"accuracy", "macro_accuracy", "calibration_error", "cluster_etf_distance"} <= metrics
+
+
 def test_scoring_refuses_clusters_of_other_classes(results: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land"})
+    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land", "steps": 1})
     write_parquet(tmp_path / "predictions.parquet", pa.table({"x": [1]}), "cpt.predictions/1")
     write_tensors(tmp_path / "classifier.safetensors", {"x": torch.zeros(1)}, "cpt.classifier/2")
     others = inputs(results, "cpt", "all_classes").clusters
