@@ -50,6 +50,9 @@ def _known(known: Mapping[str, object]) -> Callable[[list[str]], list[str]]:
 
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0)]
+PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
+"""Architecture and weights that the paper's tables are of."""
+
 Protocol = Literal["base_to_new", "all_classes", "few_shot"]
 Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
 
@@ -239,7 +242,9 @@ class Config(Section):
 
     extends: str | None = Field(None, description="a configuration file that this one is put on top of")
     experiment: Name = Field(description="its results go to results/<experiment>")
-    printed: bool = Field(False, description="the paper's printed numbers can be compared with this experiment")
+    printed: bool = Field(
+        False, description="the paper's printed numbers can be compared with this experiment; needs its backbone"
+    )
     backbone: Backbone
     catalog: FilePath = Field("config/datasets.yaml", description="file of dataset entries")
     evaluate_on: Literal["test", "val"] = Field("test", description="part of the datasets that runs are judged by")
@@ -272,6 +277,17 @@ class Config(Section):
     variants: dict[Name, Variant] = Field(min_length=1)
     tasks: Tasks
     exhibits: dict[Name, AnyExhibit] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _printed_fits(self) -> Self:
+        backbone = self.backbone
+        if self.printed and (backbone.architecture, backbone.pretrained) != PRINTED_BACKBONE:
+            raise ValueError(
+                f"printed: true is for the paper's backbone, {' '.join(PRINTED_BACKBONE)}; set printed: false"
+            )
+        if self.printed and self.evaluate_on != "test":
+            raise ValueError("printed: true is for numbers on test images; set printed: false")
+        return self
 
 
 def parse(values: Any, source: str) -> Config:

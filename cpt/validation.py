@@ -29,7 +29,8 @@ def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     reason = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
     shown = "" if isinstance(value, (dict, list)) else f"{value!r}: "
-    return f"{field}: {shown}{reason[:1].lower()}{reason[1:]}"
+    sentence = f"{shown}{reason[:1].lower()}{reason[1:]}"
+    return f"{field}: {sentence}" if field else sentence
 
 
 def no_braces(path: str) -> str:
