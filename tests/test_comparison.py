@@ -281,10 +281,11 @@ def test_numbers_are_whole_in_80_columns() -> None:
                 corrected=0.25)  # fmt: skip
     runs = Runs(*where, Interval(100.0, 99.99, 100.0), Interval(89.53, 88.88, 90.12), Interval(0.5, 0.25, 0.75))
     images = Images(*where, name, 1_234_567, interval)
-    console = Console(width=80, file=io.StringIO(), markup=False)
+    written = io.StringIO()
+    console = Console(width=80, file=written, markup=False)
     for table in (*over_datasets([line]), *over_runs_text([runs]), *over_images_text([images])):
         console.print(table)
-    lines = console.file.getvalue().splitlines()
+    lines = written.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     rows = [" ".join(text.split()) for text in lines if text.strip().startswith("0.0625")]
     assert rows[0] == "0.0625 accuracy 100.00 89.53 -10.47 -12.34 … -10.25 10 of 11 0.125 0.250"
