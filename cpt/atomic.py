@@ -10,10 +10,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpt import trace
+from cpt.canonical import digest_of_file
 from cpt.errors import CptError
 
 
@@ -22,7 +23,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; rename it to ``path`` if the block succeeds, remove it if not.
 
     The temporary name keeps the suffix, because writers choose formats by it. The bytes are on the disk before the
-    name is, so that a power loss leaves the old file or the new one. Temporary files of writers that were killed are
+    name is, so that a power loss leaves the old file or the new one. Their hash, too, is taken before: the trace tells
+    what was written here, not what another process has put there since. Temporary files of writers that were killed are
     removed; those of living ones are locked.
 
     Raises:
@@ -31,16 +33,20 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary, handle = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_orphans(path)
+        remove_orphans(path)
         handle, temporary = _temporary(path)
         yield temporary
+        if not os.path.samestat(os.fstat(handle), os.stat(temporary)):
+            raise RuntimeError(f"{path}: its writer put another file in the place of the locked one")
         os.fsync(handle)
+        hashes = trace.current().sha256
+        sha256 = hashes.pop(os.path.abspath(temporary), None) or digest_of_file(temporary)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
         trace.current().written.add(os.path.abspath(path))
-        trace.current().sha256.pop(os.path.abspath(path), None)
+        hashes[os.path.abspath(path)] = sha256
     except Exception as error:
         if (problem := _unwritable(path, error)) is None:
             raise
@@ -56,14 +62,13 @@ def _temporary(path: Path) -> tuple[int, Path]:
     """Create a temporary file beside ``path`` and lock it; file systems without locks go without."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # removed as an orphan before it was locked
 
 
-def _remove_orphans(path: Path) -> None:
+def remove_orphans(path: Path) -> None:
     """Remove the temporary files of writers of ``path`` that are dead: nobody holds their lock."""
     pattern = f".{glob.escape(path.stem)}-{'[a-z0-9_]' * 8}{glob.escape(path.suffix)}"
     for orphan in path.parent.glob(pattern):
@@ -76,20 +81,66 @@ def _remove_orphans(path: Path) -> None:
                 os.close(handle)
 
 
-def _unwritable(path: Path, error: Exception) -> str | None:
-    """One line about an error of the file system; None for any other error.
+@contextlib.contextmanager
+def locked(path: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file ``path`` during the block; on a disk without locks (some NFS) go without.
 
-    Libraries give it as OSError, or in words of their own.
+    The block may delete the file: who waits for it takes a new one then.
+
+    Args:
+        path: the file; it is made if it is not there, its folder is not.
+        waits: called once if another process has the lock.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle, fcntl.LOCK_NB):
+                waits()
+                _lock(handle)
+            if os.fstat(handle).st_nlink:
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, how: int = 0) -> bool:
+    """Lock an open file; return whether no other process has it, as far as this disk can tell."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        return False
+    except OSError:  # ENOLCK, EOPNOTSUPP, EBADF, ENOSYS: file systems without locks differ
+        return True
+    return True
+
+
+def _unwritable(path: Path, error: Exception) -> str | None:
+    """One line about an error of writing the file; None for any other error.
+
+    Libraries give it as OSError, or in words of their own. An OSError that names no file is of writing, unless it is of
+    a connection, such as the pipe that progress goes to.
     """
     told = re.search(r"\b(?:os error|errno) (\d+)", str(error), re.IGNORECASE)
     number = getattr(error, "errno", None) or (told and int(told[1]))
+    if not number or isinstance(error, CptError | ConnectionError | TimeoutError) or not _concerns(path, error):
+        return None
     if number == errno.EFBIG:
         return f"{path}: cannot be written, it is larger than this process may write; raise `ulimit -f`"
     if number in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
         return f"{path}: cannot be written, the disk is full ({free / 1e6:,.1f} MB free); free some and run again"
-    if isinstance(error, OSError) and error.strerror:
-        named = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-        if any(name in path.parents or name.parent == path.parent for name in named):
-            return f"{path}: cannot be written ({error.strerror}); mend that and run again"
-    return None
+    return f"{path}: cannot be written ({os.strerror(number)}); mend that and run again"
+
+
+def _concerns(path: Path, error: Exception) -> bool:
+    """Whether an error is of a file, its folders or its temporary name, by the names that it gives."""
+    given = (getattr(error, name, None) for name in ("filename", "filename2"))
+    named = [Path(os.path.abspath(os.fsdecode(name))) for name in given if isinstance(name, str | bytes)]
+    whole = Path(os.path.abspath(path))
+    temporary = str(whole.with_name(f".{path.stem}-"))
+    ours = (name == whole or name in whole.parents or str(name).startswith(temporary) for name in named)
+    return not named or any(ours)

@@ -1,10 +1,15 @@
-"""The one text of a value, and hashes."""
+"""The one text of a value and the way back, and the bytes of files and their hashes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import os
+import stat
 from pathlib import Path
+from typing import Any
 
 
 def canonical_json(value: object) -> str:
@@ -17,16 +22,59 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, not UTF-8, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def sha256_text(text: str) -> str:
     """Return the hexadecimal SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_of_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes.
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading; a pipe or a device in its place may never end.
 
     Raises:
-        OSError: the file is missing or cannot be read.
+        OSError: the file is missing, cannot be read, or is no regular file.
     """
-    with open(path, "rb") as file:
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open, where a pipe would wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return a regular file's bytes.
+
+    Raises:
+        OSError: the file is missing, cannot be read, or is no regular file; it names the file.
+    """
+    with open_regular(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a regular file's bytes.
+
+    Raises:
+        OSError: the file is missing, cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

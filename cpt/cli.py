@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
+import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from cpt import __version__, interruption
+from cpt import __version__, interruption, limits
+from cpt.canonical import parse_json
 from cpt.cli_audit import audit, ledger
-from cpt.cli_data import data, say
+from cpt.cli_data import data, notice, say
 from cpt.cli_many import add_many
 from cpt.cli_plan import plan
 from cpt.cli_results import compare, status
 from cpt.cli_verify import verify
 from cpt.errors import CptError
-from cpt.provenance import recorded
+from cpt.provenance import recorded, require_code
 
 app = typer.Typer(
     name="cpt",
@@ -41,12 +43,14 @@ app.command()(audit)
 app.command()(ledger)
 add_many(app)
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
 Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar="results/<experiment>")]
 BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]
 Output = Annotated[Path, typer.Option(help="file to write")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
-Threads = Annotated[int, typer.Option(help="CPU threads")]
+Threads = Annotated[int, typer.Option(help="CPU threads", min=1, max=limits.THREADS)]
 ConfigFiles = Annotated[list[Path], typer.Argument(help="configuration files; later ones win", metavar="CONFIG...")]
 
 
@@ -58,8 +62,10 @@ def command() -> Callable[..., Any]:
 
 def run() -> int:
     """Run the command line on sys.argv; return the exit code. Problems that users can mend are one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal or a log cannot show is no reason to fail
     try:
-        code = command()(standalone_mode=False)
+        code = command()(prog_name="cpt", standalone_mode=False)
     except CptError as error:
         print(f"cpt: error: {error}", file=sys.stderr)
         return 1
@@ -70,17 +76,35 @@ def run() -> int:
         return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line itself
-            print(f"cpt: error: {error.format_message()}; see `cpt --help`", file=sys.stderr)
+            if message := error.format_message():  # none where the help itself was printed
+                print(f"cpt: error: {message}; see `cpt --help`", file=sys.stderr)
             return 2
         raise
     return code if isinstance(code, int) else 0
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+def _before_every_verb(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    code: Annotated[str | None, typer.Option(hidden=True, help="refuse to work with code of another stamp")] = None,
+) -> None:
+    _one_thread()
     if version:
         print(__version__)
         raise typer.Exit
+    if code is not None:
+        require_code(code)
+
+
+def _one_thread() -> None:
+    """Let every library compute with one thread, so that bits depend on neither the machine nor who starts the verb.
+
+    ``--threads`` gives torch more. Libraries read their variables when they are loaded, later than this or in a fork
+    server, which comes by here too.
+    """
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @app.command()
@@ -94,7 +118,7 @@ def grid(configs: ConfigFiles, output: Output) -> None:
     from cpt.files import write_json
 
     source = " + ".join(str(path) for path in configs)
-    resolved = grids.build(config.load(configs), source)
+    resolved = grids.build(config.load(configs, notice), source)
     with recorded(output) as record:
         write_json(output, resolved.as_json())
         record["configuration"] = [str(path) for path in configs]
@@ -109,19 +133,18 @@ def backbone(
         str, typer.Option(help="'embedded', a model name of open_clip, or a .json of one's own")
     ] = "embedded",
     pretrained: Annotated[str, typer.Option(help="tag of open_clip, a checkpoint file, or 'random'")] = "shipped",
+    sha256: Annotated[str | None, typer.Option(help="checksum that the file of the weights must have")] = None,
 ) -> None:
     """Export the towers of an unmodified open_clip model and prove that they compute the same.
 
     Example: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name vit-b-16 --output backbone.json`
     """
     from cpt.clip.make_backbone import make_backbone
-    from cpt.files import read_json
 
-    with recorded(output):
-        make_backbone(name, architecture, pretrained, output)
-    record = read_json(output, "cpt.backbone/1")
-    difference = record["largest_difference_to_open_clip"]
-    say(f"{name}: {record['parameters']:,} parameters, largest difference to open_clip {difference:.1e}")
+    with recorded(output) as record:
+        parameters, difference = make_backbone(name, architecture, pretrained, output, sha256)
+        record["largest_difference_to_open_clip"] = difference
+    say(f"{name}: {parameters:,} parameters, largest difference to open_clip {difference:.1e}")
 
 
 @app.command()
@@ -129,7 +152,7 @@ def split(
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
     protocol: Annotated[str, typer.Option(help="base_to_new, all_classes or few_shot")],
     ratio: Annotated[float, typer.Option(help="imbalance ratio τ in (0, 1]")],
-    seed: Annotated[int, typer.Option(help="the run's seed")],
+    seed: Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)],
     output: Output,
     n_max: Annotated[int, typer.Option(help="images of the head class")] = 16,
     class_order: Annotated[str, typer.Option(help="label, random or appearance: which class is the head")] = "label",
@@ -261,7 +284,7 @@ def image_features(
 def clusters(
     text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
     protocol: Annotated[str, typer.Option(help="base_to_new clusters the base half, the others all classes")],
-    seed: Annotated[int, typer.Option(help="seed of the clustering")],
+    seed: Annotated[int, typer.Option(help="seed of the clustering", min=0, max=limits.SEED)],
     output: Output,
     algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
     classes_per_cluster: Annotated[int, typer.Option(help="M = max(1, round(K / this))")] = 16,
@@ -283,7 +306,7 @@ def clusters(
 @app.command()
 def train(
     method: Annotated[str, typer.Option(help="module of cpt/methods; see `cpt methods`")],
-    seed: Annotated[int, typer.Option(help="the run's seed")],
+    seed: Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)],
     backbone: BackboneFile,
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset")],
     split: Annotated[Path, typer.Option(help="split of the run")],
@@ -297,7 +320,7 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
     state: Annotated[Path | None, typer.Option(help="file for the state of an unfinished training")] = None,
     state_interval: Annotated[float, typer.Option(help="seconds between saved states")] = 60.0,
-    code: Annotated[str | None, typer.Option(help="version of the code for the record; default: computed")] = None,
+    code: Annotated[str | None, typer.Option(help="refuse to train with code of another version than this")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
@@ -453,13 +476,13 @@ def methods(
 
     Example: `cpt methods cpt` lists the hyperparameters of CPT with the source of every default.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from cpt import describe
     from cpt.files import write_text
     from cpt.methods import registry
     from cpt.report.sheet import markdown
+    from cpt.terminal import console
 
     if sheet is not None:
         write_text(sheet, markdown())
@@ -470,7 +493,7 @@ def methods(
         listing = Table("hyperparameter", "default", "meaning", "source of the default", box=None)
         for field, about in facts["hyperparameters"].items():
             listing.add_row(field, str(about["default"]), about["description"], about["source"])
-        Console().print(listing)
+        console().print(listing)
     else:
         listing = Table("name", "title", "what it does", "learns", "source", box=None)
         for known in registry.names():
@@ -478,7 +501,7 @@ def methods(
             mark = " (reconstruction)" if facts["reconstruction"] else ""
             learned = f"{describe.learned_values(known, 'base_to_new'):,}"
             listing.add_row(known, facts["title"] + mark, facts["summary"], learned, facts["source"])
-        Console().print(listing)
+        console().print(listing)
 
 
 @app.command()
@@ -493,7 +516,7 @@ def schema(output: Output = Path("workflow/schemas/config.schema.json")) -> None
 @app.command()
 def pretrain(
     output: Annotated[Path, typer.Option(help="folder for weights, merges and recipe")] = Path("cpt/assets/tiny_clip"),
-    seed: Annotated[int, typer.Option(help="seed of the pretraining")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the pretraining", min=0, max=limits.SEED)] = 0,
     threads: Threads = 1,
 ) -> None:
     """Rebuild the tiny CLIP of the embedded benchmark from nothing (minutes)."""
@@ -515,8 +538,8 @@ def worker(
 
 def _json_object(option: str, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise CptError(f"{option}: not JSON ({error}); write it like '{{\"epochs\": 5}}'") from None
     if not isinstance(value, dict):
         raise CptError(f"{option}: must be a JSON object like '{{\"epochs\": 5}}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,11 @@ CATALOG = Path("config/datasets.yaml")
 def say(line: str) -> None:
     """Print a progress line at once, also into a log file."""
     print(line, flush=True)
+
+
+def notice(line: str) -> None:
+    """Print what is no mistake but may not be meant, beside the results."""
+    print(f"cpt: notice: {line}", file=sys.stderr, flush=True)
 
 
 @data.command()
@@ -56,18 +62,18 @@ def fetch(
 def check(
     datasets: Annotated[list[str] | None, typer.Argument(help="entries of the catalog; default: all")] = None,
     catalog: Catalog = CATALOG,
-    decode: Annotated[bool, typer.Option("--decode", help="decode every image too (minutes)")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="decode and compare every image too (minutes)")] = False,
     threads: Annotated[int, typer.Option(help="threads that decode")] = 8,
 ) -> None:
     """Show which datasets are complete, missing or damaged; the exit code is 1 unless all named ones are complete.
 
     Example: `cpt data check`
     """
-    from rich.console import Console
     from rich.table import Table
 
     from cpt.data.catalog import find, load_catalog
     from cpt.data.check import check_dataset
+    from cpt.terminal import console
 
     entries = load_catalog(catalog)
     chosen = [find(entries, name) for name in datasets] if datasets else list(entries.values())
@@ -83,11 +89,11 @@ def check(
         listing.add_row(entry.name, state.state, *counts, entry.root)
         if state.advice:
             advice.append(f"{entry.name}: {state.advice}")
-    width = None if Console().is_terminal else 200
-    console = Console(width=width, markup=False, emoji=False, highlight=False)  # paths may hold brackets and colons
-    console.print(listing)
+        advice += [f"{entry.name}: {line}" for line in state.notices]
+    printer = console()
+    printer.print(listing)
     if advice:
-        console.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
+        printer.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
     if any(state in ("missing", "damaged") for state in states):
         raise typer.Exit(1)
 
@@ -107,7 +113,8 @@ def manifest(
     from cpt.data.manifest import read_manifest
 
     with recorded(output / "manifest.parquet"):
-        made = read_manifest(make_manifest(find(load_catalog(catalog), dataset), output))
+        entry = find(load_catalog(catalog), dataset)
+        made = read_manifest(make_manifest(entry, output, lambda line: say(f"{dataset}: {line}")))
     parts = {part: len(made.rows(part)) for part in ("train", "val", "test")}
     counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
     derived = " (derived split, not comparable)" if made.metadata["derived"] else ""

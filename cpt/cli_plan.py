@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli_data import say
+from cpt.cli_data import notice, say
 
 
 def plan(
@@ -27,15 +27,14 @@ def plan(
 
     Example: `cpt plan config/paper.yaml`
     """
-    from rich.console import Console
-
     from cpt import config
     from cpt import grid as grids
     from cpt.files import write_json
     from cpt.plan import Plan
     from cpt.report.plan_text import render
+    from cpt.terminal import console
 
-    loaded = config.load(configs)
+    loaded = config.load(configs, notice)
     grid = grids.build(loaded, " + ".join(str(path) for path in configs))
     made = Plan(grid, device or loaded.device, precision or loaded.precision)
     if measure:
@@ -43,4 +42,4 @@ def plan(
     numbers = made.numbers()
     if json is not None:
         write_json(json, numbers)
-    Console(width=None if Console().is_terminal else 100).print(render(numbers), highlight=False)
+    console().print(render(numbers))

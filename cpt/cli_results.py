@@ -20,14 +20,13 @@ def status(
 
     Example: `cpt status config/paper.yaml`
     """
-    from rich.console import Console
-
     from cpt import config
     from cpt.report.status_text import render
     from cpt.status import status as look
+    from cpt.terminal import console
 
     paths = configs or [Path("config/config.yaml")]
-    Console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
+    console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
 
 
 def compare(
@@ -39,34 +38,39 @@ def compare(
 ) -> None:
     """Compare two methods of an experiment, or one method in two experiments, paired by dataset and seed.
 
-    Differences are second minus first. Intervals are over datasets; p is by flipping signs of the datasets'
-    differences, corrected for all lines by Holm's method. Below, over all runs: interquartile means and the chance that
-    a run of the second beats one of the first on a dataset, with bootstrap intervals over seeds.
+    Differences are the second (B) minus the first (A) in percentage points, over the seeds that both have on all
+    datasets. Intervals are over datasets; p is by flipping signs of the datasets' differences, corrected for all lines
+    by Holm's method. Below, over all runs: interquartile means and the chance that a run of B beats one of A on a
+    dataset, with bootstrap intervals over seeds.
 
     Examples: `cpt compare ivlp cpt`, `cpt compare results/embedded results/mine --row cpt`
     """
-    from rich.console import Console
-
     from cpt.report import comparison, comparison_text
     from cpt.report.results import read_results
+    from cpt.terminal import console
 
     folders = [Path(word) if comparison.is_results(word) else results for word in (first, second)]
     rows = [row if comparison.is_results(word) else word for word in (first, second)]
     if folders[0] != folders[1] and rows[0] != rows[1]:
         raise CptError("cpt compare: give two rows, or two folders of results")
-    sides = [read_results(folder / "grid.json", folder / "runs.parquet") for folder in folders]
-    values = [comparison.values_of(side, name) for side, name in zip(sides, rows, strict=True)]
-    lines, left = comparison.compare(*values)
-    names = [
-        f"{name} in {folder}" if folders[0] != folders[1] else name for name, folder in zip(rows, folders, strict=True)
+    sides = [
+        (read_results(folder / "grid.json", folder / "runs.parquet"), name)
+        for folder, name in zip(folders, rows, strict=True)
     ]
-    # names of folders may hold what looks like markup
-    console = Console(width=max(Console().width, comparison_text.WIDTH), markup=False, emoji=False)
-    console.print(comparison_text.over_datasets(lines, names))
-    console.print(comparison_text.over_runs(comparison.over_runs(*values), names))
+    comparison.require_two_sides(*sides)
+    values = [comparison.values_of(*side) for side in sides]
+    lines, left = comparison.compare(*values)
+    for letter, name, folder in zip("AB", rows, folders, strict=True):
+        say(f"{letter}: {name} in {folder}")
+    tables = [*comparison_text.over_datasets(lines), *comparison_text.over_runs(comparison.over_runs(*values))]
     if images:
-        console.print(comparison_text.over_images(comparison.over_images(*zip(sides, rows, strict=True))))
-    say(f"{names[1]} minus {names[0]}, percentage points; seeds averaged ({max(line.seeds for line in lines)} at most)")
+        tables += comparison_text.over_images(comparison.over_images(*sides))
+    printer = console(comparison_text.WIDTH)
+    for table in tables:
+        printer.print(table)
+    counts = sorted({line.seeds for line in lines})
+    say(f"\npercentage points; means over {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}")
     if left:
-        shown = ", ".join(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left[:3])
-        say(f"not paired: {len(left)} numbers that only one side has ({shown}{', ...' if len(left) > 3 else ''})")
+        places = list(dict.fromkeys(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left))
+        shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
+        say(f"left out: {len(left)} numbers whose seed is not on both sides and all datasets ({shown})")

@@ -7,20 +7,36 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cpt.errors import CptError, nearest
+from cpt import handwritten, limits
+from cpt.errors import CptError, close, nearest
+from cpt.handwritten import expanded
 from cpt.measures import CURVES, MEASURES
-from cpt.validation import no_braces, one_line, shown
+from cpt.validation import drawable, no_braces, once, one_line, path_name, problems_of, shown
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="lower case, digits, _ and -")]
+_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+
+def _name(name: str) -> str:
+    if not re.match(_NAME, name) or name.endswith("\n"):
+        raise ValueError("may have lower-case letters, digits, _ and - only, and starts with a letter or digit")
+    return path_name(name)
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(description="lower case, digits, _ and -", json_schema_extra={"pattern": _NAME, "maxLength": limits.NAME}),
+]
 Label = Annotated[str, AfterValidator(shown)]
-FilePath = Annotated[str, AfterValidator(no_braces)]
+Text = Annotated[str, AfterValidator(drawable)]
+FilePath = Annotated[str, AfterValidator(no_braces), AfterValidator(expanded)]
 
 
 def _six_digits(value: float) -> float:
@@ -36,6 +52,8 @@ def _one_slot(templates: list[str]) -> list[str]:
 
 
 Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]"), AfterValidator(_six_digits)]
+Ratios = Annotated[list[Ratio], Field(min_length=1), AfterValidator(once)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
 
 
 def _known(known: Mapping[str, object]) -> Callable[[list[str]], list[str]]:
@@ -49,7 +67,10 @@ def _known(known: Mapping[str, object]) -> Callable[[list[str]], list[str]]:
 
 
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=limits.SEED)]], Field(min_length=1), AfterValidator(once)]
+PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
+"""Architecture and weights that the paper's tables are of."""
+
 Protocol = Literal["base_to_new", "all_classes", "few_shot"]
 Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
 
@@ -57,7 +78,7 @@ Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_sho
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Backbone(Section):
@@ -71,6 +92,9 @@ class Backbone(Section):
         "shipped",
         min_length=1,
         description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="checksum that the weights' file must have; default: not compared"
     )
 
 
@@ -107,14 +131,14 @@ class ClassGroups(Section):
 class BaseToNew(Section):
     """Train on the base half of each dataset, test on both halves."""
 
-    datasets: list[str] = Field(min_length=1)
+    datasets: Names
 
 
 class Transfer(Section):
     """Train on all classes of one source, test on other datasets with all their classes."""
 
     source: str
-    targets: list[str] = Field(min_length=1)
+    targets: Names
 
 
 class Tasks(Section):
@@ -129,11 +153,11 @@ class Tasks(Section):
 class Exhibit(Section):
     """What every table and figure declares; absent lists take the experiment's."""
 
-    title: str
-    caption: str = Field("", description="what the reader should see")
-    ratios: list[Ratio] | None = Field(None, min_length=1)
-    seeds: list[Seed] | None = Field(None, min_length=1)
-    datasets: list[str] | None = Field(None, description="only these of the task's datasets", min_length=1)
+    title: Text
+    caption: Text = Field("", description="what the reader should see")
+    ratios: Ratios | None = None
+    seeds: Seeds | None = None
+    datasets: Names | None = Field(None, description="only these of the task's datasets")
 
 
 class Table(Exhibit):
@@ -141,9 +165,9 @@ class Table(Exhibit):
 
     kind: Literal["table"]
     layout: Literal["tasks", "datasets", "clusterings", "measures"]
-    tasks: list[Task] = Field(min_length=1)
-    variants: list[str] = Field(min_length=1)
-    measures: Annotated[list[str], AfterValidator(_known(MEASURES))] = Field(
+    tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(once)]
+    variants: Names
+    measures: Annotated[list[str], AfterValidator(once), AfterValidator(_known(MEASURES))] = Field(
         [], description="columns of the layout measures: " + ", ".join(MEASURES)
     )
 
@@ -165,17 +189,17 @@ class Table(Exhibit):
 class Stability(Section):
     """Accuracy over the epochs, seed by seed."""
 
-    variants: list[str] = Field(min_length=1)
+    variants: Names
     dataset: str
     epochs: int = Field(15, ge=1)
-    seeds: list[Seed] | None = Field(None, min_length=1)
+    seeds: Seeds | None = None
 
 
 class Similarity(Exhibit):
     """Class similarity matrices and stability over the epochs (Figure 1)."""
 
     kind: Literal["similarity"]
-    variants: list[str] = Field(min_length=1)
+    variants: Names
     dataset: str
     stability: Stability
 
@@ -193,13 +217,15 @@ class Sweep(Exhibit):
 
     kind: Literal["sweep"]
     variant: str
-    sweep: dict[str, list[int | float]] = Field(min_length=1, description="hyperparameter: values")
+    sweep: dict[str, Annotated[list[int | float], AfterValidator(once)]] = Field(
+        min_length=1, description="hyperparameter: values"
+    )
 
 
 class Methods(Exhibit):
     """Several variants on base-to-new."""
 
-    variants: list[str] = Field(min_length=1)
+    variants: Names
 
 
 class Violin(Methods):
@@ -212,7 +238,7 @@ class Collapse(Methods):
     """Neural-collapse measures over the epochs (Figure 6)."""
 
     kind: Literal["collapse"]
-    measures: Annotated[list[str], AfterValidator(_known(CURVES))] = Field(
+    measures: Annotated[list[str], AfterValidator(once), AfterValidator(_known(CURVES))] = Field(
         min_length=1, description="panels: " + ", ".join(CURVES)
     )
 
@@ -239,12 +265,14 @@ class Config(Section):
 
     extends: str | None = Field(None, description="a configuration file that this one is put on top of")
     experiment: Name = Field(description="its results go to results/<experiment>")
-    printed: bool = Field(False, description="the paper's printed numbers can be compared with this experiment")
+    printed: bool = Field(
+        False, description="the paper's printed numbers can be compared with this experiment; needs its backbone"
+    )
     backbone: Backbone
     catalog: FilePath = Field("config/datasets.yaml", description="file of dataset entries")
     evaluate_on: Literal["test", "val"] = Field("test", description="part of the datasets that runs are judged by")
-    seeds: list[Seed] = Field(min_length=1)
-    imbalance_ratios: list[Ratio] = Field(min_length=1)
+    seeds: Seeds
+    imbalance_ratios: Ratios
     n_max: int = Field(16, ge=1, description="images of the head class")
     class_order: Literal["label", "random", "appearance"] = Field(
         "label", description="which trained class is the head: ascending label, or a permutation by seed"
@@ -257,7 +285,9 @@ class Config(Section):
         "auto", description="of the frozen towers; auto: float32 on a CPU, bfloat16 on a GPU that has it"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, ge=1, description="CPU threads of a job; the last bits of results depend on it")
+    threads: int = Field(
+        1, ge=1, le=limits.THREADS, description="CPU threads of a job; the last bits of results depend on it"
+    )
     state_interval: float = Field(60, ge=0, description="seconds between saved training states")
     fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
     runs_per_job: int = Field(
@@ -273,33 +303,54 @@ class Config(Section):
     tasks: Tasks
     exhibits: dict[Name, AnyExhibit] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _printed_fits(self) -> Self:
+        backbone = self.backbone
+        if self.printed and (backbone.architecture, backbone.pretrained) != PRINTED_BACKBONE:
+            raise ValueError(
+                f"printed: true is for the paper's backbone, {' '.join(PRINTED_BACKBONE)}; set printed: false"
+            )
+        if self.printed and self.evaluate_on != "test":
+            raise ValueError("printed: true is for numbers on test images; set printed: false")
+        return self
 
-def parse(values: Any, source: str) -> Config:
+
+def parse(values: Any, source: str, notify: Callable[[str], None] = lambda _: None) -> Config:
     """Check a loaded configuration.
 
     Args:
-        values: the mapping that the YAML holds.
+        values: the mapping that the file holds.
         source: the file or files it came from, for messages.
+        notify: gets a line for what is no mistake but may not be meant.
 
     Raises:
         CptError: one line naming file, field, value and mend.
     """
+    merged = _extended(values, source, notify)
     try:
-        return Config.model_validate(_extended(values, source))
+        return Config.model_validate(merged)
     except ValidationError as error:
-        raise CptError(f"{source}: {one_line(error, Config)}") from None
+        raise CptError(
+            f"{source}: {_misnamed(error, merged) or one_line(error, Config)}{_alone(error, values)}"
+        ) from None
 
 
-def load(paths: Sequence[Path]) -> Config:
+def load(paths: Sequence[Path], notify: Callable[[str], None] = lambda _: None) -> Config:
     """Load and merge configuration files the way Snakemake does: mappings merge, lists are replaced, later wins.
 
+    Args:
+        paths: the files.
+        notify: as in ``parse``.
+
     Raises:
-        CptError: a file is missing, not YAML, or the configuration is invalid.
+        CptError: a file is missing, neither YAML nor JSON, or the configuration is invalid.
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        _merge(merged, _read(path), nulls=True)
-    return parse(merged, " + ".join(str(path) for path in paths))
+        values = _read(path)
+        _tell_of_lost_rules(merged, values, str(path), "the files before it", notify)
+        _merge(merged, values, nulls=True)
+    return parse(merged, " + ".join(str(path) for path in paths), notify)
 
 
 def schema() -> str:
@@ -309,34 +360,78 @@ def schema() -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = handwritten.load(path)
     except FileNotFoundError:
-        raise CptError(f"{path}: no such configuration file") from None
-    except OSError as error:
-        raise CptError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CptError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise CptError(f"{path}: no such configuration file{handwritten.instead(path)}") from None
+    except ValueError as error:
+        raise CptError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise CptError(f"{path}: must be a mapping; start from config/config.yaml")
     return values
 
 
-def _extended(values: Any, source: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _misnamed(error: ValidationError, values: dict[str, Any]) -> str | None:
+    """What is wrong if the first problem is an entry that changes one of another name; None if it is not."""
+    problem = problems_of(error)[0]
+    match problem["type"], problem["loc"]:
+        case ("union_tag_not_found", ("exhibits", str(name))) | ("missing", ("variants", str(name), "method")):
+            part = str(problem["loc"][0])
+            found = close(name, [other for other in values[part] if other != name])
+            if found:
+                return (
+                    f"{part}.{name}: there is none to change; did you mean {found!r}? A new one needs its {NEEDS[part]}"
+                )
+    return None
+
+
+NEEDS = {"exhibits": "kind", "variants": "method"}
+"""What every entry of a section has."""
+
+
+def _alone(error: ValidationError, values: Any) -> str:
+    """The mend of a configuration that should stand on top of another one."""
+    problem = problems_of(error)[0]
+    forgot = problem["type"] == "missing" and len(problem["loc"]) == 1 and "extends" not in values
+    return ", or what it changes: `extends: config/config.yaml`" if forgot else ""
+
+
+def _extended(values: Any, source: str, notify: Callable[[str], None], seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """Put a configuration on top of the file that its key ``extends`` names."""
     if not isinstance(values, dict):
         raise CptError(f"{source}: must be a mapping; start from config/config.yaml")
-    if values.get("extends") is None:
-        merged: dict[str, Any] = {}
-        _merge(merged, {key: value for key, value in values.items() if key != "extends"})
-        return merged
-    if not isinstance(values["extends"], str):
-        raise CptError(f"{source}: extends: {values['extends']!r}: must be the path of a configuration file")
-    path = Path(values["extends"])
-    if str(path) in seen:
-        raise CptError(f"{source}: extends: {path} extends itself; name another file")
-    merged = copy.deepcopy(_extended(_read(path), str(path), (*seen, str(path))))
-    _merge(merged, {key: value for key, value in values.items() if key != "extends"})
+    own = {key: value for key, value in values.items() if key != "extends"}
+    merged: dict[str, Any] = {}
+    if values.get("extends") is not None:
+        path = _parent(values["extends"], source)
+        if str(path) in seen:
+            raise CptError(f"{source}: extends: {path} extends itself; name another file")
+        merged = copy.deepcopy(_extended(_read(path), str(path), notify, (*seen, str(path))))
+        _tell_of_lost_rules(merged, own, source, str(path), notify)
+    _merge(merged, own)
     return merged
+
+
+def _parent(written: Any, source: str) -> Path:
+    if not isinstance(written, str):
+        raise CptError(f"{source}: extends: {written!r}: must be the path of a configuration file")
+    try:
+        return Path(expanded(written))
+    except ValueError as error:
+        raise CptError(f"{source}: extends: {written!r}: {error}") from None
+
+
+def _tell_of_lost_rules(
+    below: dict[str, Any], on_top: dict[str, Any], source: str, other: str, notify: Callable[[str], None]
+) -> None:
+    """Tell of overrides that are no longer there, because a list replaces the one that it is put on top of."""
+    rules, own = below.get("overrides"), on_top.get("overrides")
+    if not isinstance(rules, list) or not isinstance(own, list):
+        return
+    if lost := sum(rule not in own for rule in rules):
+        notify(
+            f"{source}: overrides replace those of {other}: {lost} of its {len(rules)} rules no longer hold; a list "
+            "replaces a list (docs/adding.md), so copy the rules that shall stay"
+        )
 
 
 def _merge(target: dict[str, Any], values: dict[str, Any], *, nulls: bool = False) -> None:

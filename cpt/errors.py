@@ -13,5 +13,10 @@ class CptError(Exception):
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint for a misspelt name: ``did you mean 'flowers'?`` or the list of known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    found = close(word, names)
+    return f"did you mean {found!r}?" if found else f"known: {', '.join(names)}"
+
+
+def close(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is most like; None where none is."""
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)), None)

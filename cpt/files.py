@@ -5,18 +5,17 @@ The schemas are documented in docs/files.md.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpt import integrity, trace
 from cpt.atomic import atomic as atomic
 from cpt.canonical import canonical_json as canonical_json
-from cpt.canonical import digest_of_file
+from cpt.canonical import digest_of_file, read_bytes
 from cpt.canonical import json_text as json_text
+from cpt.canonical import parse_json as parse_json
 from cpt.canonical import sha256_text as sha256_text
 from cpt.errors import CptError
 from cpt.trace import note_read as note_read
@@ -68,11 +67,18 @@ def require_unchanged(path: Path, *, sha256: str | None = None) -> None:
         sha256: what is expected instead of what the record says.
 
     Raises:
-        CptError: the file is missing, cannot be read, or has changed since it was written.
+        CptError: the file is missing, cannot be read, or has changed since it was written; or its record cannot be
+            read.
     """
     if os.path.abspath(path) in trace.current().written:
         return
-    recorded = integrity.written(path)
+    try:
+        recorded = integrity.written(path)
+    except OSError as error:
+        record = Path(error.filename)
+        if record == path.parent:
+            raise CptError(f"{record}: cannot be read ({error.strerror}); make it readable") from None
+        raise unusable(record, error) from None
     expected = sha256 or (recorded and recorded[1])
     if expected and (found := sha256_file(path)) != expected:
         raise unusable(path, f"has changed since it was written ({expected[:12]} then, {found[:12]} now)")
@@ -106,8 +112,8 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     """
     require_unchanged(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = parse_json(read_bytes(path).decode())
+    except (OSError, ValueError) as error:
         raise unusable(path, error) from None
     _check_schema(path, value, schema)
     note_read(path)
@@ -137,9 +143,10 @@ def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
 
     require_unchanged(path)
     try:
-        with pq.ParquetFile(path) as file:  # read_table would import pyarrow.dataset, half a second of every job
+        # read_table would import pyarrow.dataset, half a second of every job
+        with pq.ParquetFile(pa.BufferReader(read_bytes(path))) as file:
             table = file.read()
-        metadata = json.loads((table.schema.metadata or {}).get(b"cpt", b"{}"))
+        metadata = parse_json((table.schema.metadata or {}).get(b"cpt", b"{}"))
     except (pa.ArrowException, ValueError, OSError) as error:
         raise unusable(path, error) from None
     _check_schema(path, metadata, schema)
@@ -163,11 +170,12 @@ def column(table: pa.Table, name: str) -> np.ndarray:
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], schema: str, **metadata: object) -> None:
     """Write tensors as safetensors atomically with ``{"schema": schema, **metadata}`` inside."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     described = {"cpt": canonical_json({"schema": schema, **metadata})}
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, described)
     with atomic(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, described)
+        temporary.write_bytes(content)  # save_file would put a file of its own in the place of the locked one
 
 
 def read_tensors(
@@ -181,36 +189,44 @@ def read_tensors(
     Raises:
         CptError: the file is missing, damaged, changed, or of another schema.
     """
-    with _safetensors(path, schema, "pt", sha256) as (file, metadata):
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no iterator
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content, metadata = _safetensors(path, schema, sha256)
+    try:
+        tensors = load(content)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise unusable(path, error) from None
+    # Copies lie where torch's memory begins, so that no sum depends on the place of a tensor in its file.
+    return {name: tensors.pop(name).clone() for name in sorted(tensors)}, metadata
 
 
 def read_metadata(path: Path, schema: str) -> dict[str, Any]:
-    """Read the metadata of safetensors of the given schema, without the tensors and without torch.
+    """Read the metadata of safetensors of the given schema, without torch.
 
     Raises:
-        CptError: the file is missing, damaged, or of another schema.
+        CptError: the file is missing, damaged, changed, or of another schema.
     """
-    with _safetensors(path, schema, "numpy") as (_, metadata):
-        return metadata
+    return _safetensors(path, schema)[1]
 
 
-@contextlib.contextmanager
-def _safetensors(
-    path: Path, schema: str, framework: str, sha256: str | None = None
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield an open file of the given schema and its metadata."""
-    from safetensors import SafetensorError, safe_open
+def _safetensors(path: Path, schema: str, sha256: str | None = None) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of safetensors of the given schema, and the metadata in their header.
 
+    The library would map the file, which some disks cannot, and takes every error of opening it for a missing file.
+    """
     require_unchanged(path, sha256=sha256)
     try:
-        with safe_open(path, framework=framework) as file:
-            metadata = json.loads((file.metadata() or {}).get("cpt", "{}"))
-            _check_schema(path, metadata, schema)
-            yield file, metadata
-    except (SafetensorError, ValueError, OSError) as error:
+        content = read_bytes(path)
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = parse_json(header.get("__metadata__", {}).get("cpt", "{}"))
+    except (OSError, ValueError) as error:
         raise unusable(path, error) from None
+    except (AttributeError, TypeError):
+        raise unusable(path, "damaged (no header of safetensors)") from None
+    _check_schema(path, metadata, schema)
     note_read(path)
+    return content, metadata
 
 
 def _check_schema(path: Path, metadata: object, schema: str) -> None:

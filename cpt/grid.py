@@ -25,7 +25,7 @@ from cpt.measures import IN_CLUSTERS
 from cpt.methods import registry
 from cpt.methods.hyperparameters import Continued, Hyperparameters, resolve
 from cpt.runs import Run
-from cpt.validation import one_line
+from cpt.validation import one_line, problems_of
 
 PROTOCOL = {
     "base_to_new": "base_to_new",
@@ -130,7 +130,7 @@ class Grid:
             ],
             "methods": {method: facts(method) for method in sorted({run.method for run in self.runs.values()})},
             "datasets": {
-                name: self.catalog[name].model_dump(include={"title", "counterpart", "derived_split"})
+                name: self.catalog[name].model_dump(include={"title", "counterpart", "layout", "derived_split"})
                 for name in sorted(used)
             },
             "exhibits": self.exhibits,
@@ -169,6 +169,8 @@ class _Builder:
                     names = getattr(section, key, [])
                     names = [names] if isinstance(names, str) else names
                     self._check_datasets(f"tasks.{task}.{key}", names)
+                    if task == "base_to_new":
+                        self._check_halves(f"tasks.{task}.{key}", names)
                     if key != "targets":
                         self._check_trainable(f"tasks.{task}.{key}", names)
                     elif names and section.source in names:
@@ -202,7 +204,7 @@ class _Builder:
             "title": exhibit.title,
             "caption": exhibit.caption,
             "ratios": exhibit.ratios or self.config.imbalance_ratios,
-            "tasks": list(getattr(exhibit, "tasks", ["base_to_new"])),
+            "tasks": _tasks(exhibit),
             "rows": [self._row(variant) for variant in variants],
         }
         if hasattr(exhibit, "measures"):
@@ -298,8 +300,28 @@ class _Builder:
             return pairs
         chosen = [pair for pair in pairs if pair[1] in only]
         if not chosen:
-            self._refuse(f"{where}.datasets", f"none of {', '.join(only)} belongs to the task {task}")
+            unfit = ", ".join(f"{name}: null" for name in self._of_other_datasets())
+            known = ", ".join(pair[1] for pair in pairs)
+            self._refuse(
+                f"{where}.datasets",
+                f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or leave out what is of "
+                f"others: exhibits: {{{unfit}}}",
+            )
         return chosen
+
+    def _of_other_datasets(self) -> list[str]:
+        """Exhibits that name datasets, none of which belongs to one of their tasks."""
+        tested: dict[str, set[str]] = {}
+        for task, section in self.config.tasks:
+            if section is not None:
+                transfer = isinstance(section, cfg.Transfer)
+                tested[task] = {section.source, *section.targets} if transfer else set(section.datasets)
+        return [
+            name
+            for name, exhibit in self.config.exhibits.items()
+            if exhibit.datasets
+            and any(tested.get(task, set()).isdisjoint(exhibit.datasets) for task in _tasks(exhibit))
+        ]
 
     def _runs(
         self,
@@ -380,7 +402,7 @@ class _Builder:
         try:
             return resolve(kind, protocol, dataset, *layers, own)
         except ValidationError as error:
-            self._refuse(one_line(error, kind, where if error.errors()[0]["loc"][0] in own else "overrides"))
+            self._refuse(one_line(error, kind, where if problems_of(error)[0]["loc"][0] in own else "overrides"))
 
     def _clustering(self, protocol: str, dataset: str) -> Hyperparameters:
         """Hyperparameters of CPT where this experiment trains, which need not have it as a variant."""
@@ -421,6 +443,13 @@ class _Builder:
             if self.catalog[name].shift_of:
                 self._refuse(where, f"{name!r} is a shift with test images only; it can be a target, not trained on")
 
+    def _check_halves(self, where: str, names: Iterable[str]) -> None:
+        """Refuse datasets that cannot be halved, as far as the catalog tells."""
+        for name in names:
+            classes = self.catalog[name].class_names
+            if classes is not None and len(classes) < 2:
+                self._refuse(where, f"{name!r} has one class, and base_to_new needs two; add one or delete it here")
+
     def _check_datasets(self, where: str, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.catalog:
@@ -428,6 +457,10 @@ class _Builder:
 
     def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))
+
+
+def _tasks(exhibit: cfg.Exhibit) -> list[str]:
+    return list(getattr(exhibit, "tasks", ["base_to_new"]))
 
 
 def _cell(

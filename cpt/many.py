@@ -7,7 +7,6 @@ whole succeeds, and a retry takes them from there if nothing that they depend on
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import traceback
@@ -18,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpt.errors import CptError
-from cpt.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from cpt.files import canonical_json, parse_json, read_json, sha256_file, sha256_text, write_json
 from cpt.interruption import StoppedError
 from cpt.provenance import SUFFIX
 from cpt.validation import one_line
@@ -35,7 +34,7 @@ class Command(BaseModel):
         needs: files that its result depends on.
         makes: files that it writes; their provenance records are kept with them.
         keep: folder for what is finished, outside the job's outputs.
-        code: version of the code that makes them.
+        code: stamp of the code that is to make them (``cpt --code``); the version of a training's is among its words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,11 +53,11 @@ def parse(text: str) -> Command:
         CptError: not JSON, or not a command.
     """
     try:
-        return Command(**json.loads(text))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise CptError(f"cpt many: {text[:60]!r} is not a JSON object ({error})") from None
+        return Command(**parse_json(text))
     except ValidationError as error:
         raise CptError(f"cpt many: {one_line(error, Command)}") from None
+    except (ValueError, TypeError) as error:
+        raise CptError(f"cpt many: {text[:60]!r} is not a JSON object ({error})") from None
 
 
 def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], say: Callable[[str], None] = print) -> None:
@@ -81,7 +80,7 @@ def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], say: C
             continue
         say(title)
         try:
-            run(command.words)
+            run(["--code", command.code, *command.words] if command.code else command.words)
         except StoppedError:
             raise
         except CptError as error:

@@ -6,7 +6,6 @@ classes between the numbers that were looked at.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -32,7 +31,7 @@ from cpt.clip.features import Classes
 from cpt.data.images import ImageStore, normalise
 from cpt.data.split import Split
 from cpt.errors import CptError
-from cpt.files import read_json, write_json
+from cpt.files import parse_json, read_json, write_json
 from cpt.grid import Grid
 from cpt.image_features import batch_size
 from cpt.loop import Loop
@@ -449,7 +448,7 @@ def shape(grid: Grid) -> Shape | None:
         described = tiny.configuration(0)
     elif architecture.endswith(".json"):  # a configuration file of open_clip; `cpt backbone` checks it
         try:
-            described = json.loads(Path(architecture).read_text(encoding="utf-8"))
+            described = parse_json(Path(architecture).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CptError(f"backbone.architecture: {architecture}: cannot be read ({error}); mend the path") from None
         if isinstance(described, dict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GRID = "cpt.grid/4"
+GRID = "cpt.grid/5"
 TEXT_FEATURES = "cpt.text-features/2"
 PROMPTS = "cpt.prompts/1"
 HISTORY = "cpt.history/2"

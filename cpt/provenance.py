@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt import __version__
+from cpt.errors import CptError
 from cpt.files import sha256_file, write_json
 from cpt.integrity import SCHEMA, SUFFIX, digest
 from cpt.trace import traced
@@ -112,6 +113,38 @@ def code_version(*modules: str, data: Sequence[str] = ()) -> str:
     return hashlib.sha256("".join(f"{m}{d}" for m, d in sorted(seen.items())).encode()).hexdigest()[:12]
 
 
+def stamp(*modules: str, data: Sequence[str] = ()) -> str:
+    """Return what ``require_code`` compares: the names, and the hash of their code (``code_version``)."""
+    return f"{'+'.join([*modules, *data])}={code_version(*modules, data=data)}"
+
+
+def require_code(stamp: str) -> None:
+    """See that the code is the one that the workflow counts on: Snakemake records what it was when it started.
+
+    Raises:
+        CptError: it has changed since, or this is no stamp.
+    """
+    names, _, expected = stamp.rpartition("=")
+    modules = [name for name in names.split("+") if name.startswith("cpt.") and _exists(name)]
+    data = [name for name in names.split("+") if name not in modules and (PACKAGE / name).exists()]
+    if not names or len(modules) + len(data) != len(names.split("+")):
+        raise CptError(f"--code {stamp}: names no code of cpt; leave it out")
+    require_version(expected, code_version(*modules, data=data), modules[0])
+
+
+def require_version(expected: str, found: str, what: str) -> None:
+    """Refuse code that has changed since Snakemake started.
+
+    Raises:
+        CptError: it has.
+    """
+    if found != expected:
+        raise CptError(
+            f"--code: the code of {what} has changed since Snakemake started ({expected} then, {found} now); "
+            "end Snakemake and start it again"
+        )
+
+
 @cache
 def _module(module: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of one module's code and the modules of ``cpt`` that it imports."""
@@ -152,16 +185,21 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the checkout that the package lies in, and whether tracked files differ from it."""
+    """Commit of the checkout that the package is part of, and whether tracked files differ from it; None where unknown.
+
+    A repository that only surrounds the package, as it surrounds a virtual environment, is none: it does not track it.
+    """
+    # variables of a hook or an editor may name another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words: str) -> str | None:
+        command = ["git", "-C", str(PACKAGE), *words]
         try:
-            done = subprocess.run(
-                ["git", "-C", str(PACKAGE), *words], capture_output=True, text=True, timeout=10, check=True
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
 
-    head = git("rev-parse", "HEAD")
+    tracked = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    head = git("rev-parse", "HEAD") if tracked else None
     return {"commit": head, "dirty": None if head is None else bool(git("status", "--porcelain", "-uno"))}

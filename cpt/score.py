@@ -33,12 +33,12 @@ class Trained:
 
     Attributes:
         counts: (K,) training images.
-        groups: (K,) ``head``, ``medium`` or ``tail``.
+        groups: (K,) ``head``, ``medium`` or ``tail``; None for an untrained run where every seed has a ranking.
         clusters: (K,) cluster; None unless given.
     """
 
     counts: NDArray
-    groups: NDArray
+    groups: NDArray | None
     clusters: NDArray | None = None
 
 
@@ -60,7 +60,7 @@ def score(
     predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
     classifier, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
     chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
-    training = _trained(read_split(split), clusters, chosen_groups)
+    training = _trained(read_split(split), clusters, chosen_groups, untrained=record["steps"] == 0)
     keys = predictions.select(["target", "subset", "epoch"])
     rows: list[dict[str, Any]] = []
     counts: list[pa.Table] = []
@@ -95,8 +95,10 @@ def score(
     write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS, class_groups=chosen_groups)
 
 
-def _trained(split: Split, clusters: Path | None, class_groups: Mapping[str, float]) -> Trained:
-    groups = head_medium_tail(split.ranks, [class_groups[group] for group in GROUPS])
+def _trained(split: Split, clusters: Path | None, class_groups: Mapping[str, float], *, untrained: bool) -> Trained:
+    groups: NDArray | None = head_medium_tail(split.ranks, [class_groups[group] for group in GROUPS])
+    if untrained and split.metadata["class_order"] == "random":
+        groups = None  # its split's ranking is none of those that the trained runs beside it have
     if clusters is None:
         return Trained(split.counts, groups)
     found = read_clusters(clusters)
@@ -118,7 +120,7 @@ def measure(predictions: pa.Table, training: Trained | None) -> list[dict[str, A
         "macro_accuracy": m.macro_accuracy(labels, top),
         "calibration_error": m.calibration_error(confidence, labels == top),
     }
-    if training is not None:
+    if training is not None and training.groups is not None:
         for group in GROUPS:
             percent[f"{group}_accuracy"] = m.group_accuracy(labels, top, np.flatnonzero(training.groups == group))
         if training.clusters is not None:
@@ -174,7 +176,8 @@ def count(predictions: pa.Table, training: Trained | None, target: str, subset: 
         train_images, groups = [None] * len(found), [None] * len(found)
         if training is not None and by == "class":
             train_images = training.counts[found].tolist()
-            groups = training.groups[found].tolist()
+            if training.groups is not None:
+                groups = training.groups[found].tolist()
         parts.append(
             {
                 "target": pa.array([target] * len(found)),

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from cpt import interruption
-from cpt.files import atomic
+from cpt.atomic import atomic, remove_orphans
+from cpt.canonical import read_bytes
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -44,7 +45,7 @@ class StateFile:
         if self.path is None or not self.path.is_file():
             return None
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
         except OSError as error:
             say(f"{self.path}: cannot be read ({error.strerror}); training starts over")
             return None
@@ -81,5 +82,4 @@ class StateFile:
         """Delete the file, and what a save that was killed has left beside it: the run is finished."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-            for unfinished in self.path.parent.glob(f".{self.path.stem}-*{self.path.suffix}"):
-                unfinished.unlink(missing_ok=True)
+            remove_orphans(self.path)

@@ -51,7 +51,11 @@ SNAPSHOT = "snapshot."
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """Everything that a training job depends on; see ``cpt train --help``."""
+    """Everything that a training job depends on; see ``cpt train --help``.
+
+    Attributes:
+        code: version of the code that the caller counts on, None for whatever there is.
+    """
 
     method: str
     hyperparameters: dict[str, Any]
@@ -77,7 +81,7 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
     """Train one run and write prompts.safetensors, history.parquet and, last, run.json into ``output``.
 
     Raises:
-        CptError: impossible inputs, or a loss that is not finite.
+        CptError: impossible inputs, other code than asked for, or a loss that is not finite.
     """
     started = time.monotonic()
     kind = registry.get(inputs.method)
@@ -91,6 +95,9 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
             own(**hp.start_hyperparameters)
         except ValidationError as error:
             raise CptError(f"--hyperparameters: {one_line(error, own, 'start_hyperparameters')}") from None
+    code = provenance.code_version("cpt.train", *registry.modules(inputs.method, hp))
+    if inputs.code is not None:
+        provenance.require_version(inputs.code, code, f"cpt.train and method {inputs.method}")
     device, precision = machine.prepare(inputs.device, inputs.precision, inputs.threads)
     clip = load_backbone(inputs.backbone, device, precision)
     split = read_split(inputs.split)
@@ -112,7 +119,7 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
         "threads": inputs.threads,
         "device": device.type,
         "inputs": hashes,
-        "code": inputs.code or provenance.code_version("cpt.train", *registry.modules(inputs.method, hp)),
+        "code": code,
     }
     state = StateFile(inputs.state, sha256_text(canonical_json(identity)), inputs.state_interval)
     history: list[dict[str, float]] = []

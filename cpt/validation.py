@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from cpt import limits
 from cpt.errors import nearest
+
+T = TypeVar("T")
 
 
 def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
@@ -17,30 +24,143 @@ def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         model: the model that was validated; its fields are the known names.
         prefix: where the model stands, for example ``variants.cpt.set``.
     """
-    problem = error.errors(include_url=False)[0]
-    location, around = _walk(model, problem["loc"])
+    found = [(*_walk(model, problem["loc"]), problem) for problem in problems_of(error)]
+    # every member of a union has problems of its own: those of the one that was meant lie deepest
+    first = found[0][0]
+    location = max((place for place, _, _ in found if place[: len(first)] == first), key=len)
+    problems = [problem for place, _, problem in found if place == location]
+    around = next(names for place, names, _ in found if place == location)
     written = (part if str(part).isprintable() else repr(part) for part in (prefix, *location) if part != "")
     field = ".".join(map(str, written))
+    problem = problems[0]
     if problem["type"] == "extra_forbidden":
         hint = nearest(str(location[-1]), around) if around else "delete it"
         return f"{field}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{field}: missing; add it"
-    reason = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
-    shown = "" if isinstance(value, (dict, list)) else f"{value!r}: "
-    return f"{field}: {shown}{reason[:1].lower()}{reason[1:]}"
+    shown = "" if isinstance(value, (dict, list)) else f"{_as_written(value)}: "
+    sentence = f"{shown}{_reason(problems)}"
+    return f"{field}: {sentence}" if field else sentence
+
+
+def problems_of(error: ValidationError) -> Sequence[Mapping[str, Any]]:
+    """Return pydantic's problems, the one to tell first: an unknown key may be the misspelt one of a missing one."""
+    found = error.errors(include_url=False)
+    return sorted(found, key=lambda problem: problem["type"] != "extra_forbidden")
+
+
+_KINDS = {
+    "string_type": "a text",
+    "invalid_key": "a text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
+"""What must stand where pydantic raises an error of a type."""
+
+_REASONS = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "union_tag_not_found": "{discriminator} is missing; add it",
+    "union_tag_invalid": "{discriminator} {tag!r} is unknown; use one of {expected_tags}",
+}
+"""What is wrong where pydantic raises an error of a type, with its context."""
+
+
+def _reason(problems: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a value, and the mend, in words of a configuration."""
+    kinds = [_KINDS[problem["type"]] for problem in problems if problem["type"] in _KINDS]
+    if not kinds:
+        kind, context = problems[0]["type"], problems[0].get("ctx", {})
+        context = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in context.items()}
+        text = _REASONS[kind].format(**context) if kind in _REASONS else problems[0]["msg"]
+        text = text.removeprefix("Value error, ")
+        return f"{text[:1].lower()}{text[1:]}"
+    reason, value = f"must be {' or '.join(dict.fromkeys(kinds))}", problems[0]["input"]
+    if kinds == ["a text"] and isinstance(value, bool):
+        return f"{reason}; put it in quotes (in YAML yes, no, on and off are true and false)"
+    if kinds == ["a text"] and isinstance(value, (int, float, date)):
+        return f"{reason}; put it in quotes"
+    if kinds == ["a list"] and not isinstance(value, dict):
+        return f"{reason}; write [{_as_written(value)}]"
+    return reason
+
+
+def _as_written(value: object) -> str:
+    """A value as YAML has it; texts in quotes."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) if isinstance(value, date) else repr(value)
 
 
 def no_braces(path: str) -> str:
     """Return a path that a rule may name.
 
     Raises:
-        ValueError: it holds braces.
+        ValueError: it holds braces, or see ``no_nul``.
     """
+    no_nul(path)
     if set("{}") & set(path):
         raise ValueError("braces in a path are wildcards to Snakemake; rename it")
     return path
+
+
+def no_nul(path: str) -> str:
+    """Return a path that can be one.
+
+    Raises:
+        ValueError: it holds a NUL character.
+    """
+    if "\0" in path:
+        raise ValueError("has a NUL character, which no path has; delete it")
+    return path
+
+
+def path_name(name: str) -> str:
+    """Return a name that files and folders are called by.
+
+    Raises:
+        ValueError: it is longer than 100 letters, or Snakemake would take it for an endless loop of rules.
+    """
+    if len(name) > limits.NAME:
+        raise ValueError(f"has {len(name)} letters, files are called by it; use at most {limits.NAME}")
+    if re.search(r"(.+?)\1{19}", name):
+        raise ValueError("repeats itself 20 times, which Snakemake takes for an endless loop; shorten it")
+    return name
+
+
+def drawable(text: str) -> str:
+    """Return a text that an SVG and a page can hold.
+
+    Raises:
+        ValueError: it has a character that no XML holds.
+    """
+    if bad := re.search("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
+        raise ValueError(f"has the character {bad[0]!a}, which no figure can hold; delete it")
+    return text
+
+
+def once(items: list[T]) -> list[T]:
+    """Return a list in which nothing stands twice.
+
+    Raises:
+        ValueError: something does.
+    """
+    for i, item in enumerate(items):
+        if item in items[:i]:
+            raise ValueError(f"{item!r} is there twice; delete one")
+    return items
 
 
 def shown(text: str) -> str:
@@ -56,10 +176,10 @@ def shown(text: str) -> str:
     return text
 
 
-def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any], set[str]]:
+def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[tuple[Any, ...], set[str]]:
     """Return the location as a user writes it, and the known names around its last part.
 
-    Pydantic puts the tag of a union's member into the location, which no configuration file has.
+    Pydantic puts the member of a union that it tried into the location, and ``[key]`` behind a key.
     """
     current: Any = model
     written: list[Any] = []
@@ -73,8 +193,10 @@ def _walk(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any],
         elif tagged and len(models) > 1:
             current = tagged[0]
             continue
+        elif part == "[key]" or part in _members(current):
+            continue
         written.append(part)
-    return written, around
+    return tuple(written), around
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -82,6 +204,14 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _members(annotation: Any) -> set[str]:
+    """Names that pydantic gives the members of the unions inside an annotation: ``list[str]``."""
+    parts = get_args(annotation)
+    own = {getattr(part, "__name__", "") if not get_args(part) else str(part).replace(" ", "") for part in parts}
+    inner = {name for part in parts for name in _members(part)}
+    return inner | (own if get_origin(annotation) in (Union, UnionType) else set())
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:

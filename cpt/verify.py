@@ -18,7 +18,7 @@ from cpt import paths
 from cpt.canonical import digest_of_file
 from cpt.errors import CptError
 from cpt.files import read_json
-from cpt.integrity import DEFAULT, SUFFIX, command, read_record
+from cpt.integrity import SUFFIX, command, configuration, is_path, read_record
 
 TABLE = ("csv", "md", "tex", "html")
 FIGURE = ("svg", "pdf", "png", "csv", "txt")
@@ -90,6 +90,7 @@ class _Check:
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
+        self.configuration = configuration(folder)
         self.records: dict[str, dict[str, Any]] = {}  # by the stage's main file
         self.maker: dict[str, str] = {}  # file -> main file of the record that has it among its outputs
         self.damaged: dict[str, str] = {}  # main file -> what is wrong with its record
@@ -99,30 +100,36 @@ class _Check:
         self.absent: dict[str, str] = {}
 
     def report(self) -> Report:
-        grid, problem = self._grid()
-        files = self._walk(self._wanted(grid))
+        grid, wanted, problem = self._grid()
+        files = self._walk(wanted)
         self._hash(files)
         self._compare(files)
         if problem and not self.found["grid.json"]:
             self._find("grid.json", problem, "grid.json")
         records = [self.records[main] for main in self._reached(files)]
+        notices = self._notices(grid, records)
         commits = Counter(f"{record['commit'] or 'none'}{' (dirty)' * bool(record['dirty'])}" for record in records)
         return Report(
             files=len(self.actual) + len(records),
             size=sum(os.path.getsize(self.folder / file) for file in self.actual),
             runs=len(grid["runs"]),
             findings=[finding for file in sorted(self.found) for finding in self.found[file]],
-            notices=self._notices(grid, records),
+            notices=notices,
             commits=dict(commits.most_common()),
             devices=dict(Counter(record["device"] for record in records).most_common()),
         )
 
-    def _grid(self) -> tuple[dict[str, Any], str | None]:
-        """Return what the experiment asks for, and what is wrong with the file that tells it."""
+    def _grid(self) -> tuple[dict[str, Any], list[str], str | None]:
+        """Return what the experiment asks for, the files of that, and what is wrong with the file that tells it."""
         try:
-            return read_json(self.folder / "grid.json", paths.GRID), None
+            grid = read_json(self.folder / "grid.json", paths.GRID)
+            return grid, self._wanted(grid), None
         except CptError as error:
-            return {"exhibits": {}, "runs": []}, str(error).partition(": ")[2].partition("; ")[0]
+            problem = str(error).partition(": ")[2].partition("; ")[0]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            problem = f"does not hold what a file of schema {paths.GRID} does"
+        nothing: dict[str, Any] = {"exhibits": {}, "runs": []}
+        return nothing, self._wanted(nothing), problem
 
     def _wanted(self, grid: dict[str, Any]) -> list[str]:
         """The ends of the chain, and the files in its middle that the grid names."""
@@ -139,6 +146,8 @@ class _Check:
                 made = [paths.split(*where), run["text_features"], *clusters, run["descriptions"]]
                 files += [file for file in made if file]
                 files += [f"runs/{run['run']}/{name}" for name in ("run.json", "predictions.parquet")]
+        if not all(map(is_path, files)):
+            raise ValueError
         return list(dict.fromkeys(files))
 
     # ---- the walk ------------------------------------------------------------------------------
@@ -173,13 +182,16 @@ class _Check:
                 main = os.path.join(place, name.removesuffix(SUFFIX))
                 try:
                     record = read_record(self.folder / place / name)
+                except OSError as error:
+                    self.damaged[main] = f"cannot be read ({error.strerror})"
+                    continue
                 except ValueError as error:
                     self.damaged[main] = str(error)
                     continue
                 for kind in ("outputs", "sources"):
                     named = {os.path.normpath(os.path.join(place, name)): sha for name, sha in record[kind].items()}
-                    outside = f"..{os.sep}"  # of the folder: not of this experiment
-                    record[kind] = {name: sha for name, sha in named.items() if not name.startswith(outside)}
+                    outside = ("..", "")  # of the folder, or anywhere: not of this experiment
+                    record[kind] = {name: sha for name, sha in named.items() if name.split(os.sep)[0] not in outside}
                 self.records[main] = record
                 self.maker |= dict.fromkeys(record["outputs"], main)
 
@@ -252,8 +264,7 @@ class _Check:
 
     def _find(self, file: str, problem: str, again: str) -> None:
         """Note a finding; ``again`` is the file to make again."""
-        configuration = self.records.get("grid.json", {}).get("configuration", DEFAULT)
-        self.found[file].append(Finding(file, problem, command(str(self.folder / again), configuration)))
+        self.found[file].append(Finding(file, problem, command(str(self.folder / again), self.configuration)))
 
     # ---- where it is from ----------------------------------------------------------------------
 
@@ -261,6 +272,8 @@ class _Check:
         notices = []
         if changed := sum(bool(record["dirty"]) for record in records):
             notices.append(f"{changed:,} of {len(records):,} records are of a checkout with changes (dirty)")
+        if unknown := sum(record["commit"] is None for record in records):
+            notices.append(f"{unknown:,} of {len(records):,} records tell no commit: cpt was not run from its checkout")
         seen: dict[str, set[str]] = defaultdict(set)
         for record in records:
             seen["commits"].add(str(record["commit"]))
@@ -269,10 +282,13 @@ class _Check:
         for run in grid["runs"]:
             file = f"runs/{run['run']}/run.json"
             if file in self.actual and self._written(file)[1] == self.actual[file]:
-                trained = read_json(self.folder / file, paths.RUN)
-                start = trained["hyperparameters"].get("start")  # a run that goes on from another has its code too
-                method = f"{trained['method']} on {start}" if start else trained["method"]
-                seen[f"versions of the code that trained {method}"].add(trained["code"])
+                try:
+                    trained = read_json(self.folder / file, paths.RUN)
+                    start = trained["hyperparameters"].get("start")  # a run that goes on from another has its code too
+                    method = f"{trained['method']} on {start}" if start else trained["method"]
+                    seen[f"versions of the code that trained {method}"].add(str(trained["code"]))
+                except (CptError, KeyError, TypeError, AttributeError):
+                    self._find(file, f"does not hold what a file of schema {paths.RUN} does", file)
         return notices + [
             f"{len(found)} {what}: {', '.join(sorted(found))}" for what, found in seen.items() if len(found) > 1
         ]

@@ -5,7 +5,8 @@ tenth of one. Every job is a process of its own with its own log, exit code and 
 works the same, only slower to start. A child whose source files changed since the server read them imports them anew,
 so old code is never served. The server never touches CUDA, because a CUDA context does not survive a fork.
 
-A client sends its arguments, folder, environment and its three standard streams; the forked child takes them over.
+A client sends its arguments, folder, environment, umask and its three standard streams; the forked child takes them
+over. It has no more than its client: a client of another user or of another installation runs its job itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from cpt.client import HEADER, receive
+from cpt.client import HEADER, installation, receive, same_user
 
 LIBRARIES = (
     "torch", "torch.nn", "torch.optim", "numpy", "pyarrow.parquet", "pyarrow.compute", "pyarrow.acero",
@@ -45,14 +46,14 @@ def serve(address: str, owner: int | None = None) -> None:
             server's own and goes with it.
         owner: process whose end ends the server; default: the parent.
     """
+    sources = _sources()  # before the imports: what changes meanwhile is imported anew
     for name in (*LIBRARIES, *_own_modules()):
         importlib.import_module(name)
     from cpt import cli, provenance
 
-    cli.command(), provenance.versions()  # kept by their modules
+    cli.command(), provenance.versions(), provenance.code_version(*_own_modules())  # kept by their modules
     gc.collect()
     gc.freeze()  # a job's collector would touch, and so copy, all that it shares with the server
-    sources = _sources()
     owner = owner or os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the clients; the server ends with its owner
@@ -60,7 +61,7 @@ def serve(address: str, owner: int | None = None) -> None:
     with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as cleanup:
         server.bind(str(waiting))
         cleanup.callback(shutil.rmtree, Path(address).parent, ignore_errors=True)
-        server.listen(64)
+        server.listen(socket.SOMAXCONN)
         waiting.rename(address)
         while _alive(owner):
             ready, _, _ = select.select([server], [], [], 1.0)
@@ -110,25 +111,15 @@ def _forget_own_modules() -> None:
 
 
 def _child(connection: socket.socket) -> None:
-    """Become the client's process: its streams, folder and environment; never return."""
+    """Become the client's process and do its job; never return."""
+    try:
+        taken = same_user(connection) and _take_over(connection)
+    except (OSError, ValueError, KeyError):
+        taken = False
+    if not taken:  # the client runs it
+        os._exit(1)
     code = 1
     try:
-        size = receive(connection, HEADER)
-        _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
-        body = receive(connection, int.from_bytes(size, "big")) if size is not None else None
-        if body is None:  # the client was killed while it asked
-            os._exit(1)
-        request = json.loads(body)
-        for target, source in enumerate(array.array("i", descriptors)):
-            os.dup2(source, target)
-            os.close(source)
-        os.environ.clear()
-        os.environ.update(request["env"])
-        os.chdir(request["cwd"])
-        sys.argv = request["argv"]
-        for number in (signal.SIGCHLD, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
-        connection.sendall(os.getpid().to_bytes(HEADER, "big"))
         threading.Thread(target=_end_with_client, args=(connection,), daemon=True).start()
         from cpt.cli import run
 
@@ -143,6 +134,32 @@ def _child(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection.sendall(int(code).to_bytes(HEADER, "big"))
         os._exit(code)
+
+
+def _take_over(connection: socket.socket) -> bool:
+    """Take over the client's streams, folder and environment; False when it is gone or of another installation."""
+    size = receive(connection, HEADER)
+    if size is None:
+        return False
+    _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+    body = receive(connection, int.from_bytes(size, "big"))
+    request = json.loads(body or b"{}")
+    if request.get("installation") != installation():
+        return False
+    os.chdir(request["cwd"])
+    os.umask(request["umask"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv = request["argv"]
+    for target, source in enumerate(array.array("i", descriptors)):
+        os.dup2(source, target)
+        os.close(source)
+    sys.stdout = os.fdopen(1, "w", encoding=request["encoding"], closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding=request["encoding"], errors="backslashreplace", closefd=False)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    connection.sendall(os.getpid().to_bytes(HEADER, "big"))
+    return receive(connection, 1) is not None
 
 
 def _end_with_client(connection: socket.socket) -> None:

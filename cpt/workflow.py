@@ -8,7 +8,7 @@ or the code changes.
 from __future__ import annotations
 
 import contextlib
-import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from cpt.config import Config
 from cpt.data.catalog import Entry, load_catalog
 from cpt.errors import CptError
-from cpt.files import canonical_json, sha256_text, write_text
+from cpt.files import canonical_json, parse_json, sha256_text, write_json, write_text
+from cpt.integrity import CONFIGURATION, work_folder
 from cpt.methods import registry
 from cpt.provenance import code_version
 from cpt.runs import Run
@@ -107,9 +108,19 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
     return Workflow(root=kept["root"], runs=runs, catalog=catalog, **{name: kept[name] for name in names})
 
 
+def remember(files: Sequence[str], root: Path) -> None:
+    """Note the configuration files of ``results/<experiment>``, for when the record that tells them is lost."""
+    path, names = work_folder(root) / CONFIGURATION, list(files)
+    with contextlib.suppress(OSError, ValueError):
+        if parse_json(path.read_text(encoding="utf-8")) == names:
+            return
+    with contextlib.suppress(CptError):  # a read-only folder
+        write_json(path, names)
+
+
 def _kept(memory: Path, key: str) -> dict[str, Any] | None:
     try:
-        kept = json.loads(memory.read_text(encoding="utf-8"))
+        kept = parse_json(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(kept, dict) or kept.pop("key", None) != key:

@@ -1,6 +1,6 @@
 rule clusters:
     input:
-        text_features=lambda wildcards: f"{ROOT}/{CLUSTERS[f'clusters/{wildcards.clusters}.parquet'][0]}",
+        text_features=lambda wildcards: f"{ROOT}/{clustering(wildcards)[0]}",
     output:
         clusters=f"{ROOT}/clusters/{{clusters}}.parquet",
         centroids=f"{ROOT}/clusters/{{clusters}}.safetensors",
@@ -12,8 +12,8 @@ rule clusters:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        options=lambda wildcards: CLUSTERS[f"clusters/{wildcards.clusters}.parquet"][1:],
+        options=lambda wildcards: clustering(wildcards)[1:],
         code=CODE["clusters"],
     shell:
-        "cpt clusters --text-features {input.text_features:q} {params.options:q}"
+        "cpt --code {params.code:q} clusters --text-features {input.text_features:q} {params.options:q}"
         " --output {output.clusters:q} >{log:q} 2>&1"

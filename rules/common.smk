@@ -2,42 +2,84 @@ import json
 import os
 import re
 import sys
+from difflib import get_close_matches
 from pathlib import Path
+
+from snakemake.cli import get_argument_parser
 
 from cpt import config as cpt_config
 from cpt import instance
 from cpt import paths
 from cpt import workflow as cpt_workflow
-from cpt.data.listing import digest
+from cpt.data.layouts import digest
 from cpt.errors import CptError
 from cpt.provenance import code_version
+from cpt.provenance import stamp
 from cpt.validation import no_braces
 from cpt.worker import start as start_fork_server
 
+LOOKS = (
+    "dryrun summary detailed_summary dag rulegraph filegraph d3dag lint list_rules list_target_rules list_changes"
+    " list_input_changes list_params_changes list_untracked list_conda_envs print_compilation report"
+).split()  # options of Snakemake that change no file
+
+
+def refuse(problem):
+    """End with one line and an exit code: Snakemake would print a traceback."""
+    print(f"cpt: error: {problem}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def see_that_nobody_works(work, locks):
+    """Refuse to work on what another Snakemake works on; to look at it does no harm."""
+    if any(
+        word.startswith("--unl") for word in sys.argv
+    ):  # argparse takes the start of an option for it
+        instance.check_unlock(work, locks)
+        return
+    try:
+        instance.check(work, locks)
+    except CptError:
+        asked = get_argument_parser().parse_args()
+        if asked.report_after_run or not any(getattr(asked, name) for name in LOOKS):
+            raise
+
+
 CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+
+
+def tell(notice):
+    """Print a notice about the configuration, once and not again in every job."""
+    if workflow.is_main_process:
+        print(f"cpt: notice: {notice}", file=sys.stderr)
+
+
 try:
     for path in (str(workflow.basedir), *CONFIG_FILES):
         try:
             no_braces(path)
         except ValueError as error:
             raise CptError(f"{path}: {error}")
-    CONFIG = cpt_config.parse(config, " + ".join(CONFIG_FILES) or "--config")
+    if workflow.config_settings.config:
+        raise CptError(
+            "--config is not supported; put the changes into a file that has `extends: config/config.yaml` and give "
+            "it with --configfile"
+        )
+    # Snakemake has read them too, otherwise than `cpt plan` does: its YAML is laxer
+    CONFIG = cpt_config.load([Path(path) for path in CONFIG_FILES], tell)
     WORK = Path("work", CONFIG.experiment)
-    if workflow.is_main_process and "--unlock" not in sys.argv:
-        instance.check(WORK, Path(".snakemake/locks"))
+    if workflow.is_main_process:
+        see_that_nobody_works(WORK, Path(".snakemake/locks"))
     PLAN = cpt_workflow.load(
         CONFIG,
-        " + ".join(CONFIG_FILES) or "--config",
+        " + ".join(CONFIG_FILES),
         WORK / "workflow.json",
     )
-    if cpt_config.load([Path(path) for path in CONFIG_FILES]) != CONFIG:
-        raise CptError(
-            "--config is not supported; put the changes into a file and give it with --configfile"
-        )
+    if workflow.is_main_process:
+        cpt_workflow.remember(CONFIG_FILES, Path(PLAN.root))
 except CptError as error:
-    print(f"cpt: error: {error}", file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(1)  # one line and an exit code: Snakemake would print a traceback
+    refuse(error)
 
 ENVIRONMENT = "../envs/cpt.yaml"  # used only with --sdm conda
 ROOT = PLAN.root
@@ -71,30 +113,28 @@ GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
 PAGE_FILES = ["page.html.j2", "page.css", "page.js", "table.html.j2"]
 TINY_CLIP = ["assets/tiny_clip"]
 CODE = {
-    "backbone": code_version("cpt.clip.make_backbone", data=TINY_CLIP),
-    "data": code_version("cpt.data.layouts", data=TINY_CLIP),
-    "pixels": code_version("cpt.data.pixels"),
-    "split": code_version("cpt.data.split"),
-    "text_features": code_version(
+    "backbone": stamp("cpt.clip.make_backbone", data=TINY_CLIP),
+    "data": stamp("cpt.data.layouts", data=TINY_CLIP),
+    "pixels": stamp("cpt.data.pixels"),
+    "split": stamp("cpt.data.split"),
+    "text_features": stamp(
         "cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"
     ),
-    "descriptions": code_version(
+    "descriptions": stamp(
         "cpt.clip.descriptions", "cpt.clip.make_backbone", "cpt.clip.templates"
     ),
-    "image_features": code_version("cpt.image_features"),
-    "clusters": code_version("cpt.mining"),
-    "predict": code_version("cpt.predict"),
-    "score": code_version("cpt.score"),
-    "aggregate": code_version("cpt.aggregate"),
-    "table": code_version("cpt.report.tables", data=["report/table.html.j2"]),
-    "ledger": code_version("cpt.report.ledger", data=["report/ledger.html.j2"]),
-    "audit": code_version("cpt.report.audit_text", data=["report/audit.html.j2"]),
-    "page": code_version(
-        "cpt.report.page", data=[f"report/{name}" for name in PAGE_FILES]
-    ),
+    "image_features": stamp("cpt.image_features"),
+    "clusters": stamp("cpt.mining"),
+    "predict": stamp("cpt.predict"),
+    "score": stamp("cpt.score"),
+    "aggregate": stamp("cpt.aggregate"),
+    "table": stamp("cpt.report.tables", data=["report/table.html.j2"]),
+    "ledger": stamp("cpt.report.ledger", data=["report/ledger.html.j2"]),
+    "audit": stamp("cpt.report.audit_text", data=["report/audit.html.j2"]),
+    "page": stamp("cpt.report.page", data=[f"report/{name}" for name in PAGE_FILES]),
 }
 FIGURE_CODE = {
-    name: code_version("cpt.report.figures", f"cpt.report.{kind}")
+    name: stamp("cpt.report.figures", f"cpt.report.{kind}")
     for name, kind in PLAN.exhibits.items()
     if kind != "table"
 }
@@ -149,9 +189,18 @@ wildcard_constraints:
 
 
 def own_images(wildcards):
-    """Names, sizes and times of a user's own images and split, which no rule makes."""
+    """What there is of a user's own images, which no rule makes."""
     entry = CATALOG[wildcards.dataset]
-    return None if entry.fetched or not entry.has_files else digest(entry.folder)
+    return None if entry.fetched or not entry.has_files else digest(entry)
+
+
+def known(things, name, what):
+    """What a target's name stands for; a name that the experiment does not have ends Snakemake."""
+    if name not in things:
+        close = get_close_matches(name, things, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"{ROOT}/grid.json lists all"
+        refuse(f"{what} {name}: {CONFIG.experiment} has none of this name; {hint}")
+    return things[name]
 
 
 def run_inputs(wildcards):
@@ -164,7 +213,7 @@ def training_files(name):
 
     Backbone and manifest are inputs of these: named again, they would cost seconds of every call.
     """
-    run = RUNS[name]
+    run = known(RUNS, name, "run")
     needed = {
         "split": f"{ROOT}/{run.split}",
         "text_features": f"{ROOT}/{run.text_features}",
@@ -214,6 +263,11 @@ def training_options(name):
     ]
 
 
+def clustering(wildcards):
+    """Text features and options of the clusters of this name."""
+    return known(CLUSTERS, f"clusters/{wildcards.clusters}.parquet", "clusters")
+
+
 def template_sets(name):
     """The configuration's template set of this name as JSON, for `--sets`."""
     return json.dumps(
@@ -223,7 +277,8 @@ def template_sets(name):
 
 def description_templates(path):
     """Template set that stands in for descriptions; any will do where the dataset has a file."""
-    return DESCRIPTIONS[os.path.relpath(path, ROOT)].stand_in or "single"
+    name = os.path.relpath(path, ROOT)
+    return known(DESCRIPTIONS, name, "descriptions").stand_in or "single"
 
 
 def target_inputs(wildcards):
@@ -233,7 +288,7 @@ def target_inputs(wildcards):
 
 def target_files(name):
     """Features and image caches of every target of a run; manifests and backbone are inputs of these."""
-    run = RUNS[name]
+    run = known(RUNS, name, "run")
     datasets = sorted({dataset for dataset, _ in run.targets})
     needed = [
         f"{ROOT}/{paths.text_features(dataset, run.templates)}" for dataset in datasets
@@ -270,7 +325,7 @@ def prediction_options(name):
 
 def scoring_files(name):
     """Files that the scoring of a run reads."""
-    run = RUNS[name]
+    run = known(RUNS, name, "run")
     needed = [f"{ROOT}/runs/{name}/{file}" for file in MADE["predict"]]
     return [
         *needed,

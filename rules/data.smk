@@ -52,7 +52,7 @@ rule data:
         catalog=CONFIG.catalog,
         code=CODE["data"],
     shell:
-        "cpt data manifest {wildcards.dataset:q} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} data manifest {wildcards.dataset:q} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
 
 
 rule pixels:
@@ -73,7 +73,7 @@ rule pixels:
     params:
         code=CODE["pixels"],
     shell:
-        "cpt data pixels --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q}"
+        "cpt --code {params.code:q} data pixels --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q}"
         " --threads {threads} --output {output.pixels:q} >{log:q} 2>&1"
 
 
@@ -94,6 +94,6 @@ rule split:
         class_order=CONFIG.class_order,
         code=CODE["split"],
     shell:
-        "cpt split --manifest {input.manifest:q} --protocol {wildcards.protocol} --ratio {wildcards.ratio}"
+        "cpt --code {params.code:q} split --manifest {input.manifest:q} --protocol {wildcards.protocol} --ratio {wildcards.ratio}"
         " --seed {wildcards.seed} --n-max {params.n_max} --class-order {params.class_order}"
         " --output {output:q} >{log:q} 2>&1"

@@ -18,7 +18,7 @@ rule predict:
         options=predict_options,
         code=CODE["predict"],
     shell:
-        "cpt predict {params.options:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} predict {params.options:q} >{log:q} 2>&1"
 
 
 rule score:
@@ -38,7 +38,7 @@ rule score:
         options=lambda wildcards: scoring_options(wildcards.run),
         code=CODE["score"],
     shell:
-        "cpt score {params.options:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} score {params.options:q} >{log:q} 2>&1"
 
 
 for seeds, cells in BATCHES.items():
@@ -120,4 +120,4 @@ rule aggregate:
     params:
         code=CODE["aggregate"],
     shell:
-        "cpt aggregate --grid {input.grid:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} aggregate --grid {input.grid:q} >{log:q} 2>&1"

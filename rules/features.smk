@@ -17,10 +17,11 @@ rule backbone:
         name=CONFIG.backbone.name,
         architecture=CONFIG.backbone.architecture,
         pretrained=CONFIG.backbone.pretrained,
+        checksum=f" --sha256 {CONFIG.backbone.sha256}" if CONFIG.backbone.sha256 else "",
         code=CODE["backbone"],
     shell:
-        "cpt backbone --name {params.name:q} --architecture {params.architecture:q}"
-        " --pretrained {params.pretrained:q} --output {output.record:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} backbone --name {params.name:q} --architecture {params.architecture:q}"
+        " --pretrained {params.pretrained:q}{params.checksum} --output {output.record:q} >{log:q} 2>&1"
 
 
 rule text_features:
@@ -47,7 +48,7 @@ rule text_features:
         device=CONFIG.device,
         code=CODE["text_features"],
     shell:
-        "cpt text-features {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
+        "cpt --code {params.code:q} text-features {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {wildcards.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
         " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
 
@@ -75,7 +76,7 @@ rule descriptions:
         device=CONFIG.device,
         code=CODE["descriptions"],
     shell:
-        "cpt descriptions {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
+        "cpt --code {params.code:q} descriptions {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {params.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
         " --device {params.device} --threads {threads} --output {output:q} >{log:q} 2>&1"
 
@@ -110,6 +111,6 @@ rule image_features:
         ),
         code=CODE["image_features"],
     shell:
-        "cpt image-features --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q} {params.pixels:q}"
+        "cpt --code {params.code:q} image-features --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q} {params.pixels:q}"
         " --device {params.device} --precision {params.precision} --threads {params.threads}"
         " --output {output:q} >{log:q} 2>&1"

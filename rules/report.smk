@@ -26,7 +26,7 @@ rule table:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["table"],
     shell:
-        "cpt table {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} table {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
 
 
 rule figure:
@@ -51,9 +51,9 @@ rule figure:
         ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
-        code=lambda wildcards: FIGURE_CODE[wildcards.name],
+        code=lambda wildcards: known(FIGURE_CODE, wildcards.name, "figure"),
     shell:
-        "cpt figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
 
 
 rule ledger:
@@ -74,7 +74,7 @@ rule ledger:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["ledger"],
     shell:
-        "cpt ledger --results {params.results:q} --published {input.published:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} ledger --results {params.results:q} --published {input.published:q} >{log:q} 2>&1"
 
 
 rule audit:
@@ -93,7 +93,7 @@ rule audit:
         folder=lambda wildcards, output: os.path.dirname(output.html),
         code=CODE["audit"],
     shell:
-        "cpt audit --published {input.published:q} --claims {input.claims:q} --output {params.folder:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} audit --published {input.published:q} --claims {input.claims:q} --output {params.folder:q} >{log:q} 2>&1"
 
 
 rule page:
@@ -123,4 +123,4 @@ rule page:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=CODE["page"],
     shell:
-        "cpt page --results {params.results:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} page --results {params.results:q} >{log:q} 2>&1"

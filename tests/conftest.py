@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
 os.environ.pop("CPT_WORKER", None)
+settings.register_profile("cpt", deadline=None, derandomize="CI" in os.environ)  # a slow machine is no fault
+settings.load_profile("cpt")
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def write_results(folder: Path) -> tuple[Path, Path]:
         "runs": [{key: entry[key] for key in entry if key != "x"} for entry in runs.values()],
         "methods": {method: _facts(method) for method in METHODS},
         "datasets": {
-            name: {"title": title, "counterpart": other, "derived_split": False}
+            name: {"title": title, "counterpart": other, "layout": "embedded", "derived_split": False}
             for name, (title, other) in TITLES.items()
         },
         "exhibits": exhibits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ class Mishap:
         content_length: a ``Content-Length`` that is not the body's.
         delay: seconds before each chunk of 4096 bytes.
         silence: seconds before the answer.
+        raw: these bytes instead of an answer, head and all.
+        again: these bytes after ``raw``, over and over, with ``delay`` before each, until the client has had enough.
     """
 
     status: int | None = None
@@ -43,6 +46,8 @@ class Mishap:
     content_length: int | None = None
     delay: float = 0
     silence: float = 0
+    raw: bytes | None = None
+    again: bytes = b""
 
 
 def redirect(url: str) -> Mishap:
@@ -152,6 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.server_.find(urlsplit(self.path).path)
         file, mishap = found or (_File(b"", {}, [], None), Mishap(status=404))
         time.sleep(mishap.silence)
+        if mishap.raw is not None:
+            self._speak(request, mishap)
+            return
         body, status = file.body if mishap.body is None else mishap.body, mishap.status or 200
         headers: dict[str, str | None] = {"Content-Type": "application/octet-stream", "Connection": "close"}
         if mishap.status is not None and mishap.body is None:
@@ -187,6 +195,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.close_connection = True
         self.end_headers()
+
+    def _speak(self, request: Request, mishap: Mishap) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client has had enough
+            self.wfile.write(mishap.raw or b"")
+            while mishap.again:
+                time.sleep(mishap.delay)
+                self.wfile.write(mishap.again)
+                request.sent += len(mishap.again)
 
     def _send(self, request: Request, body: bytes, mishap: Mishap) -> None:
         if mishap.corrupt and body:

@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.workflow import install
+from tests.workflow import install, leave_out
 
 ETC = Path("/etc/slurm")
 MARK = "# written by the tests of cpt"
@@ -25,15 +23,15 @@ MEMORY_MB = 60_000
 
 
 def check() -> None:
-    """Skip the test on a machine that belongs to a cluster, or where another test's cluster runs."""
+    """Leave the test out on a machine that belongs to a cluster, or where another test's cluster runs."""
     own = ETC / "slurm.conf"
     if (ETC / "gres.conf").exists() and not own.exists():
-        pytest.skip(f"{ETC}/gres.conf is somebody's own")
+        leave_out(f"{ETC}/gres.conf is somebody's own")
     if own.exists() and MARK not in own.read_text():
-        pytest.skip(f"{own} is somebody's own")
+        leave_out(f"{own} is somebody's own")
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-            pytest.skip(f"port {PORT} is taken: the SLURM of another test run?")
+            leave_out(f"port {PORT} is taken: the SLURM of another test run?")
 
 
 class Cluster:

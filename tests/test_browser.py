@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 import shutil
 import time
@@ -10,9 +13,12 @@ from pathlib import Path
 
 import fake_results
 import full_size
+import pandas as pd
 import pytest
+import rough_results
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from cpt.files import write_json, write_text
 from cpt.report.figures import make_figure
 from cpt.report.page import make_page
 from cpt.report.tables import make_table
@@ -24,7 +30,7 @@ LARGEST = 15e6
 
 
 def chromium() -> str:
-    """Path of Chromium, installed where that is possible; skips the test elsewhere."""
+    """Path of Chromium, installed where that is possible; the test is left out elsewhere."""
     names = ("chromium", "chromium-browser", "google-chrome")
     if not any(map(shutil.which, names)):
         install(names[:1], names[:1], "Chromium (Debian package chromium)")
@@ -47,6 +53,26 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_table(grid, runs, f"table{number}", folder / "tables")
     for number in range(1, 9):
         make_figure(grid, runs, f"figure{number}", folder / "figures")
+    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report/index.html")
+    return folder / "report/index.html"
+
+
+LEDGER = """<table class="results ledger"><thead><tr><th>row</th><th>ours</th></tr></thead><tbody>
+<tr><td>a</td><td>9.50</td></tr><tr><td>b</td><td>–</td></tr><tr><td>c</td><td>10.00</td></tr>
+<tr><td>d</td><td>-2.00</td></tr></tbody></table>"""
+
+
+@pytest.fixture(scope="module")
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables 2 and 3 of results of which no two numbers are alike, and a small ledger."""
+    folder = tmp_path_factory.mktemp("rough")
+    grid, runs = rough_results.write_results(folder)
+    asked = json.loads(grid.read_text())
+    asked["exhibits"] = {name: asked["exhibits"][name] for name in ("table2", "table3")}
+    write_json(grid, asked | {"printed": True})
+    for name in asked["exhibits"]:
+        make_table(grid, runs, name, folder / "tables")
+    write_text(folder / "report/ledger.html", LEDGER)
     make_page(grid, runs, folder / "tables", folder / "figures", folder / "report/index.html")
     return folder / "report/index.html"
 
@@ -88,8 +114,14 @@ def column(page: Page, table: str, number: int) -> list[list[str]]:
     return blocks
 
 
-def numbers(texts: list[str]) -> list[float]:
-    return [float(text.split()[0]) if text.strip() != "–" else -1.0 for text in texts]
+def numbers(texts: list[str]) -> list[float | None]:
+    return [float(text.split()[0]) if text.strip() != "–" else None for text in texts]
+
+
+def ordered(values: list[float | None], falling: bool = False) -> list[float | None]:
+    """The values in order, gaps behind them whatever the order."""
+    known = sorted((value for value in values if value is not None), reverse=falling)
+    return known + [None] * (len(values) - len(known))
 
 
 # ---- the invented results ----------------------------------------------------------------------
@@ -107,6 +139,137 @@ def test_a_heading_sorts_within_each_ratio(tab: Page, small: Path) -> None:
     found = [numbers(block) for block in column(tab, "#table2", 2)]
     assert found == [sorted(block, reverse=True) for block in found]
     assert found[0] != found[2], "the ratios stay apart"
+
+
+def test_gaps_sort_last_in_both_orders(tab: Page, rough: Path) -> None:
+    """In a table, in the table of all numbers, and in the ledger, whose gaps are text."""
+    show(tab, rough)
+    heading = tab.locator("#table2 thead th", has_text="Avg")
+    for falling in (False, True):
+        heading.click()
+        found = [numbers(block) for block in column(tab, "#table2", 4)]
+        assert found == [ordered(block, falling) for block in found]
+        assert found[2][-1] is None
+    tab.locator("#numbers .dt-length select").select_option("100")
+    heading = tab.locator("#numbers .dt-scroll-head th", has_text="Tail")
+    for falling in (False, True):
+        heading.click()
+        found = numbers(tab.locator("#all-numbers tbody td:nth-child(14)").all_inner_texts())
+        assert found == ordered(found, falling)
+        assert None in found
+    heading = tab.locator("#ledger thead th", has_text="ours")
+    for falling, expected in ((False, ["-2.00", "9.50", "10.00", "–"]), (True, ["10.00", "9.50", "-2.00", "–"])):
+        heading.click()
+        assert tab.locator("#ledger tbody td:nth-child(2)").all_inner_texts() == expected, falling
+
+
+def test_all_numbers_sort_by_keyboard(tab: Page, rough: Path) -> None:
+    show(tab, rough)
+    tab.locator("#numbers .dt-length select").select_option("100")
+    tab.locator("#numbers .dt-scroll-head th", has_text="Base").locator("[role=button]").focus()
+    tab.keyboard.press("Enter")
+    found = numbers(tab.locator("#all-numbers tbody td:nth-child(9)").all_inner_texts())
+    assert found == ordered(found)
+    assert found[0] != found[10]
+    reached = tab.evaluate(
+        """[...document.querySelectorAll("#numbers .dt-scroll-head th")].map(
+            (heading) => [...heading.querySelectorAll("[role=button]")].map((button) => button.tabIndex))"""
+    )
+    assert reached == [[0]] * 17
+
+
+@pytest.mark.parametrize(
+    ("row", "dataset", "ratio"), [rough_results.TWO_SEEDS, ("ivlp", "flowers", 0.25), ("zeroshot", "world", 1.0)]
+)
+def test_a_number_is_the_same_in_every_view(tab: Page, rough: Path, row: str, dataset: str, ratio: float) -> None:
+    """Mean and sample deviation in the table, among all numbers, and behind it, computed with pandas."""
+    folder = rough.parent.parent
+    exhibit = json.loads((folder / "grid.json").read_text())["exhibits"]["table2"]
+    wanted = {"row": row, "dataset": dataset, "ratio": ratio}
+    place = next(i for i, cell in enumerate(exhibit["cells"]) if cell | wanted == cell)
+    of = {name: rough_results.seeds(folder, exhibit["cells"][place], name) for name in ("H", "base", "new")}
+    mean, count = f"{of['H'].mean():.2f}", len(of["H"])
+    std = f"{of['H'].std(ddof=1):.2f}" if count > 1 else None
+    show(tab, rough)
+    link = tab.locator(f"#table2 a[href='#open=table2/{place}']")
+    assert link.inner_text().split() == [mean, *([f"±{std}"] if std else [])]
+    link.click()
+    dialog = tab.locator("#behind")
+    seeds = [row.split("\t") for row in dialog.locator("table.results").first.locator("tr").all_inner_texts()]
+    assert [line[0] for line in seeds[1 : count + 1]] == [str(seed) for seed in of["H"].index]
+    for name, values in of.items():
+        shown = [line[seeds[0].index(name)] for line in seeds[1:]]
+        last = [f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"] if count > 1 else []
+        assert shown == [f"{value:.2f}" for value in values] + last
+    if row != "zeroshot":
+        names = dialog.locator(".chart").first.locator(".legendtext")
+        expect(names).to_have_text([f"seed {seed}" for seed in of["H"].index])
+    tab.keyboard.press("Escape")
+    tab.locator("#numbers .dt-length select").select_option("100")
+    chosen = data_of(tab)["opens"]["table2"][place]
+    line = tab.locator("#all-numbers tbody tr", has=tab.locator(f"a[href='#open=*/{chosen}']")).locator("td")
+    assert line.all_inner_texts()[5:8] == [mean, std or "–", str(count)]
+    assert line.all_inner_texts()[8:10] == [f"{of[name].mean():.2f}" for name in ("base", "new")]
+    costs = pd.read_parquet(folder / "costs.parquet").set_index("run").loc[exhibit["cells"][place]["runs"]]
+    spent = [f"{costs['seconds'].mean():.1f}", f"{costs['peak_memory_mb'].mean():.0f}"]
+    assert line.all_inner_texts()[15:] == spent
+
+
+def test_charts_and_classes_are_of_the_seeds_behind_the_number(tab: Page, rough: Path) -> None:
+    """Curves, calibration and classes of a cell with two of three seeds, computed from the files with pandas."""
+    folder = rough.parent.parent
+    exhibit = json.loads((folder / "grid.json").read_text())["exhibits"]["table2"]
+    wanted = dict(zip(("row", "dataset", "ratio"), rough_results.TWO_SEEDS, strict=True))
+    place, cell = next((i, cell) for i, cell in enumerate(exhibit["cells"]) if cell | wanted == cell)
+    counts, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("counts", "curves"))
+    counts = counts[counts["run"].isin(cell["runs"]) & (counts["target"] == cell["dataset"])]
+    counts["weighted"] = counts["confidence"] * counts["images"]
+    summed = counts.groupby(["subset", "by", "index"])[["images", "correct", "weighted"]].sum()
+    show(tab, rough, f"#open=table2/{place}")
+    expect(tab.locator("#behind .chart .main-svg").nth(3)).to_be_attached()  # two a chart
+    over_epochs, calibration = tab.evaluate(
+        "[...document.querySelectorAll('#behind .chart')].map((c) => c.data.map(({x, y, name}) => ({x, y, name})))"
+    )
+    for trace, run in zip(over_epochs, cell["runs"], strict=True):
+        loss = curves[(curves["run"] == run) & (curves["measure"] == "loss")].sort_values("epoch")
+        assert trace["x"] == loss["epoch"].tolist()
+        assert trace["y"] == pytest.approx(loss["value"].tolist(), rel=1e-3)
+    for trace, half in zip(calibration, ("base", "new"), strict=False):
+        bins = summed.loc[half, "confidence"]
+        assert trace["name"] == half
+        assert trace["x"] == pytest.approx((bins["weighted"] / bins["images"]).tolist(), abs=1e-3)
+        assert trace["y"] == pytest.approx((bins["correct"] / bins["images"]).tolist(), abs=1e-3)
+    assert (calibration[2]["x"], calibration[2]["y"]) == ([0, 1], [0, 1])
+    tab.locator("#behind .dt-length select").select_option("25")
+    shown = [row.split("\t") for row in tab.locator("#behind table.dataTable tbody tr").all_inner_texts()]
+    expected = {}
+    names = fake_results.CLASSES
+    for half, first in (("base", 0), ("new", len(names) // 2)):
+        for label, right in summed.loc[half, "class"].iterrows():
+            expected[names[first + label], half] = 100 * right["correct"] / right["images"]
+    assert {(line[0], line[1]): float(line[5]) for line in shown} == pytest.approx(expected, abs=0.051)
+    accuracies = [float(line[5]) for line in shown]
+    assert accuracies == sorted(accuracies), "the worst first"
+
+
+def test_an_average_tells_the_numbers_it_is_the_mean_of(tab: Page, rough: Path) -> None:
+    folder = rough.parent.parent
+    exhibit = json.loads((folder / "grid.json").read_text())["exhibits"]["table2"]
+    show(tab, rough)
+    link = tab.locator("#table2 tbody tr", has=tab.locator("th", has_text="IVLP")).first.locator("td.average a")
+    cells = [exhibit["cells"][int(i)] for i in link.get_attribute("href").rpartition("/")[2].split(",")]
+    link.click()
+    told = [row.split("\t")[1:] for row in tab.locator("#behind tbody tr").all_inner_texts()]
+    expected = []
+    for cell in cells:
+        of = [rough_results.seeds(folder, cell, name) for name in ("H", "base", "new")]
+        expected.append([f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in of] + ["3"])
+    assert told == expected
+
+
+def data_of(tab: Page) -> dict:
+    packed = tab.locator("#packed-data").text_content()
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def test_a_table_sorts_by_keyboard(tab: Page, small: Path) -> None:

@@ -3,11 +3,15 @@
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import pytest
+import yaml
 
 from cpt.data import world
 from cpt.data.catalog import find, load_catalog
+from cpt.data.layouts import find_images
 from cpt.errors import CptError
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -225,23 +229,53 @@ def test_a_shift_takes_the_class_names_of_its_source(tmp_path):
     assert catalog["own"].class_names == ["tench"]
 
 
+MINE = "a: {title: A, layout: folders, root: x, "
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: {title: A, layout: embedded, tmplate: x}", "a.tmplate: unknown key; did you mean 'template'"),
         ("a: {title: A, layout: embedded, per_class: {tran: 3}}", "a.per_class.tran: unknown key; .*'train'"),
-        ("a: {title: A, layout: embeded}", "a.layout: 'embeded' is no layout; did you mean 'embedded'"),
+        ("a: {title: A, layout: embeded}", "a.layout: 'embeded': is no layout; did you mean 'embedded'"),
         ("a: {layout: embedded}", "a.title: missing"),
-        ("a: {title: 3, layout: embedded}", "a.title: 3 Input should be a valid string"),
-        ("a: {title: A, layout: embedded, template: a photo}", "a.template: 'a photo' must contain {} exactly once"),
-        ("a: {title: A, layout: embedded, per_class: {test: 0}}", "a.per_class.test: 0 .*greater than or equal to 1"),
+        ("a: {title: 3, layout: embedded}", "a.title: 3: must be a text; put it in quotes"),
+        ("a: {title: A, layout: embedded, template: a photo}", "a.template: 'a photo': must contain {} exactly once"),
+        ("a: {title: A, layout: embedded, per_class: {test: 0}}", "a.per_class.test: 0: must be at least 1"),
         ("a: {title: A, layout: folders}", "a: layout folders needs root"),
         ("a: {title: A, layout: embedded, shift_of: b}", "a.shift_of: unknown dataset 'b'; .*known: a"),
         ("a: {title: A, layout: embedded, name: b}", "a.name: unknown key"),
+        (
+            'a: {title: A, layout: embedded, files: [{provides: {x: []}, sources: [{url: "http://a/x\\n"}]}]}',
+            r"a.files.0.sources.0.url: 'http://a/x\\n': must be one line",
+        ),
         ("a: embedded", "a: must be a name followed by a mapping"),
         ("1: {title: A, layout: embedded}", "1: must be a name"),
         ("- a", "holds list; write one mapping"),
-        ("a: {b", "not YAML"),
+        ("a: {b", "not valid YAML: line 1"),
+        ("a: {title: A, layout: embedded}\nb: {}\na: {}", "line 3: 'a' stands in line 1 too; delete one"),
+        ("a: {titel: A, layout: embedded}", "a.titel: unknown key; did you mean 'title'"),
+        ("a: {title: no, layout: embedded}", r"a.title: false: must be a text; put it in quotes \(in YAML yes, no,"),
+        ("a: {title: 2026-11-28, layout: embedded}", "a.title: 2026-11-28: must be a text; put it in quotes"),
+        (MINE + "class_names: [ant, no, on]}", "a.class_names.1: false: must be a text; put it in quotes"),
+        (MINE + "class_names: {n1: ant, n2: 3}}", "a.class_names.n2: 3: must be a text; put it in quotes"),
+        (MINE + "class_names: 3}", "a.class_names: 3: must be a text or a list or a mapping"),
+        (MINE + "per_class: {train: true}}", "a.per_class.train: true: must be a whole number"),
+        (MINE + 'images: "a\\0"}', r"a.images: 'a\\x00': has a NUL character"),
+        ('a: {title: A, layout: folders, root: "a\\0"}', r"a.root: 'a\\x00': has a NUL character"),
+        (MINE + "fingerprint: size}", "a.fingerprint: 'size': must be 'bytes' or 'sizes'"),
+        (MINE + 'descriptions: "~nosuchuser/x"}', "a.descriptions: .*: no home folder is known for ~nosuchuser"),
+        (MINE + 'class_names: "~nosuchuser/x"}', "a.class_names: .*no home folder is known for ~nosuchuser"),
+        (
+            MINE + "files: [{provides: {x: []}, sources: [{url: ftp://x}]}]}",
+            "a.files.0.sources.0.url: 'ftp://x': must begin",
+        ),
+        (
+            MINE + "files: [{provides: {x: []}, sources: [{url: http://x, md5: ab}]}]}",
+            ".*md5: 'ab': must have 32 digits",
+        ),
+        (f"{'a' * 101}: {{}}", "a+: has 101 letters, files are called by it"),
+        (f"{'ab' * 20}: {{}}", "[ab]+: repeats itself 20 times"),
     ],
 )
 def test_mistakes_are_one_line_with_the_file_and_the_field(tmp_path, text, message):
@@ -266,3 +300,40 @@ def test_a_missing_file_and_a_missing_dataset(tmp_path):
     with pytest.raises(CptError, match="did you mean 'flowers'"):
         find(SHIPPED, "flowrs")
     assert find(SHIPPED, "flowers").title == "Flowers"
+
+
+def test_paths_begin_at_home(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "names.txt").write_text("ant\nbee\n")
+    monkeypatch.setenv("HOME", str(home))
+    text = "{title: A, layout: folders, root: ~/x, descriptions: ~/d.json, class_names: ~/names.txt}"
+    entry = load(tmp_path, f"a: {text}")["a"]
+    assert (entry.folder, entry.descriptions, entry.class_names) == (home / "x", f"{home}/d.json", ["ant", "bee"])
+    assert entry.root == "~/x", "as it is written, so that the manifest is the same on every machine"
+
+
+def test_a_home_that_is_not_known_is_told_where_it_is_needed(tmp_path):
+    entry = load(tmp_path, 'a: {title: A, layout: folders, root: "~nosuchuser/x"}')["a"]
+    with pytest.raises(CptError) as caught:
+        _ = entry.folder
+    message = "a.root: '~nosuchuser/x': no home folder is known for ~nosuchuser; write the whole path"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["be\x1be", "be\ae", "be\0e", "be\x7fe", "be\ufffee", "b\n\té 蜂 🐝 \u202e"])
+def test_a_class_name_is_one_that_xml_holds(tmp_path, name):
+    """The oracle is the XML parser: a name that it refuses would leave an SVG that no browser shows."""
+    entry = load(tmp_path, yaml.safe_dump({"a": {"title": "A", "layout": "folders", "root": str(tmp_path / "x")}}))["a"]
+    for part in ("train", "test"):
+        for folder in ("ant", "bee"):
+            (tmp_path / "x" / part / folder).mkdir(parents=True)
+            (tmp_path / "x" / part / folder / "0.png").write_bytes(b"x")
+    entry = entry.model_copy(update={"class_names": {"ant": "ant", "bee": name}})
+    try:
+        ElementTree.fromstring(f"<a>{escape(name)}</a>".encode())
+    except ElementTree.ParseError:
+        with pytest.raises(CptError, match=r"^a: class .*: has the character .*, which no figure can hold; delete it$"):
+            find_images(entry)
+    else:
+        assert find_images(entry).class_names == ["ant", name]

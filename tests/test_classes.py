@@ -1,6 +1,8 @@
 """Base and new halves, re-indexing, and head, medium and tail."""
 
 import json
+from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,36 @@ def test_other_parts_are_as_long_as_asked(classes, shares):
     assert groups == sorted(groups, key=GROUPS.index)
     for group, share in zip(GROUPS, shares, strict=True):
         assert abs(groups.count(group) - classes * share / sum(shares)) < 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("classes", "shares", "sizes"),
+    [
+        (11, (1, 3, 1), (2, 7, 2)),  # 2.2, 6.6, 2.2
+        (9, (1, 3, 1), (2, 5, 2)),  # 1.8, 5.4, 1.8
+        (10, (1, 2, 4), (1, 3, 6)),  # 1.43, 2.86, 5.71
+        (7, (2, 1, 1), (3, 2, 2)),  # 3.5, 1.75, 1.75
+        (5, (1, 1, 2), (1, 1, 3)),  # 1.25, 1.25, 2.5
+        (6, (1, 1, 2), (2, 1, 3)),  # 1.5, 1.5, 3: the earlier of equal rests
+    ],
+)
+def test_classes_over_go_to_the_largest_rests(classes, shares, sizes):
+    groups = head_medium_tail(np.arange(classes), shares).tolist()
+    assert tuple(groups.count(group) for group in GROUPS) == sizes
+
+
+@given(st.integers(1, 300), st.lists(st.integers(1, 9), min_size=3, max_size=3))
+def test_no_other_cut_is_nearer_to_the_shares(classes, shares):
+    """What the largest rests give is the cut with the least sum of squared differences (Hamilton's method)."""
+    groups = head_medium_tail(np.arange(classes), shares).tolist()
+    exact = [Fraction(classes * share, sum(shares)) for share in shares]
+
+    def distance(sizes):
+        return sum((size - part) ** 2 for size, part in zip(sizes, exact, strict=True))
+
+    near = [range(int(part), int(part) + 2) for part in exact]
+    cuts = [sizes for sizes in product(*near) if sum(sizes) == classes]
+    assert distance([groups.count(group) for group in GROUPS]) == min(map(distance, cuts))
 
 
 def test_a_fifth_of_ten_classes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,26 +13,37 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 from typer.testing import CliRunner
 
 from cpt.cli import app
 from cpt.methods import registry
+from tests.workflow import ONLY_TABLE_2
 
+HIDDEN = ["worker"]
 VERBS = [
     "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
-    "predict", "score", "aggregate", "table", "figure", "page", "verify", "methods", "schema", "pretrain",
+    "predict", "score", "aggregate", "table", "figure", "page", "verify", "status", "compare", "audit", "ledger",
+    "many", "methods", "schema", "pretrain",
 ]  # fmt: skip
 
 
 def cpt(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
     environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"} | (env or {})
     return subprocess.run(
-        [sys.executable, "-m", "cpt", *words], capture_output=True, text=True, env=environment, cwd=cwd, timeout=120
+        [sys.executable, "-m", "cpt", *words],
+        capture_output=True,
+        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        env=environment,
+        cwd=cwd,
+        timeout=120,
     )
 
 
 def test_help_lists_every_verb() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
+    assert set(typer.main.get_command(app).commands) == {*VERBS, *HIDDEN}
     assert all(verb in text for verb in VERBS)
     assert "worker" not in text
 
@@ -59,6 +71,10 @@ def test_every_verb_of_data_explains_itself(verb: str) -> None:
         (["aggregate", "--grid", "nowhere.json"], "cpt: error: nowhere.json: not found"),
         (["grid", "nowhere.yaml", "--output", "x"], "cpt: error: nowhere.yaml: no such configuration file"),
         (["train"], "cpt: error: Missing option"),
+        (["split", "--seed", "-1"], "cpt: error: Invalid value for '--seed': "),
+        (["train", "--seed", str(2**63)], "cpt: error: Invalid value for '--seed': "),
+        (["clusters", "--seed", "-1"], "cpt: error: Invalid value for '--seed'"),
+        (["image-features", "--threads", "1025"], "cpt: error: Invalid value for '--threads'"),
         (["tarin"], "cpt: error: No such command 'tarin'"),
         (["data", "manifest", "flower", "--output", "x"], "did you mean 'flowers'?"),
         (["data", "fetch", "dtt"], "cpt: error: dataset: unknown 'dtt'; did you mean 'dtd'?"),
@@ -83,6 +99,49 @@ def test_hyperparameters_must_be_json(text: str) -> None:
     done = cpt("train", *options)
     assert done.returncode == 1
     assert "--hyperparameters: " in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["data"]])
+def test_without_a_verb_it_is_the_help_alone(words: list[str]) -> None:
+    done = cpt(*words)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert f"Usage: {' '.join(['cpt', *words])} [OPTIONS]" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("words", [["audit", "--all"], ["methods"], ["split", "--help"], ["data", "check"]])
+def test_an_output_without_the_letters_is_no_reason_to_fail(encoding: str, words: list[str], root: Path) -> None:
+    done = cpt(*words, env={"PYTHONIOENCODING": encoding}, cwd=root)
+    assert done.returncode == (words == ["data", "check"]), "datasets are missing"
+    assert done.stdout
+    assert "Error" not in done.stderr
+
+
+def test_what_goes_into_a_file_is_whole(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "config").symlink_to(root / "config")
+    entry = {"title": "Land", "layout": "embedded", "key": "land", "per_class": {"train": 16, "test": 1}}
+    datasets = {"note" * 9 + end: entry for end in ("Test", "Train")}
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(datasets))
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "extends": "config/config.yaml",
+                "experiment": "own",
+                "catalog": "catalog.yaml",
+                **ONLY_TABLE_2,
+                "tasks": {**ONLY_TABLE_2["tasks"], "base_to_new": {"datasets": list(datasets)}},
+            }
+        )
+    )
+    done = cpt("status", "own.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in datasets)
+    run = next((tmp_path / "work/own").glob("workflow.json"))
+    log = tmp_path / "logs/own/train" / f"{next(iter(json.loads(run.read_text())['runs']))}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"cpt: error: {'a long reason ' * 20}\n")
+    assert str(log.relative_to(tmp_path)) in (text := cpt("status", "own.yaml", cwd=tmp_path).stdout)
+    assert "a long reason " * 19 in text
 
 
 def test_version() -> None:
@@ -134,16 +193,6 @@ def server(tmp_path: Path):
     yield {"CPT_WORKER": str(address), "PID": str(process.pid)}
     process.kill()
     process.wait()
-
-
-def test_the_server_does_what_the_process_does(server: dict[str, str], tmp_path: Path) -> None:
-    for words in (["--version"], ["aggregate", "--grid", "nowhere.json"], ["tarin"]):
-        plain, served = cpt(*words), cpt(*words, env=server)
-        assert (plain.returncode, plain.stdout, plain.stderr) == (served.returncode, served.stdout, served.stderr)
-    (tmp_path / "here").mkdir()
-    assert (
-        "no such configuration file" in cpt("grid", "c.yaml", "--output", "x", env=server, cwd=tmp_path / "here").stderr
-    )
 
 
 def test_without_its_server_a_job_runs_all_the_same(tmp_path: Path) -> None:
@@ -210,18 +259,3 @@ def test_a_job_that_dies_is_reported(server: dict[str, str], tmp_path: Path) -> 
     _, errors = client.communicate(timeout=20)
     assert client.returncode == 137
     assert b"process died" in errors
-
-
-def test_changed_sources_are_imported_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cpt import worker
-
-    names = worker._own_modules()
-    assert "cpt.cli" in names
-    assert "cpt.__main__" not in names
-    assert all(path.endswith(".py") for path in worker._sources())
-    kept = dict(sys.modules)
-    try:
-        worker._forget_own_modules()
-        assert "cpt.cli" not in sys.modules
-    finally:
-        sys.modules.update(kept)

@@ -4,13 +4,19 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from cpt import clusters
 from cpt.clusters import ALGORITHMS, mine, number_of_clusters, read_clusters, write_clusters
 from cpt.errors import CptError
+from cpt.files import write_tensors
+from cpt.mining import make_clusters
+from cpt.paths import TEXT_FEATURES
+from cpt.seeds import stream_seed
 
 NAMES = sorted(ALGORITHMS)
 
@@ -148,6 +154,72 @@ def test_kmedoids_finds_the_best_medoids_of_a_few_classes(seed):
         assert dissimilarity[swapped].min(axis=0).sum() >= found.objective - 1e-9
 
 
+def test_starts_are_spread_over_the_classes():
+    """k-means++ with a few candidates finds 25 groups of four, which random starts miss."""
+    features, truth = planted(25, 4)
+    assert all(adjusted_rand_score(truth, mine(features, "spherical", 25, seed).labels) == 1 for seed in range(3))
+
+
+def test_spherical_goes_on_until_nothing_moves():
+    features = random_features(120, 8)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    found = mine(features, "spherical", 8, seed=0)
+    assert (unit @ found.centroids.T).argmax(axis=1).tolist() == found.labels.tolist()
+
+
+@pytest.mark.parametrize("algorithm", ["spherical", "euclidean", "spectral"])
+def test_the_seed_decides_where_classes_have_no_groups(algorithm):
+    features = random_features(40)
+    assert len({tuple(mine(features, algorithm, 7, seed).labels) for seed in range(4)}) > 1
+
+
+def sklearns(seed):
+    return stream_seed(seed, "clusters") % 2**32
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_euclidean_is_the_kmeans_of_scikit_learn_on_raw_features(seed):
+    features = random_features(40) * np.random.default_rng(5).uniform(0.5, 5, (40, 1))
+    theirs = KMeans(7, n_init=10, random_state=sklearns(seed)).fit(features)
+    found = mine(features, "euclidean", 7, seed)
+    assert found.labels.tolist() == clusters.by_first_appearance(theirs.labels_).tolist()
+    assert found.objective == pytest.approx(theirs.inertia_)
+
+
+@pytest.mark.parametrize(
+    ("groups", "each", "dimension", "spread", "width"),
+    [(3, 6, 16, 0.15, 0.1), (3, 8, 3, 3.0, 0.3), (4, 6, 8, 2.0, 1.0), (4, 6, 8, 1.0, 3.0)],
+)
+def test_spectral_takes_the_width_of_the_best_silhouette(groups, each, dimension, spread, width):
+    """exp((cos - 1)/σ) with σ of 0.1, 0.3, 1 and 3 mean distances of two classes; of equal ones the narrowest."""
+    features, _ = planted(groups, each, dimension, spread, seed=2 if width == 0.3 else 1)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    mean = np.mean([1 - unit[i] @ unit[j] for i, j in itertools.combinations(range(len(unit)), 2)])
+    best = (-np.inf, 0.0, None)
+    for sigma in (0.1, 0.3, 1.0, 3.0):
+        affinity = np.exp((unit @ unit.T - 1) / (sigma * mean))
+        model = SpectralClustering(groups, affinity="precomputed", n_init=10, random_state=sklearns(1))
+        labels = model.fit_predict(affinity)
+        silhouette = silhouette_score(unit, labels, metric="cosine")
+        if silhouette > best[0] + 1e-9:
+            best = (silhouette, sigma, labels)
+    found = mine(features, "spectral", groups, seed=1)
+    assert found.width == best[1] == width
+    assert found.silhouette == pytest.approx(best[0])
+    assert adjusted_rand_score(found.labels, best[2]) == 1
+
+
+def test_an_empty_cluster_gets_the_most_outlying_class():
+    """Of copies that fewer clusters would hold the longest are set apart; on the sphere the farthest from its mean."""
+    short, long = [1.0, 0.0, 0.0], [0.0, 3.0, 0.0]
+    assert mine([short] * 3 + [long] * 3, "euclidean", 3, seed=1).labels.tolist() == [0, 0, 0, 1, 2, 2]
+    assert mine([long] * 3 + [short] * 3, "euclidean", 3, seed=1).labels.tolist() == [0, 1, 1, 2, 2, 2]
+    angles = np.radians([-60, -5, 5, 70])
+    unit = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    labels, _ = clusters._lloyd(unit, np.array([[1.0, 0], [-1, 0]]))  # no class is near the second
+    assert labels.tolist() == [0, 0, 0, 1]
+
+
 def test_kmedoids_does_not_depend_on_the_seed():
     features = random_features(30)
     assert mine(features, "kmedoids", 4, 1).labels.tolist() == mine(features, "kmedoids", 4, 2).labels.tolist()
@@ -212,3 +284,29 @@ def test_undefined_silhouette_is_null(tmp_path):
     path = tmp_path / "s1.parquet"
     write_clusters(path, mine(np.eye(2), "kmedoids", 1, seed=1), ["a", "b"], algorithm="kmedoids", seed=1)
     assert read_clusters(path).metadata["silhouette"] is None
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+@pytest.mark.parametrize("protocol", ["base_to_new", "all_classes"])
+def test_mined_are_the_raw_features_of_the_trained_classes(tmp_path, protocol, algorithm):
+    """Not the new classes', not the directions; by the seed and number that are asked for, which the file tells."""
+    features = random_features(41) * np.random.default_rng(5).uniform(0.5, 5, (41, 1))
+    names = [f"class {i}" for i in range(41)]
+    tensors = {"features": features, "directions": random_features(41, seed=9), "name_lengths": np.ones(41)}
+    tensors |= {name: np.zeros((41, 4)) for name in ("tokens", "dataset_tokens")}
+    text, output = tmp_path / "text.safetensors", tmp_path / "s3.parquet"
+    tensors = {name: torch.tensor(value) for name, value in tensors.items()}
+    write_tensors(text, tensors, TEXT_FEATURES, classes=names, phrase_length=4, source_hash="x")
+    trained = features[:21] if protocol == "base_to_new" else features
+    for rule, count in (({"per": 7}, {21: 3, 41: 6}[len(trained)]), ({"fixed": 5}, 5)):
+        make_clusters(text, protocol, algorithm, 3, output, **rule)
+        found = read_clusters(output)
+        assert found.labels.tolist() == mine(trained, algorithm, count, seed=3).labels.tolist()
+        assert found.class_names == names[: len(trained)]
+        told = {key: found.metadata.get(key) for key in ("algorithm", "seed", "classes_per_cluster", "clusters")}
+        assert told == {
+            "algorithm": algorithm,
+            "seed": 3,
+            "classes_per_cluster": rule.get("per"),
+            "clusters": rule.get("fixed"),
+        }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cpt import config, grid
+from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
 from cpt.methods import registry
 from cpt.methods.hyperparameters import Hyperparameters, resolve
@@ -39,13 +43,45 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     ("path", "value", "expected"),
     [
         ("sedes", [1], "my.yaml: sedes: unknown key; did you mean 'seeds'?"),
-        ("seeds", "one", "my.yaml: seeds: 'one': "),
-        ("seeds", [], "my.yaml: seeds: "),
-        ("imbalance_ratios", [1.5], "my.yaml: imbalance_ratios.0: 1.5: input should be less than or equal to 1"),
-        ("imbalance_ratios", [0.0], "my.yaml: imbalance_ratios.0: 0.0: input should be greater than 0"),
-        ("n_max", 0, "my.yaml: n_max: 0: input should be greater than or equal to 1"),
+        ("seeds", "one", "my.yaml: seeds: 'one': must be a list; write ['one']"),
+        ("seeds", 1, "my.yaml: seeds: 1: must be a list; write [1]"),
+        ("seeds", [], "my.yaml: seeds: must not be empty"),
+        ("seeds", [2, 1, 2], "my.yaml: seeds: 2 is there twice; delete one"),
+        ("seeds", [True], "my.yaml: seeds.0: true: must be a whole number"),
+        ("seeds", [1, "2"], "my.yaml: seeds.1: '2': must be a whole number"),
+        ("seeds", [1.0], "my.yaml: seeds.0: 1.0: must be a whole number"),
+        ("seeds", [-1], "my.yaml: seeds.0: -1: must be at least 0"),
+        ("seeds", [2**63], "my.yaml: seeds.0: 9223372036854775808: must be at most 9223372036854775807"),
+        ("n_max", True, "my.yaml: n_max: true: must be a whole number"),
+        ("threads", 1025, "my.yaml: threads: 1025: must be at most 1024"),
+        ("threads", True, "my.yaml: threads: true: must be a whole number"),
+        ("state_interval", True, "my.yaml: state_interval: true: must be a number"),
+        ("printed", "no", "my.yaml: printed: 'no': must be true or false"),
+        ("imbalance_ratios", [0.5, 1, 1.0], "my.yaml: imbalance_ratios: 1.0 is there twice; delete one"),
+        ("tasks.base_to_new.datasets", ["land", "land"], "tasks.base_to_new.datasets: 'land' is there twice"),
+        ("exhibits.table1.variants", ["cpt", "cpt"], "exhibits.table1.variants: 'cpt' is there twice"),
+        ("exhibits.figure3.sweep", {"tetf_weight": [0, 0.0]}, "exhibits.figure3.sweep.tetf_weight: 0.0 is there twice"),
+        ("exhibits.figure3.sweep", {"epochs": [True]}, "exhibits.figure3.sweep.epochs.0: true: must be a whole number or a number"),
+        ("variants.cpt.set", {"epochs": True}, "variants.cpt.set.epochs: true: must be a whole number"),
+        ("variants.cpt.set", {"cluster_seed": 2**63}, "variants.cpt.set.cluster_seed: 9223372036854775808: must be at most"),
+        ("experiment", False, "my.yaml: experiment: false: must be a text; put it in quotes"),
+        ("experiment", date(2026, 11, 28), "my.yaml: experiment: 2026-11-28: must be a text; put it in quotes"),
+        ("experiment", 2026, "my.yaml: experiment: 2026: must be a text; put it in quotes"),
+        ("experiment", "Mine", "my.yaml: experiment: 'Mine': may have lower-case letters, digits, _ and - only"),
+        ("experiment", "mine\n", "my.yaml: experiment: 'mine\\n': may have lower-case letters"),
+        ("experiment", "a" * 101, "has 101 letters, files are called by it; use at most 100"),
+        ("experiment", "ab" * 20, "repeats itself 20 times, which Snakemake takes for an endless loop"),
+        ("templates", {"x" * 101: ["{}"]}, "has 101 letters"),
+        ("exhibits.table1.title", "bell\a", "exhibits.table1.title: 'bell\\x07': has the character '\\x07', which no figure can hold"),
+        ("backbone.pretrained", "~nosuchuser/x.pt", "backbone.pretrained: '~nosuchuser/x.pt': no home folder is known for ~nosuchuser"),
+        ("catalog", "~nosuchuser/x.yaml", "catalog: '~nosuchuser/x.yaml': no home folder is known for ~nosuchuser"),
+        ("extends", "~nosuchuser/x.yaml", "extends: '~nosuchuser/x.yaml': no home folder is known for ~nosuchuser"),
+        ("backbone.architecture", "a\0b", "backbone.architecture: 'a\\x00b': has a NUL character, which no path has; delete it"),
+        ("imbalance_ratios", [1.5], "my.yaml: imbalance_ratios.0: 1.5: must be at most 1"),
+        ("imbalance_ratios", [0.0], "my.yaml: imbalance_ratios.0: 0.0: must be greater than 0"),
+        ("n_max", 0, "my.yaml: n_max: 0: must be at least 1"),
         ("experiment", "a/b", "my.yaml: experiment: 'a/b': "),
-        ("class_order", "labels", "my.yaml: class_order: 'labels': "),
+        ("class_order", "labels", "my.yaml: class_order: 'labels': must be 'label', 'random' or 'appearance'"),
         ("backbone.architeture", "x", "my.yaml: backbone.architeture: unknown key; did you mean 'architecture'?"),
         ("tasks.base_to_new.datasets", ["flower"], "unknown dataset 'flower'; did you mean 'flowers'?"),
         ("tasks.cross_dataset.source", "wrld", "tasks.cross_dataset.source: unknown dataset 'wrld'; did you mean 'world'?"),
@@ -56,7 +92,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("overrides.1.methods", ["ivpl"], "overrides.1.methods: unknown method 'ivpl'; did you mean 'ivlp'?"),
         ("overrides.0.set", {"batch_size": 0}, "overrides.batch_size: 0: "),
         ("overrides.0.datasets", ["flower"], "overrides.0.datasets: unknown dataset 'flower'"),
-        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: "),
+        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: 'kind' 'tabel' is unknown; use one of 'table', 'similarity'"),
         ("exhibits.table1.variant", ["cpt"], "exhibits.table1.variant: unknown key; did you mean 'variants'?"),
         ("exhibits.table1.variants", ["cptt"], "exhibits.table1.variants: unknown variant 'cptt'; did you mean 'cpt'?"),
         ("exhibits.table1.tasks", ["few"], "exhibits.table1.tasks.0: 'few': "),
@@ -84,6 +120,140 @@ def test_missing_key() -> None:
         build(values)
     with pytest.raises(CptError, match="must be a mapping"):
         config.parse([1], "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "written", "meant", "needs"),
+    [("exhibits", "tabel2", "table2", "kind"), ("variants", "cpt_pritned", "cpt_printed", "method")],
+)
+def test_a_misspelt_entry_of_the_file_below(section: str, written: str, meant: str, needs: str) -> None:
+    over = {"extends": "config/config.yaml", section: {written: {"title" if section == "exhibits" else "label": "A"}}}
+    with pytest.raises(CptError) as caught:
+        config.parse(over, "my.yaml")
+    expected = (
+        f"my.yaml: {section}.{written}: there is none to change; did you mean '{meant}'? A new one needs its {needs}"
+    )
+    assert str(caught.value) == expected
+    over[section] = {"zzzz": over[section][written]}
+    with pytest.raises(CptError, match=rf"{section}\.zzzz.*{needs}'?:? (is )?missing; add it"):
+        config.parse(over, "my.yaml")
+
+
+def test_a_file_that_should_stand_on_another() -> None:
+    mine = {"experiment": "mine", "seeds": [1]}
+    with pytest.raises(CptError) as caught:
+        config.parse(mine, "my.yaml")
+    assert str(caught.value) == "my.yaml: backbone: missing; add it, or what it changes: `extends: config/config.yaml`"
+    assert config.parse(mine | {"extends": "config/config.yaml"}, "my.yaml").experiment == "mine"
+
+
+def test_an_unknown_key_is_told_before_the_one_that_is_missing() -> None:
+    values = copy.deepcopy(BASE)
+    values["sedes"] = values.pop("seeds")
+    with pytest.raises(CptError, match=r"^my.yaml: sedes: unknown key; did you mean 'seeds'\?$"):
+        config.parse(values, "my.yaml")
+
+
+def test_exhibits_of_other_datasets_are_told_at_once_and_the_mend_works() -> None:
+    over = {"extends": "config/config.yaml", "tasks": {"base_to_new": {"datasets": ["shapes"]}}}
+    with pytest.raises(CptError) as caught:
+        build(over)
+    message = str(caught.value)
+    assert message.startswith(
+        "my.yaml: exhibits.table5.datasets: none of world belongs to the task base_to_new; choose of shapes, or leave"
+    )
+    mend = yaml.safe_load(message[message.index("exhibits: {") :])
+    assert "table2" not in mend["exhibits"]
+    assert {run.dataset for run in build(over | mend).runs.values() if run.protocol == "base_to_new"} >= {"shapes"}
+
+
+def test_the_mend_of_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CptError) as caught:
+        config.load([Path("config/pilto.yaml")])
+    message = "config/pilto.yaml: no such configuration file; did you mean config/pilot.yaml?"
+    assert str(caught.value) == message
+    monkeypatch.chdir(tmp_path)
+    for path in ("config/config.yaml", "my.yaml"):
+        with pytest.raises(CptError, match=f"{path}: no such configuration file; run it in the project's folder$"):
+            config.load([Path(path)])
+    with pytest.raises(CptError, match=r"datasets.yaml: not found; run it in the project's folder$"):
+        load_catalog(Path("config/datasets.yaml"))
+
+
+RULES = BASE["overrides"]
+
+
+@pytest.mark.parametrize(
+    ("own", "lost"),
+    [
+        ([{"set": {"epochs": 1}}], len(RULES)),
+        ([*RULES[1:], {"set": {"epochs": 1}}], 1),
+        ([], len(RULES)),
+        ([*RULES, {"set": {"epochs": 1}}], 0),
+        (None, 0),
+    ],
+)
+def test_a_list_replaces_a_list_and_says_what_is_lost(tmp_path: Path, own: Any, lost: int) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"overrides": own}))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"extends": "config/config.yaml", "overrides": own}))
+    for paths, below in (
+        ([Path("config/config.yaml"), tmp_path / "a.yaml"], "the files before it"),
+        ([tmp_path / "b.yaml"], "config/config.yaml"),
+    ):
+        said: list[str] = []
+        made = config.load(paths, said.append)
+        assert [rule.set for rule in made.overrides] == [rule["set"] for rule in own or []]
+        start = f"{paths[-1]}: overrides replace those of {below}: {lost} of its {len(RULES)} rules no longer hold; "
+        assert [line[: len(start)] for line in said] == [start] * bool(lost)
+        assert not any("\n" in line for line in said)
+
+
+def test_shipped_configurations_lose_no_rule() -> None:
+    for path in Path("config").glob("[!dp]*.yaml"):
+        if path.name != "variants.yaml":
+            said: list[str] = []
+            config.load([path], said.append)
+            assert said == []
+
+
+def test_json_is_a_configuration_too(tmp_path: Path) -> None:
+    """As a script writes it, small numbers and tabs included."""
+    rules = [*RULES, {"set": {"weight_decay": 1e-5}}]
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"extends": "config/config.yaml", "overrides": rules}, indent="\t"))
+    assert "1e-05" in path.read_text()
+    runs = grid.build(config.load([path]), "mine.json").runs.values()
+    assert {run.hyperparameters.weight_decay for run in runs if run.method == "ivlp"} == {1e-5}
+
+
+def test_paths_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = Path("config/config.yaml").absolute()
+    (tmp_path / "below.yaml").write_text(f"extends: {below}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    backbone = {"architecture": "~/a.json", "pretrained": "~/b.safetensors"}
+    made = config.parse({"extends": "~/below.yaml", "catalog": "~/c.yaml", "backbone": backbone}, "my.yaml")
+    assert made.catalog == f"{tmp_path}/c.yaml"
+    assert made.backbone.architecture == f"{tmp_path}/a.json"
+    assert made.backbone.pretrained == f"{tmp_path}/b.safetensors"
+
+
+@settings(deadline=None)
+@given(
+    part=st.sampled_from(["a", "0", "ab", "aab", "abcde"]),
+    count=st.integers(1, 60),
+    rest=st.sampled_from(["", "a", "b-c"]),
+)
+def test_a_name_is_taken_where_snakemake_takes_it(part: str, count: int, rest: str) -> None:
+    from snakemake.io import PeriodicityDetector
+
+    name = part * count + rest
+    detector = PeriodicityDetector()
+    endless = any(detector.is_periodic(name[: i + 1]) for i in range(len(name)))
+    why: Any = contextlib.nullcontext()
+    if endless or len(name) > 100:
+        why = pytest.raises(CptError, match=r"repeats itself 20 times|has \d+ letters")
+    with why:
+        config.parse(BASE | {"experiment": name}, "my.yaml")
 
 
 def test_a_task_that_is_not_declared() -> None:
@@ -206,7 +376,7 @@ def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 WRONG = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4), st.just([]), st.just({}),
+    st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([-(2**70), 2**63, 2**70]), st.dates(), st.floats(), st.text(max_size=4), st.just([]), st.just({}),
     st.lists(st.just({"?": "\n"}), min_size=1, max_size=2), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )  # fmt: skip
 
@@ -253,7 +423,7 @@ def test_untrained_methods_run_once() -> None:
 def test_grid_names_what_a_run_needs() -> None:
     resolved = build(BASE)
     content = resolved.as_json()
-    assert content["schema"] == "cpt.grid/4"
+    assert content["schema"] == "cpt.grid/5"
     by_method = {run["method"]: run for run in content["runs"]}
     assert by_method["cpt"]["clusters"].startswith("clusters/")
     assert by_method["ivlp"]["clusters"] is None
@@ -371,10 +541,22 @@ def test_impossible_plans_are_refused(path: str, value: Any, expected: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_dataset_whose_catalog_names_one_class_cannot_be_halved(tmp_path: Path) -> None:
+    entry = {"title": "One", "layout": "folders", "root": "one", "class_names": ["ant"]}
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"one": entry}))
+    values = changed("tasks", {"base_to_new": {"datasets": ["one"]}}) | {"catalog": str(tmp_path / "datasets.yaml")}
+    values["exhibits"] = {"table2": values["exhibits"]["table2"]}
+    with pytest.raises(CptError, match=r"tasks.base_to_new.datasets: 'one' has one class, and base_to_new needs two"):
+        build(values)
+    entry["class_names"] = ["ant", "bee"]
+    (tmp_path / "datasets.yaml").write_text(yaml.safe_dump({"one": entry}))
+    assert build(values).runs
+
+
 def test_files_that_extend_themselves(tmp_path: Path) -> None:
     path = tmp_path / "loop.yaml"
     path.write_text(f"extends: {path}\n")
-    with pytest.raises(CptError, match="extends itself"):
+    with pytest.raises(CptError, match=r"extends itself; name another file$"):
         config.load([path])
     with pytest.raises(CptError, match="cannot be read: Is a directory"):
         config.load([tmp_path])

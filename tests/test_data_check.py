@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ IMAGES = {"train": ["cat/0.png", "dog/0.png"], "val": ["cat/1.png"], "test": ["c
 
 
 def paint(path: Path) -> None:
+    """Write an image that no other path has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (9, 7), (len(path.name), 2, 3)).save(path)
+    code = zlib.crc32(str(path).encode())
+    Image.new("RGB", (9, 7), (code & 255, code >> 8 & 255, code >> 16 & 255)).save(path)
 
 
 @pytest.fixture
@@ -152,8 +155,15 @@ def test_an_image_that_cannot_be_decoded_is_found_when_asked_for(entries: dict, 
     assert found.advice.startswith(f"2 images cannot be decoded, the first is {paths[0]}: image cannot be decoded (")
 
 
-def test_a_derived_split(entries: dict, tmp_path: Path) -> None:
+def derive(entries: dict, tmp_path: Path) -> None:
+    """Make the split of the pets by a rule, over four images a class."""
     entries["pets"] |= {"derived_split": True, "derive": {"rule": "folders"}}
+    for name in ("cat", "dog"):
+        paint(tmp_path / "pets/images" / name / "3.png")
+
+
+def test_a_derived_split(entries: dict, tmp_path: Path) -> None:
+    derive(entries, tmp_path)
     (tmp_path / "pets/split.json").unlink()
     assert state(entries, "pets", decode=True) == ("derived split", "not comparable with published numbers")
     (tmp_path / "pets/images/cat/0.png").write_bytes(b"text")
@@ -226,7 +236,7 @@ def test_the_table_shows_brackets_as_they_are(catalog: Path, tmp_path: Path) -> 
 
 
 def test_a_derived_split_does_not_fail_the_check(entries: dict, tmp_path: Path) -> None:
-    entries["pets"] |= {"derived_split": True, "derive": {"rule": "folders"}}
+    derive(entries, tmp_path)
     (tmp_path / "datasets.yaml").write_text(yaml.safe_dump(entries))
     done = run("check", "pets", "--catalog", str(tmp_path / "datasets.yaml"))
     assert done.exit_code == 0
@@ -341,7 +351,7 @@ def test_manifest_and_pixels(catalog: Path, tmp_path: Path) -> None:
 
 
 def test_the_manifest_of_a_derived_split_says_so(entries: dict, tmp_path: Path) -> None:
-    entries["pets"] |= {"derived_split": True, "derive": {"rule": "folders"}}
+    derive(entries, tmp_path)
     (tmp_path / "datasets.yaml").write_text(yaml.safe_dump(entries))
     done = run("manifest", "pets", "--catalog", str(tmp_path / "datasets.yaml"), "--output", str(tmp_path / "out"))
-    assert done.output == "pets: 2 classes, 4 train, 2 val images (derived split, not comparable)\n"
+    assert done.output == "pets: 2 classes, 4 train, 2 val, 2 test images (derived split, not comparable)\n"

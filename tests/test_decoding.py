@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -79,9 +83,18 @@ def photos(tmp_path: Path) -> Photos:
     return Photos(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "PPM": {}, "WEBP": {"lossless": True}, "JPEG2000": {}}
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_lossless_files_give_their_pixels_whatever_they_are_called(photos: Photos, kind: str) -> None:
-    assert np.array_equal(photos.decoded(encode(Image.fromarray(noise(9, 7)), kind)), noise(9, 7))
+    assert np.array_equal(photos.decoded(encode(Image.fromarray(noise(9, 7)), kind, **LOSSLESS[kind])), noise(9, 7))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "AVIF", "GIF"])
+def test_other_files_give_about_their_pixels(photos: Photos, kind: str) -> None:
+    decoded = photos.decoded(encode(Image.fromarray(np.full((16, 16, 3), (200, 100, 50), np.uint8)), kind))
+    assert np.abs(decoded.astype(int) - (200, 100, 50)).max() <= 4
 
 
 def test_grey_pixels_are_repeated(photos: Photos) -> None:
@@ -147,6 +160,18 @@ def test_32_bit_samples_of_16_bits(photos: Photos) -> None:
     assert np.array_equal(photos.decoded(encode(Image.fromarray(samples), "TIFF"))[..., 0], samples >> 8)
 
 
+def test_32_bit_samples_of_8_bits(photos: Photos) -> None:
+    samples = np.arange(252, dtype=np.int32).reshape(18, 14)
+    assert np.array_equal(photos.decoded(encode(Image.fromarray(samples), "TIFF"))[..., 2], samples)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_samples_that_would_all_be_black_are_refused(photos: Photos, kind: str) -> None:
+    samples = np.arange(252, dtype=np.uint16).reshape(18, 14)
+    assert "16-bit samples of at most 251 would all be black" in photos.refused(encode(Image.fromarray(samples), kind))
+    assert not photos.decoded(encode(Image.fromarray(samples * 0), kind)).any()
+
+
 @pytest.mark.parametrize("samples", [np.full((4, 4), 70000, np.int32), np.full((4, 4), -1, np.int32)])
 def test_samples_of_more_than_16_bits_are_refused(photos: Photos, samples: NDArray[np.int32]) -> None:
     assert "samples of more than 16 bits" in photos.refused(encode(Image.fromarray(samples), "TIFF"))
@@ -174,7 +199,7 @@ def test_exif_orientation_is_ignored(photos: Photos, kind: str) -> None:
     assert np.array_equal(turned, photos.decoded(encode(picture, kind)))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
 def test_truncated_files_are_refused(photos: Photos, kind: str, share: float) -> None:
     content = encode(Image.fromarray(noise(40, 30)), kind)
@@ -191,7 +216,7 @@ def test_other_files_are_refused(photos: Photos, content: bytes) -> None:
 def test_damaged_bytes_never_end_in_a_traceback(photos: Photos) -> None:
     generator = np.random.default_rng(0)
     contents = []
-    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"):
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000"):
         whole = np.frombuffer(encode(Image.fromarray(noise(12, 10)), kind), np.uint8)
         for _ in range(60):
             damaged = whole.copy()
@@ -205,6 +230,61 @@ def test_damaged_bytes_never_end_in_a_traceback(photos: Photos) -> None:
         assert "\n" not in reason
         assert reason.startswith(f"{photos.folder}/")
         assert ".jpg: image cannot be decoded (" in reason
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("two\nlines"), TypeError(), MemoryError(), struct.error("x"), NotImplementedError("x")]
+)
+def test_whatever_a_decoder_raises_is_one_line(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def damaged(*_: object) -> None:
+        raise error
+
+    content = encode(Image.fromarray(noise(9, 7)), "PNG")
+    monkeypatch.setattr(Image.Image, "convert", damaged)
+    words = " ".join(str(error).split()) or type(error).__name__
+    assert f"cannot be decoded ({words})" in photos.refused(content)
+
+
+def test_programs_are_not_run(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives PostScript, whatever the file is called, to Ghostscript."""
+    tool = tmp_path / "bin/gs"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    assert "none of PNG, JPEG" in photos.refused(program)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pipe_and_a_device_in_an_images_place(photos: Photos, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    reasons = undecodable([tmp_path / "pipe.jpg", tmp_path / "device.jpg"], 1)
+    assert len(reasons) == 2
+    assert all("image cannot be decoded (not a regular file)" in reason for reason in reasons)
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded(photos: Photos) -> None:
+    content = encode(Image.new("1", (9460, 9460)), "PNG")
+    assert "9,460 x 9,460 pixels, of at most 89,478,485" in photos.refused(content)
+
+
+def test_a_long_image_takes_no_more_memory_than_others() -> None:
+    """1 x 60,000 pixels are 13 million x 224 when they are resized as a whole: 9 GB."""
+    code = """
+import resource
+import numpy as np
+from cpt.data.images import resize_and_crop
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+line = np.full((60000, 1, 3), 100, np.uint8)
+line[:20000] = line[40000:] = 7
+for image in (line, line.swapaxes(0, 1)):
+    assert (resize_and_crop(image, 224) == 100).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_decompression_bomb_is_refused(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,9 @@ def test_a_file_is_read_in_the_order_of_the_classes(tmp_path: Path) -> None:
         (SENTENCES | {"moth": []}, "moth: must be a list of sentences"),
         (SENTENCES | {"moth": ["a moth", " "]}, "moth: must be a list of sentences"),
         (SENTENCES | {"moth": ["a moth", 7]}, "moth: must be a list of sentences"),
+        (SENTENCES | {"moth": ["a moth", "half \ud83e"]}, "moth: must be a list of sentences"),
+        pytest.param("[" * 100_000, "not JSON (nested too deeply", id="deep"),
+        pytest.param(f"[{'9' * 5000}]", "not JSON (Exceeds the limit", id="long"),
         (SENTENCES | {"moth": ["a moth"]}, "moth has 1 sentences, red fox has 2; give every class equally many"),
     ],
 )  # fmt: skip
@@ -85,6 +88,18 @@ def test_what_is_no_such_file_is_refused_in_one_line(tmp_path: Path, content: An
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "knowledge.json"
+    path.write_text(json.dumps(SENTENCES), encoding="utf-8-sig")
+    assert read_description_file(path, NAMES) == read_description_file(stored(tmp_path, SENTENCES), NAMES)
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CptError) as caught:
+        read_description_file(tmp_path, NAMES)
+    assert str(caught.value) == f"{tmp_path}: cannot be read (Is a directory); correct or delete `descriptions`"
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,7 +23,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cpt.data import answers
+from cpt.data import answers, connection
 from cpt.data import fetch as fetching
 from cpt.data.fetch import Fetched, Source, fetch
 from cpt.errors import CptError
@@ -77,6 +81,7 @@ def arrived(target, body=BODY):
 
 
 PART = ("file.zip.part", "file.zip.part.json")
+LOGIN = "me:Xyzzy"
 
 
 def test_a_file_is_fetched_and_checked(server, target):
@@ -205,12 +210,22 @@ def test_a_part_of_any_content_ends_in_the_right_file(server, target, part):
     assert arrived(target)
 
 
-@pytest.mark.parametrize("note", ["", "[]", "{}", '{"url": "http://elsewhere"}', None])
+DAMAGED_NOTES = ["", "[]", "{}", "[" * 100_000, "9" * 5000, '{"a":' * 100_000, "\ud800", "null", "\0"]
+FIELDS = [
+    {"url": "http://elsewhere"}, {"url": 3}, {"url": None}, {"url": ["x"]}, {"total": "300000"}, {"total": [3]},
+    {"validator": {"a": 1}}, {"validator": 7}, {"validator": '"one"\r\nX: y'}, {"validator": '"τ"'},
+    {"validator": '"\ud800"'}, {"sha256": 5}, {"md5": ["x"]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("note", [*DAMAGED_NOTES, *FIELDS, None], ids=range(len(DAMAGED_NOTES) + len(FIELDS) + 1))
 def test_a_part_with_a_damaged_note_is_thrown_away(server, target, note):
     url = server.add("/a", BODY, DROP, etag='"one"')
     refused(target, url, attempts=1, left=PART)
     path = target.with_name(PART[1])
-    path.unlink() if note is None else path.write_text(note)
+    if isinstance(note, dict):
+        note = json.dumps(json.loads(path.read_text()) | note)
+    path.unlink() if note is None else path.write_text(note, errors="surrogatepass")
     run(target, url)
     assert arrived(target)
     assert "Range" not in server.requests[-1].headers
@@ -329,9 +344,96 @@ def test_redirects_are_followed(server, target):
     assert server.sent() == len(BODY)
 
 
+def test_the_last_address_is_remembered_without_what_may_be_a_secret(server, target):
+    note = target.with_name("origin.json")
+    server.add("/c/d", BODY)
+    moved = server.root.replace("//", f"//{LOGIN}@") + "/c/d?signature=secret"
+    url = server.add("/a", always=redirect("b?x=y"))
+    server.add("/b", always=redirect(moved))
+    found, _ = run(target, url, note=note)
+    assert found == Fetched(target, url, SHA256, len(BODY), f"{server.root}/c/d")
+    assert run(target, url, note=note)[0] == found
+    assert "Xyzzy" not in note.read_text() + repr(found)
+    assert "secret" not in note.read_text() + repr(found)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_body_of_a_redirect_is_not_read(server, target, status):
+    """One without end: it would fill the memory."""
+    url = server.add("/b", BODY)
+    head = f"HTTP/1.1 {status} Found\r\nLocation: {url}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    run(target, server.add("/a", always=Mishap(raw=head, again=b"10000\r\n" + bytes(0x10000) + b"\r\n")))
+    assert arrived(target)
+    assert server.sent("/a") < 50_000_000, "what the sockets hold"
+
+
+def test_the_body_of_a_redirect_is_not_decompressed(server, target):
+    body = gzip.compress(bytes(50_000_000))
+    headers = {"Location": server.add("/b", BODY), "Content-Encoding": "gzip"}
+    url = server.add("/a", always=Mishap(body=body, status=302, headers=headers))
+    tracemalloc.start()
+    try:
+        run(target, url)
+        assert tracemalloc.get_traced_memory()[1] < 25_000_000
+    finally:
+        tracemalloc.stop()
+    assert arrived(target)
+
+
+def test_ten_redirects_are_followed_and_no_more(server, target):
+    server.add("/10", BODY)
+    for i in range(10):
+        server.add(f"/{i}", always=redirect(f"/{i + 1}"))
+    url = server.add("/start", always=redirect("/0"))
+    assert f"{url}: redirects more than 10 times" in refused(target, url)
+    run(target, f"{server.root}/0")
+    assert arrived(target)
+
+
+def test_a_password_goes_along_to_the_same_host_only(server, target):
+    with Server() as other:
+        server.add("/a", always=redirect(f"{server.root}/b"))
+        server.add("/b", always=redirect(other.add("/c", BODY)))
+        run(target, f"{server.root}/a".replace("//", f"//{LOGIN}@"))
+        assert "Authorization" not in other.requests[0].headers
+    expected = "Basic " + base64.b64encode(LOGIN.encode()).decode()
+    assert [request.headers["Authorization"] for request in server.requests] == [expected] * 2
+
+
+@pytest.fixture
+def plain_https(monkeypatch):
+    """https without encryption, since no certificate is at hand."""
+    from urllib3 import HTTPSConnectionPool
+    from urllib3.connection import HTTPConnection
+
+    class Plain(HTTPConnection):
+        is_verified = True
+
+        def __init__(self, host, port, timeout, **_):
+            super().__init__(host, port, timeout=timeout)
+
+    monkeypatch.setattr(HTTPSConnectionPool, "ConnectionCls", Plain)
+
+
+@pytest.mark.usefixtures("plain_https")
+def test_a_redirect_from_https_to_http_needs_a_checksum(server, target):
+    """Anybody on the way could change the file."""
+    secure = server.root.replace("http", "https")
+    server.add("/a", always=redirect(server.add("/b", BODY)))
+    for source in (f"{secure}/a", Source(f"{secure}/a", len(BODY), md5=MD5)):
+        assert f"{secure}/a: leads from https to http" in refused(target, source)
+    assert not server.to("/b")
+    found, _ = run(target, Source(f"{secure}/a", sha256=SHA256))
+    assert found.redirected_to == f"{server.root}/b"
+    target.unlink()
+    server.add("/c", always=redirect(f"{secure}/b"))
+    found, _ = run(target, f"{server.root}/c")
+    assert found.redirected_to == f"{secure}/b", "the other direction"
+
+
 def test_redirects_in_a_circle_end(server, target):
     url = server.add("/a", always=redirect("/a"))
-    assert f"{url}: redirects in a circle" in refused(target, url)
+    assert f"{url}: redirects more than 10 times" in refused(target, url)
 
 
 @pytest.mark.parametrize("elsewhere", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x", "http://[bad/"])
@@ -339,7 +441,106 @@ def test_redirects_lead_to_http_only(server, target, elsewhere):
     assert "leads to an address" in refused(target, server.add("/a", always=redirect(elsewhere)))
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd", ""])
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+ODD_ANSWERS = {
+    "two lengths": Mishap(raw=OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc"),
+    "negative chunk": Mishap(raw=CHUNKED + b"-4\r\nabcd\r\n0\r\n\r\n"),
+    "no chunk": Mishap(raw=CHUNKED + b"wrong\r\nabcd\r\n0\r\n\r\n"),
+    "no http": Mishap(raw=b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "nothing": Mishap(raw=b""),
+    "status": Mishap(raw=b"HTTP/1.1 99999 Odd\r\n\r\n"),
+    "many headers": Mishap(raw=OK + b"X: y\r\n" * 1000 + b"\r\n"),
+    "long header": Mishap(raw=OK + b"X: " + b"y" * 100_000 + b"\r\n\r\n"),
+    "location": Mishap(raw=b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe/\r\nContent-Length: 0\r\n\r\n"),
+    "far date": Mishap(status=503, headers={"Retry-After": "Thu, 01 Jan 1970 00:00:00 +9999999999999"}),
+    "long pause": Mishap(status=503, headers={"Retry-After": "9" * 5000}),
+    "empty": Mishap(body=b""),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_whatever_a_mirror_answers_is_one_line_and_the_next_is_asked(server, target, odd, monkeypatch):
+    monkeypatch.setattr(fetching, "sleep", lambda seconds: None)
+    url = server.add("/a", BODY, always=odd)
+    assert f"{url}: " in refused(target, url)
+    found, _ = run(target, url, server.add("/b", BODY))
+    assert found.url.endswith("/b")
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("headers", [
+    {"Content-Length": "9" * 5000}, {"Content-Length": "-5"}, {"Content-Length": "many"},
+    {"Last-Modified": "Thu, 01 Jan 1970 00:00:00 +9999999999999", "Date": "Thu, 01 Jan 1970 00:00:00 GMT"},
+    {"Last-Modified": "Thu, 01 Jan 0001 00:00:00 +2300", "Date": "Fri, 31 Dec 9999 23:59:59 -2300"},
+    {"ETag": '"\x85\u00e9"'},
+])  # fmt: skip
+def test_odd_headers_of_a_good_file_do_not_matter(server, target, headers):
+    run(target, server.add("/a", BODY, headers=headers))
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("of", ["bytes 100000-299999/" + "9" * 5000, "bytes " + "1" * 5000 + "-299999/300000"])
+def test_odd_ranges_start_from_zero(server, target, of):
+    run(target, server.add("/a", BODY, DROP, Mishap(headers={"Content-Range": of}), etag='"one"'), attempts=2)
+    assert arrived(target)
+
+
+def test_an_error_that_nobody_thought_of_is_that_mirrors(server, target, monkeypatch):
+    def fail(answer, resumed):
+        if answer.url.endswith("/a"):
+            raise ZeroDivisionError
+        return answers.check_status(answer, resumed)
+
+    monkeypatch.setattr(fetching, "check_status", fail)
+    first = server.add("/a", BODY)
+    assert f"{first}: answered with what makes no sense (ZeroDivisionError)" in refused(target, first)
+    run(target, first, server.add("/b", BODY))
+    assert arrived(target)
+
+
+SLOW = {
+    "body": Mishap(raw=OK + b"Content-Length: 300000\r\n\r\n", again=b"x", delay=0.02),
+    "head": Mishap(raw=OK + b"X: ", again=b"y", delay=0.02),
+    "continue": Mishap(raw=b"", again=b"HTTP/1.1 100 Continue\r\n\r\n", delay=0.001),
+    "trailers": Mishap(raw=CHUNKED + b"3\r\nabc\r\n0\r\n", again=b"X: y\r\n", delay=0.001),
+    "redirect": Mishap(raw=b"HTTP/1.1 302 Found\r\nX: ", again=b"y", delay=0.02),
+}
+
+
+@pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW)
+def test_a_mirror_that_never_ends_gives_way_to_the_next(server, target, slow, monkeypatch):
+    """Each byte comes before the timeout."""
+    monkeypatch.setattr(connection, "SECONDS", 0.3)
+    url = server.add("/a", BODY, always=slow)
+    assert "in 0.3 s), 1 times" in (reason := refused(target, url, attempts=1)) or "within 0.3 s, 1 times" in reason
+    run(target, url, server.add("/b", BODY), attempts=1)
+    assert arrived(target)
+
+
+def test_a_slow_mirror_that_goes_on_is_waited_for(server, target, monkeypatch):
+    """The time is for 65,536 bytes, not for the file."""
+    monkeypatch.setattr(connection, "SECONDS", 1)
+    monkeypatch.setattr(connection, "CHUNK", 4096)
+    run(target, server.add("/a", BODY, always=Mishap(delay=0.02)), attempts=1)
+    assert arrived(target)
+
+
+def test_a_body_without_end_or_size_leaves_room_on_the_disk(server, target, monkeypatch):
+    url = server.add("/a", always=Mishap(raw=CHUNKED, again=CHUNK))
+    part = target.with_name(PART[0])
+
+    def usage(folder):
+        return SimpleNamespace(free=10_000_000 - (part.stat().st_size if part.exists() else 0))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert f"{url}: tells no size and does not end: after 0.005" in refused(target, url)
+    run(target, url, server.add("/b", BODY, headers={"Content-Length": None}))
+    assert arrived(target)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd", "", "http://a/x\ny"])
 def test_addresses_are_of_http_only(target, url):
     assert "is no http or https address" in refused(target, url)
     assert "leads to an address" in refused(target, "http://")
@@ -390,10 +591,15 @@ def test_every_mirror_is_named_with_its_reason(server, target):
 def test_too_little_room_is_told_before_the_first_byte(server, target, monkeypatch):
     url = server.add("/a", BODY, Mishap(drop_after=0))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=500_000))
-    reason = refused(target, url, url, room=2.0)
-    assert "needs 0.0006 GB free in" in reason
-    assert "which has 0.0005 GB" in reason
+    reason = refused(target, Source(url, len(BODY)), Source(url, len(BODY)), room=2.0)
+    assert reason == (
+        f"{target}: needs 0.0006 GB free in {target.parent}, which has 0.0005 GB; make room and run again"
+    )
     assert len(server.requests) == 1
+    server.requests.clear()
+    server.add("/a", BODY, Mishap(drop_after=0))
+    assert f"{url}: needs 0.0006 GB free in {target.parent}" in refused(target, url, url, room=2.0)
+    assert len(server.requests) == 2, "what only a mirror says may be wrong"
     run(target, url, room=1.5)
     assert arrived(target)
 
@@ -462,15 +668,27 @@ def test_a_note_remembers_where_a_file_came_from(server, target):
     assert "is damaged or another version" in reason
     target.write_bytes(OTHER)
     assert run(target, pinned, free, note=note)[0].url == "already there", "put there by hand"
-    for text in ("", "[]", "{}", '{"url": 3, "sha256": null}'):
-        note.write_text(text)
+    for text in (*DAMAGED_NOTES, '{"url": 3, "sha256": null}'):
+        note.write_text(text, errors="surrogatepass")
         assert run(target, pinned, free, note=note)[0].url == "already there"
+    note.unlink()
+    note.mkdir()
+    assert run(target, pinned, free, note=note)[0].url == "already there"
 
 
 def test_a_note_that_cannot_be_written_does_not_cost_the_file(server, target):
     (target.parent.parent / "file").write_text("in the way")
-    run(target, server.add("/a", BODY), note=target.parent.parent / "file" / "origin.json")
-    assert arrived(target)
+    (target.parent.parent / "folder").mkdir()
+    for note in ("file/origin.json", "folder"):
+        run(target, server.add("/a", BODY), note=target.parent.parent / note)
+        assert arrived(target)
+        target.unlink()
+
+
+def test_a_folder_in_the_place_of_the_parts_note_is_one_line(server, target):
+    target.with_name(PART[1]).mkdir(parents=True)
+    reason = refused(target, server.add("/a", BODY), left=[PART[1]])
+    assert reason == f"{target.with_name(PART[1])}: cannot be written (Is a directory); mend that and run again"
 
 
 def test_a_folder_in_the_place_of_the_file_is_one_line(target):
@@ -553,6 +771,69 @@ def test_the_proxy_of_the_environment_is_used(server, target, monkeypatch):
     assert arrived(target)
 
 
+def test_a_proxy_that_does_not_answer_is_named(target, monkeypatch):
+    """Else it looks as if the mirror were to blame. Its password is not."""
+    with Server() as gone:
+        pass
+    monkeypatch.setenv("http_proxy", gone.root.replace("//", f"//{LOGIN}@"))
+    reason = refused(target, "http://files.example/a", attempts=1)
+    assert f"no connection through the proxy {gone.root} (Connection refused)" in reason
+
+
+def test_a_proxy_that_will_not_is_told_in_its_own_words(server, target, monkeypatch):
+    monkeypatch.setenv("https_proxy", server.root)
+    reason = refused(target, "https://files.example/a", attempts=1)
+    assert f"no connection through the proxy {server.root} (Tunnel connection failed: 501" in reason
+
+
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        (
+            f"socks5://{LOGIN}@127.0.0.1:9",
+            "the proxy socks5://127.0.0.1:9 of the environment cannot be used (Missing dep",
+        ),
+        (f"http://{LOGIN}@[bad", "the address of the proxy of the environment is malformed; mend or unset it"),
+        (f"{LOGIN}@127.0.0.1:9", "the address of the proxy of the environment is malformed; mend or unset it"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(target, monkeypatch, proxy, words):
+    """The mirror's address is not to blame."""
+    monkeypatch.setitem(sys.modules, "socks", None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    reason = refused(target, "http://files.example/a")
+    assert f"http://files.example/a: {words}" in reason
+    assert "Xyzzy" not in reason
+
+
+def test_no_password_is_in_messages_and_records(server, target):
+    note = target.with_name("origin.json")
+    url = server.add("/a", BODY, DROP, always=Mishap(status=404), etag='"one"')
+    secret = url.replace("//", f"//{LOGIN}@{LOGIN}@")
+    reason = refused(target, secret, f"ftp://{LOGIN}@host/x", attempts=2, left=PART, note=note)
+    assert f"{url}: HTTP 404" in reason
+    assert "ftp://host/x: is no http" in reason
+    part = target.with_name(PART[1]).read_text()
+    server.add("/a", BODY, etag='"one"')
+    found, said = run(target, secret, note=note)
+    assert server.requests[-1].headers["Range"] == "bytes=100000-"
+    assert (found.url, run(target, secret, note=note)[0].url) == (url, url)
+    assert "Xyzzy" not in reason + part + note.read_text() + repr(found) + repr(said)
+    scoped = server.add("/x//y:z@1", BODY)
+    target.unlink()
+    assert run(target, scoped)[0].url == scoped, "not every @ ends a password"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS])
+def test_a_disk_without_locks_goes_without(server, target, monkeypatch, number):
+    def refuse(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    run(target, server.add("/a", BODY, DROP, etag='"one"'))
+    assert arrived(target)
+
+
 def test_a_bar_is_drawn_on_stderr_only(server, target, capfd):
     _, said = run(target, server.add("/a", BODY), progress=True)
     out, err = capfd.readouterr()
@@ -562,7 +843,7 @@ def test_a_bar_is_drawn_on_stderr_only(server, target, capfd):
 
 def test_lines_come_about_every_tenth_and_not_too_often(server, target, monkeypatch):
     url = server.add("/a", BODY)
-    monkeypatch.setattr(answers, "CHUNK", 3000)
+    monkeypatch.setattr(connection, "CHUNK", 3000)
     monkeypatch.setattr(fetching, "_SECONDS_BETWEEN_LINES", 0)
     _, said = run(target, url)
     assert len(said) == 10

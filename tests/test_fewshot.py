@@ -17,7 +17,8 @@ LABELS = st.lists(st.integers(0, 8), min_size=1, max_size=60)
 
 def round_robin(sizes):
     """Items (class, r) in the order of the golden lists: every class once per round while it has items left."""
-    return np.array([(c, r) for r in range(max(sizes)) for c, size in enumerate(sizes) if r < size])
+    order = META["class_order_within_round"]
+    return np.array([(c, r) for r in range(max(sizes)) for c in order if r < sizes[c]])
 
 
 TRAIN = round_robin(META["train_class_sizes"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cpt import files, seeds
+from cpt import files, instance, many, seeds
+from cpt.atomic import locked
+from cpt.cli import _json_object
+from cpt.clip.descriptions import read_description_file
 from cpt.errors import CptError, nearest
+from cpt.state import StateFile
 
 
 def test_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -109,6 +115,124 @@ def test_a_folder_that_takes_no_file_is_one_line(tmp_path: Path) -> None:
         files.write_text(tmp_path / "y.txt", "x")
 
 
+def write(name: str, path: Path) -> None:
+    eval(
+        WRITERS[name],
+        {"files": files, "numpy": np, "pyarrow": pa, "torch": torch, "StateFile": StateFile, "path": path},
+    )
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_flushed_to_the_disk_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Not a file that a library has put another in the place of."""
+    flushed: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        fsync(handle)
+        flushed.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write(name, tmp_path / name)
+    there = (tmp_path / name).stat()
+    assert flushed == [(there.st_ino, there.st_size)]
+
+
+def test_a_writer_that_puts_another_file_in_place_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    with pytest.raises(RuntimeError, match="in the place of the locked one"), files.atomic(tmp_path / "a") as temporary:
+        (tmp_path / "other").rename(temporary)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_state_leaves_alone_what_a_living_process_saves(tmp_path: Path) -> None:
+    """Two processes of one run: the first is finished while the other saves."""
+    path, orphan = tmp_path / "run.state", tmp_path / ".run-0123abc_.state"
+    orphan.touch()
+    with files.atomic(path) as temporary:
+        StateFile(path, "key", 0).remove()
+        assert temporary.exists()
+        assert not orphan.exists()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ENOSPC])
+def test_errors_that_name_no_file_are_of_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    def broken(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    why = (
+        "the disk is full" if number == errno.ENOSPC else re.escape(f"({os.strerror(number)}); mend that and run again")
+    )
+    with pytest.raises(CptError, match=f"^{tmp_path}/{name}: cannot be written,? {why}"):
+        write(name, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_that_are_relative_are_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder/y.txt").mkdir(parents=True)
+    Path("file").touch()
+    for name, why in (("folder/y.txt", "Is a directory"), ("file/x.txt", "(Not a directory|File exists)")):
+        with pytest.raises(CptError, match=rf"^{name}: cannot be written \({why}\); mend that and run again"):
+            files.write_text(Path(name), "x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        CptError("x.png: cannot be decoded ([Errno 5] Input/output error)"),
+        PermissionError(errno.EACCES, "Permission denied", "elsewhere"),
+        OSError(errno.ENOSPC, "No space left on device", "/elsewhere"),
+        ValueError("neither"),
+    ],
+)
+def test_errors_of_others_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, files.atomic(tmp_path / "a.txt"):
+        raise error
+    assert caught.value is error
+
+
+# Locks
+
+
+def test_a_lock_is_waited_for_and_may_be_deleted_by_who_holds_it(tmp_path: Path) -> None:
+    path, waiting, order = tmp_path / "lock", threading.Event(), []
+
+    def other() -> None:
+        with locked(path, waiting.set):
+            order.append("other")
+            assert path.exists(), "a new file: the first one is gone"
+
+    thread = threading.Thread(target=other)
+    with locked(path, lambda: pytest.fail("nobody has it")):
+        thread.start()
+        assert waiting.wait(60)
+        order.append("first")
+        path.unlink()
+    thread.join(60)
+    assert order == ["first", "other"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS])
+def test_disks_without_locks_go_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    orphan = tmp_path / ".a-0123abc_.txt"
+    orphan.touch()
+    with locked(tmp_path / "lock", lambda: pytest.fail("nobody has it")):
+        files.write_text(tmp_path / "a.txt", "x")
+    assert (tmp_path / "a.txt").read_text() == "x"
+    assert orphan.exists(), "nobody can tell whether its writer lives"
+
+
 def test_file_modes_follow_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
@@ -149,12 +273,12 @@ def test_unusable_files_are_named(tmp_path: Path, reader, name: str) -> None:
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(CptError, match=rf"{name}: damaged .*delete it and run again"):
         reader(path, "s/1")
-    write = {
+    writers = {
         "a.parquet": lambda: files.write_parquet(path, pa.table({"a": [1]}), "other/1"),
         "a.safetensors": lambda: files.write_tensors(path, {"w": torch.zeros(1)}, "other/1"),
         "a.json": lambda: files.write_json(path, {"schema": "other/1"}),
     }
-    write[name]()
+    writers[name]()
     with pytest.raises(CptError, match="expected a file of schema s/1, found other/1"):
         reader(path, "s/1")
 
@@ -172,6 +296,75 @@ def test_metadata_that_are_no_object_are_refused(tmp_path: Path, metadata: str) 
     ):
         with pytest.raises(CptError, match=rf"a.{suffix}: expected a file of schema s/1, found .*; delete it"):
             reader(tmp_path / f"a.{suffix}", "s/1")
+
+
+READERS = {"a.json": files.read_json, "a.parquet": files.read_parquet, "a.safetensors": files.read_tensors}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_pipe_or_a_device_in_a_files_place_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CptError, match=rf"{name}: cannot be read \(not a regular file\); delete it and run again"):
+        READERS[name](tmp_path / name, "s/1")
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(CptError, match="not a regular file"):
+        READERS[name](tmp_path / name, "s/1")
+    with pytest.raises(CptError, match="not a regular file"):
+        files.sha256_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_error_of_the_disk_is_told_as_it_is(tmp_path: Path, name: str) -> None:
+    """Not as a missing or a damaged file. A link to itself is one error of opening that needs no disk."""
+    (tmp_path / name).symlink_to(tmp_path / name)
+    with pytest.raises(CptError, match=rf"{name}: cannot be read \(Too many levels of symbolic links\)"):
+        READERS[name](tmp_path / name, "s/1")
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_json_that_is_nested_deeply_is_one_line(tmp_path: Path, depth: int) -> None:
+    deep = '{"schema": ' + "[" * depth + "]" * depth + "}"
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"cpt": deep}), tmp_path / "a.parquet")
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"cpt": deep})
+    (tmp_path / "a.json").write_text(deep)
+    for name, reader in READERS.items():
+        with pytest.raises(CptError, match=rf"{name}: (damaged \(nested too deeply\)|expected a file of schema s/1)"):
+            reader(tmp_path / name, "s/1")
+
+
+def test_json_of_others_that_is_nested_deeply_is_one_line(tmp_path: Path) -> None:
+    deep = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    (tmp_path / "texts.json").write_text(deep)
+    (tmp_path / "snakemake.json").write_text(deep)
+    for read in (
+        lambda: read_description_file(tmp_path / "texts.json", ["a"]),
+        lambda: many.parse(deep),
+        lambda: _json_object("--hyperparameters", deep),
+    ):
+        with pytest.raises(CptError, match=r"JSON.*nested too deeply"):
+            read()
+    assert instance.working(tmp_path) is None
+
+
+def test_safetensors_with_lies_in_their_header_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    for header in (b"[]", b"3", b'{"__metadata__": 3}', b'{"__metadata__": {"cpt": 3}}', b"\xff", b"", b"{" * 99):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        for reader in (files.read_tensors, files.read_metadata):
+            with pytest.raises(CptError, match=rf"^{path}: (damaged|expected).*; delete it and run again$"):
+                reader(path, "s/1")
+    described = (
+        b'{"__metadata__":{"cpt":"{\\"schema\\":\\"s/1\\"}"},"a":{"dtype":"%s","shape":[1],"data_offsets":[0,%d]}}'
+    )
+    for dtype, size in ((b"F32", 8), (b"F32", 4), (b"F8_E8M0", 1), (b"F9", 1)):
+        header = described % (dtype, size)
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(CptError, match=rf"^{path}: damaged \(.*\); delete it and run again$"):
+            files.read_tensors(path, "s/1")
+    path.write_bytes((2**63).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CptError, match="expected a file of schema s/1"):
+        files.read_metadata(path, "s/1")
 
 
 def test_streams_are_named_and_independent() -> None:

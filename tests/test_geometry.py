@@ -165,6 +165,10 @@ def test_classes_without_images_do_not_count():
     assert found["alignment"] == pytest.approx(1)
     assert found["modality_mismatch"] == pytest.approx(0)
     assert found["etf_distance"] == pytest.approx(0.5), "texts of all classes"
+    few = geometry.collapse_measures(text, means, torch.tensor([2, 0, 5]))["within_class_variability"]
+    spread = ((1 - 0.81) * 2 + (1 - 0.81) * 5 / 4) / 2  # of n unit vectors: (1 - |mean|²) n / (n - 1)
+    between = 2 * 0.45**2 - spread * (1 / 2 + 1 / 5) / 2 * 1 / 2
+    assert few == pytest.approx(spread / between)
 
 
 def seeded(number: int) -> torch.Generator:

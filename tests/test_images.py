@@ -112,6 +112,15 @@ def test_test_transform_is_that_of_torchvision(shape):
     assert np.array_equal(images.resize_and_crop(picture, 32), expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 900), (900, 2), (3, 777), (777, 3), (1, 70), (31, 9000), (9000, 31)])
+def test_long_images_are_those_of_torchvision_but_for_rounding(shape):
+    """Only their middle is resized."""
+    picture = noise(*shape)
+    reference = tv.Compose([tv.Resize(32, tv.InterpolationMode.BICUBIC), tv.CenterCrop(32)])
+    expected = np.asarray(reference(Image.fromarray(picture))).astype(int)
+    assert np.abs(images.resize_and_crop(picture, 32) - expected).max() <= 1
+
+
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32))
 def test_crop_boxes_are_those_of_torchvision(height, width, seed):
     draws = np.random.default_rng(seed)

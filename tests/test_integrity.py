@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +22,7 @@ from cpt.data.layouts import make_manifest
 from cpt.errors import CptError
 from cpt.provenance import recorded
 from cpt.trace import traced
+from cpt.workflow import remember
 
 
 def write_all(folder: Path) -> None:
@@ -66,6 +69,74 @@ def test_what_a_stage_has_just_written_is_its_own(tmp_path: Path) -> None:
         assert files.read_json(tmp_path / "a.json", "s/1")["number"] == 2
 
 
+def test_a_record_tells_what_its_stage_wrote(tmp_path: Path) -> None:
+    """Another process writes into the same folder before the record is written."""
+    path = tmp_path / "b.parquet"
+    with recorded(path):
+        files.write_parquet(path, pa.table({"x": [1]}), "s/1")
+        mine = path.read_bytes()
+        path.write_bytes(b"of another process")
+    outputs = integrity.read_record(tmp_path / "b.parquet.provenance.json")["outputs"]
+    assert outputs == {"b.parquet": hashlib.sha256(mine).hexdigest()}
+    assert "has changed since it was written" in refusal(files.read_parquet, path, "s/1")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_record_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
+    """Root may read everything, so that a link that leads to itself stands for a file without permission."""
+    write_all(tmp_path)
+    main = "a.json" if name == "a.json" else "b.parquet"
+    record = tmp_path / f"{main}.provenance.json"
+    record.unlink()
+    record.symlink_to(record)
+    message = refusal(READERS[name], tmp_path / name, "s/1")
+    assert message.startswith(f"{record}: cannot be read (Too many levels of symbolic links); ")
+
+
+def test_the_mend_of_a_record_that_cannot_be_read_makes_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "project/results/mine"
+    write_all(folder / "runs")
+    files.write_json(folder / "grid.json", {})
+    record = folder / "runs/b.parquet.provenance.json"
+    record.unlink()
+    record.symlink_to(record)
+    message = refusal(files.read_tensors, folder / "runs/c.safetensors", "s/1")
+    assert "; mend: snakemake results/mine/runs/b.parquet --force" in message
+
+
+ODD: dict[str, Any] = {
+    "outputs": [None, [], {"a": None}, {"a\0": "1"}, {"\ud800": "1"}],
+    "sources": [None, 3, {"a": ["1"]}],
+    "path": [None, 3],
+    "versions": [None, {"torch": 2}],
+    "commit": [3, ["a"]],
+    "dirty": ["no", 3],
+    "device": [None, {}],
+    "configuration": [None, "config.yaml", [3]],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD.items() for value in values])
+def test_a_record_of_another_shape_is_damaged(tmp_path: Path, name: str, value: object) -> None:
+    """Although its own hash fits."""
+    write_all(tmp_path)
+    path = tmp_path / "a.json.provenance.json"
+    record = integrity.read_record(path) | {name: value}
+    files.write_json(path, record | {"digest": integrity.digest(record)})
+    with pytest.raises(ValueError, match="does not hold what a file of schema"):
+        integrity.read_record(path)
+    with traced():
+        assert files.read_json(tmp_path / "a.json", "s/1")["number"] == 1
+
+
+@pytest.mark.parametrize("depth", [990, 100_000])
+def test_a_record_that_is_nested_deeply_is_damaged(tmp_path: Path, depth: int) -> None:
+    deep = json.dumps({"schema": integrity.SCHEMA}).replace("}", ', "x": ' + "[" * depth + "]" * depth + "}")
+    (tmp_path / "a.json.provenance.json").write_text(deep)
+    with pytest.raises(ValueError, match=r"nested too deeply|has changed"):
+        integrity.read_record(tmp_path / "a.json.provenance.json")
+
+
 def test_a_damaged_record_accuses_nobody(tmp_path: Path) -> None:
     write_all(tmp_path)
     record = tmp_path / "a.json.provenance.json"
@@ -95,6 +166,22 @@ def test_the_mend_names_the_stages_main_file_and_the_configuration(tmp_path: Pat
     assert integrity.mend(folder / "runs/a.json") == (
         "snakemake 'results/my experiment/runs/a.json' --force --cores 2 --resources gpu=1"
     )
+    remember(["config/config.yaml", "my config.yaml"], folder)
+    assert integrity.mend(folder / "grid.json") == f"snakemake 'results/my experiment/grid.json' {ending}"
+
+
+def test_there_is_no_mend_for_what_the_workflow_does_not_make(tmp_path: Path) -> None:
+    folder = tmp_path / "results/own"
+    run = "base_to_new/land/r1/coop-12345678/s1"
+    files.write_json(folder / "grid.json", {"runs": [{"run": run}], "datasets": {"land": {}}})
+    made = [f"runs/{run}/run.json", "data/land/manifest.parquet", "features/land/text-single.safetensors",
+            "splits/base_to_new/land/r1/s1.parquet", "backbone.json", "tables/table2.csv"]  # fmt: skip
+    unknown = [f"runs/{run.removesuffix('/s1')}/run.json", "data/bird/manifest.parquet",
+               "features/bird/text-single.safetensors", "splits/base_to_new/bird/r1/s1.parquet"]  # fmt: skip
+    assert all(integrity.mend(folder / file) for file in made)
+    for file in unknown:
+        message = refusal(files.read_json, folder / file, "s/1")
+        assert message == f"{folder / file}: not found; run the stage that writes it (docs/files.md)"
 
 
 @pytest.mark.parametrize("name", READERS)

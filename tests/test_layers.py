@@ -14,7 +14,7 @@ from cpt.provenance import PACKAGE, code_version
 # From low to high; a module may import from its own layer and from lower ones.
 LAYERS = [
     ["errors", "canonical", "integrity", "trace", "atomic", "files", "provenance", "interruption"],
-    ["seeds", "validation", "paths", "measures", "geometry", "losses", "device"],
+    ["seeds", "limits", "validation", "handwritten", "paths", "measures", "geometry", "losses", "device", "terminal"],
     ["config"],
     ["data"],
     ["clip", "clusters"],
@@ -103,6 +103,25 @@ def test_training_does_not_import_open_clip() -> None:
     code = "import cpt.train, cpt.predict, sys; print('open_clip' in sys.modules, 'torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "statement", ["import cpt.low", "from cpt import low", "from cpt.low import VALUE", "from cpt import low as other"]
+)
+def test_code_version_follows_every_kind_of_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    from cpt import provenance
+
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    (tmp_path / "high.py").write_text(f"def verb():\n    {statement}\n")
+    versions = []
+    for value in (1, 2):
+        (tmp_path / "low.py").write_text(f"VALUE = {value}\n")
+        provenance._module.cache_clear()
+        versions.append(code_version("cpt.high"))
+    provenance._module.cache_clear()
+    assert versions[0] != versions[1]
 
 
 def test_code_version_follows_code_not_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

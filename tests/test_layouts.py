@@ -17,7 +17,7 @@ from cpt.data.catalog import Entry, load_catalog
 from cpt.data.check import check_dataset
 from cpt.data.fewshot import sample_train_and_validation
 from cpt.data.images import ImageStore
-from cpt.data.layouts import find_images, make_manifest
+from cpt.data.layouts import digest, find_images, make_manifest
 from cpt.data.manifest import Manifest, read_manifest
 from cpt.data.prepare import prepare
 from cpt.errors import CptError
@@ -323,6 +323,9 @@ def pets(tmp_path: Path) -> Entry:
     )  # fmt: skip
 
 
+FETCHED = [{"provides": {"x": []}, "sources": [{"url": "https://host.org/x"}]}]
+
+
 def write(root: Path, split: object, encoding: str = "utf-8") -> None:
     (root / "split.json").write_text(split if isinstance(split, str) else json.dumps(split), encoding=encoding)
 
@@ -370,7 +373,8 @@ def test_validation_images_that_are_not_sorted_into_folders(imagenet: Entry) -> 
 
 def test_a_missing_folder_says_how_to_get_it(imagenet: Entry, tmp_path: Path) -> None:
     elsewhere = with_changes(imagenet, root=str(tmp_path / "nowhere"))
-    refused(elsewhere, "nowhere/images/train is missing", "get it with `cpt data fetch in`")
+    refused(elsewhere, "nowhere/images/train is missing", "; put it there")
+    refused(with_changes(elsewhere, files=FETCHED), "images/train is missing; get it with `cpt data fetch in`")
     refused(with_changes(elsewhere, gated="put it at {root}/images"), f"put it at {tmp_path}/nowhere/images")
 
 
@@ -465,13 +469,53 @@ def changed(part: str, place: int, item: Any) -> dict[str, Any]:
         (CAT_AND_DOG | {"train": 3}, ["train, val and test must be lists"]),
         ({"train": []}, ["no split file; it must hold the lists"]),
         ([1], ["no split file"]),
-        ("{", ["damaged", "delete it and fetch it again"]),
-        ("<html>\n<body>not found</body>\n</html>", ["damaged", "delete it and fetch it again"]),
+        (changed("test", 0, ["cat/2.jpg", True, "big_dog"]), ["['cat/2.jpg', True, 'big_dog'] is not [path, label"]),
+        (changed("test", 0, ["cat/2.jpg", 10**400, "cow"]), ["labels are not 0..2 but reach from 0 to 1000"]),
+        (changed("test", 0, [[[[[[[[[["x"]]]]]]]]]]), ["is not [path, label, class name]"]),
+        (changed("test", 0, ["cat\0.jpg", 0, "cat"]), ["embedded null byte"]),
+        (changed("test", 0, ["cat/\ud800.jpg", 0, "cat"]), ["'cat/\\ud800.jpg' is not UTF-8"]),
+        ({part: [[p, n + 1, c] for p, n, c in items] for part, items in CAT_AND_DOG.items()},
+         ["labels are not 0..1 but reach from 1 to 2; number the classes from 0"]),
+        ({part: [[p.replace("/", "\\"), n, c] for p, n, c in items] for part, items in CAT_AND_DOG.items()},
+         ["5 images are missing", "write the paths of the split file with / instead of \\"]),
+        (CAT_AND_DOG | {"valid": []}, ["split.json: 'valid' is no part; did you mean 'val'?"]),
+        (CAT_AND_DOG | {"test": []}, ["pets: has no test image"]),
+        ({"train": [], "test": []}, ["split.json: lists no image"]),
+        ("{", ["damaged, or no JSON", "mend it"]),
+        ("<html>\n<body>not found</body>\n</html>", ["damaged, or no JSON"]),
+        ('{"train": [], "train": [], "test": []}', ["damaged, or no JSON (a key is there twice)"]),
+        pytest.param("[" * 100_000, ["damaged, or no JSON"], id="deep"),
+        pytest.param(f'{{"train": [["a", {"9" * 5000}, "b"]], "test": []}}', ["damaged, or no JSON"], id="long"),
     ],
-)
+)  # fmt: skip
 def test_split_files_that_will_not_do(pets: Entry, split: object, words: list[str]) -> None:
     write(pets.folder, split)
     refused(pets, *words)
+    digest(pets)  # the workflow looks at it on every call
+
+
+@pytest.mark.parametrize(
+    ("split", "own", "published"),
+    [
+        ("{", "mend it", "delete it and fetch it again"),
+        (changed("test", 0, 7), "mend the file", "get the published file"),
+        (changed("test", 0, ["cat/2.jpg", 1, "cat"]), "mend the file", "get the published file"),
+        (changed("test", 0, ["/x.jpg", 0, "cat"]), "mend the file", "get the published file"),
+        (changed("test", 0, ["cat/2.jpg", 3, "cow"]), "number the classes from 0", "get the published file"),
+    ],
+)
+def test_a_split_file_of_ones_own_is_mended_and_a_published_one_fetched(
+    pets: Entry, split: object, own: str, published: str
+) -> None:
+    write(pets.folder, split)
+    refused(pets, own)
+    refused(with_changes(pets, files=FETCHED), published)
+
+
+def test_a_folder_in_the_place_of_a_split_file(pets: Entry) -> None:
+    (pets.folder / "split.json").unlink()
+    (pets.folder / "split.json").mkdir()
+    refused(pets, "split.json: damaged, or no JSON", "Is a directory")
 
 
 def test_class_names_of_a_split_that_are_not_those_of_the_catalog(pets: Entry) -> None:
@@ -481,7 +525,8 @@ def test_class_names_of_a_split_that_are_not_those_of_the_catalog(pets: Entry) -
 
 def test_a_missing_split_file(pets: Entry) -> None:
     (pets.folder / "split.json").unlink()
-    refused(pets, "split.json: not found; get it with `cpt data fetch pets`")
+    refused(pets, "split.json: not found; put it there")
+    refused(with_changes(pets, files=FETCHED), "split.json: not found; get it with `cpt data fetch pets`")
     other = with_changes(pets, derive={"rule": "folders"})
     refused(other, "or set derived_split: true to make one that is not comparable")
 
@@ -537,7 +582,8 @@ def planes(tmp_path: Path) -> Entry:
     root = tmp_path / "planes"
     paint(*(root / "images" / f"{i:07d}.jpg" for i in range(5)))
     (root / "variants.txt").write_text("\ufeffF/A-18\r\n707-320\r\n\r\n", encoding="utf-8")
-    for part, text in (("train", "0000000 F/A-18\n0000001 707-320"), ("val", "0000002 F/A-18\n"), ("test", "")):
+    lists = {"train": "0000000 F/A-18\n0000001 707-320", "val": "0000002 F/A-18\n", "test": "0000004 F/A-18"}
+    for part, text in lists.items():
         (root / f"images_variant_{part}.txt").write_text(text)
     return Entry(name="planes", title="P", layout="aircraft", root=str(root), images="images")
 
@@ -545,11 +591,17 @@ def planes(tmp_path: Path) -> Entry:
 def test_aircraft_lists(planes: Entry) -> None:
     listing = find_images(planes)
     assert listing.class_names == ["F/A-18", "707-320"]
-    assert listing.images == [("train", 0, "0000000.jpg"), ("train", 1, "0000001.jpg"), ("val", 0, "0000002.jpg")]
+    assert listing.images == [
+        ("train", 0, "0000000.jpg"),
+        ("train", 1, "0000001.jpg"),
+        ("val", 0, "0000002.jpg"),
+        ("test", 0, "0000004.jpg"),
+    ]
     (planes.folder / "images_variant_test.txt").write_text("0000003 Boeing 1")
     refused(planes, "images_variant_test.txt: 'Boeing 1' is not in variants.txt")
     (planes.folder / "images_variant_test.txt").unlink()
-    refused(planes, "images_variant_test.txt: not found; get it with `cpt data fetch planes`")
+    refused(planes, "images_variant_test.txt: not found; put it there")
+    refused(with_changes(planes, files=FETCHED), "images_variant_test.txt: not found; get it with `cpt data fetch pl")
     (planes.folder / "variants.txt").write_bytes(b"\xff\xfe\x00")
     refused(planes, "variants.txt: cannot be read")
 
@@ -564,19 +616,19 @@ def files(provides: str, source: str) -> str:
         ("layout: wnid_folders, root: r, class_names: n.txt", "n.txt: line 2: write `<folder> <name>`"),
         ("layout: folders, root: r, class_names: absent.txt", "a.class_names: .*absent.txt: cannot .*; mend the path"),
         ("layout: folders, root: r, class_names: latin.txt", "a.class_names: .*latin.txt: cannot be read"),
-        ("layout: folders, root: r, derive: {rule: folder}", "a.derive.rule: 'folder' is no rule; .*'folders'"),
+        ("layout: folders, root: r, derive: {rule: folder}", "a.derive.rule: 'folder': is no rule; .*'folders'"),
         ("layout: folders, root: r, derive: {rule: pets, drp: [x]}", "a.derive.drp: unknown key; .*'drop'"),
         ("layout: folders, root: r, derived_split: true", "a: derived_split needs derive"),
         ("layout: split_json, split: s.json", "a: layout split_json needs root"),
         ("layout: aircraft", "a: layout aircraft needs root"),
         ("layout: split_json, root: r", "a: layout split_json needs split"),
-        ("layout: split_json, root: r, split: ../s.json", "a.split: '../s.json' must be a path inside"),
-        ("layout: split_json, root: r, split: s.json, images: /x", "a.images: '/x' must be a path inside"),
-        ("layout: folders, root: r, fingerprint: names", "a.fingerprint: 'names' "),
+        ("layout: split_json, root: r, split: ../s.json", "a.split: '../s.json': must be a path inside"),
+        ("layout: split_json, root: r, split: s.json, images: /x", "a.images: '/x': must be a path inside"),
+        ("layout: folders, root: r, fingerprint: names", "a.fingerprint: 'names': "),
         (files("{../x: []}", "{url: 'http://x/y'}"), "must be a path inside the dataset's root"),
-        (files("{x: []}", "{url: 'ftp://x/y'}"), "a.files.0.sources.0.url: 'ftp://x/y' "),
+        (files("{x: []}", "{url: 'ftp://x/y'}"), "a.files.0.sources.0.url: 'ftp://x/y': "),
         (files("{x: []}", ""), "a.files.0.sources: "),
-        (files("{x: []}", "{url: 'http://x', sha256: abc}"), "a.files.0.sources.0.sha256: 'abc' "),
+        (files("{x: []}", "{url: 'http://x', sha256: abc}"), "a.files.0.sources.0.sha256: 'abc': "),
         (files("{x: []}", "{url: 'http://x', size: 3}"), "a.files.0.sources.0.size: unknown key; known: bytes, md5"),
     ],
 )

@@ -133,6 +133,15 @@ def test_the_kept_images_of_a_class_do_not_depend_on_the_class_order():
         assert one <= other or other <= one
 
 
+def test_every_class_has_a_draw_of_its_own():
+    """Classes of equal size keep other places: a shared stream would keep the same ones of every class."""
+    labels = np.repeat(np.arange(8), 16)
+    kept = long_tail(labels, 8, 1.0, seed=1).kept.reshape(8, 8) % 16
+    assert len({tuple(places) for places in kept.tolist()}) == 8
+    alone = long_tail(labels[labels == 3], 8, 1.0, seed=1).kept
+    assert alone.tolist() == kept[3].tolist(), "which depends on the label, not on the other classes"
+
+
 @pytest.mark.parametrize("ratio", [0, -0.1, 1.5, float("nan")])
 def test_impossible_ratio(ratio):
     with pytest.raises(CptError, match="imbalance_ratio"):

@@ -82,10 +82,11 @@ def test_clusters_weighted_by_size() -> None:
     clusters = torch.tensor([0, 0, 1, 1, 1])
     small = float(cluster_separation(unit[:2], clusters[:2], "pairs"))
     large = float(cluster_separation(unit[2:], clusters[2:], "pairs"))
-    assert float(cluster_separation(unit, clusters, "pairs")) == pytest.approx((small + large) / 2)
-    assert float(cluster_separation(unit, clusters, "pairs", by_size=True)) == pytest.approx(
-        (2 * small + 3 * large) / 5
-    )
+    with_alone = torch.cat([unit, torch.eye(2, 8)]), torch.tensor([0, 0, 1, 1, 1, 2, 3])
+    for features, assigned in ((unit, clusters), with_alone):  # classes alone in their cluster have no weight
+        assert float(cluster_separation(features, assigned, "pairs")) == pytest.approx((small + large) / 2)
+        by_size = float(cluster_separation(features, assigned, "pairs", by_size=True))
+        assert by_size == pytest.approx((2 * small + 3 * large) / 5)
 
 
 def test_consistency_closed_forms() -> None:

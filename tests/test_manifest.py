@@ -59,6 +59,26 @@ def test_embedded_dataset(tmp_path):
     assert np.array_equal(manifest.label[rows], labels)
 
 
+def test_validation_images_of_an_embedded_dataset_are_further_ones_of_every_class(tmp_path):
+    """The pool is that of a dataset without them, and behind its images each class has its own."""
+    counts = {"plain": PerClass(train=3, test=2), "held": PerClass(train=3, val=2, test=2)}
+    parts = {}
+    for name, count in counts.items():
+        entry = Entry(name="land", title="land", layout="embedded", per_class=count)
+        manifest = read_manifest(make_manifest(entry, tmp_path / name))
+        pixels = np.load(tmp_path / name / "images.npy")
+        for part in ("train", "val", "test"):
+            rows = manifest.rows(part)
+            parts[name, part] = (pixels[manifest.index[rows]], manifest.label[rows])
+    for part in ("train", "test"):
+        assert all(map(np.array_equal, parts["plain", part], parts["held", part]))
+    validation, labels = parts["held", "val"]
+    assert labels.tolist() == np.repeat(np.arange(10), 2).tolist()
+    rendered, classes = world.render("land", "train", 5)
+    assert np.array_equal(validation, rendered.reshape(10, 5, 32, 32, 3)[:, 3:].reshape(-1, 32, 32, 3))
+    assert classes.tolist() == np.repeat(np.arange(10), 5).tolist()
+
+
 def test_embedded_dataset_under_another_name(tmp_path):
     make_manifest(embedded("land"), tmp_path / "a")
     make_manifest(embedded("ground", key="land"), tmp_path / "b")

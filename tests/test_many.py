@@ -37,7 +37,7 @@ class Job:
         run_all(self.commands, self._run, lambda line: None)
 
     def _run(self, words: list[str]) -> None:
-        name = words[1]
+        name = words[-1]
         self.ran.append(name)
         if name in self.broken:
             raise CptError("broken")
@@ -76,7 +76,7 @@ def test_what_has_changed_is_not_taken_from_an_earlier_attempt(job: Job, change:
     if change == "need":
         (job.folder / "a.need").write_text("other")
     elif change == "words":
-        job.commands[0] = first.model_copy(update={"words": ["make", "a", "--differently"]})
+        job.commands[0] = first.model_copy(update={"words": ["make", "--differently", "a"]})
     elif change == "code":
         job.commands[0] = first.model_copy(update={"code": "2"})
     else:
@@ -89,7 +89,7 @@ def test_what_has_changed_is_not_taken_from_an_earlier_attempt(job: Job, change:
 
 def test_an_unexpected_error_does_not_end_the_others(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     real = job._run
-    monkeypatch.setattr(job, "_run", lambda words: 1 / 0 if words[1] == "a" else real(words))
+    monkeypatch.setattr(job, "_run", lambda words: 1 / 0 if words[-1] == "a" else real(words))
     with pytest.raises(CptError, match="1 of 3 failed"):
         job.attempt()
     assert job.ran == ["b", "c"]
@@ -99,7 +99,7 @@ def test_a_signal_ends_the_job_and_a_retry_goes_on(job: Job, monkeypatch: pytest
     real = job._run
 
     def stopped(words: list[str]) -> None:
-        if words[1] == "b":
+        if words[-1] == "b":
             raise StoppedError("SIGTERM: stopped at epoch 1, step 2")
         real(words)
 

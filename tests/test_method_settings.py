@@ -96,9 +96,17 @@ def test_the_small_clip_computes() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("ivlp", {"depth_text": 13}, "prompt depth 13 exceeds the text tower's 12 blocks; lower it"),
-        ("ivlp", {"depth_vision": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; lower it"),
-        ("maple", {"depth": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; lower it"),
+        (
+            "ivlp",
+            {"depth_text": 13},
+            "prompt depth 13 exceeds the text tower's 12 blocks; set depth_text to at most 12",
+        ),
+        (
+            "ivlp",
+            {"depth_vision": 13},
+            "prompt depth 13 exceeds the vision tower's 12 blocks; set depth_vision to at most 12",
+        ),
+        ("maple", {"depth": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; set depth to at most 12"),
         ("dekg_tcp", {"block": 12}, "block 12: the text tower has the blocks 0 to 11; lower it"),
         ("lamp", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
         ("lamp", {"first_block": 9}, "last_block 8: comes before first_block 9; raise it"),
@@ -225,6 +233,13 @@ def test_cocoop_in_chunks_is_cocoop(prompts: int, monkeypatch: pytest.MonkeyPatc
         assert torch.allclose(found[key], value, atol=1e-5 * float(value.abs().max())), key
 
 
+@pytest.mark.parametrize("position", ["middle", "front"])
+def test_classes_are_permuted_with_the_lengths_of_their_names(position: str) -> None:
+    toy = Toy("coop", context_length=5, class_position=position).shaken()
+    order = [3, 0, 4, 2, 1]
+    assert torch.allclose(toy.scores(SHOWN, toy.classes.take(order)), toy.scores(SHOWN)[:, order], atol=2e-4)
+
+
 def test_cocoop_keeps_no_texts_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole test set at once: no tensor has a text feature for every image and class."""
     toy, largest = Toy("cocoop"), 0
@@ -322,6 +337,33 @@ def test_strength_and_kind_of_the_prior_are_read() -> None:
     settings = ({}, {"prior_strength": 0.5}, {"prior": "compensating"})
     losses = {Toy("ivlp", **{"prior": "logit_adjustment"} | changes).loss().item() for changes in settings}
     assert len(losses) == 3
+
+
+@pytest.mark.parametrize("name", ["ivlp", "maple", "promptsrc", "dekg_tcp", "lamp"])
+def test_random_prompts_start_as_published(name: str) -> None:
+    """N(0, 0.02²): deep text prompts, visual prompts, contexts without words."""
+    method = Toy(name).method
+    drawn = [
+        value.detach().flatten()
+        for key, value in method.named_parameters()
+        if any(part in key for part in ("text.deep", "visual", "pool", "shared"))
+        or (key == "text.context" and name == "dekg_tcp")
+    ]
+    values = torch.cat(drawn)
+    assert values.std().item() == pytest.approx(0.02, rel=4 / len(values) ** 0.5)
+    assert abs(values.mean().item()) < 4 * 0.02 / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["cocoop", "maple", "coprompt", "dekg_tcp", "lamp"])
+def test_linear_layers_start_like_torchs(name: str) -> None:
+    layers = [layer for layer in Toy(name).method.modules() if isinstance(layer, torch.nn.Linear)]
+    assert layers
+    for layer in layers:
+        ours, theirs = layer.weight.detach(), torch.nn.Linear(layer.in_features, layer.out_features).weight.detach()
+        assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.05)
+        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.2)
+        if layer.bias is not None:
+            assert layer.bias.abs().max() <= layer.in_features**-0.5
 
 
 def test_unknown_method_names_the_nearest() -> None:

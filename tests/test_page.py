@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 
 import fake_results
+import pandas as pd
 import pytest
+import rough_results
 
 from cpt import integrity
 from cpt.errors import CptError
@@ -138,16 +140,101 @@ def test_a_number_opens_seeds_configuration_curves_and_classes(page: Elements) -
     cell = next(cell for cell in cells if cell | wanted == cell)
     accuracies = {"H": [60.0, 61.0, 62.0], "base": [63.0, 64.0, 65.0], "new": [57.5, 58.5, 59.5]}
     assert cell["numbers"] == accuracies | {"tail": [43.0, 44.0, 45.0], "ECE base": [5.0, 6.0, 7.0]}
+    assert cell["means"]["new"] == [58.5, 1.0]
     assert [data["runs"][run][1:3] for run in cell["runs"]] == [[1, 3.0], [2, 4.0], [3, 8.0]]
     group = data["groups"][cell["group"]]
     assert group["configuration"]["learning_rate"] == 0.0025
-    assert group["curves"]["loss"][1] == [2.2, 1.2, 0.8667, 0.7, 0.6, 0.5333]
+    assert data["curves"][cell["runs"][1]]["loss"] == [2.2, 1.2, 0.8667, 0.7, 0.6, 0.5333]
     base = group["tested"]["flowers/base"]
     # 10 + k + seed of 50 over the seeds 1 to 3: (12 + k) / 50
     assert base["accuracy"] == [240, 260, 280, 300, 320, 340]
     assert (base["train"][:2], base["third"][-1]) == ([16, 15], "tail")
     assert base["bins"] == [[300, 0.5, 0.4], [600, 0.96, 0.95]]
     assert data["names"]["flowers/new"] == list(fake_results.CLASSES[6:])
+
+
+@pytest.fixture(scope="module")
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the tables of results of which no two numbers are alike."""
+    folder = tmp_path_factory.mktemp("rough")
+    grid, runs = rough_results.write_results(folder)
+    asked = json.loads(grid.read_text())
+    asked["exhibits"] = {name: asked["exhibits"][name] for name in TABLES}
+    write_json(grid, asked)
+    for name in TABLES:
+        make_table(grid, runs, name, folder / "tables")
+    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
+    return folder
+
+
+def test_what_a_number_opens_is_of_its_own_runs(rough: Path) -> None:
+    """Seeds, means, deviations, curves, classes and calibration of every cell, computed from the files with pandas."""
+    data = behind(Elements((rough / "report" / "index.html").read_text()))
+    grid = json.loads((rough / "grid.json").read_text())
+    counts, curves = (pd.read_parquet(rough / f"{name}.parquet") for name in ("counts", "curves"))
+    counts["weighted"] = counts["images"] * counts["confidence"]
+    metrics = {"H": "H", "accuracy": "accuracy", "base": "base", "new": "new", "tail": "tail", "ECE base": "ece_base"}
+    sizes = set()
+    for name, exhibit in grid["exhibits"].items():
+        for cell, place in zip(exhibit["cells"], data["opens"][name], strict=True):
+            told = data["cells"][place]
+            own = {title: rough_results.seeds(rough, cell, metric) for title, metric in metrics.items()}
+            own = {title: values for title, values in own.items() if len(values)}
+            if told["judged"] == "H":
+                own.pop("accuracy", None)
+            else:
+                own = {title: values for title, values in own.items() if title == "accuracy"}
+            sizes.add(len(cell["runs"]))
+            assert told["numbers"].keys() == told["means"].keys() == own.keys()
+            for title, values in own.items():
+                assert [v for v in told["numbers"][title] if v is not None] == [round(v, 2) for v in values]
+                mean, std = told["means"][title]
+                assert f"{mean:.2f}" == f"{values.mean():.2f}"
+                assert std is None if len(values) == 1 else f"{std:.2f}" == f"{values.std(ddof=1):.2f}"
+            for run, number in zip(cell["runs"], told["runs"], strict=True):
+                assert data["runs"][number][0] == run
+                drawn = curves[curves["run"] == run].sort_values("epoch").groupby("measure")["value"].agg(list)
+                assert data["curves"][number] == {m: pytest.approx(values, rel=1e-3) for m, values in drawn.items()}
+            tested = data["groups"][told["group"]]["tested"]
+            mine = counts[counts["run"].isin(cell["runs"]) & (counts["target"] == cell["dataset"])]
+            for subset, rows in mine.groupby("subset"):
+                entry = tested[f"{cell['dataset']}/{subset}"]
+                summed = rows.groupby(["by", "index"])[["images", "correct", "weighted"]].sum()
+                share = summed["correct"] / summed["images"]
+                assert entry["label"] == share["class"].index.tolist()
+                assert entry["accuracy"] == pytest.approx((1000 * share["class"]).tolist(), abs=0.51)
+                bins = summed.loc["confidence"]
+                assert [bin[0] for bin in entry["bins"]] == bins["images"].tolist()
+                confidences = (bins["weighted"] / bins["images"]).tolist()
+                assert [bin[1] for bin in entry["bins"]] == pytest.approx(confidences, abs=0.00051)
+                assert [bin[2] for bin in entry["bins"]] == pytest.approx(share["confidence"].tolist(), abs=0.00051)
+    assert sizes == {1, 2, 3}
+
+
+def test_a_number_is_the_mean_of_what_it_opens(rough: Path) -> None:
+    """Every number of every table, from the cells that its link names."""
+    grid = json.loads((rough / "grid.json").read_text())
+    text = (rough / "report" / "index.html").read_text()
+    links = re.findall(r'<a href="#open=(table[1-4])/([\d,]+)">(.*?)</a>', text)
+    for table, places, inner in links:
+        cells = [grid["exhibits"][table]["cells"][int(place)] for place in places.split(",")]
+        values = rough_results.over_datasets(rough, cells, "H" if cells[0]["task"] == "base_to_new" else "accuracy")
+        shown = re.sub(r"<sup>.*?</sup>|<.*?>", "", inner).split()
+        mean, std = f"{values.mean():.2f}", f"±{values.std(ddof=1):.2f}"
+        assert shown == (["–"] if values.empty else [mean] if len(values) == 1 else [mean, std])
+    assert len(links) > 150
+
+
+def test_what_a_method_was_given_includes_the_training_it_starts_from(rough: Path) -> None:
+    costs = pd.read_parquet(rough / "costs.parquet").set_index("run")["seconds"]
+    text = " ".join(Elements((rough / "report" / "index.html").read_text()).text.split())
+    for method, said in (("ivlp", "IVLP"), ("cptsum", "CPT as printed")):
+        runs = [f"base_to_new/world/r1/{method}/s{seed}" for seed in (1, 2, 3)]
+        spent = costs[runs].to_numpy()
+        if method == rough_results.STARTED[0]:
+            spent = spent + costs[[run.replace(*rough_results.STARTED) for run in runs]].to_numpy()
+        told = re.search(rf"{said} World, τ = 1 12 16 SGD 0\.0025 [\d,]+ none 15 16 0 ([\d.]+) ", text)
+        assert told[1] == f"{pd.Series(spent).median():.1f}"
 
 
 def test_unfinished_runs_have_no_numbers(page: Elements) -> None:
@@ -167,7 +254,8 @@ def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path)
     assert command(grid)[-2:] == ["--resources", "gpu=1"]
     record_path = Path(f"{grid}.provenance.json")
     for configuration, words in (("config/my paper.yaml", ["--configfile"]), ("config/config.yaml", [])):
-        record = {"schema": integrity.SCHEMA, "configuration": [configuration]}
+        record = {"schema": integrity.SCHEMA, "path": "grid.json", "device": "cpu", "versions": {}, "sources": {},
+                  "outputs": {}, "configuration": [configuration]}  # fmt: skip
         write_json(record_path, record | {"digest": integrity.digest(record)})
         assert command(grid)[5:] == ([*words, configuration] if words else [])
     record_path.write_text("{")
@@ -199,6 +287,17 @@ def test_printed_experiment_has_no_warning(made: Path) -> None:
     text = output.read_text()
     assert "do not apply" not in text
     assert 'href="../../tables/table1.csv"' in text
+
+
+@pytest.mark.parametrize("layout", ["embedded", "folders"])
+def test_only_a_generated_benchmark_is_called_one(made: Path, tmp_path: Path, layout: str) -> None:
+    grid = json.loads((made / "grid.json").read_text())
+    grid["datasets"]["flowers"]["layout"] = layout
+    (made / "own.json").write_text(json.dumps(grid))
+    make_page(made / "own.json", made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "The numbers printed in the paper do not apply to this experiment" in text
+    assert ("generates itself" in text) == (layout == "embedded")
 
 
 def test_same_inputs_give_the_same_bytes(made: Path) -> None:

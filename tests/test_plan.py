@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from cpt import config, describe, measure, paths
 from cpt import grid as grids
 from cpt.cli_plan import plan
+from cpt.data import world
 from cpt.data.catalog import Entry
 from cpt.data.fewshot import by_class
 from cpt.data.manifest import Manifest
@@ -31,7 +32,7 @@ from cpt.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.report.plan_text import hours, render, size
 from cpt.train import train
 from tests.experiment import COMMON, SMALL, train_inputs
-from tests.test_workflow import EVERY_METHOD, configuration, planned, project
+from tests.test_workflow import CATALOG, EVERY_METHOD, configuration, planned, project
 from tests.test_workflow import SMALL as SMALL_CONFIG
 
 TABLE = {"kind": "table", "layout": "datasets", "title": "t", "tasks": ["base_to_new"]}
@@ -103,6 +104,34 @@ def test_jobs_are_those_of_snakemake(clone: Path) -> None:
     counts = compared(clone, "config/config.yaml")
     assert counts["train"] > 100
     assert "fetch" not in counts
+
+
+def test_jobs_that_are_easily_forgotten_are_those_of_snakemake(clone: Path) -> None:
+    """Clusters that only measures need, with texts that no run uses; a source that no table shows; gated data."""
+    gated = {"title": "Gated", "layout": "folders", "root": "data/gated", "gated": "ask for it"}
+    (clone / "catalog.yaml").write_text(yaml.safe_dump(CATALOG | {"gated": gated}))
+    values = {
+        "experiment": "forgotten",
+        "backbone": {"name": "tiny-clip", "architecture": "embedded"},
+        "catalog": "catalog.yaml",
+        "seeds": [1, 2],
+        "imbalance_ratios": [0.25],
+        "templates": {"mine": ["a {}"]},
+        "overrides": [{"methods": ["cpt"], "set": {"templates": "mine"}}],
+        "variants": {"coop": {"method": "coop"}, "ivlp": {"method": "ivlp"}},
+        "tasks": {
+            "base_to_new": {"datasets": ["land"]},
+            "cross_dataset": {"source": "small_flowers", "targets": ["gated"]},
+        },
+        "exhibits": {
+            "table1": TABLE | {"variants": ["coop", "ivlp"], "layout": "measures", "measures": ["tail_as_head"]},
+            "table2": TABLE | {"variants": ["coop"], "tasks": ["cross_dataset"], "datasets": ["gated"]},
+        },
+    }
+    (clone / "forgotten.yaml").write_text(yaml.safe_dump(values))
+    counts = compared(clone, "forgotten.yaml")
+    assert counts["text_features"] == 5, "land and flowers: single and mine; gated: single"
+    assert (counts["clusters"], counts["fetch"], counts["image_features"]) == (2, 1, 2)
 
 
 @pytest.mark.slow
@@ -208,6 +237,13 @@ def test_the_catalog_and_the_manifest_say_the_same(results: Path) -> None:
     assert told.images == {"train": 180, "val": 30, "test": 60}
 
 
+def test_a_shift_has_the_images_that_are_drawn(results: Path) -> None:
+    entry = Entry(name="world_v2", title="W", layout="embedded", shift_of="world", per_class={"train": 5, "test": 2})
+    told = known(entry, results / "nowhere")
+    _, labels = world.render("world_v2", "test", 2)
+    assert (told.classes, told.images, told.pool) == (len(set(labels.tolist())), {"test": len(labels)}, None)
+
+
 @pytest.mark.parametrize("order", ["label", "random", "appearance"])
 @pytest.mark.parametrize("protocol", ["base_to_new", "all_classes"])
 @pytest.mark.parametrize("ratio", [1.0, 0.06])
@@ -215,9 +251,11 @@ def test_training_images_of_uneven_classes(folder: Path, order: str, protocol: s
     sizes = [3, 40, 1, 16, 9, 2, 30]
     label = np.random.default_rng(0).permutation(np.repeat(np.arange(7), sizes))
     names = [f"class {i}" for i in range(7)]
-    images = np.array(["x"] * len(label), dtype=object)
+    every = np.append(label, np.arange(7))  # and a test image of each class
+    images = np.array(["x"] * len(every), dtype=object)
     metadata = {"dataset": "d", "content_hash": "h"}
-    manifest = Manifest(images, np.full(len(label), -1), label, np.array(["train"] * len(label)), names, metadata)
+    part = np.array(["train"] * len(label) + ["test"] * 7)
+    manifest = Manifest(images, np.full(len(every), -1), every, part, names, metadata)
     chosen = config.load([write(folder, class_order=order, n_max=12)])
     pool = [(label, len(positions)) for label, positions in by_class(label).items()]
     for seed in (1, 2, 3):
@@ -576,7 +614,7 @@ def test_gated_data_are_named(folder: Path) -> None:
         "layout": "imagenet",
         "root": "data/m",
         "images": "i",
-        "class_names": {"n1": "a"},
+        "class_names": {"n1": "a", "n2": "b"},
         "gated": "x",
     }
     path = write(folder, {"mine": mine | {"expected": expected}}, tasks={"base_to_new": {"datasets": ["mine"]}})
@@ -596,9 +634,11 @@ def test_gated_data_are_named(folder: Path) -> None:
         ({}, {"precision": "half"}, "precision: unknown 'half'"),
         ({"backbone": {"name": "x", "architecture": "ViT-B-17"}}, {}, "no model 'ViT-B-17'"),
         ({"backbone": {"name": "x", "architecture": "nowhere.json"}}, {}, "nowhere.json: cannot be read"),
+        ({"backbone": {"name": "x", "architecture": "deep.json"}}, {}, "deep.json: cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, changes: dict[str, Any], options: dict[str, str], message: str) -> None:
+    (folder / "deep.json").write_text("[" * 100_000)
     with pytest.raises(CptError) as caught:
         planning(write(folder, **changes), **options)
     assert message in str(caught.value)

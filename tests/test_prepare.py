@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from cpt.data.layouts import find_images
 from cpt.data.prepare import needed, prepare
 from cpt.errors import CptError
 from tests.miniature import make_tar, make_zip, picture
-from tests.servers import Mishap, Server
+from tests.servers import Mishap, Server, redirect
 
 PICTURES = {f"cat/{i}.jpg": picture(i) for i in range(3)}
 SPLIT = json.dumps({part: [[f"cat/{i}.jpg", 0, "cat"]] for i, part in enumerate(("train", "val", "test"))}).encode()
@@ -165,6 +166,66 @@ def test_again_nothing_is_asked_and_the_origin_is_remembered(served: Pets) -> No
     assert (served.asked, served.said, served.tree) == (asked, [], tree)
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "9" * 5000, '{"sha256": 3}', None])
+def test_a_damaged_memory_of_the_origin_is_no_reason_to_stop(served: Pets, text: str | None) -> None:
+    first = served.prepare()
+    path = served.root / ".downloads/images.json"
+    path.unlink()
+    path.mkdir() if text is None else path.write_text(text)
+    again = served.prepare()
+    assert again["files"]["images"] == {"url": "already there", "sha256": None, "bytes": None}
+    assert again["files"]["split.json"] == first["files"]["split.json"]
+
+
+def test_a_password_in_an_address_stays_in_the_catalog(pets: Pets) -> None:
+    """Also where the first mirror's archive will not do."""
+    pets.serve("/wrong.zip", b"no archive", pinned=False)
+    pets.serve("/images.zip", below("pets/images"))
+    pets.serve("/split.json", SPLIT)
+    for source in pets.archive["sources"] + pets.split["sources"]:
+        source["url"] = source["url"].replace("//", "//me:Xyzzy@")
+    record = pets.prepare()
+    assert all(request.headers["Authorization"].startswith("Basic ") for request in pets.server.requests)
+    assert record["files"]["images"]["url"] == f"{pets.server.root}/images.zip"
+    assert pets.prepare() == record
+    assert "pets: fetching at least" in pets.said[0]
+    assert f"from {pets.server.root[7:]}; terms" in pets.said[0]
+    kept = b"".join(content for path, content in pets.tree.items() if not path.endswith(".jpg"))
+    assert "Xyzzy" not in repr(pets.said) + repr(record) + kept.decode()
+    pets.assert_complete()
+
+
+def test_where_a_redirect_led_is_recorded(pets: Pets) -> None:
+    pets.serve("/split.json", SPLIT)
+    pets.serve("/images.zip", below("pets/images"))
+    pets.archive["sources"][0]["url"] = pets.server.add("/doi", b"", always=redirect("/images.zip?token=3"))
+    record = pets.prepare()
+    origin = record["files"]["images"]
+    assert (origin["url"], origin["redirected_to"]) == (f"{pets.server.root}/doi", f"{pets.server.root}/images.zip")
+    assert "redirected_to" not in record["files"]["split.json"]
+    assert pets.prepare() == record
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS])
+def test_a_disk_without_locks_goes_without(served: Pets, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    served.prepare()
+    assert served.asked == ["/split.json", "/images.zip"]
+    assert len(find_images(served.entry).images) == 3
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "9" * 18}, {"Last-Modified": "x"}])
+def test_a_mirror_that_lies_gives_way_to_the_next(pets: Pets, headers: dict[str, str]) -> None:
+    pets.serve("/split.json", SPLIT)
+    pets.serve("/lie.zip", below("pets/images")[:-9], headers=headers, pinned=False)
+    pets.serve("/images.zip", below("pets/images"))
+    assert pets.prepare()["files"]["images"]["url"] == f"{pets.server.root}/images.zip"
+    pets.assert_complete()
+
+
 def test_a_users_own_copy_is_left_alone(served: Pets) -> None:
     for path, content in PICTURES.items():
         (served.root / "images" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -244,6 +305,7 @@ def test_mirrors_are_tried_in_their_order(pets: Pets) -> None:
         (b"this is no archive at all", "is no zip or tar archive"),
         (below("images")[:300], "is damaged"),
         (make_zip({"../images/0.jpg": b"x"}), "leads out of its folder"),
+        (make_zip({"/".join(["x" * 200] * 20): b"x"}), "has too long a name"),
     ],
 )  # fmt: skip
 def test_an_archive_that_will_not_do_gives_way_to_the_next(pets: Pets, content: bytes, reason: str) -> None:

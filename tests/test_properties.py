@@ -30,7 +30,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"], include_characters="_-"), min_size=1, max_size=12)
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 @few

@@ -8,7 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from tests import slurm_cluster
+from tests import slurm_cluster, workflow
+
+
+@pytest.fixture(autouse=True)
+def outside_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+
+
+def test_what_is_missing_skips_a_test_and_fails_it_in_ci(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for expected in (pytest.skip.Exception, pytest.fail.Exception):
+        with pytest.raises(expected, match="needs a thing, or root"):
+            workflow.install(["no-such-program"], ["no-such-package"], "a thing")
+        variable = re.search(r"^export (\w+)=(\w+)", (root / ".ci/run").read_text(), re.MULTILINE)
+        monkeypatch.setenv(*variable.groups())
 
 
 @pytest.mark.parametrize("name", ["slurm.conf", "gres.conf"])

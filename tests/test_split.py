@@ -1,5 +1,8 @@
 """Splits: the order of operations, nesting across τ, and the contract's columns."""
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +73,26 @@ def test_shots_are_the_published_draw_for_all_classes():
         assert table["row"].to_pylist() == sorted(drawn[manifest.label[drawn] < last].tolist())
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_shots_are_drawn_for_all_classes_before_the_base_half_is_cut_out(seed):
+    """In a list that is not sorted: the rule of Dassl and CoOp written down once more."""
+    generator = random.Random(7)
+    order = list(range(6 * 20))
+    generator.shuffle(order)
+    labels = [item // 20 for item in order]
+    manifest = pool([20] * 6)
+    shuffled = np.concatenate([order, np.arange(120, len(manifest.label))])
+    manifest = replace(manifest, label=manifest.label[shuffled])
+    assert labels[0] > 2, "a new class comes first and uses the generator up"
+    by_label: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        by_label.setdefault(label, []).append(row)
+    draw = random.Random(seed)
+    shots = [row for rows in by_label.values() for row in draw.sample(rows, 16)]
+    table, _ = split(manifest, imbalance_ratio=1.0, seed=seed)
+    assert sorted(table["row"].to_pylist()) == sorted(row for row in shots if labels[row] < 3)
+
+
 def test_classes_with_few_images_keep_what_they_have():
     table, _ = split(pool([32, 5, 32, 2]), protocol="all_classes", imbalance_ratio=0.25)
     assert np.bincount(table["label"]).tolist() == [16, 5, 6, 2]
@@ -130,6 +153,26 @@ def test_written_splits_are_read_back(tmp_path):
     assert path.read_bytes() == first
     with pytest.raises(CptError, match=rf"expected a file of schema cpt.other/1, found {SCHEMA}"):
         files.read_parquet(path, "cpt.other/1")
+
+
+def test_base_to_new_needs_two_classes():
+    with pytest.raises(CptError, match="toy: has one class, and base_to_new needs two; add one or delete it from base"):
+        split(pool([4]))
+    table, metadata = split(pool([4]), protocol="all_classes")
+    assert (len(table), metadata["classes"]) == (4, ["class 0"])
+
+
+@pytest.mark.parametrize(("half", "tested"), [("new", [0, 1]), ("base", [2, 3])])
+def test_base_to_new_needs_test_images_in_both_halves(half, tested):
+    manifest = pool([4] * 4)
+    keep = (manifest.part == "train") | np.isin(manifest.label, tested)
+    columns = {name: getattr(manifest, name)[keep] for name in ("path", "index", "label", "part")}
+    with pytest.raises(CptError, match=f"toy: no {half} class has a test image, and base_to_new tests both halves"):
+        split(replace(manifest, **columns))
+    assert len(split(replace(manifest, **columns), protocol="all_classes")[0])
+    one = keep | (np.arange(len(keep)) == np.flatnonzero(~keep)[0])
+    columns = {name: getattr(manifest, name)[one] for name in columns}
+    assert len(split(replace(manifest, **columns))[0]), "one image is enough"
 
 
 def test_a_trained_class_needs_images():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from cpt import stats
 
@@ -26,6 +26,8 @@ def covered(intervals: list[stats.Interval], truth: float) -> float:
 def test_t_interval_of_three_seeds_in_closed_form() -> None:
     found = stats.t_interval([1.0, 2.0, 3.0])
     assert found == pytest.approx((2.0, 2 - 4.302652729911275 / 3**0.5, 2 + 4.302652729911275 / 3**0.5))
+    narrower = stats.t_interval([1.0, 2.0, 3.0], level=0.9)
+    assert narrower == pytest.approx((2.0, 2 - 2.919985580353726 / 3**0.5, 2 + 2.919985580353726 / 3**0.5))
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 10])
@@ -79,6 +81,11 @@ def test_sign_flips_are_all_tried() -> None:
     expected = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
     assert stats.sign_flip_test(differences, generator()) == pytest.approx(expected)
     assert stats.sign_flip_test([0.0, 0.0], generator()) == 1
+
+
+def test_as_many_sign_flips_are_drawn_as_told() -> None:
+    p = stats.sign_flip_test(np.linspace(-1, 2, 12), generator(), resamples=99)
+    assert 100 * p == pytest.approx(round(100 * p)), "one flip of a hundred is the one seen"
 
 
 @pytest.mark.parametrize(("datasets", "resamples"), [(8, 256), (20, 500)], ids=["exact", "drawn"])
@@ -147,10 +154,79 @@ def test_probability_of_improvement_counts_pairs() -> None:
         stats.probability_of_improvement(first, second[:, :1], generator())
 
 
+# ---- intervals over seeds: every way to draw seeds anew, listed ---------------------------------
+
+RANDOM = np.random.default_rng(8).normal(60, 5, size=(4, 3))
+DRAWS, SLACK = 200_000, 0.0015
+"""Draws of the bootstrap, and how far the share of draws below a value can be off with so many."""
+
+
+def tail(level: float, seeds: int, datasets: int) -> float:
+    """Share of draws below the interval, by Hesterberg's expanded percentiles: Student's t of the residual's degrees of
+    freedom in place of the normal, and the variance that drawing n seeds anew loses."""
+    quantile = t.ppf((1 + level) / 2, seeds * datasets - datasets) / (1 - 1 / seeds) ** 0.5
+    return float(norm.sf(quantile))
+
+
+def drawn_anew(scores: np.ndarray) -> list[np.ndarray]:
+    """For every dataset, all (seeds ^ seeds, seeds) draws of its seeds."""
+    picks = np.array(list(product(range(len(scores)), repeat=len(scores))))
+    return [column[picks] for column in scores.T]
+
+
+def encloses(found: stats.Interval, outcomes: np.ndarray, below: float) -> None:
+    """Both bounds leave the share ``below`` of equally likely outcomes outside, as exactly as the draws can tell."""
+    for bound, side in ((found.low, below), (found.high, 1 - below)):
+        low, high = np.quantile(outcomes, [max(0.0, side - SLACK), min(1.0, side + SLACK)])
+        assert low - 1e-9 <= bound <= high + 1e-9
+
+
+@pytest.mark.parametrize(("seeds", "datasets", "level"), [(3, 2, 0.8), (3, 2, 0.5), (4, 2, 0.8), (2, 3, 0.5)])
+def test_interval_of_an_interquartile_mean_by_listing_all_draws(seeds: int, datasets: int, level: float) -> None:
+    scores = RANDOM[:seeds, :datasets]
+    each = list(product(*drawn_anew(scores)))
+    values = np.sort(np.array(each).reshape(len(each), -1), axis=1)
+    cut = values.shape[1] // 4
+    outcomes = values[:, cut : values.shape[1] - cut].mean(axis=1)
+    found = stats.interquartile_mean(scores, generator(), level=level, resamples=DRAWS)
+    encloses(found, outcomes, tail(level, seeds, datasets))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8])
+@pytest.mark.parametrize("turned", [False, True], ids=["fewer seeds first", "fewer seeds second"])
+def test_interval_of_an_improvement_is_that_of_the_method_with_fewer_seeds(turned: bool, level: float) -> None:
+    few, many = RANDOM[:3, :1], RANDOM[:4, 1:2] + 1.5
+    first, second = (many, few) if turned else (few, many)
+
+    def chances(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        """Of every pair of draws of a dataset: share of the pairs of seeds in which the second wins, ties half."""
+        pairs = two[None, :, None, :] - one[:, None, :, None]
+        return ((pairs > 0).mean(axis=(2, 3)) + (pairs == 0).mean(axis=(2, 3)) / 2).ravel()
+
+    outcomes = chances(*drawn_anew(first), *drawn_anew(second))
+    found = stats.probability_of_improvement(first, second, generator(), level=level, resamples=DRAWS)
+    encloses(found, outcomes, tail(level, len(few), 1))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_interval_of_a_paired_bootstrap_by_the_distribution_of_all_draws(level: float) -> None:
+    first, second = np.array([0] * 12 + [1] * 18), np.array([1] * 9 + [0] * 6 + [1] * 15)
+    shares = np.array([((second - first) == step).mean() for step in (-1, 0, 1)])
+    chances = np.ones(1)
+    for _ in first:  # one image more
+        chances = np.convolve(chances, shares)
+    differences, below = np.arange(-30, 31) / 30, np.cumsum(chances)
+    found = stats.paired_bootstrap([first], [second], generator(), level=level, resamples=DRAWS)
+    assert found.estimate == pytest.approx(6 / 30)
+    for bound, side in ((found.low, (1 - level) / 2), (found.high, (1 + level) / 2)):
+        low, high = differences[np.searchsorted(below, [side - SLACK, side + SLACK])]
+        assert low - 1e-9 <= bound <= high + 1e-9
+
+
 SCORES = arrays(np.int64, st.tuples(st.integers(2, 5), st.just(3)), elements=st.integers(0, 100))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SCORES, st.integers(-50, 50), st.randoms())
 def test_an_interquartile_mean_moves_with_its_scores(scores: np.ndarray, shift: int, random: Any) -> None:
     found = stats.interquartile_mean(scores, generator(), resamples=50)
@@ -160,7 +236,7 @@ def test_an_interquartile_mean_moves_with_its_scores(scores: np.ndarray, shift: 
     assert stats.interquartile_mean(shuffled, generator(), resamples=1).estimate == pytest.approx(found.estimate)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SCORES, SCORES, st.integers(-50, 50))
 def test_improvement_and_its_opposite_are_certain_together(first: np.ndarray, second: np.ndarray, shift: int) -> None:
     found = stats.probability_of_improvement(first, second, generator(), resamples=50)
@@ -170,7 +246,7 @@ def test_improvement_and_its_opposite_are_certain_together(first: np.ndarray, se
     assert found.estimate + opposite.estimate == pytest.approx(1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20), st.randoms())
 def test_a_paired_bootstrap_is_antisymmetric(right: list[tuple[bool, bool]], random: Any) -> None:
     first, second = np.array(right).T

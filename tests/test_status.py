@@ -89,10 +89,9 @@ def test_half_done(config: Config) -> None:
     assert "last run finished 10 min ago, 4 in the last hour; about" in text
 
 
-def test_while_snakemake_works(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_snakemake_works(config: Config) -> None:
     names = runs()
     log("train", names[0], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n")
-    monkeypatch.setattr(instance, "_alive", lambda pid: pid == os.getpid())
     instance.claim(Path("work/embedded"))
     found = look(config)
     assert found.states[names[0]] == RUNNING
@@ -112,7 +111,15 @@ def test_all_done(config: Config) -> None:
     assert "report: results/embedded/report/index.html" in printed(look(config))
 
 
-def test_the_papers_grid_is_looked_at_quickly_enough_to_be_asked_often(config: Config) -> None:
+def test_the_papers_grid_is_resolved_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes seconds; the next looks take what the first has kept."""
+    paper = load([Path("config/paper.yaml")])
+    first = status(paper, "config/paper.yaml", NOW)
+    monkeypatch.setattr("cpt.workflow._resolved", lambda *_: pytest.fail("resolved again"))
+    assert status(paper, "config/paper.yaml", NOW) == first
+
+
+def test_the_papers_grid_is_shown_by_method(config: Config) -> None:
     found = status(load([Path("config/paper.yaml")]), "config/paper.yaml", time.time())
     assert len(found.states) == found.counts()[MISSING] > 1000
     assert "DeKg" not in printed(found)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import fake_results
 import numpy as np
+import pandas as pd
 import pytest
+import rough_results
 
 from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
-from cpt.report.results import Summary, average, read_results, summarize
+from cpt.report.results import Results, Summary, average, read_results, summarize
 from cpt.report.tables import Key, layout, long_form, long_form_csv, make_table, rank, significance
 from cpt.report.words import LEVEL, notes
 from tests.workflow import install
@@ -62,7 +64,140 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
+@pytest.fixture(scope="module")
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every table of results of which no two numbers are alike."""
+    folder = tmp_path_factory.mktemp("rough")
+    grid, runs = rough_results.write_results(folder)
+    for name in NAMES:
+        make_table(grid, runs, name, folder / "tables")
+    return folder
+
+
 # ---- numbers -----------------------------------------------------------------------------------
+
+
+def row_label(row: dict) -> str:
+    noted = row["id"] in ("npt", "cptsum")  # a reconstruction, and the one of two labels alike that has a note
+    return f"{row['label']} ({row['note']})" if noted else row["label"]
+
+
+def expected(folder: Path, exhibit: dict) -> dict[tuple[str, ...], pd.Series]:
+    """(ratio, method, dataset, metric) -> value by seed, cell by cell with pandas."""
+    found, own_layout = {}, exhibit["layout"]
+    for row, ratio, task in itertools.product(exhibit["rows"], exhibit["ratios"], exhibit["tasks"]):
+        chosen = [c for c in exhibit["cells"] if (c["row"], c["ratio"], c["task"]) == (row["id"], ratio, task)]
+        averaged = [cell for cell in chosen if task == "base_to_new" or not cell["source"]]
+        where = f"{ratio:g}", row_label(row)
+        metrics = ["H", "base", "new"] if task == "base_to_new" else ["accuracy"]
+        if own_layout == "tasks":
+            found[*where, task.replace("_", "-"), metrics[0]] = rough_results.over_datasets(
+                folder, averaged, metrics[0]
+            )
+            continue
+        if own_layout == "measures":
+            for metric in exhibit["measures"]:
+                finished = [len(rough_results.seeds(folder, cell, "base")) > 0 for cell in averaged]
+                having = [cell for cell in averaged if len(rough_results.seeds(folder, cell, metric))]
+                known = all(finished) and having
+                found[*where, "Avg", metric] = (
+                    rough_results.over_datasets(folder, having, metric) if known else pd.Series(dtype=float)
+                )
+            continue
+        for metric in metrics:
+            found |= {(*where, c["dataset"], metric): rough_results.seeds(folder, c, metric) for c in chosen}
+            found[*where, "Avg", metric] = rough_results.over_datasets(folder, averaged, metric)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_is_that_of_plain_arithmetic(rough: Path, name: str) -> None:
+    exhibit = read_results(rough / "grid.json", rough / "runs.parquet").exhibit(name)
+    table, own = numbers(rough, name), expected(rough, exhibit)
+    assert table.keys() == own.keys()
+    for key, values in own.items():
+        mean, std, count = table[key]
+        assert int(count) == len(values)
+        assert float(mean or "nan") == pytest.approx(values.mean(), nan_ok=True)
+        assert float(std or "nan") == pytest.approx(values.std(ddof=1), nan_ok=True)
+
+
+def test_a_row_with_an_unfinished_dataset_has_no_mean_of_any_measure(rough: Path) -> None:
+    """Not even of one that its finished datasets have, and that the unfinished one would not count for."""
+    table = numbers(rough, "table6")
+    for measure in fake_results.MEASURED:
+        assert table["0.06", "NPT (reconstruction)", "Avg", measure] == ("", "", "0")
+        assert (table["0.06", "IVLP", "Avg", measure][2]) == "3"
+
+
+def ranked(texts: list[str], lowest: bool) -> tuple[set[int], set[int]]:
+    """Places of the best and of the second among shown numbers."""
+    known = {place: float(text) for place, text in enumerate(texts) if text != "–"}
+    if len(known) < 2:
+        return set(), set()
+    order = sorted(set(known.values()), reverse=not lowest)
+    first, second = [{place for place, value in known.items() if [value] == order[i : i + 1]} for i in (0, 1)]
+    return first, second
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_marks_rank_the_numbers_that_are_shown(rough: Path, name: str) -> None:
+    """Of every column and ratio, as read from the Markdown."""
+    for block in (rough / "tables" / f"{name}.md").read_text().split("\n\n"):
+        lines = [line.strip("| ").split(" | ") for line in block.splitlines() if line.startswith("| ")]
+        for heading, *cells in zip(*lines, strict=True):
+            texts = [re.sub(r" <sub>.*|[*†]|</?u>", "", cell) for cell in cells]
+            if not re.fullmatch(r"[\d.]+|–", texts[0]):
+                continue  # names of the rows
+            unranked = heading.endswith(("effective rank", "std ↓"))
+            best, second = (set(), set()) if unranked else ranked(texts, "↓" in heading)
+            assert {i for i, cell in enumerate(cells) if cell.startswith("**")} == best
+            assert {i for i, cell in enumerate(cells) if cell.startswith("<u>")} == second
+
+
+@pytest.mark.parametrize(
+    ("measure", "values", "texts", "best"),
+    [
+        ("etf_distance", [0.123, 0.1241, 0.1243, 0.2, 0.3], ["0.123", "0.124", "0.124", "0.200", "0.300"], [0]),
+        ("etf_distance", [0.1231, 0.1234, 0.15, 0.2, 0.3], ["0.123", "0.123", "0.150", "0.200", "0.300"], [0, 1]),
+        ("base", [50.123, 50.121, 40.0, 30.0, 20.0], ["50.12", "50.12", "40.00", "30.00", "20.00"], [0, 1]),
+    ],
+)
+def test_measures_are_ranked_by_the_digits_they_are_shown_with(
+    made: Path, measure: str, values: list[float], texts: list[str], best: list[int]
+) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    exhibit = results.exhibit("table6") | {"measures": [measure], "ratios": [1.0]}
+    shown = layout(
+        results,
+        exhibit,
+        {Key(1.0, row["id"], "Avg", measure): Summary(value, None, 1)
+         for row, value in zip(exhibit["rows"], values, strict=True)},
+    )  # fmt: skip
+    cells = [line.cells[0] for line in shown.blocks[0].lines]
+    assert [cell.text for cell in cells] == texts
+    assert [i for i, cell in enumerate(cells) if cell.mark == "best"] == best
+
+
+def test_every_format_shows_the_number_of_the_csv(rough: Path) -> None:
+    results = read_results(rough / "grid.json", rough / "runs.parquet")
+    exhibit, table = results.exhibit("table2"), numbers(rough, "table2")
+    shown = []
+    for ratio, row in itertools.product(exhibit["ratios"], exhibit["rows"]):
+        cells = [table[f"{ratio:g}", row_label(row), d, "H"] for d in ("world", "flowers", "scripts", "Avg")]
+        shown.append([f"{float(m):.2f} ±{float(s):.2f}" if s else f"{float(m):.2f}" if m else "–" for m, s, _ in cells])
+    page = [row[1:] for row in Cells((rough / "tables/table2.html").read_text()).rows if len(row) == 5]
+    assert page[1:] == shown
+    lines = [re.sub(r"\*|</?u>|†|</?sub>", "", line).strip("| ").split(" | ")[1:]
+             for line in (rough / "tables/table2.md").read_text().splitlines() if line.startswith("| ")]  # fmt: skip
+    assert [line for line in lines if line[0] != "World"] == shown
+    tex = (rough / "tables/table2.tex").read_text()
+    tex = re.sub(r"\{\\tiny\\phantom.*?0\.00\}\}|\\rlap\{\$\^\\dagger\$\}", "", tex)
+    tex = re.sub(r"\{\\tiny\$\\pm\$(.*?)\}", r" ±\1", re.sub(r"\\(textbf|underline)\{(.*?)\}", r"\2", tex)).replace(
+        "--", "–"
+    )
+    rows = [line.removesuffix(r" \\").split(" & ")[1:] for line in tex.splitlines() if line.count(" & ") == 4]
+    assert rows[1:] == shown
 
 
 def test_base_to_new_table_has_h_base_and_new_of_every_dataset_and_their_average(made: Path) -> None:
@@ -119,6 +254,9 @@ def test_table_of_clusterings_shows_h_and_its_std(made: Path) -> None:
     rows = Cells((made / "tables" / "table5.html").read_text()).rows
     assert rows[1] == ["Clustering", "H", "std ↓", "H", "std ↓"]
     assert rows[2] == ["CPT", "65.00", "1.00", "63.00", "1.00"]
+    text = (made / "tables" / "table5.md").read_text()
+    assert "| **65.00** | 1.00 | **63.00** | 1.00 |" in text, "a deviation of three seeds ranks nothing"
+    assert "standard deviations are not ranked" in text
 
 
 def test_table_of_measures(made: Path) -> None:
@@ -140,50 +278,83 @@ def test_table_of_measures(made: Path) -> None:
     assert "Means over 3 datasets, or those of them that have the measure." in page
 
 
-def wide(differences: dict[str, list[float]]) -> tuple[dict, dict]:
-    """A table of eight datasets whose reference row is 50 everywhere; the others differ from it as told."""
-    datasets = [f"d{i}" for i in range(8)]
-    values = {"ours": [0.0] * 8, **differences}
+def wide(values: dict[str, list[dict[int, float]]]) -> tuple[Results, dict]:
+    """A table of datasets at one ratio: row -> {seed: H} of every dataset; the reference row is ``ours``."""
+    cells, runs, numbers = [], {}, {}
+    for row, parts in values.items():
+        for i, part in enumerate(parts):
+            names = {f"{row}/d{i}/s{seed}": seed for seed in part}
+            runs |= {name: {"seed": seed} for name, seed in names.items()}
+            numbers |= {(name, f"d{i}", "base+new", "harmonic_mean"): part[seed] for name, seed in names.items()}
+            cells.append({"row": row, "task": "base_to_new", "dataset": f"d{i}", "ratio": 1.0, "source": False,
+                          "parameter": None, "x": None, "runs": list(names)})  # fmt: skip
     exhibit = {
         "name": "table2", "layout": "datasets", "tasks": ["base_to_new"], "ratios": [1.0], "title": "", "caption": "",
         "rows": [{"id": row, "label": row, "note": None} for row in values], "measures": [], "reference": "ours",
-        "cells": [{"row": row, "task": "base_to_new", "dataset": d, "ratio": 1.0, "source": False, "runs": []}
-                  for row in values for d in datasets],
+        "cells": cells,
     }  # fmt: skip
-    numbers = {}
-    for row, by_dataset in values.items():
-        for dataset, difference in zip([*datasets, "Avg"], [*by_dataset, sum(by_dataset) / 8], strict=True):
-            numbers[Key(1.0, row, dataset, "H")] = Summary(50 + difference, None, 1)
-    return exhibit, numbers
+    grid = {"exhibits": {"table2": exhibit}, "datasets": {}, "backbone": "b", "class_groups": {}}
+    return Results(Path(), grid, runs, frozenset(runs), numbers), exhibit
+
+
+def once(differences: dict[str, list[float]]) -> tuple[Results, dict]:
+    """A table of single runs: ours is 50 on all eight datasets, the others differ from it as told."""
+    return wide({row: [{1: 50 + by} for by in parts] for row, parts in {"ours": [0.0] * 8, **differences}.items()})
 
 
 def test_rows_are_tested_against_the_reference() -> None:
-    always, once, half = [1.0] * 8, [0.9, *[-1.0] * 7], [1.0, -1.1] * 4
-    exhibit, numbers = wide({"always": always, "once": once, "half": half})
-    found = significance(exhibit, numbers)
-
-    def naive(differences: list[float]) -> float:
-        flips = [abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
-                 for signs in itertools.product((1, -1), repeat=8)]  # fmt: skip
-        return sum(flip >= abs(sum(differences)) - 1e-9 for flip in flips) / len(flips)
-
-    single = {"always": naive(always), "once": naive(once), "half": naive(half)}
+    always, seven, half = [1.0] * 8, [0.9, *[-1.0] * 7], [1.0, -1.1] * 4
+    results, exhibit = once({"always": always, "seven": seven, "half": half})
+    found = significance(results, exhibit)
+    single = {"always": sign_flips(always), "seven": sign_flips(seven), "half": sign_flips(half)}
     assert single["always"] == 2 / 256
     assert found[1.0, "always"] == pytest.approx(3 * single["always"]), "above it counts too"
-    assert found[1.0, "once"] == pytest.approx(max(2 * single["once"], 3 * single["always"]))
-    assert found[1.0, "half"] == pytest.approx(max(single["half"], 2 * single["once"]))
+    assert found[1.0, "seven"] == pytest.approx(max(2 * single["seven"], 3 * single["always"]))
+    assert found[1.0, "half"] == pytest.approx(max(single["half"], 2 * single["seven"]))
     assert (1.0, "ours") not in found
-    rows = long_form_csv(exhibit, numbers).splitlines()
+    rows = long_form_csv(results, exhibit, long_form(results, exhibit)).splitlines()
     assert sum(not row.endswith(",") for row in rows[1:]) == 3, "p stands beside averages only"
-    assert significance(exhibit | {"reference": None}, numbers) == {}
+    assert significance(results, exhibit | {"reference": None}) == {}
+
+
+def sign_flips(differences: list[float]) -> float:
+    """Share of all sign patterns whose sum is as far from zero."""
+    patterns = itertools.product((1, -1), repeat=len(differences))
+    sums = [abs(sum(sign * d for sign, d in zip(signs, differences, strict=True))) for signs in patterns]
+    return sum(total >= abs(sum(differences)) - 1e-9 for total in sums) / len(sums)
+
+
+def test_averages_and_tests_use_the_seeds_that_all_datasets_have() -> None:
+    """One dataset has further seeds, on which the row is far above the reference; the others know nothing of them."""
+    row = [{1: 51.0, 2: 52.0, 3: 90.0, 4: 91.0}, *[{1: 51.0, 2: 52.0}] * 6, {1: 49.0, 2: 48.0}]
+    results, exhibit = wide({"ours": [{1: 50.0}] * 8, "row": row})
+    found = long_form(results, exhibit)
+    assert found[Key(1.0, "row", "d0", "H")].n == 4, "a dataset's own cell shows all of its seeds"
+    average = found[Key(1.0, "row", "Avg", "H")]
+    assert (average.mean, average.n) == (pytest.approx((7 * 51.5 + 48.5) / 8), 2)
+    differences = [1.5] * 7 + [-1.5]
+    assert significance(results, exhibit)[1.0, "row"] == pytest.approx(sign_flips(differences))
+    assert sign_flips(differences) != sign_flips([21.0, *differences[1:]]), "all seeds of d0 give another p"
+    said = (
+        "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row"
+    )
+    assert said in layout(results, exhibit, found).notes
+    even = wide({"ours": [{1: 50.0}] * 8, "row": row[1:2] * 8})
+    assert said not in layout(*even, long_form(*even)).notes
+
+
+def test_a_row_without_a_common_seed_has_no_average() -> None:
+    results, exhibit = wide({"ours": [{1: 50.0}] * 8, "row": [{1: 51.0}] * 7 + [{2: 51.0}]})
+    assert long_form(results, exhibit)[Key(1.0, "row", "Avg", "H")] == Summary(None, None, 0)
+    assert significance(results, exhibit) == {}
 
 
 def test_equal_methods_are_rarely_told_apart() -> None:
     """The chance of any mark in a table of equal methods is the level, whatever the number of methods."""
     source, marked = np.random.default_rng(5), 0
     for _ in range(200):
-        exhibit, numbers = wide({f"row{i}": source.normal(size=8).tolist() for i in range(5)})
-        marked += any(p < LEVEL for p in significance(exhibit, numbers).values())
+        found = significance(*once({f"row{i}": source.normal(size=8).tolist() for i in range(5)}))
+        marked += any(p < LEVEL for p in found.values())
     assert marked / 200 < LEVEL + 0.04
 
 
@@ -309,7 +480,9 @@ def test_latex_is_a_booktabs_table_with_equal_rows(made: Path, name: str) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_notes_say_what_the_numbers_are(made: Path, name: str) -> None:
     text = (made / "tables" / f"{name}.html").read_text()
-    assert "± the sample standard deviation over seeds" in text
+    shown = "std is" if name == "table5" else "±"
+    assert f", {shown} the sample standard deviation over seeds." in text
+    assert ("±" in text) == (name != "table5")
     assert "Backbone: tiny_clip." in text
     assert "Bold: best" in text
 

@@ -21,7 +21,8 @@ from cpt.aggregate import aggregate
 from cpt.batches import Batches, epoch_order
 from cpt.clip.backbone import load_backbone
 from cpt.data.images import ImageStore
-from cpt.data.split import read_split
+from cpt.data.manifest import read_manifest
+from cpt.data.split import make_split, read_split, write_split
 from cpt.errors import CptError
 from cpt.files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
 from cpt.measures import CURVES
@@ -85,7 +86,7 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
         score(folder, results / f"splits/{protocol}/land/r1/s1.parquet", inputs(results, "cpt", protocol).clusters)
         identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
-        grid = {"schema": "cpt.grid/4", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
+        grid = {"schema": "cpt.grid/5", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}
         write_json(root / "grid.json", grid | {"runs": [identity | {"key": f"{method}-0", "seed": 1}]})
         aggregate(root / "grid.json")
         names = ("prompts.safetensors", "predictions.parquet", "classifier.safetensors", "metrics.parquet")
@@ -169,8 +170,30 @@ def test_scoring_takes_other_groups_and_records_them(results: Path, tmp_path: Pa
     assert by_metric["tail_accuracy"] == pytest.approx(100 * tail["correct"].sum() / tail["images"].sum())
 
 
+@pytest.mark.parametrize("order", ["label", "random"])
+@pytest.mark.parametrize("method", ["zeroshot", "coop"])
+def test_an_untrained_run_has_no_tail_where_every_seed_has_another(
+    results: Path, tmp_path: Path, method: str, order: str
+) -> None:
+    for name in ("backbone.json", "backbone.safetensors", "data", "features"):
+        (tmp_path / name).symlink_to(results / name)
+    folder, split = tmp_path / "runs/x", tmp_path / "s0.parquet"
+    options = {"imbalance_ratio": 1.0, "n_max": 16, "seed": 0, "class_order": order}
+    manifest = read_manifest(results / "data/land/manifest.parquet")
+    write_split(split, *make_split(manifest, protocol="base_to_new", **options))
+    train(inputs(results, method, split=split), folder, print)
+    predict(folder, tmp_path, [("land", "base")], device="cpu")
+    score(folder, split, inputs(results, "cpt").clusters)
+    metrics = set(read_parquet(folder / "metrics.parquet", "cpt.metrics/2")[0]["metric"].to_pylist())
+    groups = set(read_parquet(folder / "counts.parquet", "cpt.counts/1")[0].to_pandas()["group"].dropna())
+    grouped = {"head_accuracy", "medium_accuracy", "tail_accuracy", "head_as_tail", "tail_as_head"}
+    without = (method, order) == ("zeroshot", "random")
+    assert (not metrics & grouped) == (not groups) == without
+    assert {"accuracy", "macro_accuracy", "calibration_error", "cluster_etf_distance"} <= metrics
+
+
 def test_scoring_refuses_clusters_of_other_classes(results: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land"})
+    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land", "steps": 1})
     write_parquet(tmp_path / "predictions.parquet", pa.table({"x": [1]}), "cpt.predictions/1")
     write_tensors(tmp_path / "classifier.safetensors", {"x": torch.zeros(1)}, "cpt.classifier/2")
     others = inputs(results, "cpt", "all_classes").clusters
@@ -185,6 +208,49 @@ def test_cached_features_train_like_images(results: Path, tmp_path: Path) -> Non
     )
     a, b = (read_tensors(tmp_path / name / "prompts.safetensors", "cpt.prompts/1")[0] for name in ("images", "cached"))
     assert torch.allclose(a["text.context"], b["text.context"], atol=1e-6)
+
+
+def test_images_keep_their_labels_and_features_in_any_order(results: Path, tmp_path: Path) -> None:
+    """A split and a file of features whose rows are shuffled: cached features still train like the images."""
+    stream, given = np.random.default_rng(0), inputs(results, "coop")
+    table, metadata = read_parquet(given.split, "cpt.split/1")
+    metadata.pop("schema")
+    split, features = tmp_path / "split.parquet", tmp_path / "features.safetensors"
+    write_parquet(split, table.take(stream.permutation(len(table))), "cpt.split/1", **metadata)
+    tensors, _ = read_tensors(results / "features/land/images-train.safetensors", "cpt.image-features/1")
+    order = torch.tensor(stream.permutation(len(tensors["rows"])))
+    write_tensors(features, {name: value[order] for name, value in tensors.items()}, "cpt.image-features/1")
+    train(inputs(results, "coop", split=split), tmp_path / "images", print)
+    train(inputs(results, "coop", split=split, image_features=features), tmp_path / "cached", print)
+    a, b = (read_tensors(tmp_path / name / "prompts.safetensors", "cpt.prompts/1")[0] for name in ("images", "cached"))
+    assert torch.allclose(a["text.context"], b["text.context"], atol=1e-6)
+
+
+def test_a_method_is_given_its_own_training_set(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts, clusters, labels and frozen features of the base classes in their order, and the batches' labels."""
+    from cpt.methods.cpt import CPT
+
+    seen: list[tuple[Any, Any]] = []
+    original = CPT.losses
+
+    def losses(self, batch: Any, training: Any) -> dict[str, torch.Tensor]:
+        seen.append((batch, training))
+        return original(self, batch, training)
+
+    monkeypatch.setattr(CPT, "losses", losses)
+    given = inputs(results, "cpt", ratio="r0.25", hyperparameters={"epochs": 1})
+    train(given, tmp_path, print)
+    split = read_parquet(given.split, "cpt.split/1")[0].to_pandas()
+    clusters = read_parquet(given.clusters, "cpt.clusters/1")[0].to_pandas()
+    text = read_tensors(given.text_features, "cpt.text-features/2")[0]["features"]
+    training = seen[0][1]
+    assert training.counts.tolist() == [16, 11, 8, 5, 4] == np.bincount(split["label"]).tolist()
+    assert training.clusters.tolist() == clusters["cluster"].tolist()
+    assert training.labels.tolist() == split["label"].tolist()
+    assert torch.equal(training.classes.frozen, text[:5])
+    assert list(training.classes.names) == clusters["class_name"].tolist()
+    expected = [split["label"][batch].tolist() for batch in epoch_order(len(split), 16, 1, 0)]
+    assert [batch.labels.tolist() for batch, _ in seen] == expected
 
 
 def test_history_describes_the_epochs(results: Path, tmp_path: Path) -> None:
@@ -254,7 +320,7 @@ def test_an_interrupted_training_gives_the_same_bytes(
         train(resumable, tmp_path / "resumed", print)
     assert not (tmp_path / "resumed/run.json").exists()
     assert (tmp_path / "work/run.state").exists()
-    (tmp_path / "work/.run-x1.state").touch()  # of a save that was killed
+    (tmp_path / "work/.run-0123abc_.state").touch()  # of a save that was killed
     monkeypatch.setattr(Loop, "_step", original)
     lines: list[str] = []
     train(resumable, tmp_path / "resumed", lines.append)
@@ -287,7 +353,21 @@ def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ratio": "r0.25"},
+        {"seed": 2},
+        {"augmentation": "rrc_flip"},
+        {"code": "other"},
+        {"threads": 2},
+        {"hyperparameters": {"learning_rate": 0.001}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_changed_configuration_never_resumes(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
     from cpt.loop import Loop
 
     state = tmp_path / "run.state"
@@ -302,8 +382,12 @@ def test_a_changed_configuration_never_resumes(results: Path, tmp_path: Path, mo
     with pytest.raises(InterruptedHereError):
         train(inputs(results, "ivlp", state=state), tmp_path / "a", print)
     monkeypatch.undo()
+    if "code" in changes:  # as computed; asked for, other code would be refused
+        other = changes["code"]
+        monkeypatch.setattr("cpt.provenance.code_version", lambda *_: other)
+        changes = {}
     lines: list[str] = []
-    train(inputs(results, "ivlp", state=state, ratio="r0.25"), tmp_path / "b", lines.append)
+    train(inputs(results, "ivlp", state=state, **changes), tmp_path / "b", lines.append)
     assert f"{state}: of another configuration, split, input or code; training starts over" in lines
     assert not any("resuming" in line for line in lines)
 
@@ -417,16 +501,24 @@ def test_epoch_order() -> None:
 
 
 def test_aggregation_refuses_another_run(results: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "runs/base_to_new/land/r1/zeroshot-0/s1"
-    train(inputs(results, "zeroshot"), folder, print)
-    identity = {"run": "base_to_new/land/r1/zeroshot-0/s1", "protocol": "base_to_new", "dataset": "flowers"}
-    identity |= {"imbalance_ratio": 1.0, "method": "zeroshot", "key": "zeroshot-0", "seed": 1}
-    write_json(
-        tmp_path / "grid.json",
-        {"schema": "cpt.grid/4", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [identity]},
-    )
-    with pytest.raises(CptError, match="describes another run"):
-        aggregate(tmp_path / "grid.json")
+    """Whatever of its identity differs from what the grid says of the folder."""
+    run = "base_to_new/land/r1/zeroshot-0/s1"
+    train(inputs(results, "zeroshot"), tmp_path / "runs" / run, print)
+    own = {"protocol": "base_to_new", "dataset": "land", "imbalance_ratio": 1.0, "method": "zeroshot", "seed": 1}
+    others = {"protocol": "few_shot", "dataset": "flowers", "imbalance_ratio": 0.5, "method": "coop", "seed": 2}
+
+    def message(**identity: Any) -> str:
+        asked = {"run": run, "key": "zeroshot-0", **own, **identity}
+        grid = {"schema": "cpt.grid/5", "experiment": "x", "backbone": "b", "datasets": {}, "runs": [asked]}
+        write_json(tmp_path / "grid.json", grid)
+        with pytest.raises(CptError) as refused:
+            aggregate(tmp_path / "grid.json")
+        return str(refused.value)
+
+    assert own.keys() == others.keys()
+    for field, value in others.items():
+        assert "run.json: describes another run" in message(**{field: value}), field
+    assert "metrics.parquet" in message(), "its own run is taken, and is not yet scored"
 
 
 def test_metrics_by_hand() -> None:

@@ -318,8 +318,87 @@ def test_an_unknown_compression_is_refused(box):
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 def test_too_many_members_are_refused(box, make):
     archive = make(box / "a", {**{str(i): b"" for i in range(10)}, "._junk": b""})
-    assert "'._junk' is beyond the 10 members" in refused(archive, limit_members=10)
+    told = {make_zip: "has more members than may be", make_tar: "'._junk' is beyond the 10 members"}
+    assert told[make] in refused(archive, limit_members=10)
     assert len(good(archive, limit_members=11)) == 10
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_folders_that_paths_imply_count_as_members(box, make):
+    """Else a thousand empty files of 5 KB in all make a hundred thousand folders."""
+    archive = make(box / "a", {f"{i}/{'d/' * 98}x": b"" for i in range(3)})
+    assert "is beyond the 299 members that may be" in refused(archive, limit_members=299)
+    assert len(good(archive, limit_members=300)) == 3
+
+
+def test_a_folder_counts_once_whether_it_is_listed_or_not(box):
+    listed = {entry("d", tarfile.DIRTYPE): b"", entry("d/e", tarfile.DIRTYPE): b"", "d/e/x": b"", "d/e/y": b""}
+    for files in (listed, {"d/e/x": b"", "d/e/y": b""}):
+        archive = make_tar(box / "a", files)
+        assert "'d/e/y' is beyond the 3 members" in refused(archive, limit_members=3)
+        assert len(good(archive, limit_members=4)) == 2
+        os.rename(box.parent / "out" / "new", box.parent / f"before {len(files)}")
+
+
+@pytest.mark.parametrize("form", ["as written", "of the large form", "lying"])
+def test_members_of_a_zip_are_counted_before_they_are_kept(box, form, monkeypatch):
+    """Whatever the end of the archive says of their number."""
+    if form == "of the large form":
+        monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 5)
+    files = {str(i): b"1" for i in range(11)}
+    make_zip(box / "a", files)
+    data = bytearray((box / "a").read_bytes())
+    assert (b"PK\6\6" in data) == (form == "of the large form")
+    if form == "lying":
+        data[-14:-10] = struct.pack("<2H", 1, 1)
+        (box / "a").write_bytes(data)
+    assert good(box / "a", limit_members=11) == files
+    os.rename(box.parent / "out" / "new", box.parent / "before")
+
+    def keep(*_):
+        raise AssertionError("kept")
+
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", keep)
+    assert "has more members than may be" in refused(box / "a", limit_members=10)
+
+
+def test_a_zips_list_of_members_that_fills_the_memory_is_refused(box):
+    data = bytearray(make_zip(box / "a", FILES).read_bytes())
+    struct.pack_into("<I", data, data.index(b"PK\5\6") + 12, 2**29)
+    (box / "a").write_bytes(data)
+    assert "has a list of members of 536870912 bytes" in refused(box / "a")
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_names_that_fill_the_memory_are_refused(box, make):
+    """Each of these brings 98 folders, whose paths are kept."""
+    files = {f"{i}/{'/'.join(['x' * 28] * 98)}": b"" for i in range(300)}
+    assert "brings all names to more than 33554432 characters" in refused(make(box / "a", files), keep=str.isspace)
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_too_long_a_path_is_the_archives_fault(box, make):
+    """The longest that Linux takes is 4,096 bytes, the folder's own included."""
+    parts = ["x" * 200] * 15
+    assert "has too long a name" in refused(make(box / "a", {"/".join(parts): b"1"}))
+    assert "has too long a name" in refused(make(box / "a", {"/".join(["é" * 100] * 15): b"1"}))
+    assert len(good(make(box / "a", {"/".join(parts[1:]): b"1"}))) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL])
+def test_a_name_that_the_disk_does_not_take_is_the_archives_fault(box, monkeypatch, number):
+    """Another mirror's archive may have another one."""
+
+    def refuse(path, mode="r"):
+        if "odd" in str(path):
+            raise OSError(number, os.strerror(number))
+        return open(path, mode)
+
+    monkeypatch.setattr(unpacking, "open", refuse, raising=False)
+    message = refused(make_tar(box / "a", {"first": b"1", "odd": b"2"}))
+    assert f"member 'odd' has a name that this disk does not take ({os.strerror(number)})" in message
+    with pytest.raises(BadArchiveError):
+        unpack(box / "a", box.parent / "out" / "new")
 
 
 @pytest.mark.parametrize("make", [make_zip, make_tar])
@@ -426,6 +505,78 @@ def test_the_checksum_at_the_end_of_a_gzip_is_read(box):
     assert "is damaged" in refused(box / "a")
 
 
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_the_checksum_far_behind_the_end_is_read(box, compress):
+    """The member comes out before its bytes are known to be right."""
+    data = bytearray(compress(make_tar(box / "a", {"x": b"1"}).read_bytes() + bytes(3_000_000)))
+    (box / "a").write_bytes(data)
+    assert good(box / "a") == {"x": b"1"}
+    os.rename(box.parent / "out" / "new", box.parent / "before")
+    data[{gzip.compress: -5, bz2.compress: -3, lzma.compress: -13}[compress]] ^= 0xFF
+    (box / "a").write_bytes(data)
+    assert "is damaged" in refused(box / "a")
+
+
+def test_what_comes_behind_the_end_has_a_limit(box):
+    data = make_tar(box / "a", {"x": b"1"}).read_bytes()
+    (box / "a").write_bytes(gzip.compress(data + bytes(5_000_000)))
+    assert "is damaged (too much behind its end)" in refused(box / "a", limit_bytes=4_000_000)
+    assert good(box / "a", limit_bytes=6_000_000) == {"x": b"1"}
+
+
+def header(kind, content, name="x"):
+    """Return a header of any kind, and what comes with it."""
+    info = entry(name, kind)
+    info.size = len(content)
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def pax(key, value):
+    """Return the record ``key=value`` of an extended header."""
+    rest = f" {key}={value}\n"
+    return next(f"{n}{rest}".encode() for n in range(len(rest), len(rest) + 9) if len(f"{n}{rest}") == n)
+
+
+FIRST, LAST = header(tarfile.REGTYPE, b"1", "first"), header(tarfile.REGTYPE, b"1", "last") + bytes(10_240)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XGLTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_fill_the_memory_together_are_refused(box, kind):
+    """Global ones hold until the archive's end, the others until the next member."""
+    many = b"".join(header(kind, pax(f"key{i}", "x" * 400_000)) for i in range(3))
+    (box / "a").write_bytes(FIRST + many + LAST)
+    assert "headers of 1200" in refused(box / "a")
+
+
+def test_long_headers_of_different_members_are_no_matter(box):
+    many = b"".join(
+        header(tarfile.XHDTYPE, pax("comment", "x" * 400_000)) + header(tarfile.REGTYPE, b"1", str(i)) for i in range(5)
+    )
+    (box / "a").write_bytes(header(tarfile.XGLTYPE, pax("comment", "x" * 900_000)) + many + LAST)
+    assert len(good(box / "a")) == 6
+
+
+def sparse(goes_on):
+    """Return the old header of a sparse file of one extent, which ends at byte 1."""
+    block = bytearray(header(tarfile.GNUTYPE_SPARSE, b""))
+    block[386:410], block[482], block[483:495] = b"%011o\0" % 0 + b"%011o\0" % 0, goes_on, b"%011o\0" % 1
+    block[124:136] = b"%011o\0" % 0
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:512]))
+    return bytes(block)
+
+
+def test_maps_of_sparse_files_that_fill_the_memory_are_refused(box):
+    (box / "a").write_bytes(FIRST + sparse(0) + LAST)
+    assert good(box / "a") == {"first": b"1", "x": b"\0", "last": b"1"}
+    os.rename(box.parent / "out" / "new", box.parent / "before")
+    (box / "a").write_bytes(gzip.compress(FIRST + sparse(1) + b"\1" * 512 * 10_000 + bytes(512) + LAST))
+    assert "is damaged (sparse file with a map of any length)" in refused(box / "a")
+    record = pax("GNU.sparse.major", "1") + pax("GNU.sparse.minor", "0") + pax("GNU.sparse.realsize", "1")
+    numbers = b"2000000\n" + b"0\n" * 4_000_000
+    (box / "a").write_bytes(FIRST + header(tarfile.XHDTYPE, record) + header(tarfile.REGTYPE, numbers) + LAST)
+    assert "is damaged (sparse file with a map of any length)" in refused(box / "a")
+
+
 def test_a_header_too_big_for_memory_is_refused(box):
     info = entry("x", tarfile.XHDTYPE)
     info.size = 2**40
@@ -526,8 +677,9 @@ def test_the_rules_and_limits_hold_inside_too(box):
     size = 10_240 + 4
     archive = outer(box, {"x": bytes(100)})
     assert "'x' brings it to more than" in refused(archive, nested=nested, limit_bytes=size + 99)
-    assert "'x' is beyond the 2 members" in refused(archive, nested=nested, limit_members=2)
-    assert len(good(archive, nested=nested, limit_bytes=size + 100, limit_members=3)) == 2
+    assert "'x' is beyond the 3 members" in refused(archive, nested=nested, limit_members=3)
+    assert "has more members than may be" in refused(outer(box, {"x": b""}, make_zip), nested=nested, limit_members=3)
+    assert len(good(archive, nested=nested, limit_bytes=size + 100, limit_members=4)) == 2, "top, its two files and x"
 
 
 def test_only_what_the_archive_is_to_blame_for_says_that_it_is_bad(box, monkeypatch):

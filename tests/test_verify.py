@@ -157,7 +157,7 @@ def test_what_was_not_touched_fits(made: Path) -> None:
     assert report.findings == []
     assert report.files == len(every_file(made))
     assert report.size == sum(p.stat().st_size for p in every_file(made) if not p.name.endswith(".provenance.json"))
-    assert report.runs == len(read_json(made / "grid.json", "cpt.grid/4")["runs"])
+    assert report.runs == len(read_json(made / "grid.json", "cpt.grid/5")["runs"])
     assert list(report.devices) == ["cpu"]
 
 
@@ -247,6 +247,69 @@ def test_a_folder_in_a_files_place_is_named(copied: Path) -> None:
     assert found(copied) == {"runs.parquet": "cannot be read (Is a directory)"}
 
 
+def test_a_pipe_or_a_device_in_a_files_place_is_named(copied: Path) -> None:
+    (copied / "runs.parquet").unlink()
+    os.mkfifo(copied / "runs.parquet")
+    (copied / "costs.parquet").unlink()
+    (copied / "costs.parquet").symlink_to("/dev/zero")
+    assert found(copied) == dict.fromkeys(["runs.parquet", "costs.parquet"], "cannot be read (not a regular file)")
+
+
+def test_a_record_without_permission_is_named(copied: Path) -> None:
+    record = copied / "backbone.json.provenance.json"
+    record.unlink()
+    record.symlink_to(record)
+    assert found(copied)[record.name] == "cannot be read (Too many levels of symbolic links)"
+
+
+ODD = {"outputs": None, "sources": {"a": None}, "path": None, "versions": [], "device": 3, "dirty": "no"}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("main", ["grid.json", "backbone.json"])
+def test_a_record_of_another_shape_is_named(copied: Path, main: str, name: str) -> None:
+    rewritten(copied / f"{main}.provenance.json", **{name: ODD[name]})
+    assert list(found(copied)) == [f"{main}.provenance.json"]
+
+
+def test_a_record_leads_nowhere_else(copied: Path) -> None:
+    record = copied / "grid.json.provenance.json"
+    sources = read_json(record, "cpt.provenance/1")["sources"]
+    rewritten(record, sources=sources | {"/dev/zero": "0" * 64, "..": "0" * 64, "../..": "0" * 64})
+    assert found(copied) == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"runs": None}, {"runs": 3}, {"runs": [3]}, {"runs": [{}]}, {"exhibits": None}, {"exhibits": {"a": None}}],
+)
+def test_a_grid_of_another_shape_is_named(copied: Path, changes: dict[str, object]) -> None:
+    grid = read_json(copied / "grid.json", "cpt.grid/5") | changes
+    (copied / "grid.json.provenance.json").unlink()
+    write_json(copied / "grid.json", grid)
+    assert found(copied)["grid.json"].startswith(("has no record", "does not hold what"))
+    with provenance.recorded(copied / "grid.json"):
+        write_json(copied / "grid.json", grid)
+    assert found(copied)["grid.json"] == "does not hold what a file of schema cpt.grid/5 does"
+
+
+def test_a_grid_with_names_that_are_none_is_named(copied: Path) -> None:
+    grid = read_json(copied / "grid.json", "cpt.grid/5")
+    grid["runs"][0]["run"] += "\0"
+    with provenance.recorded(copied / "grid.json"):
+        write_json(copied / "grid.json", grid)
+    assert "does not hold what" in found(copied)["grid.json"]
+
+
+def test_a_run_of_another_shape_is_named(copied: Path) -> None:
+    path = run_of(copied, "cpt", "photos") / "run.json"
+    record = read_json(path, "cpt.run/3")
+    for changes in ({"hyperparameters": None}, {"schema": "cpt.run/1"}, {"method": ["cpt"], "hyperparameters": []}):
+        with provenance.recorded(path):
+            write_json(path, record | changes)
+        assert "does not hold what" in found(copied)[str(path.relative_to(copied))]
+
+
 def test_exchanged_runs_are_named(copied: Path) -> None:
     one, other = run_of(copied, "cpt"), run_of(copied, "zeroshot")
     one.rename(copied / "aside")
@@ -294,6 +357,22 @@ def test_metrics_of_other_predictions_are_stale(copied: Path) -> None:
     assert list(problems) == [name]
     assert "classifier.safetensors" in problems[name], "the first of two that changed"
     assert "1 others" in problems[name]
+
+
+def test_what_was_made_from_a_file_without_a_record_is_stale_when_that_changes(copied: Path) -> None:
+    text = "features/land/text-single.safetensors"
+    (copied / f"{text}.provenance.json").unlink()
+    used = hashlib.sha256((copied / text).read_bytes()).hexdigest()
+    readers = {str((run_of(copied, method) / "run.json").relative_to(copied)) for method in ("cpt", "zeroshot")}
+    assert set(found(copied)) == {text}
+    content = bytearray((copied / text).read_bytes())
+    content[-1] ^= 1
+    (copied / text).write_bytes(content)
+    problems = found(copied)
+    assert problems[text] == "has no record of how it was made"
+    now = hashlib.sha256(content).hexdigest()
+    for reader in readers:
+        assert problems[reader] == f"was made from another {text} ({used[:12]} then, {now[:12]} now)"
 
 
 def test_an_unfinished_experiment_says_what_is_missing(copied: Path) -> None:

@@ -224,8 +224,51 @@ def test_a_bad_configuration_is_one_line(finished: Path) -> None:
     done = snakemake(finished, *configuration(finished, "bad.yaml", imbalance_ratios=[1.5]), "-n", check=False)
     assert done.returncode != 0
     text = done.stdout + done.stderr
-    assert "cpt: error: bad.yaml: imbalance_ratios.0: 1.5: input should be less than or equal to 1" in text
+    assert "cpt: error: bad.yaml: imbalance_ratios.0: 1.5: must be at most 1" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("runs/base_to_new/land/r0.25/{run}/run.json", "run base_to_new/land/r0.25/{run}: small has none of this name"),
+        ("clusters/base_to_new/land/x/s1.parquet", "clusters clusters/base_to_new/land/x/s1.parquet: small has none"),
+        ("figures/table2.svg", "figure table2: small has none of this name"),
+    ],
+)
+def test_a_target_that_the_experiment_does_not_have(finished: Path, target: str, told: str) -> None:
+    run = next((finished / "results/small/runs/base_to_new/land/r0.25").iterdir()).name
+    wanted = f"results/small/{target}".format(run=run)
+    done = snakemake(finished, "-n", wanted, "--configfile", "small.yaml", check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"cpt: error: {told.format(run=run)}")
+
+
+CLAIM = "from pathlib import Path; from cpt import instance; instance.claim(Path('work/small')); input()"
+
+
+@pytest.mark.slow
+def test_while_another_snakemake_works(finished: Path) -> None:
+    """Whatever would change something is refused in one line, also what would take its locks; looking is not."""
+    configuration(finished, "other.yaml", experiment="other")
+    note = finished / "work/small/snakemake.json"
+    first = subprocess.Popen([sys.executable, "-c", CLAIM], cwd=finished, stdin=subprocess.PIPE)
+    try:
+        while not note.exists():
+            time.sleep(0.05)
+        for words in (["small.yaml"], ["small.yaml", "--unlock"], ["other.yaml", "--unlock"]):
+            done = snakemake(finished, "--configfile", *words, check=False)
+            assert done.returncode == 1
+            assert re.match(r"cpt: error: .*snakemake \(pid \d+ .* works on small", done.stderr.splitlines()[-1])
+        for words in (["-n"], ["--summary"], ["--dag"], ["--list-rules"], ["--report", "report.html"]):
+            snakemake(finished, "--configfile", "small.yaml", *words)
+    finally:
+        first.kill()
+        first.wait()
+    snakemake(finished, "--configfile", "small.yaml")
+    assert not note.exists()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ the features' metadata say so.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from cpt.clip.backbone import Clip
 from cpt.clip.features import tokenize
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError, nearest
-from cpt.files import read_tensors, sha256_file, write_tensors
+from cpt.files import parse_json, read_tensors, sha256_file, write_tensors
 
 SCHEMA = "cpt.descriptions/1"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a letter, which JSON can write and no text holds."""
 
 
 def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
@@ -33,10 +35,12 @@ def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
         CptError: the file is missing or no such JSON, lacks a class, or its classes have different numbers.
     """
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CptError(f"{path}: no such file of class descriptions; correct or delete `descriptions`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CptError(f"{path}: cannot be read ({error.strerror}); correct or delete `descriptions`") from None
+    except ValueError as error:
         raise CptError(f"{path}: not JSON ({error}); write {{class name: [sentence, ...]}}") from None
     if not isinstance(described, dict) or not described:
         raise CptError(f"{path}: must be an object {{class name: [sentence, ...]}}")
@@ -59,7 +63,7 @@ def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
 
 
 def _is_sentence(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ inputs. The backbone stage does both, so a model that our towers do not understa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import torch
@@ -29,13 +30,16 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Tensors by open_clip's names behind ``text.`` and ``vision.``, and a specification that JSON can hold.
 
     Raises:
-        CptError: the architecture has parts that our towers do not have; names the part.
+        CptError: the architecture has parts that our towers do not have, which is named, or damaged weights.
     """
     require_model(model)
     text, visual = getattr(model, "text", model), model.visual
     tensors: dict[str, Tensor] = {}
+    scale = model.logit_scale.detach().exp().item()
+    if not 0 < scale < inf:
+        raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
     spec: dict[str, Any] = {
-        "logit_scale": model.logit_scale.detach().exp().item(),
+        "logit_scale": scale,
         "embed_dim": int(visual.output_dim),
         "text": _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])},
         "vision": _describe(visual.transformer)
@@ -52,6 +56,9 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     elif projection is not None:
         tensors["text.text_projection"] = projection
     tensors |= {f"vision.{name}": value for name, value in visual.state_dict().items()}
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise CptError(f"backbone: the weights hold values that are no finite numbers ({name}); get them again")
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}, spec
 
 
@@ -110,7 +117,7 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
     Inputs are random images (4) and random token rows of different lengths (5), in float32.
 
     Raises:
-        CptError: they differ by more than 1e-4.
+        CptError: they differ by more than 1e-4, or the model's own have no direction: its weights are damaged.
     """
     text, vision = towers(tensors, spec)
     generator = torch.Generator().manual_seed(0)
@@ -125,13 +132,14 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
             row[row == end] = 1
             row[stop] = end
     packed = pack_prompts(tokens, torch.full_like(tokens, -1).numpy())
-    difference = max(
-        float((a - b).abs().max())
-        for a, b in (
-            (model.encode_image(images, normalize=True), nn.functional.normalize(vision(images), dim=-1)),
-            (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(packed), dim=-1)),
-        )
+    pairs = (
+        (model.encode_image(images, normalize=True), nn.functional.normalize(vision(images), dim=-1)),
+        (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(packed), dim=-1)),
     )
+    for half, (theirs, _) in zip(("image", "text"), pairs, strict=True):
+        if not ((theirs.norm(dim=-1) - 1).abs() < TOLERANCE).all():  # NaN; or zero, where the raw norm is infinite
+            raise CptError(f"backbone: the weights give {half} features without a direction; get them again")
+    difference = float(torch.stack([(theirs - ours).abs().max() for theirs, ours in pairs]).max())  # NaN if any is
     if not difference <= TOLERANCE:
         raise CptError(
             f"backbone: features of the exported towers differ by {difference:.2g} from open_clip's; "

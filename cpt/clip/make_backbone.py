@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +19,45 @@ from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, verify
 from cpt.errors import CptError, nearest
-from cpt.files import read_json, sha256_file, write_json, write_tensors
+from cpt.files import parse_json, read_json, sha256_file, write_json, write_tensors
 
 EMBEDDED = "embedded"
 
 
-def make_backbone(name: str, architecture: str, pretrained: str, output: Path) -> None:
+def make_backbone(
+    name: str, architecture: str, pretrained: str, output: Path, sha256: str | None = None
+) -> tuple[int, float]:
     """Write ``output`` (backbone.json) and the towers' tensors beside it.
+
+    The file's hash is part of every run's identity, so it holds no number that depends on the machine.
 
     Args:
         name: what tables call the backbone.
         architecture: ``embedded`` for the tiny CLIP that ships with the package, a model name of open_clip, or the
             path of a model configuration of open_clip (.json).
         pretrained: a tag of open_clip's registry, the path of a checkpoint, or ``random``.
+        sha256: checksum that the file of the weights must have.
+
+    Returns:
+        The number of the model's parameters, and the largest difference to open_clip (``cpt.clip.export.verify``).
 
     Raises:
-        CptError: unknown name or tag, weights out of reach, or an architecture that the towers do not support.
+        CptError: unknown name or tag, weights out of reach or of another checksum, or an architecture that the towers
+            do not support.
     """
+    if sha256 and (architecture == EMBEDDED or pretrained == "random"):
+        raise CptError("backbone.sha256: shipped and random weights have no file to compare; delete it")
     extra: dict[str, Any] = {}
     if architecture == EMBEDDED:
         with _assets() as folder:
             model, _ = tiny.load(folder)
         preprocessing = {"mean": tiny.IMAGE_MEAN, "std": tiny.IMAGE_STD}
     else:
-        model, preprocessing, extra = _open_clip(architecture, pretrained)
+        model, preprocessing, extra = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
     tensors, spec = export(model)
     difference = verify(model, tensors, spec)
+    parameters = sum(p.numel() for p in model.parameters())
     file = output.with_suffix(".safetensors")
     write_tensors(file, tensors, "cpt.towers/1")
     write_json(
@@ -59,11 +72,11 @@ def make_backbone(name: str, architecture: str, pretrained: str, output: Path) -
             "spec": spec,
             "image_mean": list(preprocessing["mean"]),
             "image_std": list(preprocessing["std"]),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "largest_difference_to_open_clip": difference,
+            "parameters": parameters,
             **extra,
         },
     )
+    return parameters, difference
 
 
 def load_tokenizer(path: Path) -> Callable[..., Tensor]:
@@ -79,7 +92,9 @@ def _assets() -> Any:
     return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
 
 
-def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
+def _open_clip(
+    architecture: str, pretrained: str, sha256: str | None
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
     """Return a model of open_clip, its preprocessing, and what its record says besides.
 
     What can be refused is refused before anything is downloaded.
@@ -109,7 +124,7 @@ def _open_clip(architecture: str, pretrained: str) -> tuple[torch.nn.Module, dic
     _require_tokenizer(tokenizer, model, architecture)
     if pretrained != "random":
         path, extra["source"] = found or weights.hub_file(entry, pretrained)
-        weights.require_checksum(path, extra["source"]["sha256"], entry)
+        weights.require_checksum(path, extra["source"]["sha256"], entry, sha256)
         weights.load(model, path, architecture)
     return model, {"mean": preprocess["mean"], "std": preprocess["std"]}, extra
 
@@ -145,10 +160,10 @@ def _require_activation(architecture: str, pretrained: str, config: dict[str, An
 def _read_own(path: Path) -> dict[str, Any]:
     """Return a model configuration as open_clip's repositories hold it: ``model_cfg`` and ``preprocess_cfg``."""
     try:
-        held = json.loads(path.read_bytes())
+        held = parse_json(path.read_bytes())
     except OSError as error:
         raise CptError(f"backbone.architecture: {path}: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CptError(f"backbone.architecture: {path}: not JSON: {error}") from None
     model = held.get("model_cfg", held) if isinstance(held, dict) else {}
     keys = ("embed_dim", "vision_cfg", "text_cfg")
@@ -163,9 +178,13 @@ def _read_own(path: Path) -> dict[str, Any]:
     preprocess = held.get("preprocess_cfg", {}) if model is not held else {}
     for key in ("mean", "std"):
         values = preprocess.get(key, [0.5] * 3)
-        if not isinstance(values, list) or len(values) != 3 or not all(isinstance(v, float | int) for v in values):
+        if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
             raise CptError(f"backbone.architecture: {path}: preprocess_cfg.{key} must be three numbers")
     return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and isfinite(value)
 
 
 def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any]) -> tuple[torch.nn.Module, Any]:

@@ -47,11 +47,11 @@ def load(folder: Path, name: str = "model.safetensors") -> tuple[CLIP, SimpleTok
     """The tiny CLIP of a folder that `pretrain` wrote, in float32 and evaluation mode, and its tokenizer."""
     from open_clip.model import CLIP
     from open_clip.tokenizer import SimpleTokenizer
-    from safetensors.torch import load_file
+    from safetensors.torch import load as load_bytes
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = CLIP(**{key: value for key, value in config.items() if key not in ("image_mean", "image_std")})
-    model.load_state_dict(load_file(folder / name))
+    model.load_state_dict(load_bytes((folder / name).read_bytes()))
     return model.eval(), SimpleTokenizer(str(folder / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpt.canonical import read_bytes
 from cpt.errors import CptError
 from cpt.files import sha256_file
 
@@ -107,8 +108,8 @@ def _found(repository: str, path: Path) -> tuple[Path, dict[str, Any]]:
     return path, source
 
 
-def require_checksum(path: Path, sha256: str, entry: dict[str, Any]) -> None:
-    """Compare a checkpoint with the checksum that its publisher gives, if there is one, before anything reads it.
+def require_checksum(path: Path, sha256: str, entry: dict[str, Any], declared: str | None = None) -> None:
+    """Compare a checkpoint with the checksums that its publisher and the user give, before anything reads it.
 
     The hub's cache calls a file by it, and so do the addresses of OpenAI and of open_clip's releases.
 
@@ -116,10 +117,16 @@ def require_checksum(path: Path, sha256: str, entry: dict[str, Any]) -> None:
         path: the file.
         sha256: of its bytes.
         entry: what the registry says of it.
+        declared: ``backbone.sha256`` of the configuration.
 
     Raises:
         CptError: it is another file, or damaged.
     """
+    if declared and sha256 != declared.lower():
+        raise CptError(
+            f"backbone.sha256: {path}: damaged, or another file: its SHA-256 is {sha256}; "
+            "get the right file or correct the checksum"
+        )
     url = entry.get("url", "")
     address = url if url.endswith(f"/{path.name}") else ""
     told = [re.fullmatch("([0-9a-f]{64})", path.resolve().name)]
@@ -178,12 +185,14 @@ def _shape(tensor: Tensor) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, without a training's ``module.`` in front."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load as load_bytes
 
     held: Any
     if path.suffix == ".safetensors":
         try:
-            held = load_file(path)
+            held = load_bytes(read_bytes(path))  # not every disk can map files
+        except OSError as error:
+            raise CptError(f"backbone.pretrained: {path}: cannot be read ({error.strerror}); mend that") from None
         except Exception as error:
             raise CptError(
                 f"backbone.pretrained: {path}: damaged, or not safetensors ({_reason(error)}); get it again"

@@ -1,10 +1,9 @@
-"""Reading the answers of web servers, also of those that do not do as they should."""
+"""What the heads of web servers' answers say, also of servers that do not do as they should."""
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -16,7 +15,6 @@ from cpt.data.part import Source, size_mismatch
 if TYPE_CHECKING:
     import requests
 
-CHUNK = 2**16
 LONGEST_PAUSE = 60.0
 _RETRIED = (408, 425, 429)
 
@@ -59,8 +57,9 @@ def check_answer(answer: requests.Response, source: Source, total: int | None) -
 
 def _retry_after(text: str) -> float:
     """Seconds that ``Retry-After`` asks to wait, given as seconds or as a date; 0 when it is neither."""
-    if text.strip().isdecimal():
-        return min(LONGEST_PAUSE, float(text))
+    seconds = _number(text)
+    if seconds is not None:
+        return min(LONGEST_PAUSE, float(seconds))
     when = _date(text)
     return min(LONGEST_PAUSE, max(0.0, (when - datetime.now(UTC)).total_seconds())) if when else 0.0
 
@@ -68,9 +67,13 @@ def _retry_after(text: str) -> float:
 def _date(text: str) -> datetime | None:
     try:
         when = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,18}\s*", text) else None
 
 
 def validator(headers: Mapping[str, str]) -> str | None:
@@ -85,45 +88,11 @@ def validator(headers: Mapping[str, str]) -> str | None:
 def total_size(answer: requests.Response) -> int | None:
     """Return the size of the whole file, None when the answer does not say."""
     if answer.status_code == HTTPStatus.OK:
-        length = answer.headers.get("Content-Length", "").strip()
-        return int(length) if length.isdecimal() else None
-    found = re.fullmatch(r"\s*bytes\s.*/\s*([0-9]+)\s*", answer.headers.get("Content-Range", ""), re.IGNORECASE)
-    return int(found[1]) if found else None
+        return _number(answer.headers.get("Content-Length", ""))
+    found = re.fullmatch(r"\s*bytes\s.*/(.*)", answer.headers.get("Content-Range", ""), re.IGNORECASE)
+    return _number(found[1]) if found else None
 
 
 def first_byte(answer: requests.Response) -> int | None:
     found = re.match(r"\s*bytes\s+([0-9]+)-", answer.headers.get("Content-Range", ""), re.IGNORECASE)
-    return int(found[1]) if found else None
-
-
-def body_of(answer: requests.Response) -> Iterator[bytes]:
-    """Yield the bytes as they were sent, until the end or until the connection ends."""
-    from urllib3.exceptions import HTTPError
-
-    try:
-        while chunk := answer.raw.read(CHUNK, decode_content=False):
-            yield chunk
-    except (HTTPError, OSError) as error:
-        raise BrokenOffError(f"the connection broke off ({innermost(error)})") from None
-
-
-def innermost(error: BaseException) -> str:
-    """Return the system's own words of a nested network error, which are short."""
-    reason = "closed early"
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.strerror:
-            reason = str(cause.strerror)
-        elif isinstance(cause, TimeoutError):
-            reason = "timed out"
-    return " ".join(reason.split())
-
-
-def is_unknown_host(error: BaseException) -> bool:
-    return any(isinstance(cause, socket.gaierror) for cause in _causes(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+    return _number(found[1]) if found else None

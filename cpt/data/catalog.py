@@ -7,13 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cpt import handwritten
 from cpt.data.derived import RULES
 from cpt.data.layouts import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
-from cpt.validation import no_braces, shown
+from cpt.handwritten import expanded
+from cpt.validation import no_braces, no_nul, one_line, path_name, shown
 
 
 def _one_slot(template: str) -> str:
@@ -37,7 +38,24 @@ def _known_rule(rule: str) -> str:
 def _inside(path: str) -> str:
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise ValueError("must be a path inside the dataset's root")
-    return path
+    return no_nul(path)
+
+
+def _address(url: str) -> str:
+    if not re.match("https?://", url):
+        raise ValueError("must begin with https:// or http://")
+    if re.search(r"[\x00-\x1f\x7f]", url):
+        raise ValueError("must be one line without control characters")
+    return url
+
+
+def _checksum(digits: int) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
+            raise ValueError(f"must have {digits} digits, 0-9 and a-f")
+        return text
+
+    return AfterValidator(check)
 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -61,10 +79,10 @@ class PerClass(Part):
 class Source(Part):
     """One place that a file can be had from."""
 
-    url: str = Field(pattern="^https?://", description="http or https address of the file itself")
+    url: Annotated[str, AfterValidator(_address)] = Field(description="http or https address of the file itself")
     bytes: int | None = Field(None, ge=1, description="size of the file, if published")
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="checksum, if published")
-    md5: str | None = Field(None, pattern="^[0-9a-f]{32}$", description="checksum, if only this is published")
+    sha256: Annotated[str, _checksum(64)] | None = Field(None, description="checksum, if published")
+    md5: Annotated[str, _checksum(32)] | None = Field(None, description="checksum, if only this is published")
 
 
 class Files(Part):
@@ -114,7 +132,9 @@ class Entry(Part):
     other_templates: dict[str, Annotated[str, AfterValidator(_one_slot)]] = Field(
         default={}, description="its template in other code bases, by template set (texture, tcp)"
     )
-    root: str | None = Field(default=None, description="the dataset's folder, relative to where cpt is started")
+    root: Annotated[str, AfterValidator(no_nul)] | None = Field(
+        default=None, description="the dataset's folder, relative to where cpt is started"
+    )
     images: Annotated[str, AfterValidator(_inside)] = Field(
         default=".", description="folder of the images below root (all layouts but embedded and folders)"
     )
@@ -137,7 +157,7 @@ class Entry(Part):
     licence: str | None = Field(default=None, description="terms of use, shown before a download")
     gated: str | None = Field(default=None, description="what to get where, for data that cannot be fetched")
     files: list[Files] = Field(default=[], description="what can be fetched, in order")
-    descriptions: Annotated[str, AfterValidator(no_braces)] | None = Field(
+    descriptions: Annotated[str, AfterValidator(no_braces), AfterValidator(expanded)] | None = Field(
         default=None,
         description="JSON file {class name: [sentence, ...]}, relative to where cpt is started, for text knowledge",
     )
@@ -153,9 +173,16 @@ class Entry(Part):
 
     @property
     def folder(self) -> Path:
-        """Absolute path of the dataset's root."""
+        """Absolute path of the dataset's root.
+
+        Raises:
+            CptError: its ``~`` has no home folder.
+        """
         assert self.root is not None
-        return Path(self.root).expanduser().absolute()
+        try:
+            return Path(expanded(self.root)).absolute()
+        except ValueError as error:
+            raise CptError(f"{self.name}.root: {self.root!r}: {error}") from None
 
     @property
     def has_files(self) -> bool:
@@ -195,16 +222,15 @@ def load_catalog(path: Path) -> dict[str, Entry]:
     A shift without class names of its own takes those of its source.
 
     Raises:
-        CptError: the file is missing or not YAML, or an entry has an unknown key or an impossible value.
+        CptError: the file is missing or neither YAML nor JSON, or an entry has an unknown key or an impossible value.
     """
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8"))
+        described = handwritten.load(path)
     except FileNotFoundError:
-        raise CptError(f"{path}: not found; give the catalog of datasets, for example config/datasets.yaml") from None
-    except OSError as error:
-        raise CptError(f"{path}: cannot be read ({error.strerror}); give the catalog of datasets") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CptError(f"{path}: not YAML ({' '.join(str(error).split())}); mend the line named") from None
+        mend = handwritten.instead(path) or "; give the catalog of datasets, for example config/datasets.yaml"
+        raise CptError(f"{path}: not found{mend}") from None
+    except ValueError as error:
+        raise CptError(f"{path}: {error}") from None
     if not isinstance(described, dict):
         raise CptError(f"{path}: holds {type(described).__name__}; write one mapping `name: {{title: …}}`")
     catalog = {name: _with_names(path, _entry(path, name, fields)) for name, fields in described.items()}
@@ -230,48 +256,35 @@ def _entry(path: Path, name: Any, fields: Any) -> Entry:
             f"{path}: {name!r}: folders are called like it, so it may have letters, digits, _, - and . only and starts "
             "with a letter or digit; what tables call it is its title"
         )
+    try:
+        path_name(name)
+    except ValueError as error:
+        raise CptError(f"{path}: {name}: {error}") from None
     if "name" in fields:
         raise CptError(f"{path}: {name}.name: unknown key; the name is the key of the entry, delete the line")
     try:
-        return Entry(name=name, **fields)
+        return Entry.model_validate({"name": name, **fields})
     except ValidationError as error:
-        raise CptError(f"{path}: {_one_line(name, error)}") from None
-
-
-def _one_line(name: str, error: ValidationError) -> str:
-    """Describe the first problem as ``entry.field: value, what is wrong and the mend``."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in (name, *first["loc"]))
-    if first["type"] == "extra_forbidden":
-        known = set(_fields(first["loc"][:-1])) - {"name"}
-        return f"{field}: unknown key; {nearest(str(first['loc'][-1]), known)}"
-    if first["type"] == "missing":
-        return f"{field}: missing; add it"
-    reason = first["msg"].removeprefix("Value error, ")
-    return f"{field}: {reason}" if isinstance(first["input"], dict) else f"{field}: {first['input']!r} {reason}"
-
-
-def _fields(location: tuple[Any, ...]) -> dict[str, Any]:
-    """Fields of the part of an entry that lies at ``location``."""
-    parts: dict[Any, type[Part]] = {
-        "per_class": PerClass, "expected": Expected, "derive": Derive, "files": Files, "sources": Source,
-    }  # fmt: skip
-    return next((parts[word] for word in reversed(location) if word in parts), Entry).model_fields
+        raise CptError(f"{path}: {one_line(error, Entry, name)}") from None
 
 
 def _with_names(path: Path, entry: Entry) -> Entry:
     """Read the class names of an entry that names a file of them."""
     if not isinstance(entry.class_names, str):
         return entry
-    file = path.parent / entry.class_names
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CptError(f"{path}: {entry.name}.class_names: {file}: cannot be read ({error}); mend the path") from None
+        file = path.parent / expanded(entry.class_names)
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        where = f"{path}: {entry.name}.class_names: {entry.class_names}"
+        raise CptError(
+            f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); mend the path"
+        ) from None
+    lines = {i: line.strip() for i, line in enumerate(text.splitlines(), 1) if line.strip()}
     if entry.layout not in BY_FOLDER:
-        return entry.model_copy(update={"class_names": lines})
-    pairs = [line.split(" ", 1) for line in lines]
-    if bad := [i for i, pair in enumerate(pairs, 1) if len(pair) != 2]:
+        return entry.model_copy(update={"class_names": list(lines.values())})
+    pairs = [line.split(maxsplit=1) for line in lines.values()]
+    if bad := [i for i, pair in zip(lines, pairs, strict=True) if len(pair) != 2]:
         raise CptError(f"{file}: line {bad[0]}: write `<folder> <name>`")
     if twice := [folder for folder, count in Counter(pair[0] for pair in pairs).items() if count > 1]:
         raise CptError(f"{file}: folder {twice[0]!r} is there twice; delete one line")

@@ -6,10 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cpt.data.blocks import map_blocks
 from cpt.data.images import undecodable
 from cpt.data.layouts import find_images
+from cpt.data.notices import copies, notices
 from cpt.data.prepare import needed, present
 from cpt.errors import CptError
+from cpt.files import sha256_file
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
@@ -23,12 +26,14 @@ class State:
         state: ``complete``, ``derived split``, ``missing`` or ``damaged``.
         found: number of images by part.
         advice: what is wrong and what mends it; empty when complete.
+        notices: what looks odd and may be meant, a line each (``cpt.data.notices``).
     """
 
     name: str
     state: str
     found: dict[str, int]
     advice: str = ""
+    notices: tuple[str, ...] = ()
 
 
 def check_dataset(entry: Entry, *, decode: bool = False, workers: int = 8) -> State:
@@ -36,7 +41,8 @@ def check_dataset(entry: Entry, *, decode: bool = False, workers: int = 8) -> St
 
     Args:
         entry: a dataset whose images are files.
-        decode: decode every image too, which takes minutes for large datasets.
+        decode: read every image too, which takes minutes for large datasets: it must decode, and a test image should
+            be no copy of a training image.
         workers: threads that decode.
     """
     missing = [name for item in needed(entry) if not present(entry.folder, item) for name in item.provides]
@@ -51,10 +57,13 @@ def check_dataset(entry: Entry, *, decode: bool = False, workers: int = 8) -> St
     except CptError as error:
         return State(entry.name, "damaged", {}, str(error).removeprefix(f"{entry.name}: "))
     found = dict(Counter(part for part, _, _ in listing.images))
+    told = notices(entry, listing)
     if decode and listing.image_root is not None:
-        root = listing.image_root
-        if bad := undecodable([root / path for _, _, path in listing.images], workers):
+        paths = [listing.image_root / path for _, _, path in listing.images]
+        if bad := undecodable(paths, workers):
             return State(entry.name, "damaged", found, f"{len(bad)} images cannot be decoded, the first is {bad[0]}")
+        if entry.fingerprint == "bytes":
+            told += copies(listing.images, list(map_blocks(sha256_file, paths, workers, 64)))
     if listing.derived:
-        return State(entry.name, "derived split", found, "not comparable with published numbers")
-    return State(entry.name, "complete", found)
+        return State(entry.name, "derived split", found, "not comparable with published numbers", tuple(told))
+    return State(entry.name, "complete", found, notices=tuple(told))

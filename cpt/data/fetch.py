@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import sys
@@ -18,23 +17,20 @@ from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cpt.data.answers import (
     LONGEST_PAUSE,
     BrokenOffError,
     RefusedError,
     UnknownHostError,
-    body_of,
     check_answer,
     check_status,
     first_byte,
-    innermost,
-    is_unknown_host,
     total_size,
     validator,
 )
-from cpt.data.part import Digests, Part, Source, size_mismatch
+from cpt.data.part import Digests, Part, Source, read_note, shown, size_mismatch
 from cpt.errors import CptError
 from cpt.files import write_json
 
@@ -42,20 +38,41 @@ if TYPE_CHECKING:
     import requests
     from filelock import BaseFileLock
 
+    from cpt.data.connection import Connection
+
 Say = Callable[[str], None]
 
 _PAGE = (b"<!doctype html", b"<html")
 _SECONDS_BETWEEN_LINES = 2.0
+_SPARE = 2 * 10**9
+"""Bytes that stay free on the disk, or half of what was, while a body comes whose size nobody told."""
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
+"""What file systems without locks answer, such as some of NFS."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is there: its URL (or ``already there``), SHA-256 and size in bytes."""
+    """A file that is there.
+
+    Args:
+        path: the file.
+        url: its source's, as it may be shown, or ``already there``.
+        sha256: hexadecimal checksum.
+        bytes: size.
+        redirected_to: the address that the bytes came from in the end, without its query, if it is another one.
+    """
 
     path: Path
     url: str
     sha256: str
     bytes: int
+    redirected_to: str | None = None
+
+    @property
+    def origin(self) -> dict[str, str | int]:
+        """What records say of it."""
+        origin: dict[str, str | int] = {"url": self.url, "sha256": self.sha256, "bytes": self.bytes}
+        return origin | ({"redirected_to": self.redirected_to} if self.redirected_to else {})
 
 
 def fetch(
@@ -90,24 +107,24 @@ def fetch(
     Raises:
         CptError: no mirror gave the file, the disk is too small, or the file that is there is not a declared one.
     """
-    import requests
+    from cpt.data.connection import Connection
 
-    if found := _already_there(sources, destination, note):
-        return found
     bar = sys.stderr.isatty() if progress is None else progress
     try:
+        if found := _already_there(sources, destination, note):
+            return found
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _locked(destination, say):
             if found := _already_there(sources, destination, note):
                 return found
             failures = []
-            with requests.Session() as session:
-                transfer = _Transfer(session, destination, note, say, room, timeout, bar)
+            with Connection(timeout) as connection:
+                transfer = _Transfer(connection, destination, note, say, room, bar)
                 for source in sources:
                     try:
                         return transfer.persist(source, attempts, wait)
                     except RefusedError as reason:
-                        failures.append(f"{source.url}: {reason}")
+                        failures.append(f"{source.shown}: {reason}")
                     except OSError:
                         with contextlib.suppress(OSError):
                             transfer.part.discard()
@@ -115,7 +132,8 @@ def fetch(
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "make room or choose another folder" if full else "mend that"
-        raise CptError(f"{destination}: cannot be written ({error.strerror}); {mend} and run again") from None
+        place = error.filename or destination
+        raise CptError(f"{place}: cannot be written ({error.strerror}); {mend} and run again") from None
     raise CptError(
         f"{destination.name}: {'; '.join(failures) or 'no address is known'}; "
         f"check the network or put the file at {destination} yourself"
@@ -127,21 +145,20 @@ class _Transfer:
 
     def __init__(
         self,
-        session: requests.Session,
+        connection: Connection,
         destination: Path,
         note: Path | None,
         say: Say,
         room: float,
-        timeout: float,
         bar: bool,
     ) -> None:
-        self.session, self.destination, self.note, self.say = session, destination, note, say
-        self.room, self.timeout, self.bar = room, timeout, bar
+        self.connection, self.destination, self.note, self.say = connection, destination, note, say
+        self.room, self.bar = room, bar
         self.part = Part(destination)
 
     def persist(self, source: Source, attempts: int, wait: float) -> Fetched:
-        """Try one mirror up to ``attempts`` times."""
-        if not source.url.lower().startswith(("http://", "https://")):
+        """Try one mirror up to ``attempts`` times. Whatever it does is its own fault, but for the disk's errors."""
+        if not source.url.lower().startswith(("http://", "https://")) or not source.url.isprintable():
             raise RefusedError("is no http or https address")
         for tries in range(1, attempts + 1):
             try:
@@ -152,6 +169,10 @@ class _Transfer:
                 pause = min(LONGEST_PAUSE, max(wait * 2 ** (tries - 1), reason.after))
                 self.say(f"{self.destination.name}: {reason}; trying again in {pause:.3g} s")
                 sleep(pause)
+            except (RefusedError, CptError, OSError):
+                raise
+            except Exception as error:
+                raise RefusedError(f"answered with what makes no sense ({type(error).__name__})") from None
         raise AssertionError("attempts must be positive")
 
     def attempt(self, source: Source) -> Fetched:
@@ -163,13 +184,13 @@ class _Transfer:
             digests.update_from(self.part.path)
             headers["Range"] = f"bytes={start}-"
             record = self.part.record()
-            if record["url"] == source.url and record.get("validator"):
+            if record["url"] == source.shown and record.get("validator"):
                 headers["If-Range"] = record["validator"]
-        with self._answer(source.url, headers) as answer:
+        with self.connection.get(source, headers) as answer:
             status, start = answer.status_code, start if answer.status_code != HTTPStatus.OK else 0
             if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
                 if total_size(answer) == start:
-                    return self._finish(source, digests, start, resumed=True)
+                    return self._finish(source, digests, start, answer, resumed=True)
                 return self._afresh(source)
             check_status(answer, resumed=bool(start))
             if "text/html" in answer.headers.get("Content-Type", "").lower() and not self._is_page_wanted():
@@ -179,8 +200,8 @@ class _Transfer:
                 return self._afresh(source)
             check_answer(answer, source, total)
             size = total if total is not None else source.bytes
-            self._check_room(size, start)
-            body = body_of(answer)
+            spare = self._check_room(source, size, start)
+            body = self.connection.body(answer)
             head = next(body, b"")  # before the part is touched: a web page must not cost an old part
             if not start:
                 if not head and source.bytes != 0:
@@ -189,27 +210,12 @@ class _Transfer:
                     raise RefusedError("answered with a web page instead of the file")
                 digests = Digests(source)
                 self.part.begin(source, total, validator(answer.headers))
-            got = self._receive(chain([head], body), digests, start, size)
+            got = self._receive(chain([head], body), digests, start, size, spare)
         if size is not None and got < size:
             raise BrokenOffError(f"broke off after {got} of {size} bytes")
-        return self._finish(source, digests, got, resumed=bool(start))
+        return self._finish(source, digests, got, answer, resumed=bool(start))
 
-    def _answer(self, url: str, headers: dict[str, str]) -> requests.Response:
-        import requests
-
-        try:
-            return self.session.get(url, headers=headers, stream=True, timeout=self.timeout)
-        except requests.TooManyRedirects:
-            raise RefusedError("redirects in a circle") from None
-        except requests.Timeout:
-            raise BrokenOffError(f"no answer within {self.timeout:g} s") from None
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            kind = UnknownHostError if is_unknown_host(error) else BrokenOffError
-            raise kind(f"no connection ({innermost(error)})") from None
-        except (requests.RequestException, ValueError):  # ValueError: an address that cannot be parsed
-            raise RefusedError("leads to an address that is not of http or https, or is malformed") from None
-
-    def _receive(self, chunks: Iterator[bytes], digests: Digests, start: int, size: int | None) -> int:
+    def _receive(self, chunks: Iterator[bytes], digests: Digests, start: int, size: int | None, spare: int) -> int:
         """Append chunks to the part; return the bytes it has then."""
         got = start
         with (
@@ -221,6 +227,11 @@ class _Transfer:
                 if size is not None and got > size:
                     self.part.discard()
                     raise RefusedError(f"gives more than the expected {size} bytes")
+                if size is None and self._free() - len(chunk) < spare:
+                    self.part.discard()
+                    raise RefusedError(
+                        f"tells no size and does not end: after {got / 1e9:.3g} GB, {spare / 1e9:.3g} GB are free"
+                    )
                 file.write(chunk)
                 digests.update(chunk)
                 show(got)
@@ -228,37 +239,43 @@ class _Transfer:
             os.fsync(file.fileno())
         return got
 
-    def _finish(self, source: Source, digests: Digests, size: int, resumed: bool) -> Fetched:
+    def _finish(self, source: Source, digests: Digests, size: int, answer: requests.Response, resumed: bool) -> Fetched:
         wrong = digests.mismatch(source) or size_mismatch(source, size)
         if wrong:
             self.part.discard()
             if resumed:  # the old part may be what is wrong
                 return self.attempt(source)
             raise RefusedError(wrong)
-        sha256 = digests.sha256.hexdigest()
+        last = shown(answer.url).partition("?")[0] if answer.history else None  # a query may hold a signature
+        fetched = Fetched(self.destination, source.shown, digests.sha256.hexdigest(), size, last)
         if self.note is not None:
-            with contextlib.suppress(CptError):  # which must not cost the file
-                write_json(self.note, {"url": source.url, "sha256": sha256, "bytes": size})
+            with contextlib.suppress(CptError, OSError):  # which must not cost the file
+                write_json(self.note, fetched.origin)
         os.replace(self.part.path, self.destination)
         self.part.discard()
-        return Fetched(self.destination, source.url, sha256, size)
+        return fetched
 
     def _afresh(self, source: Source) -> Fetched:
         self.part.discard()
         return self.attempt(source)
 
-    def _check_room(self, size: int | None, start: int) -> None:
+    def _check_room(self, source: Source, size: int | None, start: int) -> int:
+        """Refuse what the disk has no room for; return the bytes that a body of unknown size must leave free."""
+        free = self._free()
         if size is None:
-            return
+            return min(_SPARE, free // 2)
         needed, folder = size - start + size * (self.room - 1), self.destination.parent
-        free = shutil.disk_usage(folder).free
         if not start and self.part.path.exists():  # it will make way
             free += self.part.path.stat().st_size
         if needed > free:
-            raise CptError(
-                f"{self.destination}: needs {needed / 1e9:.3g} GB free in {folder}, which has {free / 1e9:.3g} GB; "
-                "make room and run again"
-            )
+            lack = f"needs {needed / 1e9:.3g} GB free in {folder}, which has {free / 1e9:.3g} GB"
+            if source.bytes is None:  # only this mirror says so
+                raise RefusedError(f"{lack}; make room")
+            raise CptError(f"{self.destination}: {lack}; make room and run again")
+        return 0
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.destination.parent).free
 
     def _is_page_wanted(self) -> bool:
         return self.destination.suffix.lower() in (".html", ".htm")
@@ -275,23 +292,15 @@ def _already_there(sources: Sequence[Source], destination: Path, note: Path | No
     if sources and not fitting:
         raise CptError(f"{destination}: is damaged or another version; delete it and run again")
     sha256 = digests.sha256.hexdigest()
-    origin = _origin(note)
+    origin = read_note(note) if note is not None else {}
     known = (origin.get("sha256"), origin.get("bytes")) == (sha256, size)
-    url = next((source.url for source in fitting if known and source.url == origin["url"]), "already there")
-    return Fetched(destination, url, sha256, size)
-
-
-def _origin(note: Path | None) -> dict[str, Any]:
-    """Return what a note remembers, nothing where there is none or it is damaged."""
-    try:
-        origin = json.loads(note.read_text(encoding="utf-8")) if note is not None else {}
-    except (FileNotFoundError, ValueError):
-        return {}
-    return origin if isinstance(origin, dict) and "url" in origin else {}
+    if known and any(source.shown == origin["url"] for source in fitting):
+        return Fetched(destination, origin["url"], sha256, size, origin.get("redirected_to"))
+    return Fetched(destination, "already there", sha256, size)
 
 
 def acquire(lock: BaseFileLock, say: Say, waiting: str) -> None:
-    """Take a lock; ``waiting`` is said once where another process has it."""
+    """Take a lock; ``waiting`` is said once where another process has it. File systems without locks go without."""
     from filelock import Timeout
 
     try:
@@ -299,6 +308,9 @@ def acquire(lock: BaseFileLock, say: Say, waiting: str) -> None:
     except Timeout:
         say(waiting)
         lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 @contextlib.contextmanager

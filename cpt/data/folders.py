@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpt.data.listing import SUFFIXES, Listing, class_folders
+from cpt.data.listing import SUFFIXES, Listing, class_folders, is_folder
 from cpt.data.manifest import PARTS
 from cpt.data.published import split_json
 from cpt.errors import CptError
@@ -18,16 +18,21 @@ def folders(entry: Entry) -> Listing:
     """List ``<root>/<part>/<class folder>/<image>``; class folders and images in the order of their names.
 
     With a split file, or with ``derived_split``, images may lie anywhere below the root instead.
+
+    Raises:
+        CptError: a part is missing or a link to nowhere, or ``class_names`` does not name the class folders.
     """
     if entry.split or entry.derived_split:
         return split_json(entry)
     root = entry.folder
-    parts = [part for part in PARTS if (root / part).is_dir()]
+    parts = [part for part in PARTS if is_folder(root / part)]
     needed = ["test"] if entry.shift_of else ["train", "test"]
     if missing := [part for part in needed if part not in parts]:
+        cut = root.is_dir() and not entry.shift_of and any(class_folders(root).values())
+        other = "; or cut the class folders there by `derived_split: true` and `derive: {rule: folders}`" if cut else ""
         raise CptError(
             f"{entry.name}.root: {root} has no folder {missing[0]}/; lay images out as "
-            f"{root}/{missing[0]}/<class>/<image>"
+            f"{root}/{missing[0]}/<class>/<image>{other}"
         )
     found = {part: class_folders(root / part) for part in parts}
     names = sorted({name for names in found.values() for name in names})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpt.canonical import open_regular
 from cpt.data.blocks import map_blocks
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError, nearest
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from cpt.data.pixels import Pixels
 
 AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
+"""What is decoded, by Pillow's names; JPEG includes MPO. Pillow knows more: PostScript is a program that it runs."""
+_PIXELS = 2**30 // 12
+"""Pixels of the largest image that is decoded: beyond them, Pillow warns of a decompression bomb."""
+_LONG = 64
+"""Aspect ratio from which only the middle of an image is enlarged: the whole could fill the memory."""
 _SCALE = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
@@ -42,7 +49,7 @@ Uniform = Callable[[], float]
 class ImageStore:
     """The images of a manifest by row, as uint8 arrays of one size.
 
-    A packed dataset is a memory map; its images are copied without decoding when they already have the size.
+    A packed dataset is held in memory; its images are copied without decoding when they already have the size.
 
     Args:
         manifest_path: ``manifest.parquet`` of a dataset.
@@ -169,12 +176,28 @@ def resize_and_crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    if width <= height:
-        resized = _resize(image, size, int(size * height / width))
-    else:
-        resized = _resize(image, int(size * width / height), size)
-    top, left = (round((side - size) / 2) for side in resized.shape[:2])
-    return resized[top : top + size, left : left + size]
+    new_width, new_height = max(size, int(size * width / height)), max(size, int(size * height / width))
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    if new_width * new_height <= max(width * height, _LONG * size**2):
+        return _resize(image, new_width, new_height)[top : top + size, left : left + size]
+    rows, above, below = _shown(height, new_height, top, size)
+    columns, before, behind = _shown(width, new_width, left, size)
+    part = image[rows, columns]
+    part = _resize(part, size, len(part), (before, 0, behind, len(part)))  # first the width, as for the whole
+    return _resize(part, size, size, (0, above, size, below))
+
+
+def _shown(side: int, new_side: int, first: int, size: int) -> tuple[slice, float, float]:
+    """What of a side resized from ``side`` to ``new_side`` pixels is seen in ``size`` of them from ``first`` on.
+
+    Returns:
+        The pixels that bicubic interpolation looks at, and where in them the seen ones begin and end.
+    """
+    scale = side / new_side
+    margin = math.ceil(2 * max(scale, 1)) + 1
+    start = max(0, math.floor(first * scale) - margin)
+    end = min(side, math.ceil((first + size) * scale) + margin)
+    return slice(start, end), first * scale - start, (first + size) * scale - start
 
 
 def random_crop_and_flip(image: NDArray[np.uint8], size: int, uniform: Uniform) -> NDArray[np.uint8]:
@@ -226,11 +249,12 @@ def normalise(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], s
 
 
 def _packed(path: Path) -> NDArray[np.uint8]:
-    """Memory map of a packed dataset, which is small enough to be checked as a whole."""
+    """The images of a packed dataset, which are few."""
     require_unchanged(path)
     try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
+        with open_regular(path) as file:
+            return np.load(file)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise unusable(path, error) from None
 
 
@@ -262,28 +286,51 @@ def _decode(path: Path) -> NDArray[np.uint8]:
     """Decode to RGB, whatever the name says: the format is read off the bytes.
 
     Transparency and the orientation that EXIF states are ignored, as the reference does; the first frame counts.
-    Samples of 16 bits keep their upper 8, where Pillow's own conversion would clip them to white.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                samples = np.asarray(image)
-                if samples.min() < 0 or samples.max() > 0xFFFF:
-                    raise ValueError("samples of more than 16 bits")
-                return np.repeat((samples >> 8).astype(np.uint8)[..., None], 3, axis=2)
-            if image.mode == "F":
-                raise ValueError("floating-point samples")
-            return np.asarray(image.convert("RGB"))
+        # An open file: Pillow would map some kinds by their paths, which not every disk can.
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+            return _rgb(image)
     except FileNotFoundError:
         raise CptError(f"{path}: image not found; put it back or make the manifest again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CptError(f"{path}: image cannot be decoded ({error}); replace or remove it") from None
+    except UnidentifiedImageError:
+        problem = f"none of {', '.join(FORMATS)}"
+    except Exception as error:  # decoders raise anything on damaged bytes
+        words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        problem = " ".join(words.split())
+    raise CptError(f"{path}: image cannot be decoded ({problem}); replace or remove it")
 
 
-def _resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels of an open image.
+
+    Samples of 16 bits keep their upper 8, where Pillow's own conversion would clip them to white. In the 32 bits that
+    TIFF has for whole numbers they may also be of 8.
+    """
+    width, height = image.size
+    if width * height > _PIXELS:
+        raise ValueError(f"{width:,} x {height:,} pixels, of at most {_PIXELS:,}")
+    if image.mode == "F":
+        raise ValueError("floating-point samples")
+    if not image.mode.startswith("I"):
+        return np.asarray(image.convert("RGB"))
+    samples = np.asarray(image)
+    most = samples.max()
+    if samples.min() < 0 or most > 0xFFFF:
+        raise ValueError("samples of more than 16 bits")
+    if not (image.mode == "I" and image.format == "TIFF" and most <= 0xFF):
+        if 0 < most <= 0xFF:
+            raise ValueError(f"16-bit samples of at most {most} would all be black: save it with 8 bits")
+        samples = samples >> 8
+    return np.repeat(samples.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _resize(
+    image: NDArray[np.uint8], width: int, height: int, box: tuple[float, float, float, float] | None = None
+) -> NDArray[np.uint8]:
     from PIL import Image
 
     picture: Image.Image = Image.fromarray(image)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box))

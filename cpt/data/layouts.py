@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import posixpath
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Callable
@@ -10,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cpt import files
 from cpt.data.blocks import map_blocks
 from cpt.data.folders import folders
 from cpt.data.listing import Listing, again
 from cpt.data.manifest import PARTS, SCHEMA
+from cpt.data.notices import copies, notices, spelled_in_two_ways
 from cpt.data.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
 from cpt.errors import CptError, nearest
+from cpt.validation import drawable
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
@@ -67,25 +73,84 @@ def find_images(entry: Entry) -> Listing:
     """List the images of a dataset and check that they are all there, and are what the catalog expects.
 
     Raises:
-        CptError: the layout does not find what it needs, an image is missing, empty or named twice, or counts, class
+        CptError: the layout does not find what it needs, an image is missing, empty or named twice, a name is not
+            UTF-8, a class has no name, two, or one that no figure can hold, there is no test image, or counts, class
             names or the border between base and new classes are not the expected ones.
     """
     listing = LAYOUTS[entry.layout](entry)
-    paths = [path for _, _, path in listing.images]
+    _check_names(entry, listing)
     if listing.image_root is not None:
-        if len(set(paths)) != len(paths):
-            twice = next(path for path, count in Counter(paths).items() if count > 1)
-            raise CptError(f"{entry.name}: image {twice!r} is listed twice; mend the list that names it")
-        root = listing.image_root
-        sizes = list(map_blocks(lambda path: _size(root / path), paths, _THREADS, 1024))
-        if bad := [(path, size) for path, size in zip(paths, sizes, strict=True) if not size]:
-            what = "empty" if bad[0][1] == 0 else "missing"
-            count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
-            first = root / bad[0][0]
-            raise CptError(f"{entry.name}: {count}{first} ({what}); get the dataset again: {again(entry, first)}")
+        _check_files(entry, listing, listing.image_root)
     if entry.expected is not None:
         check(entry, listing)
+    if all(part != "test" for part, _, _ in listing.images):
+        raise CptError(f"{entry.name}: has no test image, and every run is tested; put some into its test part")
     return listing
+
+
+def _check_names(entry: Entry, listing: Listing) -> None:
+    for name in (*listing.class_names, *(path for _, _, path in listing.images)):
+        if not _is_unicode(name):
+            raise CptError(
+                f"{entry.name}: the name {name!r} is not UTF-8; give it another, or rename all files with "
+                f"`convmv -f latin1 -t utf8 -r --notest {shlex.quote(str(listing.image_root))}`"
+            )
+    for name in listing.class_names:
+        if not name.replace("_", " ").strip():
+            raise CptError(f"{entry.name}: a class is called {name!r}, which is no word; give it a name")
+        try:
+            drawable(name)
+        except ValueError as error:
+            raise CptError(f"{entry.name}: class {name!r}: {error}") from None
+    for one, other in spelled_in_two_ways(listing):
+        raise CptError(
+            f"{entry.name}: class {one!r} and class {other!r} are never in the same part and read the same; if they "
+            "are one class, spell it alike in every part, else give one another name"
+        )
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_files(entry: Entry, listing: Listing, root: Path) -> None:
+    """Check that every image is there once, whatever the spelling of its path."""
+    paths = [path for _, _, path in listing.images]
+    seen: dict[str, str] = {}
+    for path in paths:
+        normal = posixpath.normpath(path)
+        if normal in seen:
+            spelling = "" if seen[normal] == path else f", as {seen[normal]!r} too"
+            raise CptError(f"{entry.name}: image {path!r} is listed twice{spelling}; mend the list that names it")
+        seen[normal] = path
+    faults = map_blocks(lambda path: _fault(root / path), paths, _THREADS, 1024)
+    if bad := [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]:
+        path, fault = bad[0]
+        count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
+        mend = f"get the dataset again: {again(entry, root / path)}"
+        if "\\" in path:
+            mend = "write the paths of the split file with / instead of \\"
+        raise CptError(f"{entry.name}: {count}{root / path} ({fault}); {mend}")
+
+
+def digest(entry: Entry) -> str:
+    """Return a hash of what a layout finds: classes, and the images with their parts, sizes and times.
+
+    Other files beside the images do not count. Where the layout finds nothing, the reason does.
+    """
+    try:
+        listing = LAYOUTS[entry.layout](entry)
+    except CptError as error:
+        return files.sha256_text(files.canonical_json(str(error)))
+    root = listing.image_root
+    assert root is not None, "an embedded dataset has no files"
+    paths = [path for _, _, path in listing.images]
+    stamps = list(map_blocks(lambda path: _stamp(root / path), paths, _THREADS, 1024))
+    return files.sha256_text(files.canonical_json([listing.class_names, listing.images, stamps]))
 
 
 def check(entry: Entry, listing: Listing) -> None:
@@ -123,12 +188,17 @@ def check(entry: Entry, listing: Listing) -> None:
                 )
 
 
-def make_manifest(entry: Entry, output_dir: Path) -> Path:
+def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] = lambda line: None) -> Path:
     """Write ``manifest.parquet``, and ``images.npy`` for a packed dataset; return the manifest's path.
 
     Rows are sorted by part and keep the layout's own order inside it, which the few-shot draw follows.
     ``content_hash`` covers the rows and the pixels or the files' bytes (their sizes, where the catalog says so), not
     where they lie.
+
+    Args:
+        entry: the dataset.
+        output_dir: folder to write into.
+        notice: called with every line of ``cpt.data.notices``.
 
     Raises:
         CptError: see ``find_images``.
@@ -136,6 +206,8 @@ def make_manifest(entry: Entry, output_dir: Path) -> Path:
     import pyarrow as pa
 
     listing = find_images(entry)
+    for line in notices(entry, listing):
+        notice(line)
     class_names = [name.replace("_", " ") for name in listing.class_names]
     order = sorted(range(len(listing.images)), key=lambda i: PARTS.index(listing.images[i][0]))
     images = [listing.images[i] for i in order]
@@ -149,6 +221,10 @@ def make_manifest(entry: Entry, output_dir: Path) -> Path:
     }
     if listing.pixels is not None:
         files.write_array(output_dir / PACKED, listing.pixels)
+    prints = _fingerprints(listing, images, entry.fingerprint)
+    if not packed and entry.fingerprint == "bytes":
+        for line in copies(images, prints):
+            notice(line)
     destination = output_dir / "manifest.parquet"
     files.write_parquet(
         destination,
@@ -158,29 +234,47 @@ def make_manifest(entry: Entry, output_dir: Path) -> Path:
         layout=entry.layout,
         image_root="." if packed else str(listing.image_root),
         derived=listing.derived,
-        content_hash=_content_hash(columns, listing, entry.fingerprint),
+        content_hash=_content_hash(columns, listing.pixels, prints),
     )
     return destination
 
 
-def _content_hash(columns: dict[str, list[Any]], listing: Listing, fingerprint: str) -> str:
+def _fingerprints(listing: Listing, images: list[tuple[str, int, str]], fingerprint: str) -> list[str]:
+    """Hashes of the files' bytes, or their sizes; nothing where the images are packed."""
+    root = listing.image_root
+    if root is None:
+        return []
+    read = files.sha256_file if fingerprint == "bytes" else os.path.getsize
+    return [str(value) for value in map_blocks(lambda image: read(root / image[2]), images, _THREADS, 64)]
+
+
+def _content_hash(columns: dict[str, list[Any]], pixels: NDArray[np.uint8] | None, prints: list[str]) -> str:
     digest = hashlib.sha256(files.canonical_json(columns).encode())
-    if listing.pixels is not None:
-        digest.update(str(listing.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(listing.pixels).data)
-    else:
-        root = listing.image_root
-        assert root is not None
-        read = files.sha256_file if fingerprint == "bytes" else _size
-        for value in map_blocks(lambda path: read(root / path), columns["path"], _THREADS, 64):
-            digest.update(str(value).encode())
+    if pixels is not None:
+        digest.update(str(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+    for value in prints:
+        digest.update(value.encode())
     return digest.hexdigest()
 
 
-def _size(path: Path) -> int | None:
-    """Bytes of a file, None when it is not there or no file."""
+def _fault(path: Path) -> str:
+    """What is wrong with an image's file, as far as the folder tells."""
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except (OSError, ValueError) as error:  # ValueError: a list names a path with a NUL
+        return getattr(error, "strerror", None) or str(error)
+    if not stat.S_ISREG(found.st_mode):
+        return "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
+    return "" if found.st_size else "empty"
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, None when it is not there."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return found.st_size, found.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,15 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
 
-from cpt.files import canonical_json, sha256_text
+from cpt.errors import CptError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".apng", ".avif", ".avifs", ".bmp", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
+    ".jpg", ".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+"""What names of images end in: whatever Pillow calls the formats that are decoded."""
+_JUNK = {"$recycle.bin", "@eadir", "__macosx", "desktop.ini", "lost+found", "thumbs.db"}
+"""Files and folders that computers put beside images, in lower case; so are those whose names start with a dot."""
 
 
 @dataclass(frozen=True)
@@ -37,31 +44,84 @@ class Listing:
     derived: bool = False
 
 
-def digest(folder: Path) -> str:
-    """Return a hash of the paths, sizes and times of all files below a folder; of nothing when it is not there."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            try:
-                status = os.stat(os.path.join(where, name))
-            except OSError:  # a link to nowhere: making the manifest says so
-                continue
-            found.append([os.path.relpath(where, folder), name, status.st_size, status.st_mtime_ns])
-    return sha256_text(canonical_json(found))
-
-
 def class_folders(folder: Path) -> dict[str, list[str]]:
-    """Return class folder -> names of its images, both sorted by code points, hidden ones left out."""
-    with os.scandir(folder) as listing:
-        names = sorted(item.name for item in listing if item.is_dir() and not item.name.startswith("."))
+    """Return class folder -> names of its images, both sorted by code points.
+
+    Hidden files and folders, and those that computers put there, are left out; links are followed.
+
+    Raises:
+        CptError: a folder cannot be read, or a link in ``folder`` leads nowhere.
+    """
+    names = sorted(item.name for item in _items(folder) if is_folder(item))
     return {name: sorted(image_files(folder / name)) for name in names}
 
 
 def image_files(folder: Path) -> list[str]:
-    """Return the names of the image files of a folder, hidden ones left out, in the folder's order."""
-    with os.scandir(folder) as listing:
-        return [item.name for item in listing if item.name.lower().endswith(SUFFIXES) and not item.name.startswith(".")]
+    """Return the names of the image files of a folder, hidden ones left out, in the folder's order.
+
+    A link to nowhere is one of them, so that it is reported as a missing image.
+
+    Raises:
+        CptError: the folder cannot be read.
+    """
+    return [item.name for item in _items(folder) if _is_image(item.name) and not os.path.isdir(item)]
+
+
+def is_folder(path: Path | os.DirEntry[str]) -> bool:
+    """Return whether a folder, or a link to one, is there.
+
+    Raises:
+        CptError: it is a link to nowhere.
+    """
+    if path.is_symlink():
+        try:
+            path.stat()
+        except OSError as error:
+            raise CptError(
+                f"{os.fspath(path)!r} is a link to {os.readlink(path)!r} ({error.strerror}); put there what it leads "
+                "to (is its disk mounted?), or delete the link"
+            ) from None
+    return path.is_dir()
+
+
+def unlisted(folder: Path) -> tuple[list[str], list[Path]]:
+    """Return what ``class_folders`` does not list of a folder.
+
+    Returns:
+        Suffixes of the files in class folders that are no images by their names, and the images that lie beside class
+        folders or in folders inside of them.
+    """
+    suffixes, images = [], [folder / name for name in image_files(folder)]
+    for item in _items(folder):
+        for inner in _items(folder / item.name) if is_folder(item) else []:
+            if os.path.isdir(inner):
+                images += _images_below(Path(inner))
+            elif not _is_image(inner.name):
+                suffixes.append(os.path.splitext(inner.name)[1].lower())
+    return suffixes, images
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """Images of a folder and the folders inside of it; links inside are not followed, which may lead in circles."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = filter(_is_wanted, folders)
+        yield from (Path(where, name) for name in names if _is_image(name) and _is_wanted(name))
+
+
+def _items(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as listing:
+            return [item for item in listing if _is_wanted(item.name)]
+    except OSError as error:
+        raise CptError(f"{folder}: cannot be read ({error.strerror}); mend the folder or delete it") from None
+
+
+def _is_wanted(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _JUNK
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 def again(entry: Entry, path: Path | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,38 @@ class Source:
     sha256: str | None = None
     md5: str | None = None
 
+    @property
+    def shown(self) -> str:
+        """The address as messages, logs and records have it."""
+        return shown(self.url)
+
+
+def shown(url: str) -> str:
+    """Return an address on one line, without the user name and password that it may hold."""
+    line = "".join(letter if letter.isprintable() else "�" for letter in url)
+    return re.sub(r"^([A-Za-z0-9+.-]*://)?[^/?#]*@", r"\1", line)
+
+
+_NOTED = {"url": str, "validator": str, "total": int, "bytes": int, "sha256": str, "md5": str, "redirected_to": str}
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Return what a JSON file remembers of a fetched file; empty where it is absent, unreadable or not of that form.
+
+    What it remembers saves work and no more, so that damage to it is no reason to stop.
+    """
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) and "url" in note and all(map(_is_noted, note, note.values())) else {}
+
+
+def _is_noted(key: str, value: object) -> bool:
+    if value is None:
+        return key != "url"
+    return isinstance(value, _NOTED.get(key, object)) and (not isinstance(value, str) or value.isprintable())
+
 
 class Part:
     """The bytes had so far, and beside them where they came from: url, validator, total, sha256 and md5."""
@@ -35,11 +68,8 @@ class Part:
 
     def record(self) -> dict[str, Any]:
         """Return the note, empty when there is none or it is damaged."""
-        try:
-            record = json.loads(self.note.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return record if isinstance(record, dict) and "url" in record else {}
+        record = read_note(self.note)
+        return record if (record.get("validator") or "").isascii() else {}  # it goes into a header
 
     def continues(self, source: Source) -> int:
         """Return how many bytes of this source's file there are; 0 if the part may be of another file."""
@@ -49,12 +79,12 @@ class Part:
             known, declared = record.get(kind), getattr(source, kind)
             if known and declared:
                 return size if known == declared.lower() else 0
-        return size if record.get("url") == source.url and record.get("validator") else 0
+        return size if record.get("url") == source.shown and record.get("validator") else 0
 
     def begin(self, source: Source, total: int | None, validator: str | None) -> None:
         """Describe the part that is about to be written."""
         self.path.unlink(missing_ok=True)
-        record: dict[str, Any] = {"url": source.url, "validator": validator, "total": total}
+        record: dict[str, Any] = {"url": source.shown, "validator": validator, "total": total}
         for kind in ("sha256", "md5"):
             record[kind] = (getattr(source, kind) or "").lower() or None
         self.note.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpt.data import fetch
+from cpt.data.part import read_note, shown
 from cpt.data.published import read_split_file
 from cpt.data.unpack import BadArchiveError, unpack
 from cpt.errors import CptError
@@ -105,7 +105,7 @@ def announcement(entry: Entry, items: list[Files]) -> str:
     sizes = [item.sources[0].bytes for item in items]
     known = sum(size or 0 for size in sizes)
     size = _readable(known) if all(sizes) else f"at least {_readable(known)}" if known else "size unknown"
-    hosts = ", ".join(dict.fromkeys(item.sources[0].url.split("/")[2] for item in items))
+    hosts = ", ".join(dict.fromkeys(shown(item.sources[0].url).split("/")[2] for item in items))
     return f"{entry.name}: fetching {size} from {hosts}; terms: {entry.licence or 'not stated'}"
 
 
@@ -157,7 +157,7 @@ def _get(entry: Entry, item: Files, say: Callable[[str], None]) -> None:
             break
         except BadArchiveError as error:  # any other failure is not the archive's, which is kept
             reason = str(error).removeprefix(f"{file}: ").rpartition("; ")[0]
-            rest = [source.url for source in sources]
+            rest = [source.shown for source in sources]
             if got.url not in rest:  # it was put there by hand: leave it
                 raise CptError(f"{file}: {reason}; delete it and run again") from None
             _remove(file, note)
@@ -170,8 +170,7 @@ def _get(entry: Entry, item: Files, say: Callable[[str], None]) -> None:
             say(f"{failures[-1]}; trying the next source")
     _remove(file, note)
     for placed in names:
-        origin = {"url": got.url, "sha256": got.sha256, "bytes": got.bytes}
-        write_json(_record(entry.folder, placed), origin)
+        write_json(_record(entry.folder, placed), got.origin)
 
 
 def _remove(*files: Path) -> None:
@@ -255,5 +254,4 @@ def _record(root: Path, name: str) -> Path:
 
 
 def _origin(root: Path, name: str) -> dict[str, Any]:
-    path = _record(root, name)
-    return json.loads(path.read_text()) if path.is_file() else {"url": "already there", "sha256": None, "bytes": None}
+    return read_note(_record(root, name)) or {"url": "already there", "sha256": None, "bytes": None}

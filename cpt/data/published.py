@@ -6,16 +6,20 @@ Label order is part of the benchmark: it decides which classes are base and whic
 from __future__ import annotations
 
 import json
+import reprlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cpt.data.derived import derive
 from cpt.data.listing import Listing, again, class_folders, image_files
 from cpt.data.manifest import PARTS
-from cpt.errors import CptError
+from cpt.errors import CptError, nearest
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
+
+_short = reprlib.Repr()  # whatever a file holds, in one line
+_short.maxstring = 100
 
 
 def split_json(entry: Entry) -> Listing:
@@ -27,18 +31,23 @@ def split_json(entry: Entry) -> Listing:
     if entry.derived_split:
         return derive(entry)
     path, lists = read_split_file(entry)
+    mend = _mend(entry)
     names: dict[int, str] = {}
     images = []
     for part, items in lists.items():
         for image, label, name in items:
             if names.setdefault(label, name) != name:
-                raise CptError(f"{path}: label {label} is {names[label]!r} and {name!r}; get the published file")
+                raise CptError(f"{path}: label {label} is {names[label]!r} and {name!r}; {mend}")
             images.append((part, label, image))
+    if not names:
+        raise CptError(f"{path}: lists no image; {mend}")
     if sorted(names) != list(range(len(names))):
-        raise CptError(f"{path}: labels are not 0..{len(names) - 1}; get the published file")
+        least, most = _short.repr(min(names)), _short.repr(max(names))
+        mend = mend if entry.files else "number the classes from 0 without gaps"
+        raise CptError(f"{path}: labels are not 0..{len(names) - 1} but reach from {least} to {most}; {mend}")
     class_names = [names[label] for label in range(len(names))]
     if entry.class_names is not None and class_names != entry.class_names:
-        raise CptError(f"{path}: its class names are not those of {entry.name}.class_names; get the published file")
+        raise CptError(f"{path}: its class names are not those of {entry.name}.class_names; {mend}")
     return Listing(class_names, images, image_root=entry.folder / entry.images)
 
 
@@ -51,27 +60,46 @@ def read_split_file(entry: Entry) -> tuple[Path, dict[str, list[tuple[str, int, 
     assert entry.split is not None
     path = entry.folder / entry.split
     try:
-        lists = json.loads(path.read_text(encoding="utf-8-sig"))
+        lists = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
     except FileNotFoundError:
         other = ", or set derived_split: true to make one that is not comparable" if entry.derive else ""
-        raise CptError(f"{path}: not found; get it with `cpt data fetch {entry.name}`{other}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CptError(f"{path}: damaged ({error}); delete it and fetch it again") from None
+        raise CptError(f"{path}: not found; {_source(entry)}{other}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        mend = "delete it and fetch it again" if entry.files else "mend it"
+        raise CptError(f"{path}: damaged, or no JSON ({error}); {mend}") from None
     if not isinstance(lists, dict) or not {"train", "test"} <= set(lists):
         raise CptError(f"{path}: no split file; it must hold the lists train, val and test")
+    if unknown := sorted(set(lists) - set(PARTS)):
+        raise CptError(f"{path}: {unknown[0]!r} is no part; {nearest(unknown[0], PARTS)}")
     if not all(isinstance(lists.get(part, []), list) for part in PARTS):
         raise CptError(f"{path}: no split file; train, val and test must be lists")
-    return path, {part: [_item(path, part, item) for item in lists.get(part, [])] for part in PARTS}
+    return path, {part: [_item(entry, path, part, item) for item in lists.get(part, [])] for part in PARTS}
 
 
-def _item(path: Path, part: str, item: Any) -> tuple[str, int, str]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _item(entry: Entry, path: Path, part: str, item: Any) -> tuple[str, int, str]:
     match item:
-        case [str(image), int(label), str(name)]:
+        case [str(image), int(label), str(name)] if not isinstance(label, bool):
             where = PurePosixPath(image)
             if where.is_absolute() or ".." in where.parts:
-                raise CptError(f"{path}: {part}: {image!r} leads out of the dataset's folder; get the published file")
+                raise CptError(f"{path}: {part}: {image!r} leads out of the dataset's folder; {_mend(entry)}")
             return image, label, name
-    raise CptError(f"{path}: {part}: {item!r} is not [path, label, class name]; get the published file")
+    raise CptError(f"{path}: {part}: {_short.repr(item)} is not [path, label, class name]; {_mend(entry)}")
+
+
+def _mend(entry: Entry) -> str:
+    return "get the published file" if entry.files else "mend the file"
+
+
+def _source(entry: Entry) -> str:
+    """How to get a file that is missing."""
+    return f"get it with `cpt data fetch {entry.name}`" if entry.files else "put it there"
 
 
 def aircraft(entry: Entry) -> Listing:
@@ -132,7 +160,7 @@ def _in_folders(entry: Entry, below: str, folders: list[str]) -> list[tuple[int,
     """(label, path) of the images of exactly these class folders, in the order given."""
     root = entry.folder / entry.images / below
     if not root.is_dir():
-        how = entry.gated.format(root=entry.folder) if entry.gated else f"get it with `cpt data fetch {entry.name}`"
+        how = entry.gated.format(root=entry.folder) if entry.gated else _source(entry)
         raise CptError(f"{entry.name}: {root} is missing; {how}")
     if flat := image_files(root):
         raise CptError(
@@ -160,5 +188,5 @@ def _lines(entry: Entry, file: str) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "not found" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise CptError(f"{path}: {reason}; get it with `cpt data fetch {entry.name}`") from None
+        raise CptError(f"{path}: {reason}; {_source(entry)}") from None
     return [line.strip() for line in lines if line.strip()]

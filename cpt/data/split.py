@@ -64,7 +64,8 @@ def make_split(
         class_order: ``label``, ``random`` or ``appearance`` (``cpt.data.longtail.class_ranks``).
 
     Raises:
-        CptError: unknown protocol, impossible τ, n_max or class order, or a trained class without training images.
+        CptError: unknown protocol, impossible τ, n_max or class order, a trained class without training images, or,
+            for ``base_to_new``, a half of the classes without test images.
     """
     import pyarrow as pa
 
@@ -75,6 +76,8 @@ def make_split(
     new = subset_labels(manifest.label, "new") if protocol == "base_to_new" else trained[:0]
     pool = manifest.rows("train")
     _require_images(manifest, trained, pool)
+    if protocol == "base_to_new":
+        _require_halves(manifest, trained, new)
 
     shots = pool[sample_shots(manifest.label[pool], n_max, seed)]
     shots = shots[np.isin(manifest.label[shots], trained)]
@@ -141,3 +144,16 @@ def _require_images(manifest: Manifest, trained: NDArray[np.int64], pool: NDArra
         raise CptError(
             f"{dataset}: class {name!r} has no training image; add some to its train part or train on another dataset"
         )
+
+
+def _require_halves(manifest: Manifest, *halves: NDArray[np.int64]) -> None:
+    dataset = manifest.metadata["dataset"]
+    if len(manifest.class_names) < 2:
+        raise CptError(f"{dataset}: has one class, and base_to_new needs two; add one or delete it from base_to_new")
+    tested = manifest.label[manifest.rows("test")]
+    for name, half in zip(("base", "new"), halves, strict=True):
+        if not np.isin(half, tested).any():
+            raise CptError(
+                f"{dataset}: no {name} class has a test image, and base_to_new tests both halves; add some to its test "
+                "part or delete it from base_to_new"
+            )

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import unicodedata
@@ -26,8 +27,16 @@ from cpt.errors import CptError
 
 _CHUNK = 2**20
 _LONGEST_PART = 255
+_LONGEST_PATH = 3000
 _DEEPEST = 100
+_LONGEST_NAMES = 2**25
+"""Characters of the paths of all files and folders together, which are kept in memory."""
 _LONGEST_HEADER = 2**20
+"""Bytes of all extensions of a member's header, and of all that hold for the members after them."""
+_LARGEST_DIRECTORY = 2**28
+"""Bytes of a zip's list of members, which is read into memory."""
+_SPARSE_GOES_ON = 482
+"""Position in the header of a sparse file of GNU's older format: blocks of further extents follow."""
 _UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
 """Control characters, and those that turn the direction of writing, by which a name reads as another one."""
 _EXTENSIONS = (
@@ -49,7 +58,7 @@ def unpack(
     *,
     keep: Callable[[str], bool] | None = None,
     limit_bytes: int | None = None,
-    limit_members: int = 5_000_000,
+    limit_members: int = 500_000,
     nested: Sequence[str] = (),
 ) -> int:
     """Unpack a zip, or a tar of any compression, whatever its name, into a new folder; return the number of files.
@@ -59,7 +68,7 @@ def unpack(
         folder: must not exist or be empty; it appears when everything is unpacked.
         keep: says by its path whether a member is written; the others are checked all the same.
         limit_bytes: bytes that may be written; None: 4 times the archive's size and 1 GB.
-        limit_members: members that there may be.
+        limit_members: members that there may be, folders that only their paths imply included.
         nested: fnmatch patterns of members that are archives: each is unpacked into the folder that holds it, under
             the same rules and limits, and removed. ``keep`` is asked about their members, not about them. There need
             be none: mirrors differ in what they pack once more.
@@ -115,6 +124,7 @@ class _Job:
     limit_members: int
     nested: Sequence[str]
     members: int = 0
+    names: int = 0
     declared: int = 0
     written: dict[str, None] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
@@ -123,7 +133,7 @@ class _Job:
     def unpack(self, archive: Path, label: str, below: str = "") -> None:
         """Unpack one archive; ``below`` is the folder that it belongs in, empty or with a slash at its end."""
         before = self.members
-        with _members(archive, label) as members:
+        with _members(archive, label, self.limit_members - self.members, self.limit_bytes) as members:
             admitted: Iterable[tuple[_Member, str | None]] = ((m, self._admit(m, label, below)) for m in members)
             if isinstance(members, list):  # a zip lists its members, so that all are checked before one is written
                 admitted = list(admitted)
@@ -148,15 +158,14 @@ class _Job:
 
     def _admit(self, member: _Member, label: str, below: str) -> str | None:
         """Check a member; return the path to write it at, None if it is a folder or is skipped."""
-        self.members += 1
-        if self.members > self.limit_members:
-            raise _refusal(label, member.name, f"is beyond the {self.limit_members} members that may be")
-        if fault := member.fault or _fault(member.name):
+        if fault := self._count(member.name) or member.fault or _fault(member.name):
             raise _refusal(label, member.name, fault)
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if not parts and member.is_folder:
             return None
         path = below + "/".join(parts)
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise _refusal(label, member.name, "has too long a name")
         if not parts or (fault := self._claim(path, member.is_folder)):
             raise _refusal(label, member.name, fault or "has an empty name")
         junk = any(part in ("__MACOSX", ".DS_Store") or part.startswith("._") for part in parts)
@@ -167,6 +176,14 @@ class _Job:
             raise _refusal(label, member.name, f"brings it to more than {self.limit_bytes} bytes")
         return path
 
+    def _count(self, path: str) -> str | None:
+        """Count a member or a folder that one implies; return what is wrong if there are too many."""
+        self.members += 1
+        self.names += len(path)
+        if self.members > self.limit_members:
+            return f"is beyond the {self.limit_members} members that may be"
+        return f"brings all names to more than {_LONGEST_NAMES} characters" if self.names > _LONGEST_NAMES else None
+
     def _claim(self, path: str, is_folder: bool) -> str | None:
         """Note a path and the folders above it; return what is wrong if it is taken."""
         parts = unicodedata.normalize("NFC", path).split("/")
@@ -175,6 +192,8 @@ class _Job:
             folder, spelling = "/".join(parts[:depth]), "/".join(spelt[:depth])
             if folder in self.files:
                 return "needs a folder where there is a file"
+            if folder not in self.folders and depth < len(parts) and (fault := self._count(folder)):
+                return fault
             if self.folders.setdefault(folder, spelling) != spelling:
                 return "differs from another name in the spelling of an accent only"
         key = "/".join(parts)
@@ -189,12 +208,11 @@ class _Job:
 
     def _write(self, member: _Member, path: str, label: str) -> None:
         target = self.root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
         with _damage(label, member.name):
             stream = member.open()
         assert stream is not None
         got = 0
-        with stream, open(target, "xb") as file:
+        with stream, _made(target, label, member.name) as file:
             while True:
                 with _damage(label, member.name):
                     chunk = stream.read(_CHUNK)
@@ -210,6 +228,32 @@ class _Job:
         self.written[path] = None
 
 
+def _made(path: Path, label: str, name: str) -> IO[bytes]:
+    """Create a file and the folders above it. A name that the disk does not take is the archive's fault."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "xb")
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise _refusal(label, name, f"has a name that this disk does not take ({error.strerror})") from None
+        raise
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that counts what tarfile keeps of extensions of headers: of those before a member, and of global ones."""
+
+    before = 0
+    shared = 0
+
+    def count(self, header: tarfile.TarInfo) -> None:
+        if header.type == tarfile.XGLTYPE:
+            self.shared += header.size
+        else:
+            self.before = self.before + header.size if header.type in _EXTENSIONS else 0
+        if (size := max(self.before, self.shared)) > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"headers of {size} bytes")
+
+
 class _Header(tarfile.TarInfo):
     """A tar header of which a damaged one is an error: tarfile would take it for the archive's end."""
 
@@ -223,15 +267,30 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from None
         if header.size < 0 or (header.type in _EXTENSIONS and header.size > _LONGEST_HEADER):
             raise tarfile.ReadError(f"header of {header.size} bytes")  # tarfile reads these into memory
+        if header.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_GOES_ON]:
+            raise tarfile.ReadError("sparse file with a map of any length")
         return header
+
+    def _proc_member(self, tar: _Tar) -> tarfile.TarInfo:
+        tar.count(self)
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("sparse file with a map of any length")  # which tarfile reads into memory
 
 
 @contextlib.contextmanager
-def _members(archive: Path, label: str) -> Iterator[Iterable[_Member]]:
-    """Open an archive; yield a list of the members of a zip, or the members of a tar one by one."""
+def _members(archive: Path, label: str, limit_members: int, limit_bytes: int) -> Iterator[Iterable[_Member]]:
+    """Open an archive; yield a list of the members of a zip, or the members of a tar one by one.
+
+    A zip may have ``limit_members``, of which ZipFile keeps all; ``limit_bytes`` may come behind a tar's end.
+    """
     with contextlib.ExitStack() as stack:
         with open(archive, "rb") as file:
             is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+            if is_zip:
+                with _damage(label):
+                    _require_few(file, label, limit_members)
         if is_zip:
             with _damage(label):
                 archived = stack.enter_context(zipfile.ZipFile(archive))
@@ -239,10 +298,28 @@ def _members(archive: Path, label: str) -> Iterator[Iterable[_Member]]:
             return
         with _damage(label):
             try:
-                tar = stack.enter_context(tarfile.open(archive, "r:*", tarinfo=_Header))
+                tar = stack.enter_context(_Tar.open(archive, "r:*", tarinfo=_Header))
             except tarfile.ReadError:
                 raise BadArchiveError(f"{label}: is no zip or tar archive; delete it and fetch again") from None
-        yield _tar_members(tar, label)
+        yield _tar_members(tar, label, limit_bytes)
+
+
+def _require_few(file: IO[bytes], label: str, limit: int) -> None:
+    """Count the members of a zip where ZipFile will read them: what its end says of their number may be wrong."""
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # an own reader could find another end
+    if end is None:
+        return
+    size, place = end[5], end[9]
+    if size > _LARGEST_DIRECTORY:
+        raise BadArchiveError(f"{label}: has a list of members of {size} bytes; fetch it again from its publisher")
+    file.seek(place - size - (76 if end[0] == b"PK\6\6" else 0))
+    while size > 0 and len(header := file.read(46)) == 46:
+        limit -= 1
+        if limit < 0:
+            raise BadArchiveError(f"{label}: has more members than may be; fetch it again from its publisher")
+        rest = sum(struct.unpack_from("<3H", header, 28))  # lengths of name, extra field and comment
+        file.seek(rest, os.SEEK_CUR)
+        size -= 46 + rest
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
@@ -257,7 +334,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     return _Member(name, info.file_size, name.endswith("/"), partial(archive.open, info), fault)
 
 
-def _tar_members(tar: tarfile.TarFile, label: str) -> Iterator[_Member]:
+def _tar_members(tar: tarfile.TarFile, label: str, limit_bytes: int) -> Iterator[_Member]:
     while True:
         with _damage(label):
             info = tar.next()
@@ -273,8 +350,11 @@ def _tar_members(tar: tarfile.TarFile, label: str) -> Iterator[_Member]:
             fault = "has a negative size"
         yield _Member(info.name, info.size, info.isdir(), partial(tar.extractfile, info), fault)
     with _damage(label):
-        if tar.fileobj is not None:
-            tar.fileobj.read(_CHUNK)  # the compressor's own checksum comes behind the padding
+        behind = 0  # the compressor's own checksum comes at the very end
+        while tar.fileobj is not None and (chunk := tar.fileobj.read(_CHUNK)):
+            behind += len(chunk)
+            if behind > max(limit_bytes, _CHUNK):
+                raise EOFError("too much behind its end")
 
 
 def _fault(name: str) -> str | None:

@@ -15,6 +15,7 @@ from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from cpt import limits
 from cpt.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
 from cpt.methods.base import Batch, Training
 from cpt.methods.hyperparameters import PLKR, field
@@ -35,7 +36,9 @@ class CPTHyperparameters(IVLPHyperparameters):
     )
     classes_per_cluster: int = field(16, "M = max(1, round(K / this))", "CPT, supplement, Figure 5", ge=1)
     clusters: int | None = field(None, "a fixed number of clusters M instead", "ours", ge=1)
-    cluster_seed: int | None = field(None, "a fixed seed of the clustering; default: the run's", "ours", ge=0)
+    cluster_seed: int | None = field(
+        None, "a fixed seed of the clustering; default: the run's", "ours", ge=0, le=limits.SEED
+    )
     templates: str = field("ensemble", "template set of the frozen text features", PLKR)
 
     contrast: Literal["cross_entropy", "in_batch"] = field(

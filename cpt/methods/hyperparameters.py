@@ -18,7 +18,7 @@ def field(default: Any, description: str, source: str, **limits: Any) -> Any:
 class Hyperparameters(BaseModel):
     """What every method has. Methods subclass this, or ``Trained``, and add their own fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, strict=True)
 
     protocol_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """Defaults that differ by protocol: ``{"all_classes": {"epochs": 8}}``."""

@@ -41,7 +41,9 @@ class IVLP(Method):
 
     def __init__(self, clip: Clip, hp: IVLPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        self.text = TextPrompts(clip.text, classes, hp.text_prompts, hp.depth_text, generator, words=hp.words)
+        self.text = TextPrompts(
+            clip.text, classes, hp.text_prompts, hp.depth_text, generator, words=hp.words, setting="depth_text"
+        )
         self.visual = VisualPrompts(clip.vision, hp.visual_prompts, hp.depth_vision, generator)
 
     def text_features(self, classes: Classes) -> Tensor:

@@ -1,10 +1,12 @@
 """LAMP: a pool of prompts retrieved by similarity beside prompts that both modalities share.
 
-A reconstruction from the abstract (OpenReview amBzV6V3tQ), which names three parts: a *multimodal prompt pool* with
-similarity-retrieved separated prompts, *modality-shared prompts*, and a *load balancing optimisation* that updates a
-bias on the routing weights from outside the loss, as loss-free balancing does for mixtures of experts (Wang et al.
-2024). Everything else here is ours: keys in CLIP's joint space, frozen features as queries, one latent per block that
-two linear maps turn into text and visual tokens, cross-entropy as the only loss.
+A reconstruction from the abstract (OpenReview amBzV6V3tQ), which names three parts, at work in every layer: a
+*multimodal prompt pool* with similarity-retrieved separated prompts, *modality-shared prompts*, and a *load balancing
+optimisation* that adjusts the attention weights by a bias, updated from outside the loss. Two things differ here: the
+bias only chooses the entries and does not weigh them, as in loss-free balancing of mixtures of experts (Wang et al.
+2024), and an input retrieves once, for all layers. Everything else is ours as well: keys in CLIP's joint space, frozen
+features as queries, one latent per block that two linear maps turn into text and visual tokens, cross-entropy as the
+only loss.
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ class LAMP(Method):
     name = "lamp"
     title = "LAMP"
     summary = "prompt pool retrieved by similarity, modality-shared prompts, balanced routing"
-    source = "OpenReview amBzV6V3tQ: abstract; no equations, no code"
+    source = (
+        "OpenReview amBzV6V3tQ: abstract; no equations, no code. There the bias adjusts attention weights and every "
+        "layer has all three parts; here it only chooses pool entries, once per input for all layers"
+    )
     reconstruction = True
     hyperparameters: ClassVar = LAMPHyperparameters
     uses_frozen_images = True

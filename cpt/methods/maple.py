@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.features import Classes
-from cpt.errors import CptError
 from cpt.methods.base import Batch, Method, Training
 from cpt.methods.hyperparameters import Trained, field
 from cpt.methods.parts import linear
-from cpt.methods.prompts import TextPrompts
+from cpt.methods.prompts import TextPrompts, too_deep
 
 CONFIGS = "repo muzairkhattak/multimodal-prompt-learning, configs/trainers/MaPLe"
 BASE = f"{CONFIGS}/vit_b16_c2_ep5_batch4_2ctx.yaml"
@@ -48,9 +47,7 @@ class MaPLe(Method):
     def __init__(self, clip: Clip, hp: MaPLeHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
         if hp.depth > len(clip.vision.blocks):
-            raise CptError(
-                f"prompt depth {hp.depth} exceeds the vision tower's {len(clip.vision.blocks)} blocks; lower it"
-            )
+            raise too_deep("depth", hp.depth, "vision", len(clip.vision.blocks))
         self.text = TextPrompts(clip.text, classes, hp.prompts, hp.depth, generator, words=hp.words)
         widths = clip.text.width, clip.vision.width
         self.projection = linear(*widths, generator)

@@ -21,6 +21,13 @@ STD = 0.02
 """Standard deviation of random initial prompts in every reference code."""
 
 
+def too_deep(setting: str, depth: int, tower: str, blocks: int) -> CptError:
+    """Return what to raise where a hyperparameter asks for more prompted blocks than a tower has."""
+    return CptError(
+        f"prompt depth {depth} exceeds the {tower} tower's {blocks} blocks; set {setting} to at most {blocks}"
+    )
+
+
 class TextPrompts(nn.Module):
     """n context vectors in the input and, for blocks 1..depth-1, n more that overwrite them.
 
@@ -35,6 +42,7 @@ class TextPrompts(nn.Module):
         per_class: a context of its own for every class (K, n, d).
         dataset_template: what stands behind the name is the dataset's, as in ``a photo of a {}, a type of flower.``
         generator: stream of the random initial values.
+        setting: the hyperparameter that ``depth`` is, for messages.
     """
 
     def __init__(
@@ -49,10 +57,11 @@ class TextPrompts(nn.Module):
         position: str = "end",
         per_class: bool = False,
         dataset_template: bool = False,
+        setting: str = "depth",
     ) -> None:
         super().__init__()
         if depth > len(tower.blocks):
-            raise CptError(f"prompt depth {depth} exceeds the text tower's {len(tower.blocks)} blocks; lower it")
+            raise too_deep(setting, depth, "text", len(tower.blocks))
         self.count, self.depth, self.position, self.dataset_template = count, depth, position, dataset_template
         self.words = words and count <= classes.phrase_length
         shape = (len(classes), count, tower.width) if per_class else (count, tower.width)
@@ -138,7 +147,7 @@ class VisualPrompts(nn.Module):
     def __init__(self, tower: VisionTower, count: int, depth: int, generator: torch.Generator) -> None:
         super().__init__()
         if depth > len(tower.blocks):
-            raise CptError(f"prompt depth {depth} exceeds the vision tower's {len(tower.blocks)} blocks; lower it")
+            raise too_deep("depth_vision", depth, "vision", len(tower.blocks))
         self.prompts = nn.ParameterList(
             torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(depth)
         )

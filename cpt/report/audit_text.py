@@ -65,8 +65,9 @@ def html(sections: Sequence[Section]) -> str:
 def print_section(section: Section, limit: int | None) -> None:
     """Print a section as a table in the terminal, at most ``limit`` rows of it."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from cpt.terminal import console
 
     head, body = _split(shown(section))
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -75,11 +76,11 @@ def print_section(section: Section, limit: int | None) -> None:
         table.add_column(column, justify="right" if numeric else "left")
     for line in body[:limit]:
         table.add_row(*line)
-    console = Console(markup=False, emoji=False)  # names are not ours
-    console.print(_sentence(section.arithmetic), style="dim", highlight=False)
-    console.print(table)
+    printer = console()
+    printer.print(_sentence(section.arithmetic), style="dim")
+    printer.print(table)
     if limit is not None and len(body) > limit:
-        console.print(f"... {len(body) - limit} more rows; --all prints them", style="dim", highlight=False)
+        printer.print(f"... {len(body) - limit} more rows; --all prints them", style="dim")
 
 
 def _split(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:

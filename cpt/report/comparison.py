@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -37,8 +37,8 @@ class Line:
 
     Attributes:
         task, metric, ratio: where.
-        datasets, seeds: how many are paired.
-        first, second: means over datasets of the means over seeds.
+        datasets, seeds: how many are paired: every dataset with the same seeds.
+        first, second: means over datasets and seeds.
         difference: mean over datasets, with the t interval of the datasets' differences.
         higher: datasets on which the second is higher.
         p: two-sided, by flipping the signs of the datasets' differences.
@@ -78,7 +78,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Images:
-    """A paired difference on one dataset's test images, second minus first, seeds averaged.
+    """A paired difference on one dataset's test images, second minus first, mean over the seeds that both have.
 
     Attributes:
         task, metric, ratio, dataset: where.
@@ -94,86 +94,131 @@ class Images:
     difference: stats.Interval
 
 
-def _cells(results: Results, row: str) -> Iterator[Mapping[str, Any]]:
-    """Cells of a row, over all exhibits that have it.
+Key = tuple[str, float, str]
+"""Task, ratio, dataset."""
+
+
+def row_id(results: Results, row: str) -> str:
+    """Return the id of a row that is called by its id or its label.
 
     Raises:
-        CptError: no exhibit has a row of this id or label.
+        CptError: no exhibit has such a row, or several rows share the label.
     """
-    known = {r["id"]: r["label"] for e in results.grid["exhibits"].values() for r in e.get("rows", [])}
-    ids = [row] if row in known else [name for name, label in known.items() if label == row]
+    labels = _labels(results)
+    ids = [row] if row in labels else [name for name, label in labels.items() if label == row]
     if not ids:
-        raise CptError(f"{results.folder}: no row {row!r}; {nearest(row, known)}")
+        raise CptError(f"{results.folder}: no row {row!r}; {nearest(row, labels)}")
+    if len(ids) > 1:
+        raise CptError(f"{results.folder}: {row!r} is the label of several rows; give one of {', '.join(sorted(ids))}")
+    return ids[0]
+
+
+def require_two_sides(first: tuple[Results, str], second: tuple[Results, str]) -> None:
+    """Refuse two sides that are the same runs wherever they meet.
+
+    Raises:
+        CptError: they are; or a row is unknown or ambiguous.
+    """
+    (one, row), (two, other) = first, second
+    runs, others = _runs_of(*first), _runs_of(*second)
+    met = runs.keys() & others.keys()
+    distinct = not met or any(set(runs[key]).isdisjoint(others[key]) for key in met)
+    if distinct or one.folder.resolve() != two.folder.resolve():
+        return
+    left = sorted(set(_labels(one)) - {row_id(one, row), row_id(two, other)})
+    same = f"{row} is compared with itself" if row == other else f"{row} and {other} are the same runs"
+    raise CptError(f"{one.folder}: {same}; give another row ({', '.join(left)}) or another folder")
+
+
+def _labels(results: Results) -> dict[str, str]:
+    """Row's id -> label, over all exhibits."""
+    return {row["id"]: row["label"] for exhibit in results.grid["exhibits"].values() for row in exhibit.get("rows", [])}
+
+
+def _runs_of(results: Results, row: str) -> dict[Key, list[str]]:
+    """Runs of a row by place, over all exhibits that have it: each may ask for seeds of its own.
+
+    Raises:
+        CptError: as ``row_id``.
+    """
+    chosen = row_id(results, row)
+    found: dict[Key, dict[str, None]] = {}
     for exhibit in results.grid["exhibits"].values():
         for cell in exhibit["cells"]:
-            if (
-                cell["row"] in ids
-                and cell["parameter"] is None
-                and not (cell["source"] and cell["task"] in TRANSFER_TASKS)
-            ):  # averages of transfer tasks leave their source out
-                yield cell
+            source = cell["source"] and cell["task"] in TRANSFER_TASKS  # averages of transfer tasks leave it out
+            if cell["row"] == chosen and cell["parameter"] is None and not source:
+                runs = found.setdefault((cell["task"], cell["ratio"], cell["dataset"]), {})
+                runs.update(dict.fromkeys(cell["runs"]))
+    return {key: sorted(runs) for key, runs in found.items()}
 
 
 def values_of(results: Results, row: str) -> dict[Place, float]:
     """Every number of a row.
 
     Raises:
-        CptError: no exhibit has a row of this id or label, or none of its runs is finished.
+        CptError: as ``row_id``, or none of its runs is finished.
     """
     found: dict[Place, float] = {}
-    for cell in _cells(results, row):
-        metrics = ["H", "base", "new"] if judged_by(cell["task"]) == "H" else ["accuracy"]
-        for metric in metrics:
+    for (task, ratio, dataset), runs in _runs_of(results, row).items():
+        for metric in ["H", "base", "new"] if judged_by(task) == "H" else ["accuracy"]:
+            cell = {"task": task, "dataset": dataset, "runs": runs}
             for seed, value in results.seeds(cell, metric).items():
-                found[Place(cell["task"], metric, cell["ratio"], cell["dataset"], seed)] = value
+                found[Place(task, metric, ratio, dataset, seed)] = value
     if not found:
         raise CptError(f"{results.folder}: row {row!r} has no finished runs; run `snakemake` first")
     return found
 
 
 def compare(first: Mapping[Place, float], second: Mapping[Place, float]) -> tuple[list[Line], list[Place]]:
-    """Pair two sets of numbers; return the differences and the places that only one side has.
+    """Pair two sets of numbers; return the differences and the places that are left out.
 
-    A seedless method (one run, seed 0) is paired with every seed of the other side.
+    A line is over the seeds that both sides have on all of its datasets. A seedless method (one run, seed 0) is paired
+    with every seed of the other side.
 
     Raises:
         CptError: nothing can be paired.
     """
     first, second = _spread(first, second), _spread(second, first)
-    common = sorted(first.keys() & second.keys(), key=_order)
-    if not common:
-        raise CptError("nothing can be paired: no task, τ, dataset and seed is on both sides")
-    groups: dict[tuple[str, str, float], list[Place]] = {}
-    for place in common:
-        groups.setdefault(place[:3], []).append(place)
-    lines = []
-    for (task, metric, ratio), places in groups.items():
-        datasets = list(dict.fromkeys(place.dataset for place in places))
-        sides = [
-            np.array([np.mean([side[p] for p in places if p.dataset == name]) for name in datasets])
-            for side in (first, second)
-        ]
-        change = sides[1] - sides[0]
-        p = stats.sign_flip_test(change, np.random.default_rng(SEED))
-        seeds = len({place.seed for place in places})
-        means = float(sides[0].mean()), float(sides[1].mean())
-        lines.append(
-            Line(
-                task,
-                metric,
-                ratio,
-                len(datasets),
-                seeds,
-                *means,
-                stats.t_interval(change),
-                int((change > 0).sum()),
-                p,
-                p,
+    groups: dict[tuple[str, str, float], dict[str, list[int]]] = {}
+    for place in sorted(first.keys() & second.keys(), key=_order):
+        groups.setdefault(place[:3], {}).setdefault(place.dataset, []).append(place.seed)
+    lines: list[Line] = []
+    used: set[Place] = set()
+    for group, seeds_of in groups.items():
+        seeds = sorted(set.intersection(*map(set, seeds_of.values())))
+        if seeds:
+            places = [[Place(*group, dataset, seed) for seed in seeds] for dataset in seeds_of]
+            used.update(place for of_dataset in places for place in of_dataset)
+            lines.append(
+                _line(group, *(np.array([[side[p] for p in ps] for ps in places]) for side in (first, second)))
             )
-        )
+    if not lines:
+        raise CptError("nothing can be paired: at no task and τ have both sides a seed on all datasets that they share")
     corrected = stats.holm([line.p for line in lines])
-    lines = [Line(**{**vars(line), "corrected": float(p)}) for line, p in zip(lines, corrected, strict=True)]
-    return lines, sorted(first.keys() ^ second.keys(), key=_order)
+    lines = [replace(line, corrected=float(p)) for line, p in zip(lines, corrected, strict=True)]
+    return lines, sorted((first.keys() | second.keys()) - used, key=_order)
+
+
+def _line(group: tuple[str, str, float], first: NDArray[np.float64], second: NDArray[np.float64]) -> Line:
+    """Compare the (datasets, seeds) numbers of both sides; p is not corrected yet."""
+    task, metric, ratio = group
+    datasets, seeds = first.shape
+    one, other = first.mean(axis=1), second.mean(axis=1)
+    change = other - one
+    p = stats.sign_flip_test(change, np.random.default_rng(SEED))
+    return Line(
+        task=task,
+        metric=metric,
+        ratio=ratio,
+        datasets=datasets,
+        seeds=seeds,
+        first=float(one.mean()),
+        second=float(other.mean()),
+        difference=stats.t_interval(change),
+        higher=int((change > 0).sum()),
+        p=p,
+        corrected=p,
+    )
 
 
 def over_runs(first: Mapping[Place, float], second: Mapping[Place, float]) -> list[Runs]:
@@ -205,15 +250,18 @@ def over_images(first: tuple[Results, str], second: tuple[Results, str]) -> list
         second: those of the other.
 
     Raises:
-        CptError: predictions are missing or damaged, or are of other images.
+        CptError: as ``row_id``; predictions are missing or damaged, or are of other images.
     """
-    sides = [{(c["task"], c["ratio"], c["dataset"]): c for c in _cells(*side)} for side in (first, second)]
+    sides = [(results, _runs_of(results, row)) for results, row in (first, second)]
+    keys = sides[0][1].keys() & sides[1][1].keys()
     found = []
-    for key in sorted(sides[0].keys() & sides[1].keys(), key=lambda key: (list(TASKS).index(key[0]), -key[1], key[2])):
+    for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), -key[1], key[2])):
         task, ratio, dataset = key
-        right = [_right(results, cells[key]) for (results, _), cells in zip((first, second), sides, strict=True)]
-        if not all(right):
+        runs = _same_seeds(*({results.run(run)["seed"]: run for run in of[key] if run in results.finished}
+                             for results, of in sides))  # fmt: skip
+        if not all(runs):
             continue
+        right = [_right(results, of_seeds, task, dataset) for (results, _), of_seeds in zip(sides, runs, strict=True)]
         one, other = ([side[subset] for subset in sorted(side)] for side in right)
         if [len(part) for part in one] != [len(part) for part in other]:
             raise CptError(f"{dataset}: the two sides predict other test images; compare results of the same datasets")
@@ -223,19 +271,26 @@ def over_images(first: tuple[Results, str], second: tuple[Results, str]) -> list
     return found
 
 
-def _right(results: Results, cell: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """Subset -> share of the cell's finished seeds by which every test image is right, in manifest order."""
-    subsets = ("base", "new") if cell["task"] == "base_to_new" else ("all",)
+def _same_seeds(first: dict[int, str], second: dict[int, str]) -> tuple[list[str], list[str]]:
+    """Runs of the seeds that both sides have; all of them where one side knows no seed."""
+    if set(first) == {0} or set(second) == {0}:
+        return list(first.values()), list(second.values())
+    seeds = sorted(first.keys() & second.keys())
+    return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+
+
+def _right(results: Results, runs: Sequence[str], task: str, dataset: str) -> dict[str, NDArray[np.float64]]:
+    """Subset -> share of the runs by which every test image is right, in manifest order."""
+    subsets = ("base", "new") if task == "base_to_new" else ("all",)
     parts: dict[str, list[NDArray]] = {subset: [] for subset in subsets}
-    for run in cell["runs"]:
-        if run in results.finished:
-            table, _ = read_parquet(results.folder / "runs" / run / "predictions.parquet", PREDICTIONS)
-            final = table.filter(pc.and_(pc.is_null(table["epoch"]), pc.equal(table["target"], cell["dataset"])))
-            for subset in subsets:
-                rows = final.filter(pc.equal(final["subset"], subset)).sort_by("row")
-                first = pc.list_element(rows["top_labels"], 0)
-                parts[subset].append(pc.equal(first, rows["label"]).to_numpy())
-    return {subset: np.mean(found, axis=0) for subset, found in parts.items() if found}
+    for run in runs:
+        table, _ = read_parquet(results.folder / "runs" / run / "predictions.parquet", PREDICTIONS)
+        final = table.filter(pc.and_(pc.is_null(table["epoch"]), pc.equal(table["target"], dataset)))
+        for subset in subsets:
+            rows = final.filter(pc.equal(final["subset"], subset)).sort_by("row")
+            first = pc.list_element(rows["top_labels"], 0)
+            parts[subset].append(pc.equal(first, rows["label"]).to_numpy())
+    return {subset: np.mean(found, axis=0) for subset, found in parts.items()}
 
 
 def _spread(own: Mapping[Place, float], other: Mapping[Place, float]) -> dict[Place, float]:

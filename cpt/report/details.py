@@ -11,19 +11,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cpt.data.classes import subset_labels
 from cpt.files import column, read_metadata, read_parquet
 from cpt.paths import COSTS, COUNTS, CURVES, RUNS, TEXT_FEATURES
-from cpt.report.results import FURTHER, METRICS, TASKS, Results, judged_by, row_names
+from cpt.report.results import FURTHER, METRICS, TASKS, Results, judged_by, row_names, summarize
 from cpt.report.tables import DECIMALS
 
 CURVE_DIGITS = 4
 
 
 def details(results: Results, folder: Path) -> dict[str, Any]:
-    """Return everything behind the numbers of an experiment's exhibits (docs/files.md, "page").
+    """Return everything behind the numbers of an experiment's exhibits.
+
+    ``opens``: exhibit -> places among ``cells``, in the order of its cells. A cell names its runs by their places among
+    ``runs`` (name, seed, seconds, memory) and ``curves`` (measure -> value by epoch), and has in ``groups`` what is
+    pooled over exactly these runs. ``names``: ``target/subset`` -> names of its classes.
 
     Args:
         results: the grid with its metrics.
@@ -34,15 +37,16 @@ def details(results: Results, folder: Path) -> dict[str, Any]:
     """
     opens, cells = _cells(results)
     runs = sorted({run for cell in cells for run in cell["runs"]})
-    groups = sorted({_group(run) for run in runs})
-    place = {run: i for i, run in enumerate(runs)}
+    groups = sorted({tuple(cell["runs"]) for cell in cells})
+    places = {run: i for i, run in enumerate(runs)}
     configurations = _configurations(folder)
     curves = _curves(read_parquet(folder / "curves.parquet", CURVES)[0])
     tested = _tested(read_parquet(folder / "counts.parquet", COUNTS)[0], groups)
     spent = {row["run"]: row for row in read_parquet(folder / "costs.parquet", COSTS)[0].to_pylist()}
+    group_places = {group: i for i, group in enumerate(groups)}
     for cell in cells:
-        cell["group"] = groups.index(_group(cell["runs"][0]))
-        cell["runs"] = [place[run] for run in cell["runs"]]
+        cell["group"] = group_places[tuple(cell["runs"])]
+        cell["runs"] = [places[run] for run in cell["runs"]]
     return {
         "opens": opens,
         "cells": cells,
@@ -50,21 +54,17 @@ def details(results: Results, folder: Path) -> dict[str, Any]:
             [run, results.run(run)["seed"], *(spent.get(run, {}).get(name) for name in ("seconds", "peak_memory_mb"))]
             for run in runs
         ],
+        "curves": [curves.get(run, {}) for run in runs],
         "groups": [
-            {
-                "folder": group,
-                "configuration": configurations.get(group, {}),
-                "curves": curves.get(group, {}),
-                "tested": tested.get(group, {}),
-            }
-            for group in groups
+            {"configuration": configurations.get(_without_seed(group[0]), {}), "tested": found}
+            for group, found in zip(groups, tested, strict=True)
         ],
-        "names": _names(results, folder, {name for found in tested.values() for name in found}),
+        "names": _names(results, folder, {name for found in tested for name in found}),
     }
 
 
-def _group(run: str) -> str:
-    """A run's folder without its seed."""
+def _without_seed(run: str) -> str:
+    """A run's folder without its seed: runs of one such folder have one configuration."""
     return run.rpartition("/")[0]
 
 
@@ -84,6 +84,7 @@ def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]
             key = labels[cell["row"]], cell["task"], cell["dataset"], cell["ratio"], swept, cell["x"], *cell["runs"]
             if key not in known:
                 known[key] = len(cells)
+                numbers, means = _numbers(results, cell)
                 cells.append(
                     {
                         "method": labels[cell["row"]],
@@ -93,7 +94,8 @@ def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]
                         "ratio": cell["ratio"],
                         "setting": f"{swept} = {cell['x']:g}" if swept else None,
                         "judged": judged_by(cell["task"]),
-                        "numbers": _numbers(results, cell),
+                        "numbers": numbers,
+                        "means": means,
                         "runs": cell["runs"],
                     }
                 )
@@ -101,77 +103,72 @@ def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]
     return opens, cells
 
 
-def _numbers(results: Results, cell: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Metrics of a cell as shown, one value per run; those that no run has are left out."""
+def _numbers(
+    results: Results, cell: Mapping[str, Any]
+) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
+    """Metrics of a cell, one value per run, and their means with standard deviations, of what any run has.
+
+    Each number is rounded once, as tables show it: a mean of rounded values would be another number.
+    """
     judged = judged_by(cell["task"])
     wanted = {judged: METRICS[judged]} | FURTHER["base_to_new" if judged == "H" else "other"]
-    found = {
-        name: [results.values.get((run, cell["dataset"], *where)) for run in cell["runs"]]
-        for name, where in wanted.items()
-    }
-    return {
-        name: [None if value is None else round(value, DECIMALS) for value in values]
-        for name, values in found.items()
-        if any(value is not None for value in values)
-    }
+    values: dict[str, list[float | None]] = {}
+    means: dict[str, list[float | None]] = {}
+    for name, where in wanted.items():
+        found = [results.values.get((run, cell["dataset"], *where)) for run in cell["runs"]]
+        known = {i: value for i, value in enumerate(found) if value is not None}
+        if known:
+            values[name] = list(map(_rounded, found))
+            means[name] = list(map(_rounded, summarize(known)[:2]))
+    return values, means
 
 
-# ---- groups: runs that differ in their seed only -------------------------------------------------
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DECIMALS)
+
+
+# ---- runs, and the groups of runs that make a cell -----------------------------------------------
 
 
 def _configurations(folder: Path) -> dict[str, dict[str, Any]]:
     table, _ = read_parquet(folder / "runs.parquet", RUNS)
     return {
-        _group(run): json.loads(hyperparameters)
+        _without_seed(run): json.loads(hyperparameters)
         for run, hyperparameters in dict(
             zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True)
         ).items()
     }
 
 
-def _curves(table: pa.Table) -> dict[str, dict[str, list[list[float | None]]]]:
-    """Return group -> measure -> one curve over epochs per seed."""
-    found: dict[str, dict[str, dict[str, list[float | None]]]] = defaultdict(lambda: defaultdict(dict))
+def _curves(table: pa.Table) -> dict[str, dict[str, list[float | None]]]:
+    """Return run -> measure -> value by epoch."""
+    found: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     columns = [table[name].to_pylist() for name in ("run", "measure", "value")]
     for run, measure, value in zip(*columns, strict=True):
-        found[_group(run)][measure].setdefault(run, []).append(_short(value))
-    return {
-        group: {measure: list(by_run.values()) for measure, by_run in measures.items()}
-        for group, measures in found.items()
-    }
+        found[run][measure].append(_short(value))
+    return found
 
 
 def _short(value: float | None) -> float | None:
     return float(f"{value:.{CURVE_DIGITS}g}") if value is not None and math.isfinite(value) else None
 
 
-def _tested(table: pa.Table, groups: Sequence[str]) -> dict[str, dict[str, dict[str, list]]]:
-    """Return group -> ``target/subset`` -> accuracies by class and calibration by bin, over all seeds.
+def _tested(table: pa.Table, groups: Sequence[Sequence[str]]) -> list[dict[str, dict[str, list]]]:
+    """Return for every group ``target/subset`` -> accuracies by class and calibration by bin, over its runs.
 
     Accuracies are tenths of a percent: what is shown, in few characters.
     """
-    names = table["run"].combine_chunks().dictionary_encode()
-    of_run = {group: i for i, group in enumerate(groups)}
-    group_of = np.array([of_run.get(_group(run), -1) for run in names.dictionary.to_pylist()], dtype=np.int64)
-    weighted = column(table, "confidence") * column(table, "images")
-    table = pa.table(
-        {
-            "group_of": group_of[np.from_dlpack(names.indices)],
-            **{name: table[name] for name in table.column_names if name != "run"},
-            "weighted": weighted,
-        }
-    )
+    table = _by_group(table, groups)
     keys = ["group_of", "target", "subset", "by", "index"]
     sums = [(name, "sum") for name in ("images", "correct", "weighted")]
-    aggregated = table.filter(pc.greater_equal(table["group_of"], 0)).group_by(keys)
-    rows = aggregated.aggregate(
+    rows = table.group_by(keys).aggregate(
         [*sums, ("train_images", "mean"), ("group", "min"), ("group", "max"), ("images", "max")]
     )
     rows = rows.sort_by([(key, "ascending") for key in keys])
     columns = {name: rows[name].to_pylist() for name in rows.column_names}
-    found: dict[str, dict[str, dict[str, list]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    found: list[dict[str, dict[str, list]]] = [defaultdict(lambda: defaultdict(list)) for _ in groups]
     for i, (group, target, subset, by, index) in enumerate(zip(*(columns[key] for key in keys), strict=True)):
-        entry = found[groups[group]][f"{target}/{subset}"]
+        entry = found[group][f"{target}/{subset}"]
         images, correct = columns["images_sum"][i], columns["correct_sum"][i]
         if by == "confidence":
             confidence = columns["weighted_sum"][i] / images
@@ -184,7 +181,24 @@ def _tested(table: pa.Table, groups: Sequence[str]) -> dict[str, dict[str, dict[
             third = columns["group_min"][i]
             entry["train"].append(round(columns["train_images_mean"][i], 1))
             entry["third"].append(third if third == columns["group_max"][i] else None)
-    return {group: {name: dict(entry) for name, entry in targets.items()} for group, targets in found.items()}
+    return [{name: dict(entry) for name, entry in targets.items()} for targets in found]
+
+
+def _by_group(table: pa.Table, groups: Sequence[Sequence[str]]) -> pa.Table:
+    """Return the rows of every group's runs with the group's place, ``group_of``, in place of the run's name."""
+    names = table["run"].combine_chunks().dictionary_encode()
+    groups_of: dict[str, list[int]] = {run: [] for run in names.dictionary.to_pylist()}
+    for place, group in enumerate(groups):
+        for run in groups_of.keys() & set(group):
+            groups_of[run].append(place)
+    layers = np.full((max(map(len, groups_of.values()), default=0), len(groups_of)), -1)
+    for i, places in enumerate(groups_of.values()):
+        layers[: len(places), i] = places
+    of_rows = layers[:, np.from_dlpack(names.indices)]
+    layer, row = np.nonzero(of_rows >= 0)
+    weighted = pa.array(column(table, "confidence") * column(table, "images"))
+    table = table.drop_columns("run").append_column("weighted", weighted)
+    return table.take(pa.array(row)).append_column("group_of", pa.array(of_rows[layer, row]))
 
 
 def _names(results: Results, folder: Path, wanted: set[str]) -> dict[str, list[str]]:

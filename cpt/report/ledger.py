@@ -1,16 +1,17 @@
 """The ledger: every printed cell of the paper's Tables 1-5 beside ours.
 
 It exists for experiments on the paper's backbone and datasets (``printed: true`` in the configuration); for others it
-says why nothing can be compared.
+says why nothing can be compared. A verdict needs numbers of the same images, and seeds that tell enough.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -18,13 +19,28 @@ from scipy import stats as scipy_stats
 
 from cpt import stats
 from cpt.files import write_parquet, write_text
-from cpt.report.audit import read_published
+from cpt.report.audit import SOURCE, TRANSFER, read_published
 from cpt.report.formats import templates
-from cpt.report.results import RECONSTRUCTION, TASKS, Results, average, averaged_datasets, judged_by, read_results
-from cpt.report.words import AVERAGE
+from cpt.report.results import (
+    RECONSTRUCTION,
+    TASKS,
+    Results,
+    average,
+    averaged_datasets,
+    judged_by,
+    read_results,
+    uneven,
+)
+from cpt.report.words import AVERAGE, counted
 
 SCHEMA = "cpt.ledger/1"
 TABLES = ("table1", "table2", "table3", "table4", "table5")
+PRINTED_IN = {"base_to_new": "table2", "cross_dataset": "table3", "domain_generalization": "table4"}
+"""Task: the printed table that has its datasets."""
+
+TASK_OF = {table: task for task, table in PRINTED_IN.items()} | {"table5": "base_to_new"}
+"""Printed table: its task; Table 1 has one in every column."""
+
 HALF = 0.005
 """A number printed with two decimals is within this of the one that was rounded."""
 
@@ -45,14 +61,21 @@ COLUMNS = {
     "verdict": pa.string(),
     "reason": pa.string(),
 }
+INSIDE, ABOVE, BELOW, RECONSTRUCTED = "inside", "above", "below", "reconstruction"
+TOO_WIDE, OTHER_IMAGES, NOT_RUN = "too wide to tell", "not comparable", "not run"
 VERDICTS = {
-    "inside": "the printed number lies in the 95 % interval of ours",
-    "above": "ours is higher, and the printed number lies below its interval",
-    "below": "ours is lower, and the printed number lies above its interval",
-    "reconstruction": "the method is built from a description: its difference says little",
-    "not run": "no finished run, or the experiment does not ask for it",
+    INSIDE: "the printed number lies in the 95 % interval of ours, which is narrower than the printed column",
+    ABOVE: "ours is higher, and the printed number lies below its interval",
+    BELOW: "ours is lower, and the printed number lies above its interval",
+    TOO_WIDE: "the printed number lies in the interval, but so could every row's: it is at least as wide as the "
+    "printed column from its lowest to its highest row at this τ; or a single seed has no interval",
+    OTHER_IMAGES: "ours is of other images: an average over other datasets, or not the paper's dataset or split",
+    RECONSTRUCTED: "the method is built from a description: its difference says little",
+    NOT_RUN: "no finished run, or the experiment does not ask for it",
 }
 """Verdicts and what they mean, as the page explains them."""
+
+NOT_ASKED = "the experiment does not ask for it"
 
 
 def make_ledger(grid: Path, runs: Path, published: Path, output: Path) -> None:
@@ -71,7 +94,10 @@ def make_ledger(grid: Path, runs: Path, published: Path, output: Path) -> None:
     page = templates().get_template("ledger.html.j2")
     text = page.render(
         backbone=results.grid["backbone"],
-        rows=[{name: shown(row[name]) for name in COLUMNS} for row in rows],
+        rows=[
+            {name: shown(row[name]) for name in COLUMNS}
+            for row in sorted(rows, key=lambda row: row["verdict"] == NOT_RUN)
+        ],
         counts=[(name, counts[name], meaning) for name, meaning in VERDICTS.items()],
         total=len(rows),
     )
@@ -85,79 +111,122 @@ def ledger(results: Results, printed: pd.DataFrame) -> list[dict[str, Any]]:
         results: an experiment.
         printed: ``config/published.csv``.
     """
-    titles = {entry["counterpart"]: name for name, entry in results.grid["datasets"].items() if entry["counterpart"]}
-    tasks = {name: task for task, name in TASKS.items()}
-    rows = []
-    for line in printed[printed["group"].isin(TABLES)].to_dict("records"):
-        exhibit = results.grid["exhibits"].get(line["group"])
-        declared = {row["id"]: row for row in exhibit["rows"]} if exhibit else {}
-        row = declared.get(line["row"])
-        values: dict[int, float] = {}
-        reason = "the experiment does not ask for it"
-        if exhibit and row:
-            place = titles.get(line["dataset"], line["dataset"])
-            values, reason = _ours(results, exhibit, line, tasks.get(line["dataset"]), place)
-        rows.append(_judged(line, values, reason, _is_reconstruction(row)))
-    return rows
+    chosen = printed[printed["group"].isin(TABLES)]
+    place = ["group", "imbalance_ratio", "dataset", "metric"]
+    columns = chosen.groupby(place)["value"]
+    spans = chosen[place].merge((columns.max() - columns.min()).rename("span"), on=place)["span"]
+    lines = chosen.to_dict("records")
+    return [_judged(line, _ours(results, printed, line), span) for line, span in zip(lines, spans, strict=True)]
 
 
-def _is_reconstruction(row: Mapping[str, Any] | None) -> bool:
-    return bool(row and RECONSTRUCTION in (row.get("note") or ""))
+class Ours(NamedTuple):
+    """Our side of a printed cell.
+
+    Attributes:
+        values: by seed; empty where there is none.
+        reason: why it is missing or of other images, or what seeds it leaves out.
+        comparable: whether it is of the images that the printed number is of.
+        reconstruction: whether its method is one.
+    """
+
+    values: Mapping[int, float]
+    reason: str = ""
+    comparable: bool = True
+    reconstruction: bool = False
 
 
-def _ours(
-    results: Results, exhibit: Mapping[str, Any], line: Mapping[str, Any], task: str | None, place: str
-) -> tuple[dict[int, float], str]:
-    """Our value by seed for a printed cell, and why it is missing or not comparable."""
-    cells = [
-        cell
+def _ours(results: Results, printed: pd.DataFrame, line: Mapping[str, Any]) -> Ours:
+    """Our side of a printed cell."""
+    exhibit = results.grid["exhibits"].get(line["group"])
+    row = next((row for row in exhibit["rows"] if row["id"] == line["row"]), None) if exhibit else None
+    if exhibit is None or row is None:
+        return Ours({}, NOT_ASKED)
+    columns = {name: task for task, name in TASKS.items()}  # of Table 1
+    task = columns.get(line["dataset"]) or TASK_OF[line["group"]]
+    averaged = line["dataset"] in (AVERAGE, *columns)
+    wanted = averaged_datasets(exhibit, task) if averaged else [_named(results, line["dataset"])]
+    cells = {
+        cell["dataset"]: cell
         for cell in exhibit["cells"]
-        if cell["row"] == line["row"] and math.isclose(cell["ratio"], line["imbalance_ratio"])
-    ]
-    if task is not None or place == AVERAGE:
-        task = task or exhibit["tasks"][0]
-        wanted = averaged_datasets(exhibit, task)
-    else:
-        task, wanted = exhibit["tasks"][0], [place]
-    metric = judged_by(task)
-    chosen = {cell["dataset"]: cell for cell in cells if cell["task"] == task}
-    absent = [name for name in wanted if name not in chosen]
-    if absent or not wanted:
-        return {}, f"the experiment does not ask for {', '.join(absent) or place}"
-    parts = [results.seeds(chosen[name], metric) for name in wanted]
-    values = average(parts) if len(parts) > 1 else parts[0]
+        if (cell["row"], cell["task"]) == (line["row"], task) and math.isclose(cell["ratio"], line["imbalance_ratio"])
+    }
+    absent = [name for name in wanted if name not in cells]
+    if absent:
+        return Ours({}, f"the experiment does not ask for {', '.join(absent)}")
+    if not wanted:
+        return Ours({}, NOT_ASKED)
+    parts = [results.seeds(cells[name], judged_by(task)) for name in wanted]
+    values = average(parts)
     if not values:
-        return {}, "no finished run"
-    derived = [name for name in wanted if results.grid["datasets"][name]["derived_split"]]
-    return values, f"derived split of {', '.join(derived)}: other images" if derived else ""
+        return Ours({}, "no seed that all of its datasets have" if all(parts) else "no finished run")
+    reason = _other_images(results, wanted)
+    if averaged:
+        reason = _other_average(results, wanted, _printed_datasets(printed, task, line["imbalance_ratio"])) or reason
+    comparable, reconstruction = not reason, RECONSTRUCTION in (row.get("note") or "")
+    if uneven(parts):
+        reason = "; ".join(filter(None, [reason, "only the seeds that all of its datasets have"]))
+    return Ours(values, reason, comparable, reconstruction)
 
 
-def _judged(line: Mapping[str, Any], values: Mapping[int, float], reason: str, reconstruction: bool) -> dict[str, Any]:
-    """The ledger's row of a printed cell."""
+def _named(results: Results, title: str) -> str:
+    """Our dataset that is the paper's of this title, or plays its role."""
+    playing = [name for name, entry in results.grid["datasets"].items() if entry["counterpart"] == title]
+    return next((name for name in playing if results.grid["datasets"][name]["title"] == title), [*playing, title][0])
+
+
+def _other_images(results: Results, datasets: Sequence[str]) -> str:
+    """Why numbers of these datasets are not of the paper's images; empty where they are."""
+    entries = {name: results.grid["datasets"][name] for name in datasets}
+    other = [name for name, entry in entries.items() if entry["title"] != entry["counterpart"]]
+    derived = [name for name, entry in entries.items() if entry["derived_split"]]
+    if other:
+        return f"not a dataset of the paper: {', '.join(other)}"
+    return f"derived split of {', '.join(derived)}: other images" if derived else ""
+
+
+def _printed_datasets(printed: pd.DataFrame, task: str, ratio: float) -> set[str]:
+    """Datasets that a printed average is over."""
+    table = PRINTED_IN[task]
+    columns = printed.loc[(printed["group"] == table) & (printed["imbalance_ratio"] == ratio), "dataset"]
+    return set(columns) - {AVERAGE} - ({SOURCE} if table in TRANSFER else set())
+
+
+def _other_average(results: Results, datasets: Sequence[str], printed: set[str]) -> str:
+    """Why an average over these datasets is not the printed one; empty where it is."""
+    own = {results.grid["datasets"][name]["counterpart"] or name for name in datasets}
+    if own == printed:
+        return ""
+    both = len(own & printed)
+    return f"average over {counted(len(own), 'dataset')}, the printed one over {len(printed)} ({both} in both)"
+
+
+def _judged(line: Mapping[str, Any], ours: Ours, span: float) -> dict[str, Any]:
+    """The ledger's row of a printed cell, whose column spans so much from its lowest to its highest row."""
     spread = line["metric"] == "std"
-    numbers = list(values.values())
-    std = float(pd.Series(numbers).std(ddof=1)) if len(numbers) > 1 else None
-    ours: float | None = std if spread else (sum(numbers) / len(numbers) if numbers else None)
+    numbers = list(ours.values.values())
+    std = statistics.stdev(numbers) if len(numbers) > 1 else None
+    number = std if spread else statistics.fmean(numbers) if numbers else None
     low, high = (None, None) if std is None else _interval(numbers, spread)
-    difference = None if ours is None else ours - line["value"]
-    if ours is None or difference is None:
-        verdict = "not run"
-        reason = reason or "a standard deviation needs two seeds"
-    elif reconstruction:
-        verdict = "reconstruction"
-        reason = reason or "neither equations nor code are public"
+    difference = None if number is None or not ours.comparable else number - line["value"]
+    if number is None:
+        verdict, reason = NOT_RUN, "a standard deviation needs two seeds"
+    elif difference is None:
+        verdict, reason = OTHER_IMAGES, ""
+    elif ours.reconstruction:
+        verdict, reason = RECONSTRUCTED, "neither equations nor code are public"
     elif low is None or high is None:
-        verdict = "inside" if abs(difference) <= HALF else "above" if difference > 0 else "below"
-        reason = reason or "one seed: no interval, compared with the printed number itself"
-    elif low - HALF <= line["value"] <= high + HALF:
-        verdict = "inside"
+        verdict, reason = TOO_WIDE, "one seed: no interval"
+    elif not low - HALF <= line["value"] <= high + HALF:
+        verdict, reason = (ABOVE if difference > 0 else BELOW), ""
+    elif high - low >= span:
+        verdict, reason = TOO_WIDE, f"interval of {high - low:.2f}, the printed column spans {span:.2f}"
     else:
-        verdict = "above" if difference > 0 else "below"
+        verdict, reason = INSIDE, ""
     return {
         "table": line["group"],
         "imbalance_ratio": float(line["imbalance_ratio"]),
         **{name: line[name] for name in ("row", "method", "dataset", "metric")},
-        "ours": ours,
+        "ours": number,
         "std": None if spread else std,
         "n": len(numbers),
         "printed": float(line["value"]),
@@ -165,7 +234,7 @@ def _judged(line: Mapping[str, Any], values: Mapping[int, float], reason: str, r
         "low": low,
         "high": high,
         "verdict": verdict,
-        "reason": reason,
+        "reason": "; ".join(filter(None, [reason, ours.reason])) if number is not None else ours.reason or reason,
     }
 
 
@@ -175,7 +244,7 @@ def _interval(numbers: list[float], spread: bool) -> tuple[float, float]:
         interval = stats.t_interval(numbers)
         return interval.low, interval.high
     free = len(numbers) - 1
-    squares = free * float(pd.Series(numbers).var(ddof=1))
+    squares = free * statistics.variance(numbers)
     low, high = scipy_stats.chi2.ppf([0.975, 0.025], free)
     return math.sqrt(squares / low), math.sqrt(squares / high)
 

@@ -116,30 +116,38 @@ function tables(DataTable) {
   }
 }
 
-const mean = (values) => {
-  const known = (values ?? []).filter((value) => value !== null);
-  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
-};
-const deviation = (values) => {
-  const known = values.filter((value) => value !== null), middle = mean(known);
-  return known.length > 1 ? Math.sqrt(known.reduce((s, v) => s + (v - middle) ** 2, 0) / (known.length - 1)) : null;
-};
-const shown = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+const GAP = "–";
+const missing = (value) => value === null || value === undefined || value === "" || value === GAP;
+const shown = (value, digits = 2) => (missing(value) ? GAP : value.toFixed(digits));
 
-/** A column of numbers: shown rounded, sorted in full, gaps last. */
+/** Numbers sort as numbers, with gaps last in both orders. */
+function gapsLast(DataTable) {
+  const order = (sign) => (a, b) => (missing(a) || missing(b) ? missing(a) - missing(b) : sign * (a - b));
+  DataTable.type("num", {
+    detect: { allOf: (value) => missing(value) || isFinite(value), oneOf: (value) => !missing(value) },
+    order: { pre: (value) => (missing(value) ? null : +value), asc: order(1), desc: order(-1) },
+  });
+}
+
+/** A column of numbers. */
 const number = (title, data, digits = 2) => ({
   title, data, type: "num", className: "dt-right",
-  render: (value, kind) => (kind === "display" || kind === "filter" ? shown(value, digits) : value ?? -1),
+  render: (value, kind) => (kind === "display" || kind === "filter" ? shown(value, digits) : value ?? ""),
 });
+
+const mean = (values) => {
+  const known = values.filter((value) => !missing(value));
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+};
 
 function allNumbers(DataTable, data) {
   const text = (title, key) => ({ title, data: key, className: "text", render: DataTable.render.text() });
   const rows = data.cells.map((cell, index) => {
-    const of = (name) => mean(cell.numbers[name]);
+    const of = (name) => cell.means[name]?.[0];
     const runs = cell.runs.map((run) => data.runs[run]);
     return {
       index, method: cell.method, task: cell.task, dataset: cell.dataset, setting: cell.setting ?? "", ratio: cell.ratio,
-      value: of(cell.judged), spread: deviation(cell.numbers[cell.judged] ?? []),
+      value: of(cell.judged), spread: cell.means[cell.judged]?.[1],
       seeds: (cell.numbers[cell.judged] ?? []).filter((value) => value !== null).length,
       base: of("base"), new: of("new"), macro: of("macro") ?? of("macro base"), head: of("head"), medium: of("medium"),
       tail: of("tail"), ece: of("ECE") ?? of("ECE base"), seconds: mean(runs.map((run) => run[2])),
@@ -152,21 +160,24 @@ function allNumbers(DataTable, data) {
     return anchor;
   };
   const listed = [["searchList"]];
+  const columns = [
+    { title: "Method", data: "method", className: "text", columnControl: listed,
+      render: { display: link, _: (value) => value } },
+    { ...text("Task", "task"), columnControl: listed },
+    { ...text("Dataset", "dataset"), columnControl: listed },
+    { ...number("τ", "ratio", 2), render: (value) => String(value), columnControl: listed },
+    { ...text("Setting", "setting"), columnControl: listed },
+    number("H or accuracy", "value"), number("std", "spread"), number("Seeds", "seeds", 0),
+    number("Base", "base"), number("New", "new"), number("Macro", "macro"), number("Head", "head"),
+    number("Medium", "medium"), number("Tail", "tail"), number("ECE", "ece"), number("Training, s", "seconds", 1),
+    number("Memory, MiB", "memory", 0),
+  ];
+  const headings = columns.map(({ title }) => element("th", { scope: "col" }, title));
+  // its own row of headings: in one that ColumnControl makes for its buttons nothing sorts
+  $("#all-numbers").append(element("thead", {}, element("tr", {}, ...headings)));
   new DataTable($("#all-numbers"), {
     data: rows, deferRender: true, order: [], pageLength: 25, autoWidth: false, scrollX: true,
-    layout: { topStart: { search: { text: "Filter" } }, topEnd: "pageLength" },
-    columns: [
-      { title: "Method", data: "method", className: "text", columnControl: listed,
-        render: { display: link, _: (value) => value } },
-      { ...text("Task", "task"), columnControl: listed },
-      { ...text("Dataset", "dataset"), columnControl: listed },
-      { ...number("τ", "ratio", 2), render: (value) => String(value), columnControl: listed },
-      { ...text("Setting", "setting"), columnControl: listed },
-      number("H or accuracy", "value"), number("std", "spread"), number("Seeds", "seeds", 0),
-      number("Base", "base"), number("New", "new"), number("Macro", "macro"), number("Head", "head"),
-      number("Medium", "medium"), number("Tail", "tail"), number("ECE", "ece"), number("Training, s", "seconds", 1),
-      number("Memory, MiB", "memory", 0),
-    ],
+    layout: { topStart: { search: { text: "Filter" } }, topEnd: "pageLength" }, columns,
   });
 }
 
@@ -190,9 +201,9 @@ function plain(head, rows) {
   return element("div", { class: "scroll" }, element("table", { class: "results" }, element("thead", {}, line("th", head)), body));
 }
 
-function summary(values) {
-  const spread = deviation(values);
-  return shown(mean(values)) + (spread === null ? "" : ` ± ${shown(spread)}`);
+function summary(cell, name) {
+  const [middle, spread] = cell.means[name] ?? [];
+  return shown(middle) + (missing(spread) ? "" : ` ± ${shown(spread)}`);
 }
 
 function seeds(data, cell) {
@@ -200,7 +211,7 @@ function seeds(data, cell) {
   const rows = cell.runs.map((run, i) => [
     String(data.runs[run][1]), ...names.map((name) => shown(cell.numbers[name][i])), shown(data.runs[run][2], 1),
   ]);
-  if (rows.length > 1) rows.push(["mean ± std", ...names.map((name) => summary(cell.numbers[name])), ""]);
+  if (rows.length > 1) rows.push(["mean ± std", ...names.map((name) => summary(cell, name)), ""]);
   return plain(["Seed", ...names, "Training, s"], rows);
 }
 
@@ -218,17 +229,19 @@ function layout(x, y, more = {}) {
 const settings = { displayModeBar: false, responsive: true };
 
 async function curves(place, data, cell) {
-  const measured = data.groups[cell.group].curves, names = Object.keys(measured);
+  const names = [...new Set(cell.runs.flatMap((run) => Object.keys(data.curves[run])))];
   if (!names.length) return;
   const choice = element("select", { "aria-label": "Measure" }, ...names.map((name) => element("option", { value: name }, name.replaceAll("_", " "))));
-  choice.value = measured.loss ? "loss" : names[0];
+  choice.value = names.includes("loss") ? "loss" : names[0];
   const chart = element("div", { class: "chart" });
   place.append(element("div", {}, element("h3", {}, "Over epochs"), choice, chart));
   const Plotly = await plotly();
   const draw = () => {
-    const traces = measured[choice.value].map((values, i) => ({
-      x: values.map((_, epoch) => epoch + 1), y: values, mode: "lines+markers", marker: { size: 4, symbol: i }, name: `seed ${i + 1} of ${measured[choice.value].length}`,
-    }));
+    const drawn = cell.runs.filter((run) => data.curves[run][choice.value]);
+    const traces = drawn.map((run, i) => {
+      const y = data.curves[run][choice.value], x = y.map((_, epoch) => epoch + 1);
+      return { x, y, mode: "lines+markers", marker: { size: 4, symbol: i }, name: `seed ${data.runs[run][1]}` };
+    });
     Plotly.react(chart, traces, layout("epoch", choice.value.replaceAll("_", " "), { showlegend: traces.length > 1 }), settings);
   };
   choice.addEventListener("change", draw);
@@ -240,7 +253,7 @@ async function calibration(place, data, cell) {
   const found = Object.entries(tested).filter(([name]) => name.slice(0, name.lastIndexOf("/")) === cell.target && subsets(cell).includes(name.split("/").pop()));
   if (!found.length) return;
   const chart = element("div", { class: "chart" });
-  place.append(element("div", {}, element("h3", {}, "Reliability: 15 bins of confidence, all seeds"), chart));
+  place.append(element("div", {}, element("h3", {}, "Reliability: 15 bins of confidence, these seeds"), chart));
   const Plotly = await plotly();
   const traces = found.map(([name, entry], i) => ({
     x: entry.bins.map((bin) => bin[1]), y: entry.bins.map((bin) => bin[2]), mode: "lines+markers", name: name.split("/").pop(),
@@ -274,15 +287,15 @@ function one(DataTable, data, cell, place) {
   const charts = element("div", { class: "charts" });
   const configuration = Object.entries(data.groups[cell.group].configuration);
   place.append(element("h3", {}, "Seeds"), seeds(data, cell), charts);
-  place.append(element("h3", {}, "Classes, mean over seeds"), classes(DataTable, data, cell));
+  place.append(element("h3", {}, "Classes, mean over these seeds"), classes(DataTable, data, cell));
   place.append(element("h3", {}, "Configuration"), plain(["Hyperparameter", "Value"], configuration.map(([name, value]) => [name, value !== null && typeof value === "object" ? JSON.stringify(value) : String(value)])));
   return Promise.all([curves(charts, data, cell), calibration(charts, data, cell)]);
 }
 
 function several(data, cells, place) {
   const rows = cells.map(([index, cell]) => [
-    element("a", { href: `#open=*/${index}` }, cell.dataset), summary(cell.numbers[cell.judged] ?? []),
-    ...["base", "new"].map((name) => summary(cell.numbers[name] ?? [])), String(cell.runs.length),
+    element("a", { href: `#open=*/${index}` }, cell.dataset),
+    ...[cell.judged, "base", "new"].map((name) => summary(cell, name)), String(cell.runs.length),
   ]);
   place.append(element("h3", {}, "What it is the mean of"), plain(["Dataset", cells[0][1].judged, "base", "new", "Seeds"], rows));
 }
@@ -320,6 +333,7 @@ theme();
 const [source, css] = await Promise.all(["datatables", "datatables-css"].map(unpack));
 document.head.prepend(element("style", {}, css));
 const { default: DataTable } = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+gapsLast(DataTable);
 tables(DataTable);
 const data = JSON.parse(await unpack("data"));
 behind(DataTable, data);

@@ -67,6 +67,7 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
         .render(
             experiment=results.grid["experiment"],
             printed=results.grid["printed"],
+            generated=all(entry["layout"] == "embedded" for entry in results.grid["datasets"].values()),
             facts=facts(results),
             headline=headline(results),
             sheet=sheet(results, runs, runs.with_name("costs.parquet")),
@@ -87,7 +88,7 @@ def command(grid: Path) -> list[str]:
     words = ["snakemake", "--cores", "2", "--resources", "gpu=1"]
     try:
         record = read_record(Path(f"{grid}{SUFFIX}"))
-    except ValueError:  # `cpt verify` tells of it
+    except (OSError, ValueError):  # `cpt verify` tells of it
         return words
     configuration = record.get("configuration", DEFAULT_CONFIGURATION)
     return words if configuration == DEFAULT_CONFIGURATION else [*words, "--configfile", *configuration]

@@ -156,10 +156,19 @@ def judged_by(task: str) -> str:
     return "H" if task == "base_to_new" else "accuracy"
 
 
+def shared(parts: Sequence[SeedValues]) -> list[int]:
+    """Return the seeds that every dataset has: averages and tests over datasets are of these."""
+    return sorted(set.intersection(*(set(part) for part in parts))) if parts else []
+
+
+def uneven(parts: Sequence[SeedValues]) -> bool:
+    """Whether all datasets have seeds, and some have seeds that others lack."""
+    return all(parts) and any(set(part) != set(parts[0]) for part in parts)
+
+
 def average(parts: Sequence[SeedValues]) -> SeedValues:
     """Return the mean over datasets per seed, for the seeds that every dataset has."""
-    common = set.intersection(*(set(part) for part in parts)) if parts else set()
-    return {seed: statistics.fmean(part[seed] for part in parts) for seed in sorted(common)}
+    return {seed: statistics.fmean(part[seed] for part in parts) for seed in shared(parts)}
 
 
 def over_epochs(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from cpt.report.formats import Block, Column, Line, Mark, Shown, Table
 from cpt.report.results import (
     TASKS,
     Results,
+    SeedValues,
     Summary,
     average,
     averaged_datasets,
@@ -30,7 +32,9 @@ from cpt.report.results import (
     judged_by,
     read_results,
     row_names,
+    shared,
     summarize,
+    uneven,
 )
 from cpt.report.words import AVERAGE, LEVEL, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
 
@@ -63,7 +67,7 @@ def make_table(grid: Path, runs: Path, name: str, output: Path) -> None:
     exhibit = table_exhibit(results, name)
     numbers = long_form(results, exhibit)
     table = layout(results, exhibit, numbers)
-    write_text(output / f"{name}.csv", long_form_csv(exhibit, numbers))
+    write_text(output / f"{name}.csv", long_form_csv(results, exhibit, numbers))
     write_text(output / f"{name}.md", formats.markdown(table))
     write_text(output / f"{name}.tex", formats.latex(table))
     write_text(output / f"{name}.html", formats.html(table))
@@ -133,24 +137,25 @@ def _measured(results: Results, cells: Sequence[Mapping[str, Any] | None], measu
     return summarize(average(parts))
 
 
-def significance(exhibit: Mapping[str, Any], numbers: LongForm) -> dict[tuple[float, str], float]:
+def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[float, str], float]:
     """Return (ratio, row id) -> p of the difference of its average from that of the table's reference row.
 
-    Signs of the datasets' differences (seeds averaged) are flipped, in all ways or 10,000 drawn ones; p is corrected
-    for the rows of a ratio by Holm's method. Only the layout ``datasets`` has averages over enough datasets, and only
-    rows with every dataset are compared.
+    Signs of the datasets' differences (means over the seeds that the average is over) are flipped, in all ways or
+    10,000 drawn ones; p is corrected for the rows of a ratio by Holm's method. Only the layout ``datasets`` has
+    averages over enough datasets, and only rows with every dataset are compared.
     """
     reference, task = exhibit["reference"], exhibit["tasks"][0]
     if exhibit["layout"] != "datasets" or reference is None:
         return {}
-    averaged, metric = averaged_datasets(exhibit, task), judged_by(task)
+    parts = _averaged_parts(results, exhibit, task)
     found: dict[tuple[float, str], float] = {}
     for ratio in exhibit["ratios"]:
-        rows = {
-            row["id"]: [numbers[Key(ratio, row["id"], dataset, metric)].mean for dataset in averaged]
-            for row in exhibit["rows"]
+        rows = {row["id"]: parts[ratio, row["id"]] for row in exhibit["rows"]}
+        known = {
+            row: np.array([fmean(part[seed] for seed in seeds) for part in of_row])
+            for row, of_row in rows.items()
+            if (seeds := shared(of_row))
         }
-        known = {row: np.array(means) for row, means in rows.items() if means and None not in means}
         others = [row for row in known if row != reference]
         if reference not in known or not others:
             continue
@@ -158,6 +163,19 @@ def significance(exhibit: Mapping[str, Any], numbers: LongForm) -> dict[tuple[fl
         tested = [stats.sign_flip_test(known[row] - known[reference], generator) for row in others]
         found |= {(ratio, row): float(p) for row, p in zip(others, stats.holm(tested), strict=True)}
     return found
+
+
+def _averaged_parts(
+    results: Results, exhibit: Mapping[str, Any], task: str
+) -> dict[tuple[float, str], list[SeedValues]]:
+    """Return (ratio, row id) -> values by seed of every dataset that the average is over."""
+    cells = {(c["ratio"], c["row"], c["dataset"]): c for c in exhibit["cells"] if c["task"] == task}
+    averaged = averaged_datasets(exhibit, task)
+    return {
+        (ratio, row["id"]): [results.seeds(cells.get((ratio, row["id"], dataset))) for dataset in averaged]
+        for ratio in exhibit["ratios"]
+        for row in exhibit["rows"]
+    }
 
 
 def positions(exhibit: Mapping[str, Any]) -> dict[tuple[float, str, str], tuple[int, ...]]:
@@ -172,9 +190,9 @@ def positions(exhibit: Mapping[str, Any]) -> dict[tuple[float, str, str], tuple[
     return {key: tuple(cells) for key, cells in found.items()}
 
 
-def long_form_csv(exhibit: Mapping[str, Any], numbers: LongForm) -> str:
+def long_form_csv(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> str:
     """Return the long form as CSV; ``table`` is the table's number, ``method`` the row's label."""
-    names, p_values = row_names(exhibit["rows"]), significance(exhibit, numbers)
+    names, p_values = row_names(exhibit["rows"]), significance(results, exhibit)
     number, judged = exhibit["name"].removeprefix("table"), judged_by(exhibit["tasks"][0])
     rows = []
     for key, cell in numbers.items():
@@ -192,12 +210,14 @@ def layout(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> T
     builders = {"tasks": _by_task, "datasets": _by_dataset, "clusterings": _by_clustering, "measures": _by_measure}
     columns, blocks, corner = builders[exhibit["layout"]](results, exhibit, numbers)
     seeds = {cell.n for cell in numbers.values()}
+    partial = any(uneven(p) for task in exhibit["tasks"] for p in _averaged_parts(results, exhibit, task).values())
+    groups = results.grid["class_groups"]
     return Table(
         name=exhibit["name"],
         label=exhibit_label(exhibit["name"]),
         title=sentence(exhibit["title"]),
         caption=sentence(exhibit["caption"]),
-        notes=notes(exhibit, seeds, results.grid["backbone"], groups=results.grid["class_groups"]),
+        notes=notes(exhibit, seeds, results.grid["backbone"], groups=groups, partial=partial),
         corner=corner,
         columns=columns,
         blocks=blocks,
@@ -214,7 +234,7 @@ def _by_task(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layou
 def _by_dataset(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> Layout:
     task = exhibit["tasks"][0]
     datasets = datasets_of(exhibit, task)
-    averaged, p_values = averaged_datasets(exhibit, task), significance(exhibit, numbers)
+    averaged, p_values = averaged_datasets(exhibit, task), significance(results, exhibit)
     columns = [Column(results.dataset_title(d) + ("" if d in averaged else " (source)")) for d in datasets] + [
         Column(AVERAGE, average=True)
     ]
@@ -251,7 +271,7 @@ def _by_clustering(_: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
         cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in exhibit["rows"]]
         stacked += [
             _column(exhibit, numbers, ratio, AVERAGE, metric, spread=False),
-            _marked([cell.std for cell in cells], "lower"),
+            _marked([cell.std for cell in cells], None),  # of few seeds: too uncertain itself to be ranked
         ]
     return columns, [Block("", _lines(exhibit, stacked))], "Clustering"
 

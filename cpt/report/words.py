@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from cpt.measures import MEANINGS, MEASURES
 from cpt.report.formats import DIFFERS
@@ -14,6 +14,9 @@ MISSING = "–"
 AVERAGE = "Avg"
 LEVEL = 0.05
 """Of the significance marks."""
+PARTIAL = (
+    "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row have."
+)
 
 
 def exhibit_label(name: str) -> str:
@@ -49,7 +52,12 @@ def sentence(text: str) -> str:
 
 
 def notes(
-    exhibit: Mapping[str, Any], seed_counts: Collection[int], backbone: str, *, groups: Mapping[str, float]
+    exhibit: Mapping[str, Any],
+    seed_counts: Collection[int],
+    backbone: str,
+    *,
+    groups: Mapping[str, float],
+    partial: bool = False,
 ) -> str:
     """Return what the numbers of a table are: unit, seeds, ±, averages, marks, gaps, backbone.
 
@@ -58,15 +66,20 @@ def notes(
         seed_counts: numbers of seeds that occur among the table's numbers.
         backbone: its name.
         groups: sizes of head, medium and tail relative to each other.
+        partial: whether an average leaves out seeds that some of its datasets have.
     """
     counts, layout = sorted(seed_counts), exhibit["layout"]
-    parts = [_unit_note(exhibit), _seed_note(counts)]
+    own_column = layout == "clusterings"  # for the standard deviation
+    parts = [_unit_note(exhibit), _seed_note(counts, "std" if own_column else "±")]
     if layout == "measures":
         parts += [f"{meaning[0].upper()}{meaning[1:]}." for meaning in _meanings(exhibit["measures"], groups)]
     elif any(judged_by(task) == "H" for task in exhibit["tasks"]):
         parts.append("H is the harmonic mean of base and new accuracy.")
     parts += [_average_note(exhibit, task) for task in exhibit["tasks"]]
-    parts.append("Bold: best of the column and ratio; underlined: second.")
+    if partial:
+        parts.append(PARTIAL)
+    unmarked = "; standard deviations are not ranked" if own_column else ""
+    parts.append(f"Bold: best of the column and ratio; underlined: second{unmarked}.")
     if layout == "datasets":
         parts.append(_significance_note(exhibit))
     if 0 in counts:
@@ -103,15 +116,16 @@ def _significance_note(exhibit: Mapping[str, Any]) -> str:
     return f"{datasets} datasets are too few to tell {counted(others, 'row')} from {best} ({how})."
 
 
-def _seed_note(counts: Sequence[int]) -> str:
+def _seed_note(counts: Sequence[int], spread: Literal["±", "std"]) -> str:
     if not any(counts):
         return "No run has finished."
     repeated = [count for count in counts if count > 1]
     if not repeated:
         return "Single runs (one seed), so no standard deviation."
     seeds = f"{repeated[0]}–{repeated[-1]}" if len(repeated) > 1 else f"{repeated[0]}"
-    alone = " (without ±: a single run)" if 1 in counts else ""
-    return f"Mean over {seeds} seeds{alone}, ± the sample standard deviation over seeds."
+    alone = f" (without {spread}: a single run)" if 1 in counts else ""
+    shown = spread if spread == "±" else f"{spread} is"
+    return f"Mean over {seeds} seeds{alone}, {shown} the sample standard deviation over seeds."
 
 
 def _average_note(exhibit: Mapping[str, Any], task: str) -> str:

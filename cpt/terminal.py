@@ -1,0 +1,19 @@
+"""Printing of tables: fitted to a terminal, whole in a file."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+_WIDE = 1000
+"""Columns of a file or a pipe: nothing is cut, no path is broken."""
+
+
+def console(least: int = 0) -> Console:
+    """Return a console for standard output that takes names as they are, without markup.
+
+    Args:
+        least: columns that are used however narrow the terminal is.
+    """
+    found = Console()
+    width = max(found.width, least) if found.is_terminal else _WIDE
+    return Console(width=width, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,42 @@
+"""`make` in folders of any name, with a Python that only notes how it is called."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PYTHON = r"""#!/bin/sh
+echo "$(basename "$0") $*" >> "$NOTES"
+case "$1 $2" in
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && cp "$0" "$3/bin/snakemake" ;;
+    "-c import") echo 2 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "my project (v2) 'é'", 'a;b & "c" #'])
+def test_any_folder_will_do(tmp_path: Path, root: Path, name: str) -> None:
+    folder, stub, notes = tmp_path / name, tmp_path / "python", tmp_path / "notes"
+    (folder / "envs").mkdir(parents=True)
+    for file in ("Makefile", "pyproject.toml", "envs/requirements.txt"):
+        shutil.copy(root / file, folder / file)
+    stub.write_text(PYTHON)
+    stub.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "VIRTUAL_ENV")}
+    for target in ("environment", "run", "test"):
+        command = ["make", target, f"PYTHON={stub}", "CORES=2"]
+        done = subprocess.run(
+            command, cwd=folder, env=environment | {"NOTES": str(notes)}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    called = notes.read_text().splitlines()
+    assert [line.split()[0] for line in called] == ["python"] * 4 + ["snakemake", "python"]
+    assert called[1] == "python -m venv .venv"
+    assert called[2].endswith("-r envs/requirements.txt")
+    assert called[4].startswith("snakemake --cores 2")
+    assert called[5].startswith("python -m pytest")
+    assert (folder / ".venv/.ready").is_file()

@@ -1,0 +1,154 @@
+"""The settings that every method gets without an experiment's overrides, typed from the papers and their repositories.
+
+Sources: the configuration files that the fields' ``source`` names; CPT: section 4.1 and supplement 6.1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from cpt.data.catalog import load_catalog
+from cpt.describe import published
+from cpt.methods import registry
+from cpt.methods.hyperparameters import Trained, resolve
+
+PAPER = (
+    "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
+    "dtd", "eurosat", "ucf101",
+)  # fmt: skip
+PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
+
+DASSL = {
+    "optimiser": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "warmup_epochs": 1,
+    "warmup_learning_rate": 1e-5,
+    "prior": "none",
+    "snapshots": False,
+}
+IVLP = DASSL | {"batch_size": 4, "learning_rate": 0.0025, "text_prompts": 4, "visual_prompts": 4, "words": True}
+COOP = DASSL | {"learning_rate": 0.002, "context_length": 4, "words": True}
+DEKG = {"epochs": 100, "learning_rate": 0.002, "context_length": 4, "guidance_weight": 8, "independence_weight": 6}
+MAPLE = DASSL | {"batch_size": 4, "prompts": 2, "words": True}
+
+EVERYWHERE: dict[str, dict[str, Any]] = {
+    "zeroshot": {"templates": "dataset"},
+    "coop": COOP | {"batch_size": 32, "class_position": "end", "per_class": False},
+    "cocoop": COOP | {"batch_size": 1, "epochs": 10, "reduction": 16},
+    "ivlp": IVLP,
+    "cpt": IVLP
+    | {"tetf_weight": 0.25, "cc_weight": 0.15, "rs_weight": 0.10, "clustering": "spherical"}
+    | {"classes_per_cluster": 16, "clusters": None, "cluster_seed": None, "templates": "ensemble"}
+    | {"tetf_reading": "sum", "tetf_diagonal": False, "tetf_by_size": False, "contrast": "cross_entropy"}
+    | {"cc_reading": "present", "cc_detach_text": False, "rs_features": "raw", "rs_reading": "sum"},
+    "promptsrc": IVLP | {"text_weight": 25, "image_weight": 10, "logits_weight": 1, "templates": "ensemble"},
+    "maple": MAPLE,
+    "npt": MAPLE,
+    "coprompt": DASSL
+    | {"batch_size": 4, "learning_rate": 0.0035, "words": True, "distance": "cosine"}
+    | {"text_adapter": 0.2, "image_adapter": 0.1, "reduction": 4},
+    "dekg": COOP | DEKG | {"batch_size": 128, "templates": "texture"},
+    "dekg_tcp": DASSL | DEKG | {"optimiser": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"},
+    "dpc": DASSL
+    | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
+    | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},
+}
+"""The same for all protocols and datasets."""
+
+DEEP = {"depth_text": 9, "depth_vision": 9}
+SHALLOW = {"depth_text": 3, "depth_vision": 3}
+BY_PROTOCOL: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "ivlp": (DEEP | {"epochs": 12}, SHALLOW | {"epochs": 8}, DEEP | {"epochs": 25}),
+    "cpt": (DEEP | {"epochs": 12}, SHALLOW | {"epochs": 8}, DEEP | {"epochs": 25}),
+    "promptsrc": (DEEP | {"epochs": 20}, SHALLOW | {"epochs": 20}, DEEP | {"epochs": 50}),
+    **dict.fromkeys(
+        ("maple", "npt"),
+        (
+            {"epochs": 5, "learning_rate": 0.0035, "depth": 9},
+            {"epochs": 2, "learning_rate": 0.0026, "depth": 3},
+            {"epochs": 5, "learning_rate": 0.0035, "depth": 9},
+        ),
+    ),
+}
+"""Base-to-new, all classes, few-shot."""
+
+COPROMPT = {
+    "imagenet": (12, 4, 8.0, 8),
+    "caltech101": (12, 4, 4.0, 8),
+    "oxford_pets": (12, 2, 0.1, 8),
+    "stanford_cars": (12, 4, 4.0, 8),
+    "oxford_flowers": (9, 4, 8.0, 8),
+    "food101": (9, 4, 0.5, 5),
+    "fgvc_aircraft": (9, 4, 2.0, 8),
+    "sun397": (12, 4, 8.0, 8),
+    "dtd": (12, 2, 8.0, 8),
+    "eurosat": (12, 2, 0.1, 8),
+    "ucf101": (12, 4, 2.0, 8),
+}
+"""Depth, prompts, weight and epochs by trained dataset."""
+
+GAUSSIAN = {"base_to_new": (15, 1), "all_classes": (6, 10), "few_shot": (30, 30)}
+LATE = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
+"""Datasets whose few-shot average is (45, 5)."""
+
+
+def expected(name: str, protocol: str, dataset: str) -> dict[str, Any]:
+    found = EVERYWHERE[name] | dict(zip(PROTOCOLS, BY_PROTOCOL.get(name, ({}, {}, {})), strict=True))[protocol]
+    if name == "coprompt":
+        own = COPROMPT.get(dataset, COPROMPT["imagenet"])
+        found |= dict(zip(("depth", "prompts", "consistency_weight", "epochs"), own, strict=True))
+    if name == "promptsrc":
+        late = protocol == "few_shot" and dataset in LATE
+        found |= dict(zip(("average_mean", "average_std"), (45, 5) if late else GAUSSIAN[protocol], strict=True))
+    if name == "coop":
+        found |= {"epochs": 50 if protocol == "all_classes" or dataset == "imagenet" else 200}
+    return found
+
+
+@pytest.mark.parametrize("name", EVERYWHERE)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_settings_are_the_published_ones(name: str, protocol: str) -> None:
+    for dataset in ("imagenet", "world") if protocol == "all_classes" else PAPER:  # the paper's and another
+        given, wanted = published(name, protocol, dataset).model_dump(), expected(name, protocol, dataset)
+        assert {key: given[key] for key in wanted} == wanted, dataset
+
+
+def test_dpc_starts_from_promptsrc_as_published_for_the_dataset() -> None:
+    start = published("dpc", "few_shot", "dtd").start_hyperparameters
+    assert (start["epochs"], start["average_mean"], start["average_std"], start["depth_text"]) == (50, 45, 5, 9)
+    assert published("dpc", "base_to_new", "dtd").start_hyperparameters["average_mean"] == 15
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_settings_by_dataset_are_of_datasets_that_there_are(name: str, root: Path) -> None:
+    """A misspelled one would silently get the settings of all others."""
+    catalog = load_catalog(root / "config/datasets.yaml")
+    for key in registry.get(name).hyperparameters.dataset_defaults:
+        *protocol, dataset = key.split("/")
+        assert dataset in catalog
+        assert set(protocol) <= set(PROTOCOLS)
+
+
+class Nested(Trained):
+    """Every layer sets one field less than the one before."""
+
+    protocol_defaults: ClassVar[dict] = {"few_shot": {"epochs": 2, "batch_size": 2, "momentum": 0.2, "weight_decay": 2}}
+    dataset_defaults: ClassVar[dict] = {
+        "few_shot/dtd": {"momentum": 0.4, "weight_decay": 4},
+        "dtd": {"batch_size": 3, "momentum": 0.3, "weight_decay": 3},
+    }
+
+
+def test_the_narrower_default_wins_and_an_override_over_all() -> None:
+    hp = resolve(Nested, "few_shot", "dtd", {"weight_decay": 5}, {"weight_decay": 6})
+    assert (hp.learning_rate, hp.epochs, hp.batch_size, hp.momentum, hp.weight_decay) == (0.0025, 2, 3, 0.4, 6)
+    hp = resolve(Nested, "all_classes", "dtd")
+    assert (hp.epochs, hp.batch_size, hp.momentum, hp.weight_decay) == (12, 3, 0.3, 3)
+
+
+def test_every_method_with_a_publication_is_here() -> None:
+    assert set(registry.names()) - EVERYWHERE.keys() == {"lamp"}, "of LAMP nothing but an abstract is public"
