@@ -20,6 +20,7 @@ from cpt.cli import app
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data.catalog import Entry, load_catalog
 from cpt.data.check import check_dataset
+from cpt.data.images import FORMATS
 from cpt.data.layouts import digest, find_images, make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
@@ -27,7 +28,6 @@ from cpt.files import sha256_text
 from tests.workflow import copy_project, planned, snakemake
 
 PARTS = ("train", "test")
-FORMATS = ["PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000"]
 
 
 def paint(path: Path, kind: str = "PNG") -> None:
