@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,15 @@ from cpt.data.fewshot import by_class
 from cpt.data.manifest import Manifest
 from cpt.data.split import make_split
 from cpt.errors import CptError
-from cpt.files import read_json, write_json
+from cpt.files import read_json, read_tensors, write_json
 from cpt.grid import Grid
 from cpt.methods import registry
-from cpt.paths import RUN
+from cpt.paths import CLASSIFIER, RUN
 from cpt.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
+from cpt.predict import predict
 from cpt.report.plan_text import hours, render, size
 from cpt.train import train
-from tests.experiment import COMMON, SMALL, train_inputs
+from tests.experiment import COMMON, SMALL, linked, train_inputs
 from tests.test_workflow import CATALOG, EVERY_METHOD, configuration, planned, project
 from tests.test_workflow import SMALL as SMALL_CONFIG
 
@@ -410,6 +412,27 @@ def test_seconds_of_evaluation(measured: Callable[..., Path], folder: Path) -> N
         assert "GPU at most" in printed(numbers)
 
 
+def test_what_is_left_is_told_stage_by_stage(measured: Callable[..., Path], folder: Path) -> None:
+    """A run that is trained has yet to be tested; a later table shows it too without asking for it anew."""
+    group = {"method": "ivlp", "start": "", "batch_size": 16, "step": [[5, 2.0]], "image": [[5, 0.5]]}
+    measured(groups=[group | {"peak_memory_mb": None}])
+    ivlp = {"method": "ivlp", "set": {"batch_size": 16, "epochs": 2}}
+    tables = {name: TABLE | {"variants": ["ivlp"]} for name in ("table1", "table2")}
+    path = write(folder, variants={"ivlp": ivlp}, exhibits=tables)
+    (run,) = built(path).runs
+    done = folder / "results/small/runs" / run
+    done.mkdir(parents=True)
+    for file, left in ((None, 20 + 30), ("run.json", 30), ("predictions.parquet", 0)):
+        if file:
+            (done / file).touch()
+        numbers = planning(path).numbers()
+        first, second = numbers["exhibits"]
+        assert (numbers["disk"]["runs_bytes"] > 0) == (left > 0)
+        assert (first["train_seconds"], first["test_seconds"], first["left_seconds"]) == (20, 30, left)
+        assert (second["new"], second["left_seconds"]) == (0, 0)
+        assert first["finished"] == second["finished"] == (file is not None)
+
+
 @pytest.mark.parametrize(
     ("changes", "device", "precision", "fits"),
     [
@@ -605,6 +628,45 @@ def test_disk(folder: Path) -> None:
     numbers = planning(path).numbers()
     assert (numbers["disk"]["downloads_bytes"], numbers["disk"]["pixels_bytes"]) == (5_000, 0)
     assert "at least 5 kB (2 files, 1 of unknown size)" in printed(numbers)
+
+
+@pytest.mark.parametrize(("method", "snapshots"), [("coop", False), ("coop", True), ("cocoop", False)])
+def test_the_disk_holds_what_a_classifier_holds(
+    results: Path, folder: Path, tmp_path: Path, method: str, snapshots: bool
+) -> None:
+    """Text features where no image changes them, and mean image features: as many values as a real run wrote."""
+    given = COMMON | SMALL.get(method, {}) | {"snapshots": snapshots}
+    (tmp_path / "x").mkdir()
+    run = linked(results, tmp_path / "x") / "run"
+    train(train_inputs(results, method, hyperparameters={"snapshots": snapshots}), run, lambda _: None)
+    predict(run, tmp_path / "x", [("land", "base"), ("land", "new")], device="cpu", progress=lambda _: None)
+    held, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
+    path = write(folder, variants={"row": {"method": method, "set": given}})
+    learned = describe.stored_values(method, next(iter(built(path).runs.values())).hyperparameters)
+    passes = 1 + COMMON["epochs"] * snapshots
+    disk = planning(path).numbers()["disk"]
+    assert disk["runs_bytes"] - passes * (4 * learned + 45 * 60) == 4 * sum(tensor.numel() for tensor in held.values())
+    assert disk["features_bytes"] == (180 + 60) * 64 * 4, "frozen features of training and test images"
+
+
+def test_the_fullest_disk_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"provides": {"x": []}, "sources": [{"url": "https://example.org/x"}]}
+    mine = {"title": "M", "layout": "folders", "root": str(folder / "mine/photos"), "files": [source]}
+    path = write(folder, {"mine": mine}, tasks={"base_to_new": {"datasets": ["mine"]}})
+    (folder / "mine").mkdir()
+    for here, there in ((10**9, 5), (7, 10**9)):
+        free = {folder: here, folder / "mine": there}
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda place, free=free: SimpleNamespace(free=free[Path(place).absolute()])
+        )
+        assert planning(path).numbers()["disk"]["free_bytes"] == min(here, there)
+
+
+def test_classes_that_the_catalog_names_are_counted(results: Path) -> None:
+    given = {"name": "a", "title": "A", "root": "a", "layout": "split_json", "split": "s.json"}
+    for names in (["ant", "bee", "cow"], {"n1": "ant", "n2": "bee", "n3": "cow"}):
+        assert known(Entry(**given, class_names=names), results / "nowhere").classes == 3
+    assert known(Entry(**given), results / "nowhere").classes is None
 
 
 def test_gated_data_are_named(folder: Path) -> None:
