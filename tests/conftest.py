@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 os.environ.pop("CPT_WORKER", None)
+with contextlib.suppress(ValueError):  # not the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by every child
 settings.register_profile("cpt", deadline=None, derandomize="CI" in os.environ)  # a slow machine is no fault
 settings.load_profile("cpt")
 
