@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cpt import trace
@@ -62,7 +62,8 @@ def _temporary(path: Path) -> tuple[int, Path]:
     """Create a temporary file beside ``path`` and lock it; file systems without locks go without."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        _lock(handle)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)  # removed as an orphan before it was locked
@@ -79,43 +80,6 @@ def remove_orphans(path: Path) -> None:
                 orphan.unlink()
             finally:
                 os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(path: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock file ``path`` during the block; on a disk without locks (some NFS) go without.
-
-    The block may delete the file: who waits for it takes a new one then.
-
-    Args:
-        path: the file; it is made if it is not there, its folder is not.
-        waits: called once if another process has the lock.
-
-    Raises:
-        OSError: the file cannot be made.
-    """
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if not _lock(handle, fcntl.LOCK_NB):
-                waits()
-                _lock(handle)
-            if os.fstat(handle).st_nlink:
-                yield
-                return
-        finally:
-            os.close(handle)
-
-
-def _lock(handle: int, how: int = 0) -> bool:
-    """Lock an open file; return whether no other process has it, as far as this disk can tell."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
-    except BlockingIOError:
-        return False
-    except OSError:  # ENOLCK, EOPNOTSUPP, EBADF, ENOSYS: file systems without locks differ
-        return True
-    return True
 
 
 def _unwritable(path: Path, error: Exception) -> str | None:

@@ -104,10 +104,13 @@ def written(path: Path) -> tuple[Path, str] | None:
 
 def command(target: str, configuration: Sequence[str]) -> str:
     """Shell command that makes a file again, and nothing else that is there."""
-    words = ["snakemake", target, "--force", "--cores", "2", "--resources", "gpu=1"]
-    if list(configuration) != DEFAULT:
-        words += ["--configfile", *configuration]
-    return shlex.join(words)
+    return shlex.join(snakemake(configuration, target, "--force"))
+
+
+def snakemake(configuration: Sequence[str], *words: str) -> list[str]:
+    """Return the words that run an experiment with its configuration files."""
+    configured = [] if list(configuration) == DEFAULT else ["--configfile", *configuration]
+    return ["snakemake", *words, "--cores", "2", "--resources", "gpu=1", *configured]
 
 
 def configuration(root: Path) -> list[str]:

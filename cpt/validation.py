@@ -140,6 +140,15 @@ def path_name(name: str) -> str:
     return name
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text is whole: file names of another encoding and JSON can hold half letters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def drawable(text: str) -> str:
     """Return a text that an SVG and a page can hold.
 

@@ -18,7 +18,7 @@ from cpt import config, grid, stats
 from cpt.errors import CptError
 from cpt.files import write_json
 from cpt.report import formats, tables
-from cpt.report.results import Results, SeedValues, averaged_datasets, read_results, row_names
+from cpt.report.results import Results, SeedValues, averaged_datasets, read_results, row_names, shared
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs/results"
@@ -88,25 +88,23 @@ def by_dataset(experiment: str, table: str, ratio: float, row: str, task: str = 
 
 
 def differences(first: Mapping[str, SeedValues], second: Mapping[str, SeedValues]) -> list[float]:
-    """First minus second, one number per dataset: the mean over the seeds that both have.
+    """First minus second, one number per dataset: the mean over the seeds that both have on all datasets.
 
     A row that is not trained has no seeds: it is compared with every seed of the other.
 
     Raises:
-        CptError: a dataset without a seed in common.
+        CptError: there is no such seed.
     """
-    found = []
-    for dataset in first:
-        values, other = first[dataset], second[dataset]
-        if set(other) == {0}:
-            other = dict.fromkeys(values, other[0])
-        elif set(values) == {0}:
-            values = dict.fromkeys(other, values[0])
-        seeds = sorted(values.keys() & other.keys())
-        if not seeds:
-            raise CptError(f"docs/results: no seed in common on {dataset}; run the experiment and --keep it")
-        found.append(statistics.fmean(values[seed] - other[seed] for seed in seeds))
-    return found
+    sides = [dict(first), dict(second)]
+    for own, other in (sides, sides[::-1]):
+        for dataset, values in own.items():
+            if set(values) == {0}:
+                own[dataset] = dict.fromkeys(other[dataset], values[0])
+    seeds = shared([values for side in sides for values in side.values()])
+    if not seeds:
+        raise CptError("docs/results: no seed that both rows have on all datasets; run the experiment and --keep it")
+    one, two = sides
+    return [statistics.fmean(one[dataset][seed] - two[dataset][seed] for seed in seeds) for dataset in one]
 
 
 class Difference(NamedTuple):

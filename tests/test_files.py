@@ -9,7 +9,6 @@ import re
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ import torch
 from safetensors.torch import save_file
 
 from cpt import files, instance, many, seeds
-from cpt.atomic import locked
 from cpt.cli import _json_object
 from cpt.clip.descriptions import read_description_file
 from cpt.errors import CptError, nearest
@@ -201,24 +199,6 @@ def test_errors_of_others_stay_what_they_are(tmp_path: Path, error: Exception) -
 # Locks
 
 
-def test_a_lock_is_waited_for_and_may_be_deleted_by_who_holds_it(tmp_path: Path) -> None:
-    path, waiting, order = tmp_path / "lock", threading.Event(), []
-
-    def other() -> None:
-        with locked(path, waiting.set):
-            order.append("other")
-            assert path.exists(), "a new file: the first one is gone"
-
-    thread = threading.Thread(target=other)
-    with locked(path, lambda: pytest.fail("nobody has it")):
-        thread.start()
-        assert waiting.wait(60)
-        order.append("first")
-        path.unlink()
-    thread.join(60)
-    assert order == ["first", "other"]
-
-
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS])
 def test_disks_without_locks_go_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refused(*_: object) -> None:
@@ -227,8 +207,7 @@ def test_disks_without_locks_go_without(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(fcntl, "flock", refused)
     orphan = tmp_path / ".a-0123abc_.txt"
     orphan.touch()
-    with locked(tmp_path / "lock", lambda: pytest.fail("nobody has it")):
-        files.write_text(tmp_path / "a.txt", "x")
+    files.write_text(tmp_path / "a.txt", "x")
     assert (tmp_path / "a.txt").read_text() == "x"
     assert orphan.exists(), "nobody can tell whether its writer lives"
 

@@ -244,8 +244,8 @@ def test_profiles_average_over_datasets_first(command: dict) -> None:
 def test_a_dataset_with_more_seeds_weighs_no_more() -> None:
     first = {"easy": {1: 90.0, 2: 92.0, 3: 94.0}, "hard": {1: 10.0}}
     second = {"easy": {1: 89.0}, "hard": {1: 13.0, 2: 50.0}}
-    assert kept.differences(first, second) == [1.0, -3.0], "each over the seeds that both have"
-    assert kept.differences(first, {"easy": {0: 91.0}, "hard": {0: 5.0}}) == [1.0, 5.0], "an untrained row has one run"
+    assert kept.differences(first, second) == [1.0, -3.0], "over the seed that both have on both"
+    assert kept.differences(first, {"easy": {0: 91.0}, "hard": {0: 5.0}}) == [-1.0, 5.0], "an untrained row has one run"
     assert kept.differences({"easy": {0: 91.0}}, {"easy": first["easy"]}) == [-1.0]
-    with pytest.raises(Exception, match="no seed in common on hard"):
+    with pytest.raises(Exception, match="no seed that both rows have on all datasets"):
         kept.differences(first, {"easy": {1: 0.0}, "hard": {2: 0.0}})

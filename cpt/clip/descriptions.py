@@ -7,7 +7,6 @@ the features' metadata say so.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from cpt.clip.features import tokenize
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError, nearest
 from cpt.files import parse_json, read_tensors, sha256_file, write_tensors
+from cpt.validation import is_unicode
 
 SCHEMA = "cpt.descriptions/1"
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a letter, which JSON can write and no text holds."""
 
 
 def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
@@ -63,7 +61,7 @@ def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
 
 
 def _is_sentence(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and not _SURROGATE.search(value)
+    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
 
 
 @torch.no_grad()

@@ -163,7 +163,7 @@ def _read_own(path: Path) -> dict[str, Any]:
         held = parse_json(path.read_bytes())
     except OSError as error:
         raise CptError(f"backbone.architecture: {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CptError(f"backbone.architecture: {path}: not JSON: {error}") from None
     model = held.get("model_cfg", held) if isinstance(held, dict) else {}
     keys = ("embed_dim", "vision_cfg", "text_cfg")

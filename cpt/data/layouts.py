@@ -23,7 +23,7 @@ from cpt.data.manifest import PARTS, SCHEMA
 from cpt.data.notices import copies, notices, spelled_in_two_ways
 from cpt.data.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
 from cpt.errors import CptError, nearest
-from cpt.validation import drawable
+from cpt.validation import drawable, is_unicode
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry
@@ -90,7 +90,7 @@ def find_images(entry: Entry) -> Listing:
 
 def _check_names(entry: Entry, listing: Listing) -> None:
     for name in (*listing.class_names, *(path for _, _, path in listing.images)):
-        if not _is_unicode(name):
+        if not is_unicode(name):
             raise CptError(
                 f"{entry.name}: the name {name!r} is not UTF-8; give it another, or rename all files with "
                 f"`convmv -f latin1 -t utf8 -r --notest {shlex.quote(str(listing.image_root))}`"
@@ -107,14 +107,6 @@ def _check_names(entry: Entry, listing: Listing) -> None:
             f"{entry.name}: class {one!r} and class {other!r} are never in the same part and read the same; if they "
             "are one class, spell it alike in every part, else give one another name"
         )
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_files(entry: Entry, listing: Listing, root: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cpt.canonical import parse_json
+
 
 @dataclass(frozen=True)
 class Source:
@@ -47,8 +49,8 @@ def read_note(path: Path) -> dict[str, Any]:
     What it remembers saves work and no more, so that damage to it is no reason to stop.
     """
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        note = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) and "url" in note and all(map(_is_noted, note, note.values())) else {}
 

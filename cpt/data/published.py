@@ -5,11 +5,11 @@ Label order is part of the benchmark: it decides which classes are base and whic
 
 from __future__ import annotations
 
-import json
 import reprlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from cpt.canonical import parse_json
 from cpt.data.derived import derive
 from cpt.data.listing import Listing, again, class_folders, image_files
 from cpt.data.manifest import PARTS
@@ -60,11 +60,11 @@ def read_split_file(entry: Entry) -> tuple[Path, dict[str, list[tuple[str, int, 
     assert entry.split is not None
     path = entry.folder / entry.split
     try:
-        lists = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
+        lists = parse_json(path.read_text(encoding="utf-8-sig"), _without_repeats)
     except FileNotFoundError:
         other = ", or set derived_split: true to make one that is not comparable" if entry.derive else ""
         raise CptError(f"{path}: not found; {_source(entry)}{other}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         mend = "delete it and fetch it again" if entry.files else "mend it"
         raise CptError(f"{path}: damaged, or no JSON ({error}); {mend}") from None
     if not isinstance(lists, dict) or not {"train", "test"} <= set(lists):

@@ -14,8 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from cpt.files import note_read, require_unchanged, unusable, write_text
-from cpt.integrity import DEFAULT as DEFAULT_CONFIGURATION
-from cpt.integrity import SUFFIX, read_record
+from cpt.integrity import configuration, snakemake
 from cpt.report import web
 from cpt.report.details import details
 from cpt.report.formats import html, templates
@@ -84,14 +83,8 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
 
 
 def command(grid: Path) -> list[str]:
-    """Return the words that run the experiment: with its configuration, which the record of grid.json tells."""
-    words = ["snakemake", "--cores", "2", "--resources", "gpu=1"]
-    try:
-        record = read_record(Path(f"{grid}{SUFFIX}"))
-    except (OSError, ValueError):  # `cpt verify` tells of it
-        return words
-    configuration = record.get("configuration", DEFAULT_CONFIGURATION)
-    return words if configuration == DEFAULT_CONFIGURATION else [*words, "--configfile", *configuration]
+    """Return the words that run the experiment: with its configuration (``cpt.integrity``)."""
+    return snakemake(configuration(grid.parent))
 
 
 def _own(name: str) -> Markup:
