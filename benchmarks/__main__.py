@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks import compute, embedded, images, jobs, memory, peak, rows
 from benchmarks.rows import Row
 from benchmarks.timing import Settings
-from cpt import device as machine
+from cpt.clip import device as machine
 
 LINES: dict[str, Callable[[Settings], list[Row]]] = {
     "peak": peak.lines,

@@ -13,8 +13,8 @@ from benchmarks.problem import Problem, make_problem
 from benchmarks.rows import Row
 from benchmarks.steps import PARTS, NaiveStep, OurStep, Seconds, close, difference
 from benchmarks.timing import Pairs, Settings, alternate, available_memory, not_deterministic, now
-from cpt.clip.features import Classes
-from cpt.methods.base import Method
+from cpt.features.text import Classes
+from cpt.methods.base.method import Method
 
 TEXT_TARGET = 12.0
 STEP_TARGETS = {500: 8.0, 50: 3.0, 5: 1.2}

@@ -10,9 +10,9 @@ from benchmarks import experiment
 from benchmarks.counters import Cost, cost
 from benchmarks.rows import Row
 from benchmarks.timing import Pairs, Settings
-from cpt.files import read_parquet
-from cpt.paths import HISTORY
-from cpt.train import TrainInputs, train
+from cpt.files.paths import HISTORY
+from cpt.files.stage_files import read_parquet
+from cpt.training.train import TrainInputs, train
 
 IMAGES, BATCH, EPOCHS = 16, 16, 3
 

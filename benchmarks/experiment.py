@@ -9,15 +9,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.problem import ARCHITECTURE, PHOTOGRAPH, QUICK
-from cpt import paths
 from cpt.clip.backbone import load_backbone
-from cpt.clip.features import make_text_features
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
 from cpt.data.catalog import Entry
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split, write_split
-from cpt.train import TrainInputs, train
+from cpt.features.text import make_text_features
+from cpt.files import paths
+from cpt.training.train import TrainInputs, train
 
 PHOTOS, CLASSES = "photos", 10
 

@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from benchmarks import rows
 from benchmarks.rows import Row
 from benchmarks.steps import PARTS
-from cpt.files import atomic
-from cpt.report.style import FULL_WIDTH, PALETTE, house_style, look, new_figure
+from cpt.files.stage_files import atomic
+from cpt.report.figures.style import FULL_WIDTH, PALETTE, house_style, look, new_figure
 
 COLOURS = dict(zip(PARTS, (PALETTE[0], PALETTE[5], PALETTE[1], PALETTE[4], PALETTE[2], "#999999"), strict=True))
 """Text blue, images orange, forward darker than backward."""

@@ -17,14 +17,15 @@ from benchmarks.experiment import PHOTOS
 from benchmarks.problem import DEPTH, QUICK_DEPTH
 from benchmarks.rows import Row
 from benchmarks.timing import Pairs, Settings, alternate, seconds
-from cpt import device as machine
-from cpt import paths, predict
+from cpt.clip import device as machine
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.data.images import ImageStore, normalise
 from cpt.data.pixels import make_pixels
-from cpt.files import read_tensors
-from cpt.image_features import batch_size
-from cpt.paths import PROMPTS
+from cpt.evaluation import predict
+from cpt.features.images import batch_size
+from cpt.files import paths
+from cpt.files.paths import PROMPTS
+from cpt.files.stage_files import read_tensors
 
 EVALUATION_TARGET, CACHE_TARGET = 0.85, 3.0
 TARGETS = [(PHOTOS, "base"), (PHOTOS, "new")]
@@ -37,7 +38,7 @@ def _silent(_: str) -> None:
 
 
 def evaluate(run: Path, results: Path, threads: int) -> float:
-    """Seconds of ``cpt.predict`` from the loaded backbone to the written files."""
+    """Seconds of ``cpt.evaluation.predict`` from the loaded backbone to the written files."""
     loaded: list[float] = []
 
     def load(*arguments: Any) -> Clip:

@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks import experiment
 from benchmarks.rows import Row
 from benchmarks.timing import ROOT, Settings, alternate, environment, seconds
-from cpt.config import load
-from cpt.grid import build
+from cpt.experiment.config import load
+from cpt.experiment.grid import build
 
 STARTUP_TARGET, DAG_TARGET, WHOLE_TARGET = 3.0, 15.0, 300.0
 FIRST_STEP = "epoch 1/1"
@@ -33,7 +33,7 @@ def startup_lines(settings: Settings) -> list[Row]:
     def job(worker: str | None = None) -> float:
         return first_step(results, results / f"runs/{next(numbers)}", worker)
 
-    def imports(modules: str = "cpt.cli, cpt.train, cpt.methods.ivlp") -> float:
+    def imports(modules: str = "cpt.cli.app, cpt.training.train, cpt.methods.ivlp") -> float:
         command = [sys.executable, "-c", f"import {modules}"]
         return seconds(lambda: subprocess.run(command, cwd=ROOT, env=environment(), check=True))
 
@@ -159,7 +159,7 @@ def dag_lines(settings: Settings) -> list[Row]:
     (bare / "Snakefile").write_text(BARE.format(runs=runs))
     first, again, floor = [], [], []
     for _ in range(1 if settings.quick else settings.repeats):
-        shutil.rmtree(folder / "work", ignore_errors=True)  # what cpt.workflow remembers
+        shutil.rmtree(folder / "work", ignore_errors=True)  # what cpt.experiment.resolved remembers
         for kept in (first, again):
             kept.append(snakemake(folder, "-n", "-q", "rules", "--configfile", config))
         floor.append(snakemake(bare, "-n", "-q", "rules"))

@@ -70,7 +70,7 @@ def measured(kind: str, count: int, threads: int, quick: bool) -> float:
     """MiB of the first step of either kind beyond what the process has when the model is loaded."""
     from benchmarks.problem import make_problem
     from benchmarks.steps import NaiveStep, OurStep
-    from cpt import device as machine
+    from cpt.clip import device as machine
 
     machine.prepare("cpu", "float32", threads)
     problem = make_problem(quick=quick)

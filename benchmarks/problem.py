@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import naive
-from cpt.batches import Batches
 from cpt.clip.backbone import Clip
 from cpt.clip.export import export, towers
-from cpt.clip.features import Classes, tokenize
 from cpt.data.images import ImageStore
 from cpt.data.split import Split
-from cpt.methods import registry
-from cpt.methods.base import Method
+from cpt.features.text import Classes, tokenize
+from cpt.methods.base import registry
+from cpt.methods.base.method import Method
 from cpt.seeds import torch_stream
+from cpt.training.batches import Batches
 
 ARCHITECTURE = "ViT-B-16-quickgelu"
 QUICK: dict[str, Any] = {

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from cpt.files import read_parquet, write_parquet, write_text
-from cpt.provenance import commit
+from cpt.files.provenance import commit
+from cpt.files.stage_files import read_parquet, write_parquet, write_text
 
 SCHEMA = "cpt.benchmarks/2"
 PARQUET, MARKDOWN = "bench.parquet", "bench.md"

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from benchmarks.problem import Naive, Problem
 from benchmarks.timing import now
-from cpt.batches import Batches
-from cpt.clip.features import Classes
-from cpt.loop import Loop
-from cpt.methods.base import Batch, Method, Training
-from cpt.optimisers import Optimiser
-from cpt.state import StateFile
+from cpt.features.text import Classes
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.training.batches import Batches
+from cpt.training.loop import Loop
+from cpt.training.optimizers import Optimiser
+from cpt.training.state import StateFile
 
 PARTS = ("text forward", "text backward", "image forward", "image backward", "optimiser", "host")
 """The parts of a step; host is everything else: the batch, the loss, bookkeeping."""
@@ -26,7 +26,7 @@ Seconds = dict[str, float]
 
 
 class OurStep:
-    """Steps of ``cpt.loop.Loop`` as they are. Hooks note when the towers and the optimiser begin and end.
+    """Steps of ``cpt.training.loop.Loop`` as they are. Hooks note when the towers and the optimiser begin and end.
 
     Args:
         problem: the model.

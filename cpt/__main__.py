@@ -10,12 +10,12 @@ def main() -> None:
     """Run ``cpt`` with the process's arguments and exit with its code."""
     address = os.environ.get("CPT_WORKER")
     if address and os.path.exists(address):
-        from cpt.client import call
+        from cpt.cli.fork_client import call
 
         code = call(address, sys.argv)
         if code is not None:
             sys.exit(code)
-    from cpt.cli import run
+    from cpt.cli.app import run
 
     sys.exit(run())
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from cpt import config
-from cpt.methods import registry
+from cpt.experiment import config
+from cpt.methods.base import registry
 from cpt.report.words import LEVEL
 from docs.kept import (
     CONFIGS,

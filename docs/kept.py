@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cpt import config, grid, stats
 from cpt.errors import CptError
-from cpt.files import write_json
+from cpt.experiment import config, grid
+from cpt.files.stage_files import write_json
 from cpt.report import formats, tables
-from cpt.report.results import Results, SeedValues, averaged_datasets, read_results, row_names, shared
+from cpt.results import stats
+from cpt.results.cells import Results, SeedValues, averaged_datasets, read_results, row_names, shared
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "docs/results"

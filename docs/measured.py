@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cpt.errors import CptError
-from cpt.measures import MEASURES
+from cpt.metrics.measures import MEASURES
 from cpt.report import tables
-from cpt.report.results import Results
+from cpt.results.cells import Results
 from docs.kept import by_dataset, cell, difference_table, differences, kept, label, markdown, numbers, paired
 
 Text = Callable[[], str]

@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import rows  # noqa: E402
-from cpt import config, grid  # noqa: E402
+from cpt.costs.plan import Plan  # noqa: E402
 from cpt.errors import CptError, nearest  # noqa: E402
-from cpt.plan import Plan  # noqa: E402
+from cpt.experiment import config, grid  # noqa: E402
 from docs import choices, measured  # noqa: E402
 from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from snakemake.cli import get_argument_parser
 
-from cpt import config as cpt_config
-from cpt import instance
-from cpt import paths
-from cpt import workflow as cpt_workflow
-from cpt.data.layouts import digest
+from cpt.cli.fork_server import start as start_fork_server
+from cpt.data.make_manifest import digest
 from cpt.errors import CptError
-from cpt.provenance import code_version
-from cpt.provenance import stamp
+from cpt.experiment import config as cpt_config
+from cpt.experiment import resolved
+from cpt.files import paths
+from cpt.files.provenance import code_version
+from cpt.files.provenance import stamp
 from cpt.validation import no_braces
-from cpt.worker import start as start_fork_server
+from cpt.workflow import instance
 
 LOOKS = (
     "dryrun summary detailed_summary dag rulegraph filegraph d3dag lint list_rules list_target_rules list_changes"
@@ -71,13 +71,13 @@ try:
     WORK = Path("work", CONFIG.experiment)
     if workflow.is_main_process:
         see_that_nobody_works(WORK, Path(".snakemake/locks"))
-    PLAN = cpt_workflow.load(
+    PLAN = resolved.load(
         CONFIG,
         " + ".join(CONFIG_FILES),
         WORK / "workflow.json",
     )
     if workflow.is_main_process:
-        cpt_workflow.remember(CONFIG_FILES, Path(PLAN.root))
+        resolved.remember(CONFIG_FILES, Path(PLAN.root))
 except CptError as error:
     refuse(error)
 
@@ -110,36 +110,36 @@ FIGURES = expand(
 )
 CLASS_GROUPS = ":".join(map(str, CONFIG.class_groups.model_dump().values()))
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
-PAGE_FILES = ["page.html.j2", "page.css", "page.js", "table.html.j2"]
+PAGE_FILES = ["page/page.html.j2", "page/page.css", "page/page.js", "templates/table.html.j2"]
 TINY_CLIP = ["assets/tiny_clip"]
 CODE = {
     "backbone": stamp("cpt.clip.make_backbone", data=TINY_CLIP),
-    "data": stamp("cpt.data.layouts", data=TINY_CLIP),
+    "data": stamp("cpt.data.make_manifest", data=TINY_CLIP),
     "pixels": stamp("cpt.data.pixels"),
     "split": stamp("cpt.data.split"),
     "text_features": stamp(
-        "cpt.clip.features", "cpt.clip.make_backbone", "cpt.clip.templates"
+        "cpt.features.text", "cpt.clip.make_backbone", "cpt.features.templates"
     ),
     "descriptions": stamp(
-        "cpt.clip.descriptions", "cpt.clip.make_backbone", "cpt.clip.templates"
+        "cpt.features.descriptions", "cpt.clip.make_backbone", "cpt.features.templates"
     ),
-    "image_features": stamp("cpt.image_features"),
-    "clusters": stamp("cpt.mining"),
-    "predict": stamp("cpt.predict"),
-    "score": stamp("cpt.score"),
-    "aggregate": stamp("cpt.aggregate"),
-    "table": stamp("cpt.report.tables", data=["report/table.html.j2"]),
-    "ledger": stamp("cpt.report.ledger", data=["report/ledger.html.j2"]),
-    "audit": stamp("cpt.report.audit_text", data=["report/audit.html.j2"]),
-    "page": stamp("cpt.report.page", data=[f"report/{name}" for name in PAGE_FILES]),
+    "image_features": stamp("cpt.features.images"),
+    "clusters": stamp("cpt.features.mining"),
+    "predict": stamp("cpt.evaluation.predict"),
+    "score": stamp("cpt.evaluation.score"),
+    "aggregate": stamp("cpt.results.aggregate"),
+    "table": stamp("cpt.report.tables", data=["report/templates/table.html.j2"]),
+    "ledger": stamp("cpt.report.printed.ledger", data=["report/templates/ledger.html.j2"]),
+    "audit": stamp("cpt.report.printed.audit_text", data=["report/templates/audit.html.j2"]),
+    "page": stamp("cpt.report.page.make", data=[f"report/{name}" for name in PAGE_FILES]),
 }
 FIGURE_CODE = {
-    name: stamp("cpt.report.figures", f"cpt.report.{kind}")
+    name: stamp("cpt.report.figures.make", f"cpt.report.figures.{kind}")
     for name, kind in PLAN.exhibits.items()
     if kind != "table"
 }
 TRAIN_CODE = {
-    modules: code_version("cpt.train", *modules)
+    modules: code_version("cpt.training.train", *modules)
     for modules in sorted({tuple(run.modules) for run in RUNS.values()})
 }
 

@@ -29,14 +29,14 @@ def root() -> Path:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/<experiment> with one small dataset (land, 10 classes): every stage before training has run."""
     from cpt.clip.backbone import load_backbone
-    from cpt.clip.features import make_text_features
     from cpt.clip.make_backbone import load_tokenizer, make_backbone
     from cpt.data.catalog import Entry
-    from cpt.data.layouts import make_manifest
+    from cpt.data.make_manifest import make_manifest
     from cpt.data.manifest import read_manifest
     from cpt.data.split import make_split, write_split
-    from cpt.image_features import make_image_features
-    from cpt.mining import make_clusters
+    from cpt.features.images import make_image_features
+    from cpt.features.mining import make_clusters
+    from cpt.features.text import make_text_features
 
     folder = tmp_path_factory.mktemp("experiment")
     make_backbone("tiny-clip", "embedded", "shipped", folder / "backbone.json")

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
-from cpt.loop import Loop
-from cpt.methods import registry
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Continued
+from cpt.features.text import Classes
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.method import Batch, Method, Training
 from cpt.seeds import torch_stream
-from cpt.state import StateFile
+from cpt.training.loop import Loop
+from cpt.training.state import StateFile
 from tests.golden_clip import classes_of, clip_of
 
 CLASSES = ("tench", "golden retriever", "Boeing 737-300", "pistol shrimp", "hard-leaved pocket orchid")
@@ -152,7 +152,7 @@ class Toy:
         return loop
 
     def scores(self, shown: Tensor, of: Classes | None = None, *, trained: bool = True) -> Tensor:
-        """Logits of images, computed as ``cpt.predict`` does."""
+        """Logits of images, computed as ``cpt.evaluation.predict`` does."""
         self.method.eval()
         with torch.no_grad():
             self.method.target(trained=trained)
@@ -175,7 +175,7 @@ class InterruptedHereError(Exception):
 
 
 class Batches:
-    """The batches of a training: what the loop needs of ``cpt.batches.Batches``."""
+    """The batches of a training: what the loop needs of ``cpt.training.batches.Batches``."""
 
     def __init__(self, toy: Toy, stop: tuple[int, int] | None) -> None:
         self.toy, self.stop, self.labels = toy, stop, toy.labels

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cpt.train import TrainInputs
+from cpt.training.train import TrainInputs
 
 SMALL: dict[str, dict[str, Any]] = {
     "cocoop": {"reduction": 2},

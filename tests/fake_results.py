@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cpt.files import write_json, write_parquet, write_tensors
-from cpt.paths import COUNTS, CURVES, GRID, RUNS, TEXT_FEATURES
+from cpt.files.paths import COUNTS, CURVES, GRID, RUNS, TEXT_FEATURES
+from cpt.files.stage_files import write_json, write_parquet, write_tensors
 
 METHODS = {"zeroshot": 46.0, "ivlp": 51.0, "cpt": 53.0, "cptsum": 50.0, "npt": 52.0}
 DATASETS = {"world": 10.0, "flowers": 8.0, "scripts": -6.0, "world_r": -2.0, "world_a": -12.0}
@@ -204,7 +204,7 @@ def _hyperparameters(method: str) -> dict:
 
 
 def _facts(method: str) -> dict:
-    """A method's facts as ``cpt.describe`` gives them, with defaults from all of its sources."""
+    """A method's facts as ``cpt.methods.base.describe`` gives them, with defaults from all of its sources."""
     described = {
         "templates": ("template set", "a repository", "dataset" if method == "zeroshot" else "single"),
         "epochs": ("passes", "a paper", 12),

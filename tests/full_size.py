@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from cpt import config, grid
-from cpt.files import canonical_json, write_json, write_parquet, write_tensors, write_text
-from cpt.measures import CURVES, MEASURES
+from cpt.experiment import config, grid
+from cpt.files.paths import COSTS, COUNTS, RUNS, TEXT_FEATURES
+from cpt.files.paths import CURVES as CURVES_SCHEMA
+from cpt.files.stage_files import canonical_json, write_json, write_parquet, write_tensors, write_text
 from cpt.metrics.accuracy import BINS, harmonic_mean
-from cpt.paths import COSTS, COUNTS, RUNS, TEXT_FEATURES
-from cpt.paths import CURVES as CURVES_SCHEMA
-from cpt.report import style
-from cpt.report.audit import audit, read_claims, read_published
-from cpt.report.audit_text import html
-from cpt.report.figures import make_figure
-from cpt.report.ledger import make_ledger
-from cpt.report.page import make_page
+from cpt.metrics.measures import CURVES, MEASURES
+from cpt.report.figures import style
+from cpt.report.figures.make import make_figure
+from cpt.report.page.make import make_page
+from cpt.report.printed.audit import audit, read_claims, read_published
+from cpt.report.printed.audit_text import html
+from cpt.report.printed.ledger import make_ledger
 from cpt.report.tables import make_table
 
 CURVED = ("loss", "gradient_norm", "learning_rate", "loss_cross_entropy", "loss_separation", "loss_consistency",

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.export import export, towers
-from cpt.clip.features import Classes
-from cpt.clip.templates import learnable_template
 from cpt.clip.text import pack_prompts
+from cpt.features.templates import learnable_template
+from cpt.features.text import Classes
 
 GOLDEN = Path(__file__).parent / "golden"
 PHRASE = "a photo of a"

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cpt.clip.templates import PROMPT_TEMPLATE
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.prompts import TextPrompts
-from cpt.methods.registry import get
-from cpt.optimisers import Optimiser
-from cpt.schedule import learning_rate
+from cpt.features.templates import PROMPT_TEMPLATE
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.prompts import TextPrompts
+from cpt.methods.base.registry import get
+from cpt.training.optimizers import Optimiser
+from cpt.training.schedule import learning_rate
 from tests.golden_clip import Case, classes_of, golden_clip, rule
 
 FEATURES, LOGITS, LOSS, GRADIENT, AFTER2, AFTER5, AFTER5_LOGITS = 5e-6, 5e-5, 1e-5, 1e-4, 2e-6, 5e-6, 2e-4

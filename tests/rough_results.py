@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from cpt.files import read_tensors, write_json, write_parquet, write_tensors
-from cpt.paths import CLASSIFIER, COSTS, COUNTS, CURVES, GRID, METRICS, RUNS
+from cpt.files.paths import CLASSIFIER, COSTS, COUNTS, CURVES, GRID, METRICS, RUNS
+from cpt.files.stage_files import read_tensors, write_json, write_parquet, write_tensors
 
 TWO_SEEDS = ("cpt", "flowers", 0.06)
 """Row, dataset and ratio of Table 2 whose cell has two of the three seeds that other exhibits have."""

@@ -15,11 +15,11 @@ from PIL import Image
 
 import cpt.methods
 from cpt.data.catalog import load_catalog
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split
-from cpt.methods import registry
-from cpt.methods.base import Method
+from cpt.methods.base import registry
+from cpt.methods.base.method import Method
 from tests import test_methods as contract
 from tests.contract import Toy
 

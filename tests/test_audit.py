@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from cpt.errors import CptError
-from cpt.report import audit as a
-from cpt.report import audit_text
+from cpt.report.printed import audit as a
+from cpt.report.printed import audit_text
 
 ROOT = Path(__file__).parent.parent
 

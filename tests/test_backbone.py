@@ -20,13 +20,13 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from cpt.clip.backbone import load_backbone
-from cpt.clip.features import make_text_features, read_text_features, tokenize
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
-from cpt.clip.templates import template_set
 from cpt.clip.text import pack_prompts
-from cpt.config import load
 from cpt.errors import CptError
-from cpt.files import read_json
+from cpt.experiment.config import load
+from cpt.features.templates import template_set
+from cpt.features.text import make_text_features, read_text_features, tokenize
+from cpt.files.stage_files import read_json
 
 
 def test_the_shipped_backbone(results: Path) -> None:

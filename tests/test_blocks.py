@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cpt.data.blocks import map_blocks
+from cpt.data.threads import map_blocks
 
 
 @pytest.mark.parametrize(("count", "workers", "size"), [(0, 3, 4), (1, 3, 4), (50, 1, 7), (100, 4, 1), (103, 3, 16)])

@@ -18,9 +18,9 @@ import pytest
 import rough_results
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from cpt.files import write_json, write_text
-from cpt.report.figures import make_figure
-from cpt.report.page import make_page
+from cpt.files.stage_files import write_json, write_text
+from cpt.report.figures.make import make_figure
+from cpt.report.page.make import make_page
 from cpt.report.tables import make_table
 from tests.workflow import install
 

@@ -11,7 +11,7 @@ import yaml
 
 from cpt.data import world
 from cpt.data.catalog import find, load_catalog
-from cpt.data.layouts import find_images
+from cpt.data.make_manifest import find_images
 from cpt.errors import CptError
 
 CONFIG = Path(__file__).parents[1] / "config"

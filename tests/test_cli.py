@@ -17,8 +17,8 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from cpt.cli import app
-from cpt.methods import registry
+from cpt.cli.app import app
+from cpt.methods.base import registry
 from tests.workflow import ONLY_TABLE_2
 
 HIDDEN = ["worker"]
@@ -184,7 +184,7 @@ def server(tmp_path: Path):
     """A fork server of this process, with few libraries so that it is ready at once."""
     address = tmp_path / "server" / "worker"
     address.parent.mkdir()
-    code = "import cpt.worker as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; w.serve(sys.argv[1])"
+    code = "import cpt.cli.fork_server as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; w.serve(sys.argv[1])"
     process = subprocess.Popen([sys.executable, "-c", code, str(address)])
     for _ in range(200):
         if address.exists():

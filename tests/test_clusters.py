@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from cpt import clusters
-from cpt.clusters import ALGORITHMS, mine, number_of_clusters, read_clusters, write_clusters
 from cpt.errors import CptError
-from cpt.files import write_tensors
-from cpt.mining import make_clusters
-from cpt.paths import TEXT_FEATURES
+from cpt.features import clusters
+from cpt.features.clusters import ALGORITHMS, mine, number_of_clusters, read_clusters, write_clusters
+from cpt.features.mining import make_clusters
+from cpt.files.paths import TEXT_FEATURES
+from cpt.files.stage_files import write_tensors
 from cpt.seeds import stream_seed
 
 NAMES = sorted(ALGORITHMS)

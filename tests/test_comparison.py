@@ -13,11 +13,15 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from cpt.cli import run
+from cpt.cli.app import run
 from cpt.errors import CptError
-from cpt.files import read_parquet, write_parquet
-from cpt.paths import PREDICTIONS
-from cpt.report.comparison import (
+from cpt.files.paths import PREDICTIONS
+from cpt.files.stage_files import read_parquet, write_parquet
+from cpt.report.terminal.comparison import over_datasets
+from cpt.report.terminal.comparison import over_images as over_images_text
+from cpt.report.terminal.comparison import over_runs as over_runs_text
+from cpt.results.cells import read_results
+from cpt.results.comparison import (
     Images,
     Line,
     Place,
@@ -28,11 +32,7 @@ from cpt.report.comparison import (
     require_two_sides,
     values_of,
 )
-from cpt.report.comparison_text import over_datasets
-from cpt.report.comparison_text import over_images as over_images_text
-from cpt.report.comparison_text import over_runs as over_runs_text
-from cpt.report.results import read_results
-from cpt.stats import Interval
+from cpt.results.stats import Interval
 from tests.fake_results import write_results
 
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cpt import config, grid
 from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
-from cpt.methods import registry
-from cpt.methods.hyperparameters import Hyperparameters, resolve
-from cpt.runs import Run
+from cpt.experiment import config, grid
+from cpt.experiment.runs import Run
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Hyperparameters, resolve
 
 BASE: dict[str, Any] = config.load([Path("config/config.yaml")]).model_dump(mode="json", exclude_unset=True)
 

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from cpt import config, grid
 from cpt.errors import CptError
-from cpt.files import read_json, read_parquet, read_tensors, sha256_file
-from cpt.loop import Loop
-from cpt.methods import registry
-from cpt.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
-from cpt.predict import predict
-from cpt.train import train
+from cpt.evaluation.predict import predict
+from cpt.experiment import config, grid
+from cpt.files.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
+from cpt.files.stage_files import read_json, read_parquet, read_tensors, sha256_file
+from cpt.methods.base import registry
+from cpt.training.loop import Loop
+from cpt.training.train import train
 from tests.contract import InterruptedHereError
 from tests.experiment import COMMON, SMALL, linked, train_inputs
 
@@ -191,7 +191,7 @@ def test_trained_classes_are_predicted_by_the_mixture(
     results: Path, tmp_path: Path, stage_one: Path, stage_two: Path
 ) -> None:
     """0.2 P' + 0.8 P, put into a run of PromptSRC, predicts the same."""
-    from cpt.files import write_tensors
+    from cpt.files.stage_files import write_tensors
 
     root = linked(results, tmp_path)
     mixed = tmp_path / "runs/mixed"
@@ -208,7 +208,7 @@ def test_trained_classes_are_predicted_by_the_mixture(
 def test_other_datasets_count_as_new(results: Path, tmp_path: Path, stage_two: Path) -> None:
     """A run of another dataset finds no class of land trained: ``base`` of land is then P's alone, too."""
     from cpt.clip.backbone import load_backbone
-    from cpt.predict import _target
+    from cpt.evaluation.predict import _target
 
     root, clip = linked(results, tmp_path), load_backbone(results / "backbone.json")
     for source, subset, expected in (
@@ -309,7 +309,7 @@ def make(folder: Path) -> Path:
 
 def test_cocoop_predicts_every_image_by_texts_of_its_own(results: Path, tmp_path: Path) -> None:
     from cpt.clip.backbone import load_backbone
-    from cpt.clip.features import read_image_features, read_text_features
+    from cpt.features.text import read_image_features, read_text_features
 
     run = tmp_path / "runs/cocoop"
     train(train_inputs(results, "cocoop", hyperparameters={"learning_rate": 0.02, "epochs": 3}), run, lambda _: None)

@@ -16,12 +16,12 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from cpt.cli import app
+from cpt.cli.app import app
 from cpt.data.catalog import Entry, load_catalog
 from cpt.data.check import check_dataset
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.files import write_json
+from cpt.files.stage_files import write_json
 from tests.miniature import make_zip
 from tests.servers import Mishap, Server
 

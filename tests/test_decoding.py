@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cpt.data import images
-from cpt.data.blocks import map_blocks
 from cpt.data.catalog import Entry
 from cpt.data.images import ImageStore, undecodable
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
+from cpt.data.threads import map_blocks
 from cpt.errors import CptError
 
 Pixels = NDArray[np.uint8]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from cpt.data.catalog import Entry, load_catalog
-from cpt.data.derived import derive
-from cpt.data.layouts import check, find_images, make_manifest
-from cpt.data.listing import Listing
+from cpt.data.layouts.derived import derive
+from cpt.data.layouts.listing import Listing
+from cpt.data.make_manifest import check, find_images, make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 

@@ -13,17 +13,17 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from cpt.cli import app
+from cpt.cli.app import app
 from cpt.clip import tiny
 from cpt.clip.backbone import load_backbone
-from cpt.clip.descriptions import SCHEMA, make_descriptions, read_description_file, read_descriptions
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data.catalog import load_catalog
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.files import read_json, read_tensors, sha256_file, write_tensors
-from cpt.paths import PROMPTS, RUN
-from cpt.train import train
+from cpt.features.descriptions import SCHEMA, make_descriptions, read_description_file, read_descriptions
+from cpt.files.paths import PROMPTS, RUN
+from cpt.files.stage_files import read_json, read_tensors, sha256_file, write_tensors
+from cpt.training.train import train
 from tests.experiment import train_inputs
 
 NAMES = ["red fox", "air_plane", "moth"]
@@ -206,8 +206,8 @@ def test_training_records_and_depends_on_its_text_knowledge(results: Path, tmp_p
 def test_the_trained_classes_get_their_own_descriptions(results: Path, tmp_path: Path) -> None:
     """Of all ten classes' descriptions the training takes the base half's."""
     from cpt.data.split import read_split
-    from cpt.methods import registry
-    from cpt.train import _training
+    from cpt.methods.base import registry
+    from cpt.training.train import _training
 
     path = knowledge_of(results, tmp_path)
     given = train_inputs(results, "coprompt", descriptions=path)

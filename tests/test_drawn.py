@@ -20,8 +20,8 @@ from rough_results import over_datasets
 from safetensors.numpy import load_file
 from scipy.stats import gaussian_kde
 
-from cpt.report import style
-from cpt.report.results import read_results
+from cpt.report.figures import style
+from cpt.results.cells import read_results
 
 NAMES = {
     "zeroshot": "Zero-shot",

@@ -23,9 +23,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from cpt.data import answers, connection
-from cpt.data import fetch as fetching
-from cpt.data.fetch import Fetched, Source, fetch
+from cpt.data.download import connection
+from cpt.data.download import fetch as fetching
+from cpt.data.download import responses as answers
+from cpt.data.download.fetch import Fetched, Source, fetch
 from cpt.errors import CptError
 from tests.servers import PAGE, Mishap, Server, redirect
 
@@ -756,7 +757,10 @@ def test_after_a_failure_those_who_wait_take_turns(server, target):
 
 def test_two_processes_fetch_once(server, target):
     url = server.add("/a", BODY, always=Mishap(delay=0.01))
-    code = "import sys, pathlib; from cpt.data.fetch import *; fetch([Source(sys.argv[1])], pathlib.Path(sys.argv[2]))"
+    code = (
+        "import sys, pathlib; from cpt.data.download.fetch import *; "
+        "fetch([Source(sys.argv[1])], pathlib.Path(sys.argv[2]))"
+    )
     running = [subprocess.Popen([sys.executable, "-c", code, url, str(target)]) for _ in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
     assert len(server.requests) == 1
@@ -863,5 +867,6 @@ def test_a_folder_can_be_served(tmp_path):
 
 
 def test_importing_stays_cheap():
-    code = "import sys, cpt.data.fetch; sys.exit(any(name in sys.modules for name in ('requests', 'rich', 'filelock')))"
+    heavy = ("requests", "rich", "filelock")
+    code = f"import sys, cpt.data.download.fetch; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

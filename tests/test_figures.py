@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from cpt.errors import CptError
-from cpt.report import style
-from cpt.report.cost import Point, undominated
-from cpt.report.features import Clusters, effective_rank
-from cpt.report.figures import make_figure
-from cpt.report.labels import place_labels
-from cpt.report.method import principal_plane, within_cluster
-from cpt.report.sweep import positions
+from cpt.report.figures import style
+from cpt.report.figures.cost import Point, undominated
+from cpt.report.figures.features import Clusters, effective_rank
+from cpt.report.figures.labels import place_labels
+from cpt.report.figures.make import make_figure
+from cpt.report.figures.method import principal_plane, within_cluster
+from cpt.report.figures.sweep import positions
 
 NAMES = [f"figure{number}" for number in range(1, 9)]
 

@@ -18,11 +18,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cpt import files, instance, many, seeds
-from cpt.cli import _json_object
-from cpt.clip.descriptions import read_description_file
+from cpt import seeds
+from cpt.cli.app import _json_object
 from cpt.errors import CptError, nearest
-from cpt.state import StateFile
+from cpt.features.descriptions import read_description_file
+from cpt.files import stage_files as files
+from cpt.training.state import StateFile
+from cpt.workflow import instance, many
 
 
 def test_atomic_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
     )
     for other in others:
         other.touch()
-    code = "import sys; from pathlib import Path; from cpt.files import atomic\n"
+    code = "import sys; from pathlib import Path; from cpt.files.stage_files import atomic\n"
     code += "with atomic(Path(sys.argv[1])) as t: t.write_text('child'); print(flush=True); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     killed, living = (subprocess.Popen([sys.executable, "-c", code, path], **pipes) for _ in range(2))
@@ -84,9 +86,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, number: int,
 import errno, resource, sys
 from pathlib import Path
 import numpy, pyarrow, torch
-from cpt import files
+from cpt.files import stage_files as files
 from cpt.errors import CptError
-from cpt.state import StateFile
+from cpt.training.state import StateFile
 errno.EFBIG, errno.ENOSPC = sorted([errno.EFBIG, errno.ENOSPC], reverse={number == errno.ENOSPC})
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 for name, write in {WRITERS}.items():

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cpt import client
-from cpt.clip.features import TEXT_FEATURES
-from cpt.clusters import ALGORITHMS
+from cpt.cli import fork_client as client
 from cpt.data.split import SCHEMA as SPLIT
-from cpt.files import write_json, write_parquet, write_tensors
-from cpt.paths import CLASSIFIER, PREDICTIONS, RUN
-from cpt.provenance import PACKAGE
+from cpt.features.clusters import ALGORITHMS
+from cpt.features.text import TEXT_FEATURES
+from cpt.files.paths import CLASSIFIER, PREDICTIONS, RUN
+from cpt.files.provenance import PACKAGE
+from cpt.files.stage_files import write_json, write_parquet, write_tensors
 
 REFUSED = 99
 ASK = """
@@ -37,7 +37,7 @@ sys.exit(99 if code is None else code)
 
 TELL = """
 import json, os, signal, sys
-import cpt.cli, cpt.worker
+import cpt.cli.app, cpt.cli.fork_server
 
 def tell():
     print(json.dumps({
@@ -49,12 +49,12 @@ def tell():
     print("to the other stream", file=sys.stderr)
     return 7
 
-cpt.cli.run = tell
+cpt.cli.app.run = tell
 if len(sys.argv) > 2:
     sys.argv = sys.argv[1:]
     sys.exit(tell())
-cpt.worker.LIBRARIES, cpt.worker._own_modules = (), lambda: []
-cpt.worker.serve(sys.argv[1])
+cpt.cli.fork_server.LIBRARIES, cpt.cli.fork_server._own_modules = (), lambda: []
+cpt.cli.fork_server.serve(sys.argv[1])
 """
 """A server whose jobs tell what they find; with words, such a job without a server."""
 
@@ -209,8 +209,9 @@ def test_the_backbones_file_holds_no_rounding_error(tmp_path: Path) -> None:
 
 def test_threads_that_are_asked_for_are_used(tmp_path: Path) -> None:
     code = (
-        "import sys; from cpt import cli, device; cli._before_every_verb(False, None); import torch; print("
-        "torch.get_num_threads()); device.prepare('cpu', 'float32', 2); print(torch.get_num_threads())"
+        "import sys; from cpt.cli import app; from cpt.clip import device; app._before_every_verb(False, None); "
+        "import torch; print(torch.get_num_threads()); device.prepare('cpu', 'float32', 2); "
+        "print(torch.get_num_threads())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(OMP_NUM_THREADS="4")
@@ -294,7 +295,8 @@ def test_a_client_whose_folder_is_gone_runs_its_job(telling: Path, tmp_path: Pat
     gone = tmp_path / "gone"
     gone.mkdir()
     code = (
-        "import os, sys; os.rmdir(sys.argv[1]); from cpt.client import call; assert call(sys.argv[2], ['cpt']) is None"
+        "import os, sys; os.rmdir(sys.argv[1]); from cpt.cli.fork_client import call; "
+        "assert call(sys.argv[2], ['cpt']) is None"
     )
     subprocess.run(
         [sys.executable, "-c", code, gone, telling],
@@ -338,13 +340,16 @@ def test_changed_code_is_run_as_it_is(tmp_path: Path) -> None:
     """A source file that changes after the server has read it."""
     shutil.copytree(PACKAGE, tmp_path / "cpt", ignore=shutil.ignore_patterns("assets", "__pycache__"))
     mine = environment(PYTHONPATH=str(tmp_path))
-    code = "import cpt.cli, cpt.worker as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; w.serve(sys.argv[1])"
+    code = (
+        "import cpt.cli.app, cpt.cli.fork_server as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; "
+        "w.serve(sys.argv[1])"
+    )
     address = tmp_path / "server" / "worker"
     process = started([sys.executable, "-c", code], address, env=mine, cwd=tmp_path)
     words = ["verify", "nowhere"]
     try:
         before = ask(address, *words, env=mine, cwd=tmp_path)
-        source = tmp_path / "cpt/verify.py"
+        source = tmp_path / "cpt/workflow/verify.py"
         changed = source.read_text().replace("no such folder", "another folder")
         source.write_text(changed)
         after = ask(address, *words, env=mine, cwd=tmp_path)

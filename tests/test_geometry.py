@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cpt import geometry
 from cpt.errors import CptError
+from cpt.metrics import geometry
 
 
 @pytest.mark.parametrize(("classes", "dimension"), [(1, 1), (1, 3), (2, 1), (3, 2), (5, 4), (5, 64), (31, 30)])

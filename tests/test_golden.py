@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cpt.clip.templates import PROMPT_PHRASE
-from cpt.methods.base import Batch
-from cpt.methods.parts import gaussian_weights
-from cpt.methods.registry import get
+from cpt.features.templates import PROMPT_PHRASE
+from cpt.methods.base.layers import gaussian_weights
+from cpt.methods.base.method import Batch
+from cpt.methods.base.registry import get
 from tests.golden_clip import GOLDEN, Case, cases, classes_of, golden_clip
 from tests.golden_run import FEATURES, LOGITS, Run
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 import pytest
 import torch
 
-from cpt.losses import pairwise_contrast
 from cpt.methods import dpc
-from cpt.methods.base import Batch
-from cpt.methods.registry import get
+from cpt.methods.base.losses import pairwise_contrast
+from cpt.methods.base.method import Batch
+from cpt.methods.base.registry import get
 from tests.golden_clip import Case, cases, digest, normals
 from tests.golden_run import FEATURES, LOGITS, Run
 

@@ -7,10 +7,10 @@ import re
 import pytest
 from torch.nn import functional as F
 
-from cpt.losses import prior_adjusted
-from cpt.methods.hyperparameters import Trained
-from cpt.methods.parts import gaussian_weights
-from cpt.schedule import learning_rate
+from cpt.methods.base.hyperparameters import Trained
+from cpt.methods.base.layers import gaussian_weights
+from cpt.methods.base.losses import prior_adjusted
+from cpt.training.schedule import learning_rate
 from tests.golden_clip import Case, digest, normals
 from tests.golden_run import FEATURES, GRADIENT, LOSS, RATE
 

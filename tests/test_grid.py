@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cpt import config, grid
-from cpt.files import write_json
+from cpt.experiment import config, grid
+from cpt.files.stage_files import write_json
 
 EMBEDDED = {"layout": "embedded", "per_class": {"train": 18, "test": 6}}
 FILES = {"layout": "folders", "root": "photos"}

@@ -13,9 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpt import config, handwritten
 from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
+from cpt.experiment import config
+from cpt.files import handwritten
 
 
 def plain(text: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
@@ -107,7 +108,7 @@ def test_a_bomb_of_aliases_bursts_nothing(tmp_path: Path, merge: bool, last: str
     path.write_text("\n".join(lines))
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
-        "from pathlib import Path; from cpt import handwritten; handwritten.load(Path(sys.argv[1]))"
+        "from pathlib import Path; from cpt.files import handwritten; handwritten.load(Path(sys.argv[1]))"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60)
     assert (done.stderr.splitlines() or [""])[-1] == last

@@ -14,7 +14,7 @@ from torchvision.transforms import functional
 from cpt.data import images
 from cpt.data.catalog import Entry, PerClass
 from cpt.data.images import ImageStore
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.errors import CptError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -15,7 +15,7 @@ from torchvision.transforms import functional as tv
 from cpt.data import images
 from cpt.data.catalog import Entry, PerClass
 from cpt.data.images import ImageStore
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.data.randaugment import rand_augment
 from cpt.seeds import numpy_stream
 

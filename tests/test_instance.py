@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cpt import instance
 from cpt.errors import CptError
+from cpt.workflow import instance
 
 CLAIM = """
 import sys
 from pathlib import Path
-from cpt import instance
+from cpt.workflow import instance
 instance.claim(Path(sys.argv[1]))
 print(flush=True)
 input()
@@ -37,7 +37,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0 if leads else None,
-            env=os.environ | {"PYTHONPATH": str(Path(instance.__file__).parents[1])},
+            env=os.environ | {"PYTHONPATH": str(Path(instance.__file__).parents[2])},
         )
         running.append(process)
         assert process.stdout is not None

@@ -14,15 +14,16 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cpt import files, integrity
 from cpt.clip.backbone import load_backbone
 from cpt.data.catalog import Entry
 from cpt.data.images import ImageStore
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.errors import CptError
-from cpt.provenance import recorded
-from cpt.trace import traced
-from cpt.workflow import remember
+from cpt.experiment.resolved import remember
+from cpt.files import integrity
+from cpt.files import stage_files as files
+from cpt.files.provenance import recorded
+from cpt.files.trace import traced
 
 
 def write_all(folder: Path) -> None:

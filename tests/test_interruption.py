@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from cpt.clip.backbone import load_backbone
-from cpt.clip.descriptions import make_descriptions
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data.manifest import read_manifest
-from cpt.files import read_parquet
-from cpt.interruption import EXIT_CODE
-from cpt.methods import registry
-from cpt.methods.hyperparameters import Continued
-from cpt.paths import HISTORY
+from cpt.features.descriptions import make_descriptions
+from cpt.files.paths import HISTORY
+from cpt.files.stage_files import read_parquet
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued
+from cpt.training.interruption import EXIT_CODE
 from tests.experiment import COMMON, SMALL, train_inputs, train_words
 
 TRAINED = [name for name in registry.names() if registry.get(name).trains]
@@ -31,12 +31,12 @@ NEVER = 1e9
 
 SERVER = """
 import os, sys
-import cpt.cli, cpt.train, cpt.loop, cpt.worker
-from cpt.methods import registry
+import cpt.cli.app, cpt.cli.fork_server, cpt.training.loop, cpt.training.train
+from cpt.methods.base import registry
 
 for name in registry.names():
     registry.get(name)
-step, done = cpt.loop.Loop._step, 0
+step, done = cpt.training.loop.Loop._step, 0
 
 def stopping(self, *arguments):
     global done
@@ -45,9 +45,9 @@ def stopping(self, *arguments):
     if done == int(os.environ.get("STOP_AFTER", 0)):
         os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
-cpt.loop.Loop._step = stopping
-cpt.worker.LIBRARIES, cpt.worker._own_modules = (), lambda: []
-cpt.worker.serve(sys.argv[1])
+cpt.training.loop.Loop._step = stopping
+cpt.cli.fork_server.LIBRARIES, cpt.cli.fork_server._own_modules = (), lambda: []
+cpt.cli.fork_server.serve(sys.argv[1])
 """
 
 

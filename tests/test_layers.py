@@ -5,92 +5,85 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from cpt.provenance import PACKAGE, code_version
+from cpt.files.provenance import PACKAGE, code_version
 
-# From low to high; a module may import from its own layer and from lower ones.
-LAYERS = [
-    ["errors", "canonical", "integrity", "trace", "atomic", "files", "provenance", "interruption"],
-    ["seeds", "limits", "validation", "handwritten", "paths", "measures", "geometry", "losses", "device", "terminal"],
-    ["config"],
-    ["data"],
-    ["clip", "clusters"],
-    ["methods"],
-    [
-        "runs",
-        "grid",
-        "schedule",
-        "optimisers",
-        "state",
-        "batches",
-        "passes",
-        "image_features",
-        "mining",
-        "loop",
-        "train",
-        "describe",
-        "measure",
-        "plan",
-        "workflow",
-        "instance",
-    ],
-    ["predict", "metrics", "stats", "score", "many"],
-    ["aggregate", "verify", "status"],
-    ["report"],
-    [
-        "cli",
-        "cli_audit",
-        "cli_data",
-        "cli_many",
-        "cli_plan",
-        "cli_results",
-        "cli_verify",
-        "client",
-        "worker",
-        "__main__",
-    ],
+# From low to high: a room imports from itself and from rooms above it in this list. The first are the modules of
+# cpt/ itself, which every room may use.
+ROOMS = [
+    "errors limits seeds validation",
+    "files",
+    "metrics",
+    "data",
+    "clip",
+    "features",
+    "methods",
+    "experiment",
+    "training",
+    "costs",
+    "evaluation",
+    "results",
+    "workflow",
+    "report",
+    "cli",
+    "__main__",
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-MODULES = sorted(PACKAGE.rglob("*.py"))
+LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names.split()}
+MODULES = {
+    ".".join(("cpt", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
-def layer(module: str) -> int | None:
-    parts = module.split(".")
-    return LEVEL[parts[1]] if len(parts) > 1 and parts[1] in LEVEL else None
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
-    module = ".".join(("cpt", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-    own = layer(module)
-    if module == "cpt":
-        return
-    assert own is not None, f"{module} has no layer; put it into LAYERS"
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, wherever in it."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.startswith("cpt.") and layer(name) is not None:
-                assert layer(name) <= own, f"{module} imports {name}"
-            assert not name.startswith("snakemake"), f"{module} imports Snakemake"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in MODULES else node.module for name in names)
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", MODULES.keys() - {"cpt"})
+def test_imports_go_one_way(module: str) -> None:
+    assert room(module) in LEVEL, f"{module} stands in no room of ROOMS"
+    for name in imports(MODULES[module]):
+        assert not name.startswith("snakemake"), f"{module} imports Snakemake"
+        if name.startswith("cpt."):
+            assert LEVEL[room(name)] <= LEVEL[room(module)], f"{module} imports {name}"
+
+
+def test_rooms_are_folders_of_at_most_two_levels() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} <= LEVEL.keys() | {"assets", "__pycache__"}
+    assert max(len(module.split(".")) for module in MODULES) <= 4  # cpt.room.part.module
+
+
+def test_no_two_modules_need_each_other() -> None:
+    graph = {module: imports(path) & MODULES.keys() for module, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "import cpt.cli",
-        "import cpt.score",
-        "import cpt.workflow",
-        "import cpt.aggregate",
-        "import cpt.verify",
+        "import cpt.cli.app",
+        "import cpt.evaluation.score",
+        "import cpt.experiment.resolved",
+        "import cpt.results.aggregate",
+        "import cpt.workflow.verify",
         "import cpt.report.tables",
-        "import cpt.report.page",
+        "import cpt.report.page.make",
     ],
 )
 def test_light_verbs_do_not_import_torch(statement: str) -> None:
@@ -100,7 +93,8 @@ def test_light_verbs_do_not_import_torch(statement: str) -> None:
 
 
 def test_training_does_not_import_open_clip() -> None:
-    code = "import cpt.train, cpt.predict, sys; print('open_clip' in sys.modules, 'torchvision' in sys.modules)"
+    modules = "cpt.training.train, cpt.evaluation.predict"
+    code = f"import {modules}, sys; print('open_clip' in sys.modules, 'torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
@@ -111,7 +105,7 @@ def test_training_does_not_import_open_clip() -> None:
 def test_code_version_follows_every_kind_of_import(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
 ) -> None:
-    from cpt import provenance
+    from cpt.files import provenance
 
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     (tmp_path / "high.py").write_text(f"def verb():\n    {statement}\n")
@@ -127,7 +121,7 @@ def test_code_version_follows_every_kind_of_import(
 def test_code_version_follows_code_not_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    from cpt import provenance
+    from cpt.files import provenance
 
     copy = tmp_path / "cpt"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
@@ -135,19 +129,19 @@ def test_code_version_follows_code_not_comments(tmp_path: Path, monkeypatch: pyt
 
     def version() -> str:
         provenance._module.cache_clear()
-        return code_version("cpt.train", "cpt.methods.cpt")
+        return code_version("cpt.training.train", "cpt.methods.cpt")
 
     before = version()
-    losses = copy / "losses.py"
+    losses = copy / "methods/base/losses.py"
     losses.write_text(losses.read_text().replace('"""Losses', '# a comment\n"""New words: losses'))
     assert version() == before
-    (copy / "report" / "page.py").write_text("changed = 1\n")
+    (copy / "report/page/make.py").write_text("changed = 1\n")
     (copy / "methods" / "coop.py").write_text("changed = 1\n")
     assert version() == before, "a run depends on neither the report nor another method"
-    page = copy / "report" / "page.html.j2"
-    with_page = code_version("cpt.train", data=["report/page.html.j2"])
+    page = copy / "report/page/page.html.j2"
+    with_page = code_version("cpt.training.train", data=["report/page/page.html.j2"])
     page.write_text(page.read_text() + " ")
-    assert code_version("cpt.train", data=["report/page.html.j2"]) != with_page
+    assert code_version("cpt.training.train", data=["report/page/page.html.j2"]) != with_page
     losses.write_text(losses.read_text().replace("- 1).clamp(min=1)", "- 1).clamp(min=2)"))
     assert version() != before
     provenance._module.cache_clear()

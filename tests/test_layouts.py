@@ -15,13 +15,13 @@ from PIL import Image
 
 from cpt.data.catalog import Entry, load_catalog
 from cpt.data.check import check_dataset
+from cpt.data.download.prepare import prepare
 from cpt.data.fewshot import sample_train_and_validation
 from cpt.data.images import ImageStore
-from cpt.data.layouts import digest, find_images, make_manifest
+from cpt.data.make_manifest import digest, find_images, make_manifest
 from cpt.data.manifest import Manifest, read_manifest
-from cpt.data.prepare import prepare
 from cpt.errors import CptError
-from cpt.files import sha256_text
+from cpt.files.stage_files import sha256_text
 from tests.miniature import TEST, TRAIN, VAL, Miniatures
 from tests.servers import Server
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cpt import config, grid
 from cpt.errors import CptError
-from cpt.files import read_parquet, write_json, write_parquet
-from cpt.paths import RUNS
-from cpt.report.audit import read_published
-from cpt.report.ledger import SCHEMA, VERDICTS, make_ledger
+from cpt.experiment import config, grid
+from cpt.files.paths import RUNS
+from cpt.files.stage_files import read_parquet, write_json, write_parquet
+from cpt.report.printed.audit import read_published
+from cpt.report.printed.ledger import SCHEMA, VERDICTS, make_ledger
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "config/published.csv"

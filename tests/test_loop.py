@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cpt import geometry
-from cpt.batches import epoch_order
-from cpt.loop import Loop
-from cpt.state import StateFile
+from cpt.metrics import geometry
+from cpt.training.batches import epoch_order
+from cpt.training.loop import Loop
+from cpt.training.state import StateFile
 from tests.contract import Batches, Toy
 
 RATES = (1e-5, 0.0025, 0.001875)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from cpt.geometry import simplex_etf
-from cpt.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
+from cpt.methods.base.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
+from cpt.metrics.geometry import simplex_etf
 
 
 def one_cluster(k: int) -> torch.Tensor:

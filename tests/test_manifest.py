@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cpt import files
 from cpt.data import world
 from cpt.data.catalog import Entry, PerClass
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import SCHEMA, read_manifest
 from cpt.errors import CptError
+from cpt.files import stage_files as files
 
 FEW = PerClass(train=3, test=2)
 

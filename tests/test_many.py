@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cpt.cli import run
+from cpt.cli.app import run
 from cpt.errors import CptError
-from cpt.files import read_json
-from cpt.interruption import StoppedError
-from cpt.many import Command, parse, run_all
+from cpt.files.stage_files import read_json
+from cpt.training.interruption import StoppedError
+from cpt.workflow.many import Command, parse, run_all
 from tests.experiment import train_inputs, train_words
 
 

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from benchmarks import naive
-from cpt.clip.sizes import placeholder_classes, small_clip, vit_b16
-from cpt.describe import published
 from cpt.errors import CptError
-from cpt.methods import cocoop, registry
-from cpt.methods.hyperparameters import Trained, resolve
+from cpt.methods import cocoop
+from cpt.methods.base import registry
+from cpt.methods.base.describe import published
+from cpt.methods.base.hyperparameters import Trained, resolve
+from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
 from tests.contract import CLASSES, Toy, images, model
 

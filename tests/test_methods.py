@@ -17,11 +17,11 @@ import torch
 from torch.nn import functional as F
 
 from cpt.errors import CptError
-from cpt.methods import registry
-from cpt.methods.base import Batch, ClassMeans
-from cpt.methods.hyperparameters import Continued
-from cpt.methods.prompts import TextPrompts
-from cpt.optimisers import Optimiser
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.method import Batch, ClassMeans
+from cpt.methods.base.prompts import TextPrompts
+from cpt.training.optimizers import Optimiser
 from tests.contract import (
     CLASSES,
     OTHERS,

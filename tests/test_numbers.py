@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 import scipy.stats
 
-from cpt import config, grid
-from cpt.files import read_parquet, write_parquet
+from cpt.experiment import config, grid
+from cpt.files.paths import RUNS
+from cpt.files.stage_files import read_parquet, write_parquet
 from cpt.methods.cpt import CPTHyperparameters
-from cpt.paths import RUNS
 from docs import kept
 
 ROOT = Path(__file__).parent.parent

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from cpt.methods.hyperparameters import Trained
-from cpt.optimisers import Optimiser
+from cpt.methods.base.hyperparameters import Trained
+from cpt.training.optimizers import Optimiser
 
 ORACLES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 STEPS = 5
@@ -55,7 +55,8 @@ def test_equals_torch_bit_by_bit_also_after_an_interruption(name: str, momentum:
 @pytest.mark.parametrize("name", ORACLES)
 def test_a_step_does_not_import_torchs_compiler(name: str) -> None:
     code = (
-        "import sys, torch; from cpt.methods.hyperparameters import Trained; from cpt.optimisers import Optimiser; "
+        "import sys, torch; from cpt.methods.base.hyperparameters import Trained; "
+        "from cpt.training.optimizers import Optimiser; "
         f"p = torch.nn.Parameter(torch.ones(2)); o = Optimiser([p], Trained(optimiser='{name}')); "
         "o.zero_grad(); p.sum().backward(); o.step(); print('torch._dynamo' in sys.modules)"
     )

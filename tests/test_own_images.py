@@ -16,15 +16,15 @@ import yaml
 from PIL import Image, features
 from typer.testing import CliRunner
 
-from cpt.cli import app
+from cpt.cli.app import app
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data.catalog import Entry, load_catalog
 from cpt.data.check import check_dataset
 from cpt.data.images import FORMATS
-from cpt.data.layouts import digest, find_images, make_manifest
+from cpt.data.make_manifest import digest, find_images, make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.files import sha256_text
+from cpt.files.stage_files import sha256_text
 from tests.workflow import copy_project, leave_out, planned, snakemake
 
 PARTS = ("train", "test")

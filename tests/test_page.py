@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 import rough_results
 
-from cpt import integrity
 from cpt.errors import CptError
-from cpt.files import write_json
-from cpt.report.figures import make_figure
-from cpt.report.page import best_method, command, headline, make_page, natural_order
-from cpt.report.results import Summary, read_results
+from cpt.files import integrity
+from cpt.files.stage_files import write_json
+from cpt.report.figures.make import make_figure
+from cpt.report.page.make import best_method, command, headline, make_page, natural_order
 from cpt.report.tables import make_table
+from cpt.results.cells import Summary, read_results
 
 TABLES = [f"table{number}" for number in range(1, 7)]
 FIGURES = [f"figure{number}" for number in range(1, 9)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cpt.files import read_json, read_parquet
+from cpt.files.stage_files import read_json, read_parquet
 from tests.miniature import Miniatures, picture
 from tests.servers import Mishap, Server
 from tests.workflow import copy_project, planned, snakemake

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from cpt.batches import Batches, epoch_order
 from cpt.clip.backbone import Clip, load_backbone
-from cpt.clip.descriptions import make_descriptions
 from cpt.clip.make_backbone import load_tokenizer
+from cpt.clip.passes import KINDS, Passes
 from cpt.data.images import ImageStore, normalise
 from cpt.data.manifest import read_manifest
 from cpt.data.split import Split, read_split
-from cpt.files import read_json
+from cpt.features.descriptions import make_descriptions
+from cpt.files.paths import RUN
+from cpt.files.stage_files import read_json
 from cpt.methods import cocoop
-from cpt.methods.base import Batch
-from cpt.passes import KINDS, Passes
-from cpt.paths import RUN
-from cpt.train import train
+from cpt.methods.base.method import Batch
+from cpt.training.batches import Batches, epoch_order
+from cpt.training.train import train
 from tests.contract import Toy
 from tests.experiment import COMMON, SMALL, train_inputs
 

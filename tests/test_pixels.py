@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from cpt import paths
 from cpt.clip.backbone import load_backbone
-from cpt.clip.features import IMAGE_SCHEMA, make_text_features
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data import images
 from cpt.data.catalog import Entry
 from cpt.data.images import ImageStore
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.pixels import make_pixels, open_pixels
 from cpt.errors import CptError
-from cpt.files import read_tensors, sha256_file
-from cpt.image_features import make_image_features
-from cpt.predict import predict
-from cpt.train import train
+from cpt.evaluation.predict import predict
+from cpt.features.images import make_image_features
+from cpt.features.text import IMAGE_SCHEMA, make_text_features
+from cpt.files import paths
+from cpt.files.stage_files import read_tensors, sha256_file
+from cpt.training.train import train
 from tests.experiment import train_inputs
 
 SIZES = [(40, 60), (75, 33), (16, 16), (15, 16), (16, 15), (9, 90), (90, 9), (1, 1), (17, 16), (225, 224), (30, 30)]

@@ -16,23 +16,25 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from cpt import config, describe, measure, paths
-from cpt import grid as grids
-from cpt.cli_plan import plan
+from cpt.cli.plan import plan
+from cpt.costs import measure
+from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.data import world
 from cpt.data.catalog import Entry
 from cpt.data.fewshot import by_class
 from cpt.data.manifest import Manifest
 from cpt.data.split import make_split
 from cpt.errors import CptError
-from cpt.files import read_json, read_tensors, write_json
-from cpt.grid import Grid
-from cpt.methods import registry
-from cpt.paths import CLASSIFIER, RUN
-from cpt.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
-from cpt.predict import predict
-from cpt.report.plan_text import hours, render, size
-from cpt.train import train
+from cpt.evaluation.predict import predict
+from cpt.experiment import config
+from cpt.experiment import grid as grids
+from cpt.experiment.grid import Grid
+from cpt.files import paths
+from cpt.files.paths import CLASSIFIER, RUN
+from cpt.files.stage_files import read_json, read_tensors, write_json
+from cpt.methods.base import describe, registry
+from cpt.report.terminal.plan import hours, render, size
+from cpt.training.train import train
 from tests.experiment import COMMON, SMALL, linked, train_inputs
 from tests.test_workflow import CATALOG, EVERY_METHOD, configuration, planned, project
 from tests.test_workflow import SMALL as SMALL_CONFIG

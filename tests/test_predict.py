@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from cpt.data.manifest import read_manifest
-from cpt.files import read_json, read_parquet, read_tensors, write_tensors
-from cpt.paths import CLASSIFIER, PREDICTIONS, PROMPTS
-from cpt.predict import predict
-from cpt.train import train
+from cpt.evaluation.predict import predict
+from cpt.files.paths import CLASSIFIER, PREDICTIONS, PROMPTS
+from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_tensors
+from cpt.training.train import train
 from tests.experiment import linked, train_inputs
 
 SUBSETS = {"base": range(5), "new": range(5, 10), "all": range(10)}

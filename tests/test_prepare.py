@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cpt.data import fetch as fetching
 from cpt.data.catalog import Entry
-from cpt.data.layouts import find_images
-from cpt.data.prepare import needed, prepare
+from cpt.data.download import fetch as fetching
+from cpt.data.download.prepare import needed, prepare
+from cpt.data.make_manifest import find_images
 from cpt.errors import CptError
 from tests.miniature import make_tar, make_zip, picture
 from tests.servers import Mishap, Server, redirect
@@ -147,7 +147,7 @@ def test_size_and_terms_are_said_before_the_first_request(served: Pets) -> None:
     ],
 )
 def test_the_announcement_says_what_is_known_of_the_size(pets: Pets, sizes: tuple[int | None, ...], text: str) -> None:
-    from cpt.data.prepare import announcement
+    from cpt.data.download.prepare import announcement
 
     for item, size in zip((pets.archive, pets.split), sizes, strict=True):
         item["sources"] = [{"url": "https://host.org/x", "bytes": size}]
@@ -533,7 +533,7 @@ def interrupted(pets: Pets, monkeypatch: pytest.MonkeyPatch, error: BaseExceptio
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("cpt.data.prepare.unpack", stop)
+        patch.setattr("cpt.data.download.prepare.unpack", stop)
         with pytest.raises(type(error)):
             pets.prepare()
     return pets.root / ".downloads/images.archive"

@@ -14,7 +14,7 @@ from cpt.clip import pretrain as recipe
 from cpt.clip import tiny
 from cpt.data.world import KEYS, benchmark, captions
 from cpt.errors import CptError
-from cpt.files import sha256_file
+from cpt.files.stage_files import sha256_file
 
 ASSETS = Path(cpt.__file__).parent / "assets" / "tiny_clip"
 

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cpt import paths, stats
-from cpt.config import load, parse
 from cpt.errors import CptError
-from cpt.files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from cpt.experiment.config import load, parse
+from cpt.files import paths
+from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
 from cpt.report import formats
+from cpt.results import stats
 
 CONFIG = load([Path("config/config.yaml")])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

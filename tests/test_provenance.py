@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cpt import provenance
-from cpt.cli import run
-from cpt.provenance import PACKAGE, code_version, stamp
+from cpt.cli.app import run
+from cpt.files import provenance
+from cpt.files.provenance import PACKAGE, code_version, stamp
 from tests.experiment import train_inputs, train_words
 
-COMMIT = "import json; from cpt.provenance import commit; print(json.dumps(commit()))"
+COMMIT = "import json; from cpt.files.provenance import commit; print(json.dumps(commit()))"
 
 
 def git(folder: Path, *words: str) -> str:
@@ -56,7 +56,7 @@ def test_the_commit_is_the_packages(tmp_path: Path) -> None:
     foreign = {"GIT_DIR": str(tmp_path / "other/.git"), "GIT_WORK_TREE": str(tmp_path / "other")}
     assert told(tmp_path / "own", **foreign) == {"commit": head, "dirty": False}, "hooks and editors set them"
     assert other != head
-    (tmp_path / "own/cpt/grid.py").write_text("changed = 1\n")
+    (tmp_path / "own/cpt/experiment/grid.py").write_text("changed = 1\n")
     assert told(tmp_path / "own") == {"commit": head, "dirty": True}
 
 
@@ -78,27 +78,27 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "statement",
     [
-        "import cpt.losses",
-        "import cpt.losses as other",
-        "from cpt import losses",
-        "from cpt import losses as other",
-        "from cpt.losses import anchor",
-        "def later():\n    from cpt import losses",
+        "import cpt.methods.base.losses",
+        "import cpt.methods.base.losses as other",
+        "from cpt.methods.base import losses",
+        "from cpt.methods.base import losses as other",
+        "from cpt.methods.base.losses import anchor",
+        "def later():\n    from cpt.methods.base import losses",
     ],
 )
 def test_whatever_imports_a_module_depends_on_it(copied: Path, statement: str) -> None:
     (copied / "reader.py").write_text(f"{statement}\n")
     before = code_version("cpt.reader")
-    (copied / "losses.py").write_text("changed = 1\n")
+    (copied / "methods/base/losses.py").write_text("changed = 1\n")
     assert code_version("cpt.reader") != before
 
 
 def test_a_stamp_is_of_the_code_that_it_names(copied: Path) -> None:
-    asked = stamp("cpt.report.tables", data=["report/table.html.j2"])
+    asked = stamp("cpt.report.tables", data=["report/templates/table.html.j2"])
     provenance.require_code(asked)
-    (copied / "report/page.py").write_text("changed = 1\n")
+    (copied / "report/page/make.py").write_text("changed = 1\n")
     provenance.require_code(asked)
-    template = copied / "report/table.html.j2"
+    template = copied / "report/templates/table.html.j2"
     template.write_text(template.read_text() + " ")
     with pytest.raises(provenance.CptError, match=r"code of cpt\.report\.tables has changed since Snakemake started"):
         provenance.require_code(asked)
@@ -111,20 +111,22 @@ def words(results: Path, output: Path, code: str | None) -> list[str]:
 def test_a_training_tells_the_code_that_ran(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    own = code_version("cpt.train", "cpt.methods.coop")
+    own = code_version("cpt.training.train", "cpt.methods.coop")
     for code, succeeds in ((None, True), (own, True), ("0" * 12, False)):
         monkeypatch.setattr(sys, "argv", ["cpt", *words(results, tmp_path / str(code), code)])
         assert run() == (0 if succeeds else 1)
         if succeeds:
             assert json.loads((tmp_path / str(code) / "run.json").read_text())["code"] == own
     error = capsys.readouterr().err
-    assert error.startswith("cpt: error: --code: the code of cpt.train and method coop has changed since Snakemake")
+    assert error.startswith(
+        "cpt: error: --code: the code of cpt.training.train and method coop has changed since Snakemake"
+    )
     assert error.count("\n") == 1
     assert not (tmp_path / ("0" * 12) / "run.json").exists()
 
 
 @pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("code", ["cpt.score=000000000000", "cpt.nothing=1", "nonsense"])
+@pytest.mark.parametrize("code", ["cpt.evaluation.score=000000000000", "cpt.nothing=1", "nonsense"])
 def test_other_code_is_refused_by_every_verb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, code: str, many: bool
 ) -> None:
@@ -133,6 +135,6 @@ def test_other_code_is_refused_by_every_verb(
     monkeypatch.setattr(sys, "argv", ["cpt", *(["many", json.dumps(command)] if many else ["--code", code, *asked])])
     assert run() == 1
     printed = capsys.readouterr()
-    assert f"cpt: error: --code{': the code of cpt.score has changed' if '0' in code else f' {code}'}" in (
+    assert f"cpt: error: --code{': the code of cpt.evaluation.score has changed' if '0' in code else f' {code}'}" in (
         printed.out if many else printed.err
     )

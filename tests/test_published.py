@@ -11,9 +11,9 @@ from statistics import mean
 import pytest
 import yaml
 
-from cpt.config import load
 from cpt.data.catalog import load_catalog
-from cpt.grid import build
+from cpt.experiment.config import load
+from cpt.experiment.grid import build
 
 with open("config/published.csv", encoding="utf-8") as file:
     ROWS = list(csv.DictReader(file))

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 from cpt.data.catalog import load_catalog
-from cpt.describe import published
-from cpt.methods import registry
-from cpt.methods.hyperparameters import Trained, resolve
+from cpt.methods.base import registry
+from cpt.methods.base.describe import published
+from cpt.methods.base.hyperparameters import Trained, resolve
 
 PAPER = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",

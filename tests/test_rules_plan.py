@@ -1,4 +1,4 @@
-"""What the rules see of an experiment (cpt.workflow): the grid's runs as plain data, kept between calls."""
+"""What the rules see of an experiment (cpt.experiment.resolved): the grid's runs as plain data, kept between calls."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cpt import config, grid, workflow
 from cpt.errors import CptError
+from cpt.experiment import config, grid
+from cpt.experiment import resolved as workflow
 
 CONFIG = config.load([Path("config/config.yaml")])
 
@@ -39,8 +40,8 @@ def test_the_second_call_takes_it_from_memory_without_torch(tmp_path: Path) -> N
     first = workflow.load(CONFIG, "x", memory)
     kept = memory.read_bytes()
     code = (
-        "import sys; from pathlib import Path; from cpt import config, workflow\n"
-        "plan = workflow.load(config.load([Path('config/config.yaml')]), 'x', Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; from cpt.experiment import config, resolved\n"
+        "plan = resolved.load(config.load([Path('config/config.yaml')]), 'x', Path(sys.argv[1]))\n"
         "print(len(plan.runs), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, memory], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
-from cpt.verify import verify
+from cpt.workflow.verify import verify
 from tests.slurm_cluster import Cluster, cluster
 from tests.workflow import ONLY_TABLE_2, copy_project, snakemake
 

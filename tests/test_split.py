@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpt import files
 from cpt.data.fewshot import sample_shots
 from cpt.data.longtail import CLASS_ORDERS, tail_counts
 from cpt.data.manifest import Manifest
 from cpt.data.split import SCHEMA, make_split, read_split, write_split
 from cpt.errors import CptError
+from cpt.files import stage_files as files
 
 
 def pool(train, classes=10, test=2):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm, t
 
-from cpt import stats
+from cpt.results import stats
 
 
 def generator(seed: int = 0) -> np.random.Generator:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cpt import instance
-from cpt.config import Config, load
-from cpt.report.status_text import render
-from cpt.status import DONE, FAILED, MISSING, RUNNING, Status, status
-from cpt.workflow import load as load_workflow
+from cpt.experiment.config import Config, load
+from cpt.experiment.resolved import load as load_workflow
+from cpt.report.terminal.status import render
+from cpt.workflow import instance
+from cpt.workflow.status import DONE, FAILED, MISSING, RUNNING, Status, status
 
 ROOT = Path(__file__).parent.parent
 NOW = 1_800_000_000.0
@@ -115,7 +115,7 @@ def test_the_papers_grid_is_resolved_once(config: Config, monkeypatch: pytest.Mo
     """That takes seconds; the next looks take what the first has kept."""
     paper = load([Path("config/paper.yaml")])
     first = status(paper, "config/paper.yaml", NOW)
-    monkeypatch.setattr("cpt.workflow._resolved", lambda *_: pytest.fail("resolved again"))
+    monkeypatch.setattr("cpt.experiment.resolved._resolved", lambda *_: pytest.fail("resolved again"))
     assert status(paper, "config/paper.yaml", NOW) == first
 
 

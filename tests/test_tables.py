@@ -18,9 +18,9 @@ import rough_results
 
 from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
-from cpt.report.results import Results, Summary, average, read_results, summarize
 from cpt.report.tables import Key, layout, long_form, long_form_csv, make_table, rank, significance
 from cpt.report.words import LEVEL, notes
+from cpt.results.cells import Results, Summary, average, read_results, summarize
 from tests.workflow import install
 
 NAMES = [f"table{number}" for number in range(1, 7)]

@@ -17,20 +17,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cpt.aggregate import aggregate
-from cpt.batches import Batches, epoch_order
 from cpt.clip.backbone import load_backbone
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split, read_split, write_split
 from cpt.errors import CptError
-from cpt.files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
-from cpt.measures import CURVES
+from cpt.evaluation.predict import predict
+from cpt.evaluation.score import score
+from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
 from cpt.metrics import accuracy as m
-from cpt.predict import predict
-from cpt.score import score
-from cpt.state import StateFile
-from cpt.train import TrainInputs, train
+from cpt.metrics.measures import CURVES
+from cpt.results.aggregate import aggregate
+from cpt.training.batches import Batches, epoch_order
+from cpt.training.state import StateFile
+from cpt.training.train import TrainInputs, train
 
 SMALL = {"epochs": 3, "batch_size": 16, "templates": "single"}
 DEEP = SMALL | {"depth_text": 2, "depth_vision": 2}
@@ -303,7 +303,7 @@ def test_an_interrupted_training_gives_the_same_bytes(
 ) -> None:
     train(inputs(results, "cpt"), tmp_path / "whole", print)
 
-    from cpt.loop import Loop
+    from cpt.training.loop import Loop
 
     original, count = Loop._step, 0
 
@@ -368,7 +368,7 @@ def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -
 def test_a_changed_configuration_never_resumes(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    from cpt.loop import Loop
+    from cpt.training.loop import Loop
 
     state = tmp_path / "run.state"
     original = Loop._epoch_row
@@ -384,7 +384,7 @@ def test_a_changed_configuration_never_resumes(
     monkeypatch.undo()
     if "code" in changes:  # as computed; asked for, other code would be refused
         other = changes["code"]
-        monkeypatch.setattr("cpt.provenance.code_version", lambda *_: other)
+        monkeypatch.setattr("cpt.files.provenance.code_version", lambda *_: other)
         changes = {}
     lines: list[str] = []
     train(inputs(results, "ivlp", state=state, **changes), tmp_path / "b", lines.append)
@@ -447,7 +447,7 @@ def test_clusters_of_other_classes_are_refused(results: Path, tmp_path: Path) ->
 
 def test_inputs_that_do_not_belong_together_are_refused(results: Path, tmp_path: Path) -> None:
     from cpt.data.catalog import Entry
-    from cpt.data.layouts import make_manifest
+    from cpt.data.make_manifest import make_manifest
 
     entry = Entry(name="other", key="flowers", title="x", layout="embedded", per_class={"train": 2, "test": 1})
     other = make_manifest(entry, tmp_path / "other")

@@ -14,13 +14,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpt import paths
-from cpt.config import load
 from cpt.data.catalog import load_catalog
 from cpt.errors import CptError
-from cpt.methods import registry
-from cpt.report import style
-from cpt.report.results import Summary
+from cpt.experiment.config import load
+from cpt.files import paths
+from cpt.methods.base import registry
+from cpt.report.figures import style
+from cpt.results.cells import Summary
 from tests.test_config import build, changed
 from tests.workflow import ONLY_TABLE_2, copy_project, snakemake
 
@@ -155,7 +155,7 @@ def test_extends_nothing() -> None:
 
 
 def test_two_settings_of_one_key_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpt.runs.sha256_text", lambda text: "0" * 64)
+    monkeypatch.setattr("cpt.experiment.runs.sha256_text", lambda text: "0" * 64)
     with pytest.raises(CptError, match="two settings of cpt have the same key cpt-00000000"):
         build(changed("seeds", [1]))
 

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpt.data import unpack as unpacking
-from cpt.data.unpack import BadArchiveError, unpack
+from cpt.data.download import unpack as unpacking
+from cpt.data.download.unpack import BadArchiveError, unpack
 from cpt.errors import CptError
 
 FILES = {"a.txt": b"one", "d/b.txt": b"two" * 1000, "d/e/c.bin": bytes(range(256)) * 20, "d/empty": b""}

@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cpt import integrity, provenance
-from cpt.cli import app
-from cpt.config import load as load_config
+from cpt.cli.app import app
 from cpt.errors import CptError
-from cpt.files import read_json, read_parquet, write_json, write_parquet
-from cpt.verify import verify
-from cpt.workflow import load
+from cpt.experiment.config import load as load_config
+from cpt.experiment.resolved import load
+from cpt.files import integrity, provenance
+from cpt.files.stage_files import read_json, read_parquet, write_json, write_parquet
+from cpt.workflow.verify import verify
 from tests.workflow import copy_project, snakemake, write_photos
 
 ROOT = Path(__file__).parent.parent
@@ -420,7 +420,7 @@ def test_the_verb_names_file_problem_and_mend(made: Path, tmp_path: Path) -> Non
 
 def test_progress_of_a_large_experiment_is_told(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("cpt.verify.MANY", 10)
+    monkeypatch.setattr("cpt.workflow.verify.MANY", 10)
     verify(made, lines.append)
     assert len(lines) >= 10
     assert all(line.endswith("files read") for line in lines)

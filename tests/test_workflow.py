@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cpt.files import read_json
-from cpt.methods import registry
-from cpt.paths import GRID
+from cpt.files.paths import GRID
+from cpt.files.stage_files import read_json
+from cpt.methods.base import registry
 from tests.workflow import copy_project, planned, snakemake
 
 EVERY_METHOD = {f"row_{name}": {"method": name} for name in registry.names()}
@@ -246,7 +246,7 @@ def test_a_target_that_the_experiment_does_not_have(finished: Path, target: str,
     assert done.stderr.splitlines()[-1].startswith(f"cpt: error: {told.format(run=run)}")
 
 
-CLAIM = "from pathlib import Path; from cpt import instance; instance.claim(Path('work/small')); input()"
+CLAIM = "from pathlib import Path; from cpt.workflow import instance; instance.claim(Path('work/small')); input()"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import torch
 from cpt.clip.export import towers
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
-from cpt.files import read_json, read_tensors
+from cpt.files.stage_files import read_json, read_tensors
 
 SCHEMA = "cpt.backbone/1"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -19,7 +19,7 @@ from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, verify
 from cpt.errors import CptError, nearest
-from cpt.files import parse_json, read_json, sha256_file, write_json, write_tensors
+from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
 EMBEDDED = "embedded"
 

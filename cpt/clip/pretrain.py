@@ -154,7 +154,7 @@ def pretrain(
     from cpt.data.world import KEYS, SHIFTS, bpe, captions
     from cpt.data.world.benchmark import CANDIDATES
     from cpt.errors import CptError
-    from cpt.files import atomic, sha256_file, write_json, write_tensors
+    from cpt.files.stage_files import atomic, sha256_file, write_json, write_tensors
 
     if pairs < BATCH or steps < 2:
         raise CptError(f"pretraining needs at least {BATCH} pairs and 2 steps, not {pairs} and {steps}")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpt.canonical import read_bytes
 from cpt.errors import CptError
-from cpt.files import sha256_file
+from cpt.files.hashes import read_bytes
+from cpt.files.stage_files import sha256_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's checkpoints hold besides

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cpt import handwritten
-from cpt.data.derived import RULES
-from cpt.data.layouts import BY_FOLDER, LAYOUTS
+from cpt.data.layouts.derived import RULES
+from cpt.data.make_manifest import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
-from cpt.handwritten import expanded
+from cpt.files import handwritten
+from cpt.files.handwritten import expanded
 from cpt.validation import no_braces, no_nul, one_line, path_name, shown
 
 
@@ -99,7 +99,7 @@ class Files(Part):
 
 
 class Derive(Part):
-    """How a split is made where the published split file cannot be had (``cpt.data.derived``)."""
+    """How a split is made where the published split file cannot be had (``cpt.data.layouts.derived``)."""
 
     rule: Annotated[str, AfterValidator(_known_rule)]
     drop: list[str] = Field([], description="class folders that are no classes")

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cpt.data.blocks import map_blocks
+from cpt.data.download.prepare import needed, present
 from cpt.data.images import undecodable
-from cpt.data.layouts import find_images
+from cpt.data.make_manifest import find_images
 from cpt.data.notices import copies, notices
-from cpt.data.prepare import needed, present
+from cpt.data.threads import map_blocks
 from cpt.errors import CptError
-from cpt.files import sha256_file
+from cpt.files.stage_files import sha256_file
 
 if TYPE_CHECKING:
     from cpt.data.catalog import Entry

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cpt.canonical import open_regular
-from cpt.data.blocks import map_blocks
 from cpt.data.manifest import read_manifest
+from cpt.data.threads import map_blocks
 from cpt.errors import CptError, nearest
-from cpt.files import require_unchanged, unusable
+from cpt.files.hashes import open_regular
+from cpt.files.stage_files import require_unchanged, unusable
 from cpt.seeds import numpy_stream
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpt import files
+from cpt.files import stage_files as files
 
 SCHEMA = "cpt.manifest/2"
 PARTS = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""What looks odd in a dataset and may be meant: told, where ``cpt.data.layouts.find_images`` refuses."""
+"""What looks odd in a dataset and may be meant: told, where ``cpt.data.make_manifest.find_images`` refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpt.data.classes import trained_rows
-from cpt.data.listing import Listing, is_folder, unlisted
+from cpt.data.layouts.listing import Listing, is_folder, unlisted
 from cpt.data.manifest import PARTS
 
 if TYPE_CHECKING:

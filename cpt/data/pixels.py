@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpt.canonical import open_regular
 from cpt.data.images import ImageStore, check_decodable
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.files import atomic, note_sha256, read_json, unusable, write_json
+from cpt.files.hashes import open_regular
+from cpt.files.stage_files import atomic, note_sha256, read_json, unusable, write_json
 
 SCHEMA = "cpt.pixels/2"
 CHUNK = 256

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpt import files
 from cpt.data.classes import reindex, subset_labels
 from cpt.data.fewshot import sample_shots
 from cpt.data.longtail import long_tail
 from cpt.data.manifest import Manifest
 from cpt.errors import CptError, nearest
+from cpt.files import stage_files as files
 
 if TYPE_CHECKING:
     import pyarrow as pa

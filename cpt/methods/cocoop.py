@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Trained, field
-from cpt.methods.parts import Bottleneck
-from cpt.methods.prompts import TextPrompts
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.layers import Bottleneck
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.prompts import TextPrompts
 
 PROMPTS = 1024
 """Texts that are encoded at a time."""

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Trained, field
-from cpt.methods.prompts import TextPrompts
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.prompts import TextPrompts
 
 CONFIGS = "repo KaiyangZhou/CoOp, configs/trainers/CoOp"
 

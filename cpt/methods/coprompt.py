@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
-from cpt.losses import cosine_distance
-from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import field
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import field
+from cpt.methods.base.layers import Adapter
+from cpt.methods.base.losses import cosine_distance
+from cpt.methods.base.method import Batch, Training
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
-from cpt.methods.parts import Adapter
 
 CONFIG = "repo ShuvenduRoy/CoPrompt, configs/trainers/coprompt.yaml"
 CODE = "repo ShuvenduRoy/CoPrompt, trainers/coprompt.py"

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt import limits
-from cpt.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
-from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import PLKR, field
+from cpt.methods.base.hyperparameters import PLKR, field
+from cpt.methods.base.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
+from cpt.methods.base.method import Batch, Training
 from cpt.methods.ivlp import IVLP, IVLPHyperparameters
 
 PAPER = "CPT, section 4.1"

@@ -7,10 +7,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from cpt.losses import cosine_distance, dependence
-from cpt.methods.base import Batch, Training
+from cpt.methods.base.hyperparameters import field
+from cpt.methods.base.losses import cosine_distance, dependence
+from cpt.methods.base.method import Batch, Training
 from cpt.methods.coop import CoOp, CoOpHyperparameters
-from cpt.methods.hyperparameters import field
 
 SCRIPTS = "repo cnunlp/DeKg, scripts (ten datasets)"
 CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg"

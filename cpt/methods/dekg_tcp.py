@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
 from cpt.errors import CptError
-from cpt.losses import cosine_distance, dependence
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Trained, field
-from cpt.methods.parts import Bottleneck
-from cpt.methods.prompts import TextPrompts
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.layers import Bottleneck
+from cpt.methods.base.losses import cosine_distance, dependence
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.prompts import TextPrompts
 
 CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg_TCP"
 CODE = "repo cnunlp/DeKg, trainers/DeKg_TCP.py"

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
 from cpt.errors import CptError
-from cpt.losses import pairwise_contrast
-from cpt.methods import registry
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Continued, field
-from cpt.methods.parts import hard_negatives
+from cpt.features.text import Classes
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued, field
+from cpt.methods.base.layers import hard_negatives
+from cpt.methods.base.losses import pairwise_contrast
+from cpt.methods.base.method import Batch, Method, Training
 
 CONFIGS = "repo JREion/DPC, configs/trainers/SPLE"
 CODE = "repo JREion/DPC, trainers/sple_coop.py"

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Trained, field
-from cpt.methods.parts import linear
-from cpt.methods.prompts import STD
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.layers import linear
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.prompts import STD
 
 OURS = "ours: not published"
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
-from cpt.methods.base import Batch, Method, Training
-from cpt.methods.hyperparameters import Trained, field
-from cpt.methods.parts import linear
-from cpt.methods.prompts import TextPrompts, too_deep
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.layers import linear
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.prompts import TextPrompts, too_deep
 
 CONFIGS = "repo muzairkhattak/multimodal-prompt-learning, configs/trainers/MaPLe"
 BASE = f"{CONFIGS}/vit_b16_c2_ep5_batch4_2ctx.yaml"

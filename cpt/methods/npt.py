@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cpt.losses import cluster_separation
-from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import field
+from cpt.methods.base.hyperparameters import field
+from cpt.methods.base.losses import cluster_separation
+from cpt.methods.base.method import Batch, Training
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
 PILOT = "ours: not published; best of 12 pairs for the tiny CLIP on validation images (config/pilot.yaml)"

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.features import Classes
-from cpt.losses import anchor, distillation
-from cpt.methods.base import Batch, Training
-from cpt.methods.hyperparameters import field
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import field
+from cpt.methods.base.layers import WeightedAverage, gaussian_weights
+from cpt.methods.base.losses import anchor, distillation
+from cpt.methods.base.method import Batch, Training
 from cpt.methods.ivlp import IVLP, IVLPHyperparameters
-from cpt.methods.parts import WeightedAverage, gaussian_weights
 
 CODE = "repo muzairkhattak/PromptSRC, trainers/promptsrc.py"
 CONFIG = "repo muzairkhattak/PromptSRC, configs/trainers/PromptSRC/vit_b16_c2_ep20_batch4_4+4ctx.yaml"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from cpt.clip.features import Classes
-from cpt.methods.base import Method
-from cpt.methods.hyperparameters import Hyperparameters, field
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Hyperparameters, field
+from cpt.methods.base.method import Method
 
 
 class ZeroShotHyperparameters(Hyperparameters):

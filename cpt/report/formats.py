@@ -242,4 +242,4 @@ def html(table: Table, *, linked: bool = False) -> str:
         table: what to show.
         linked: every number leads to what is behind it, ``#open=<table>/<position of a cell>,...``.
     """
-    return templates().get_template("table.html.j2").render(table=table, linked=linked)
+    return templates().get_template("templates/table.html.j2").render(table=table, linked=linked)

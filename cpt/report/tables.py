@@ -14,13 +14,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cpt import stats
 from cpt.errors import CptError
-from cpt.files import write_text
-from cpt.measures import MEASURES
+from cpt.files.stage_files import write_text
+from cpt.metrics.measures import MEASURES
 from cpt.report import formats
 from cpt.report.formats import Block, Column, Line, Mark, Shown, Table
-from cpt.report.results import (
+from cpt.report.words import AVERAGE, LEVEL, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
+from cpt.results import stats
+from cpt.results.cells import (
     TASKS,
     Results,
     SeedValues,
@@ -36,7 +37,6 @@ from cpt.report.results import (
     summarize,
     uneven,
 )
-from cpt.report.words import AVERAGE, LEVEL, MISSING, exhibit_label, notes, ratio_title, sentence, task_title
 
 DECIMALS = 2
 COLUMNS = ("table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm")

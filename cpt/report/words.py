@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from cpt.measures import MEANINGS, MEASURES
+from cpt.metrics.measures import MEANINGS, MEASURES
 from cpt.report.formats import DIFFERS
-from cpt.report.results import TASKS, TRANSFER_TASKS, averaged_datasets, judged_by
+from cpt.results.cells import TASKS, TRANSFER_TASKS, averaged_datasets, judged_by
 
 MISSING = "–"
 AVERAGE = "Avg"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpt.verify import verify
+from cpt.workflow.verify import verify
 from tests.faults.project import RESULTS, Kept, Session
 from tests.faults.scenarios import Outcome, flip
 

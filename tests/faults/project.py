@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from cpt.verify import verify
+from cpt.workflow.verify import verify
 from tests.workflow import copy_project, write_photos
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cpt.data.world.colours import Colour, jitter, shade
+from cpt.data.world.colors import Colour, jitter, shade
 from cpt.data.world.fields import SIZE
 
 _GROUNDS: dict[str, Colour] = {

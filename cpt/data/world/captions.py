@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from cpt.data.world.colours import RGB
+from cpt.data.world.colors import RGB
 from cpt.data.world.families import FAMILIES, MOODS, Composition, held_out, nuisance
 from cpt.data.world.render import SIZE, WEB, draw_image, image_seed
 

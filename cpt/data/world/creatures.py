@@ -7,7 +7,7 @@ import random
 
 import numpy as np
 
-from cpt.data.world.colours import RGB, Colour, shade
+from cpt.data.world.colors import RGB, Colour, shade
 from cpt.data.world.families import Composition
 from cpt.data.world.objects import Pen, arc, ngon
 

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from cpt.data.world.colours import COLOURS
+from cpt.data.world.colors import COLOURS
 
 Composition = tuple[str, ...]
 

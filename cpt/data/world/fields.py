@@ -8,7 +8,7 @@ import random
 import numpy as np
 from PIL import Image
 
-from cpt.data.world.colours import Colour
+from cpt.data.world.colors import Colour
 from cpt.data.world.families import Composition
 
 SIZE = 64

@@ -7,7 +7,7 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cpt.data.world.colours import Colour, jitter, shade
+from cpt.data.world.colors import Colour, jitter, shade
 from cpt.data.world.fields import SIZE
 
 # Sky at the top, sky at the horizon, factor of the light on the ground.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cpt.data.world.colours import Colour
+from cpt.data.world.colors import Colour
 from cpt.data.world.families import DIGITS, Composition
 from cpt.errors import CptError
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from cpt.data.world import aerial, creatures, fields, landscapes, objects
-from cpt.data.world.colours import COLOURS, RGB, Colour, jitter
+from cpt.data.world.colors import COLOURS, RGB, Colour, jitter
 from cpt.data.world.families import FAMILIES, Composition, nuisance
 
 SIZE = 32

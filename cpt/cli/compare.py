@@ -1,0 +1,77 @@
+"""The verbs about an experiment's state and numbers: ``cpt status`` and ``cpt compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.cli.data import say
+from cpt.errors import CptError
+
+
+def status(
+    configs: Annotated[list[Path] | None, typer.Argument(help="configuration files", metavar="[CONFIG...]")] = None,
+) -> None:
+    """Say how far an experiment is: done, running, failed with the log's path, missing; how fast, how long to go.
+
+    Call it in the project's folder; it reads files only and may be called while Snakemake works.
+
+    Example: `cpt status config/paper.yaml`
+    """
+    from cpt.experiment import config
+    from cpt.report.terminal.console import console
+    from cpt.report.terminal.status import render
+    from cpt.workflow.status import status as look
+
+    paths = configs or [Path("config/config.yaml")]
+    console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="a row (cpt, ivlp, ...), or a folder of results")],
+    second: Annotated[str, typer.Argument(help="another row, or another folder")],
+    results: Annotated[Path, typer.Option(help="where both rows are")] = Path("results/embedded"),
+    row: Annotated[str, typer.Option(help="the row that is compared between two folders")] = "cpt",
+    images: Annotated[bool, typer.Option(help="also every dataset, image by image, from the predictions")] = False,
+) -> None:
+    """Compare two methods of an experiment, or one method in two experiments, paired by dataset and seed.
+
+    Differences are the second (B) minus the first (A) in percentage points, over the seeds that both have on all
+    datasets. Intervals are over datasets; p is by flipping signs of the datasets' differences, corrected for all lines
+    by Holm's method. Below, over all runs: interquartile means and the chance that a run of B beats one of A on a
+    dataset, with bootstrap intervals over seeds.
+
+    Examples: `cpt compare ivlp cpt`, `cpt compare results/embedded results/mine --row cpt`
+    """
+    from cpt.report.terminal import comparison as comparison_text
+    from cpt.report.terminal.console import console
+    from cpt.results import comparison
+    from cpt.results.cells import read_results
+
+    folders = [Path(word) if comparison.is_results(word) else results for word in (first, second)]
+    rows = [row if comparison.is_results(word) else word for word in (first, second)]
+    if folders[0] != folders[1] and rows[0] != rows[1]:
+        raise CptError("cpt compare: give two rows, or two folders of results")
+    sides = [
+        (read_results(folder / "grid.json", folder / "runs.parquet"), name)
+        for folder, name in zip(folders, rows, strict=True)
+    ]
+    comparison.require_two_sides(*sides)
+    values = [comparison.values_of(*side) for side in sides]
+    lines, left = comparison.compare(*values)
+    for letter, name, folder in zip("AB", rows, folders, strict=True):
+        say(f"{letter}: {name} in {folder}")
+    tables = [*comparison_text.over_datasets(lines), *comparison_text.over_runs(comparison.over_runs(*values))]
+    if images:
+        tables += comparison_text.over_images(comparison.over_images(*sides))
+    printer = console(comparison_text.WIDTH)
+    for table in tables:
+        printer.print(table)
+    counts = sorted({line.seeds for line in lines})
+    say(f"\npercentage points; means over {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}")
+    if left:
+        places = list(dict.fromkeys(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left))
+        shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
+        say(f"left out: {len(left)} numbers whose seed is not on both sides and all datasets ({shown})")

@@ -1,0 +1,143 @@
+"""The verbs of `cpt data`: getting datasets, looking at them, and what the other stages read of them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.errors import CptError
+from cpt.files.provenance import recorded
+
+data = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Get datasets, check them, and make their manifests and image caches. docs/datasets.md tells the whole story.",
+)
+
+Catalog = Annotated[Path, typer.Option(help="file of dataset entries")]
+Dataset = Annotated[str, typer.Argument(help="entry of the catalog")]
+CATALOG = Path("config/datasets.yaml")
+
+
+def say(line: str) -> None:
+    """Print a progress line at once, also into a log file."""
+    print(line, flush=True)
+
+
+def notice(line: str) -> None:
+    """Print what is no mistake but may not be meant, beside the results."""
+    print(f"cpt: notice: {line}", file=sys.stderr, flush=True)
+
+
+@data.command()
+def fetch(
+    dataset: Dataset,
+    catalog: Catalog = CATALOG,
+    output: Annotated[Path | None, typer.Option(help="write here where the files came from (JSON)")] = None,
+) -> None:
+    """Download and unpack what a dataset lacks. What is there already stays as it is; an interrupted download goes on.
+
+    Example: `cpt data fetch dtd`
+    """
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.download.prepare import prepare
+    from cpt.files.stage_files import write_json
+
+    entry = find(load_catalog(catalog), dataset)
+    if entry.layout == "embedded":
+        raise CptError(f"{dataset}: is drawn by cpt itself, there is nothing to fetch")
+    record = prepare(entry, say)
+    if output is not None:
+        write_json(output, record)
+    if not entry.files:
+        say(f"{dataset}: there is nothing to fetch; {record['root']} is there, `cpt data check {dataset}` looks at it")
+        return
+    say(f"{dataset}: {len(record['files'])} of {len(record['files'])} files and folders are in {record['root']}")
+
+
+@data.command()
+def check(
+    datasets: Annotated[list[str] | None, typer.Argument(help="entries of the catalog; default: all")] = None,
+    catalog: Catalog = CATALOG,
+    decode: Annotated[bool, typer.Option("--decode", help="decode and compare every image too (minutes)")] = False,
+    threads: Annotated[int, typer.Option(help="threads that decode")] = 8,
+) -> None:
+    """Show which datasets are complete, missing or damaged; the exit code is 1 unless all named ones are complete.
+
+    Example: `cpt data check`
+    """
+    from rich.table import Table
+
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.check import check_dataset
+    from cpt.report.terminal.console import console
+
+    entries = load_catalog(catalog)
+    chosen = [find(entries, name) for name in datasets] if datasets else list(entries.values())
+    listing = Table("dataset", "state", "train", "val", "test", box=None, pad_edge=False)
+    listing.add_column("folder", overflow="fold")
+    states, advice = [], []
+    for entry in chosen:
+        if entry.layout == "embedded":
+            continue
+        state = check_dataset(entry, decode=decode, workers=threads)
+        states.append(state.state)
+        counts = [f"{state.found[part]:,}" if part in state.found else "–" for part in ("train", "val", "test")]
+        listing.add_row(entry.name, state.state, *counts, entry.root)
+        if state.advice:
+            advice.append(f"{entry.name}: {state.advice}")
+        advice += [f"{entry.name}: {line}" for line in state.notices]
+    printer = console()
+    printer.print(listing)
+    if advice:
+        printer.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
+    if any(state in ("missing", "damaged") for state in states):
+        raise typer.Exit(1)
+
+
+@data.command()
+def manifest(
+    dataset: Dataset,
+    output: Annotated[Path, typer.Option(help="folder to write manifest.parquet into")],
+    catalog: Catalog = CATALOG,
+) -> None:
+    """Make the manifest of a dataset: one row per image, checked against what the catalog expects.
+
+    Example: `cpt data manifest flowers --output results/embedded/data/flowers`
+    """
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.make_manifest import make_manifest
+    from cpt.data.manifest import read_manifest
+
+    with recorded(output / "manifest.parquet"):
+        entry = find(load_catalog(catalog), dataset)
+        made = read_manifest(make_manifest(entry, output, lambda line: say(f"{dataset}: {line}")))
+    parts = {part: len(made.rows(part)) for part in ("train", "val", "test")}
+    counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
+    derived = " (derived split, not comparable)" if made.metadata["derived"] else ""
+    say(f"{dataset}: {len(made.class_names)} classes, {counts} images{derived}")
+
+
+@data.command()
+def pixels(
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of a dataset whose images are files")],
+    part: Annotated[str, typer.Option(help="test or val")],
+    backbone: Annotated[Path, typer.Option(help="backbone.json: the image size")],
+    output: Annotated[Path, typer.Option(help=".npy file to write")],
+    threads: Annotated[int, typer.Option(help="threads that decode; they change no pixel")] = 1,
+) -> None:
+    """Decode, resize and crop a part once, for every evaluation to read.
+
+    Example: `cpt data pixels --manifest results/paper/data/dtd/manifest.parquet --part test
+    --backbone results/paper/backbone.json --output results/paper/data/dtd/pixels-test.npy --threads 8`
+    """
+    from cpt.data.pixels import make_pixels
+    from cpt.files.stage_files import read_json
+
+    with recorded(output):
+        size = read_json(backbone, "cpt.backbone/1")["spec"]["vision"]["image_size"][0]
+        count = make_pixels(manifest, part, size, output, threads, say)
+    say(f"{count} images, {output.stat().st_size / 1e6:,.0f} MB")

@@ -1,0 +1,96 @@
+"""The client of the fork server: as light as it can be, because every small job starts with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+
+HEADER = 8
+"""Bytes of every length, process number and exit code on the wire."""
+
+PATIENCE = 10.0
+"""Seconds that a server may take to begin; one that was stopped never does."""
+
+
+def call(address: str, arguments: list[str]) -> int | None:
+    """Run a command in a fork of the server and return its exit code; None when no server takes it."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        try:
+            request = json.dumps(_myself(arguments)).encode()
+            connection.connect(address)
+            if not same_user(connection):
+                return None
+            connection.sendall(len(request).to_bytes(HEADER, "big"))
+            socket.send_fds(connection, [b"f"], [0, 1, 2])
+            connection.sendall(request)
+            started = receive(connection, HEADER)
+            if started is None:  # no server, or none that can do it
+                return None
+            connection.sendall(b"!")  # only now does the job begin: never here and there
+        except OSError:
+            return None
+        connection.settimeout(None)
+        child = int.from_bytes(started, "big")
+
+        def forward(number: int, _frame: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, forward)
+        code = receive(connection, HEADER)
+    if code is None:
+        print("cpt: the job's process died (killed, or out of memory)", file=sys.stderr)
+        return 137
+    return int.from_bytes(code, "big")
+
+
+def _myself(arguments: list[str]) -> dict[str, object]:
+    """What the job's process takes over from this one.
+
+    Raises:
+        OSError: the working folder is gone.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "argv": arguments,
+        "cwd": os.getcwd(),
+        "env": dict(os.environ),
+        "umask": umask,
+        "encoding": getattr(sys.stdout, "encoding", "utf-8"),
+        "installation": installation(),
+    }
+
+
+def installation() -> list[str]:
+    """Environment and folder that this code is of: a server of another one would run other code."""
+    return [sys.prefix, os.path.dirname(os.path.dirname(os.path.realpath(__file__)))]
+
+
+def same_user(connection: socket.socket) -> bool:
+    """Whether the process at the other end is this user's; elsewhere than on Linux its folder has to do."""
+    if sys.platform != "linux":
+        return True
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return struct.unpack("3i", credentials)[1] == os.geteuid()
+
+
+def receive(connection: socket.socket, size: int) -> bytes | None:
+    """Read exactly ``size`` bytes, or None when the other side is gone or says nothing in time."""
+    data = b""
+    while len(data) < size:
+        try:
+            part = connection.recv(size - len(data))
+        except OSError:
+            return None
+        if not part:
+            return None
+        data += part
+    return data

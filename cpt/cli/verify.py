@@ -1,0 +1,39 @@
+"""The verb ``cpt verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.cli.data import say
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
+    json: Annotated[Path | None, typer.Option(help="write the same as JSON")] = None,
+) -> None:
+    """Recheck the chain of hashes from split to table; say what does not fit and how to mend it.
+
+    The exit code is 1 when something does not fit. Runs of different code or of a changed checkout are no fault and
+    are told too.
+
+    Example: `cpt verify results/embedded`
+    """
+    from cpt.files.stage_files import write_json
+    from cpt.workflow.verify import verify as check
+
+    report = check(folder, say)
+    if json is not None:
+        write_json(json, report.as_json())
+    for finding in report.findings:
+        say(f"{folder / finding.file}: {finding.problem}; mend: {finding.mend}")
+    for notice in report.notices:
+        say(f"notice: {notice}")
+    read = f"{folder}: {report.files:,} files ({report.size / 1e6:,.0f} MB) of {report.runs:,} runs read"
+    if report.findings:
+        say(f"{read}, {len(report.findings):,} findings; after mending, run `snakemake` once more and verify again")
+        raise typer.Exit(1)
+    origin = f"commit {', '.join(report.commits)}; device {', '.join(report.devices)}"
+    say(f"{read}, all fit; {origin}")

@@ -1,0 +1,272 @@
+"""Making manifests. A layout says how the images of a dataset are found or made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import shlex
+import stat
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpt.data.layouts.folders import folders
+from cpt.data.layouts.listing import Listing, again
+from cpt.data.layouts.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
+from cpt.data.manifest import PARTS, SCHEMA
+from cpt.data.notices import copies, notices, spelled_in_two_ways
+from cpt.data.threads import map_blocks
+from cpt.errors import CptError, nearest
+from cpt.files import stage_files as files
+from cpt.validation import drawable, is_unicode
+
+if TYPE_CHECKING:
+    from cpt.data.catalog import Entry
+
+PACKED = "images.npy"
+_THREADS = 8
+"""Threads that ask for sizes and bytes: as fast as one on a local disk; answers over a network are awaited together."""
+
+
+def embedded(entry: Entry) -> Listing:
+    """Render a dataset of the embedded world: train, val and test parts; a shift has a test part only.
+
+    Validation images are further images of the training style, behind those of the pool.
+    """
+    from cpt.data import world
+
+    key = entry.key or entry.name
+    if key not in world.KEYS:
+        raise CptError(f"{entry.name}.key: the embedded world has no {key!r}; {nearest(key, world.KEYS)}")
+    if key in world.SHIFTS and entry.shift_of is None:
+        raise CptError(f"{entry.name}.shift_of: missing; {key} has test images only, name its source")
+    images, pixels = [], []
+    for part in ("test",) if entry.shift_of else ("train", "test"):
+        pool = getattr(entry.per_class, part)
+        count = pool + entry.per_class.val if part == "train" else pool
+        rendered, labels = world.render(key, part, count)
+        parts = np.where(np.arange(len(labels)) % count < pool, part, "val").tolist()
+        images += [(name, label, PACKED) for name, label in zip(parts, labels.tolist(), strict=True)]
+        pixels.append(rendered)
+    return Listing(list(world.class_names(key)), images, pixels=np.concatenate(pixels))
+
+
+LAYOUTS: dict[str, Callable[[Entry], Listing]] = {
+    "embedded": embedded,
+    "folders": folders,
+    "split_json": split_json,
+    "aircraft": aircraft,
+    "imagenet": imagenet,
+    "wnid_folders": wnid_folders,
+    "numbered_folders": numbered_folders,
+}
+BY_FOLDER = ("imagenet", "wnid_folders", "numbered_folders")
+"""Layouts whose class names are given by folder."""
+
+
+def find_images(entry: Entry) -> Listing:
+    """List the images of a dataset and check that they are all there, and are what the catalog expects.
+
+    Raises:
+        CptError: the layout does not find what it needs, an image is missing, empty or named twice, a name is not
+            UTF-8, a class has no name, two, or one that no figure can hold, there is no test image, or counts, class
+            names or the border between base and new classes are not the expected ones.
+    """
+    listing = LAYOUTS[entry.layout](entry)
+    _check_names(entry, listing)
+    if listing.image_root is not None:
+        _check_files(entry, listing, listing.image_root)
+    if entry.expected is not None:
+        check(entry, listing)
+    if all(part != "test" for part, _, _ in listing.images):
+        raise CptError(f"{entry.name}: has no test image, and every run is tested; put some into its test part")
+    return listing
+
+
+def _check_names(entry: Entry, listing: Listing) -> None:
+    for name in (*listing.class_names, *(path for _, _, path in listing.images)):
+        if not is_unicode(name):
+            raise CptError(
+                f"{entry.name}: the name {name!r} is not UTF-8; give it another, or rename all files with "
+                f"`convmv -f latin1 -t utf8 -r --notest {shlex.quote(str(listing.image_root))}`"
+            )
+    for name in listing.class_names:
+        if not name.replace("_", " ").strip():
+            raise CptError(f"{entry.name}: a class is called {name!r}, which is no word; give it a name")
+        try:
+            drawable(name)
+        except ValueError as error:
+            raise CptError(f"{entry.name}: class {name!r}: {error}") from None
+    for one, other in spelled_in_two_ways(listing):
+        raise CptError(
+            f"{entry.name}: class {one!r} and class {other!r} are never in the same part and read the same; if they "
+            "are one class, spell it alike in every part, else give one another name"
+        )
+
+
+def _check_files(entry: Entry, listing: Listing, root: Path) -> None:
+    """Check that every image is there once, whatever the spelling of its path."""
+    paths = [path for _, _, path in listing.images]
+    seen: dict[str, str] = {}
+    for path in paths:
+        normal = posixpath.normpath(path)
+        if normal in seen:
+            spelling = "" if seen[normal] == path else f", as {seen[normal]!r} too"
+            raise CptError(f"{entry.name}: image {path!r} is listed twice{spelling}; mend the list that names it")
+        seen[normal] = path
+    faults = map_blocks(lambda path: _fault(root / path), paths, _THREADS, 1024)
+    if bad := [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]:
+        path, fault = bad[0]
+        count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
+        mend = f"get the dataset again: {again(entry, root / path)}"
+        if "\\" in path:
+            mend = "write the paths of the split file with / instead of \\"
+        raise CptError(f"{entry.name}: {count}{root / path} ({fault}); {mend}")
+
+
+def digest(entry: Entry) -> str:
+    """Return a hash of what a layout finds: classes, and the images with their parts, sizes and times.
+
+    Other files beside the images do not count. Where the layout finds nothing, the reason does.
+    """
+    try:
+        listing = LAYOUTS[entry.layout](entry)
+    except CptError as error:
+        return files.sha256_text(files.canonical_json(str(error)))
+    root = listing.image_root
+    assert root is not None, "an embedded dataset has no files"
+    paths = [path for _, _, path in listing.images]
+    stamps = list(map_blocks(lambda path: _stamp(root / path), paths, _THREADS, 1024))
+    return files.sha256_text(files.canonical_json([listing.class_names, listing.images, stamps]))
+
+
+def check(entry: Entry, listing: Listing) -> None:
+    """Compare a listing with what the catalog expects of a complete copy (``Expected``).
+
+    Raises:
+        CptError: naming what differs.
+    """
+    expected = entry.expected
+    assert expected is not None
+    names = listing.class_names
+    named = None if entry.split is None or listing.derived else entry.folder / entry.split
+    mend = again(entry, named)  # a split file decides on names and parts
+    found = (len(names), files.sha256_text("\n".join(names)))
+    if found != (expected.classes, expected.names_sha256):
+        raise CptError(
+            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again: {mend}"
+        )
+    middle = (len(names) + 1) // 2
+    boundary = (names[0], names[middle - 1], names[middle], names[-1])
+    if expected.boundary not in (None, boundary):
+        raise CptError(
+            f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}; "
+            f"get it again: {mend}"
+        )
+    count = Counter(("images", part) for part, _, _ in listing.images)
+    count += Counter(("base" if label < middle else "new", part) for part, label, _ in listing.images)
+    for half in ("images", "base", "new"):
+        for part, wanted in getattr(expected, half).items():
+            if count[half, part] != wanted:
+                kind = "" if half == "images" else f" of {half} classes"
+                raise CptError(
+                    f"{entry.name}: {count[half, part]} {part} images{kind} instead of {wanted}; "
+                    f"this is no complete copy of the published release, get it again: {mend}"
+                )
+
+
+def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] = lambda line: None) -> Path:
+    """Write ``manifest.parquet``, and ``images.npy`` for a packed dataset; return the manifest's path.
+
+    Rows are sorted by part and keep the layout's own order inside it, which the few-shot draw follows.
+    ``content_hash`` covers the rows and the pixels or the files' bytes (their sizes, where the catalog says so), not
+    where they lie.
+
+    Args:
+        entry: the dataset.
+        output_dir: folder to write into.
+        notice: called with every line of ``cpt.data.notices``.
+
+    Raises:
+        CptError: see ``find_images``.
+    """
+    import pyarrow as pa
+
+    listing = find_images(entry)
+    for line in notices(entry, listing):
+        notice(line)
+    class_names = [name.replace("_", " ") for name in listing.class_names]
+    order = sorted(range(len(listing.images)), key=lambda i: PARTS.index(listing.images[i][0]))
+    images = [listing.images[i] for i in order]
+    packed = listing.pixels is not None
+    columns: dict[str, list[Any]] = {
+        "path": [path for _, _, path in images],
+        "index": order if packed else [-1] * len(images),
+        "label": [label for _, label, _ in images],
+        "class_name": [class_names[label] for _, label, _ in images],
+        "part": [part for part, _, _ in images],
+    }
+    if listing.pixels is not None:
+        files.write_array(output_dir / PACKED, listing.pixels)
+    prints = _fingerprints(listing, images, entry.fingerprint)
+    if not packed and entry.fingerprint == "bytes":
+        for line in copies(images, prints):
+            notice(line)
+    destination = output_dir / "manifest.parquet"
+    files.write_parquet(
+        destination,
+        pa.table(columns),
+        SCHEMA,
+        dataset=entry.name,
+        layout=entry.layout,
+        image_root="." if packed else str(listing.image_root),
+        derived=listing.derived,
+        content_hash=_content_hash(columns, listing.pixels, prints),
+    )
+    return destination
+
+
+def _fingerprints(listing: Listing, images: list[tuple[str, int, str]], fingerprint: str) -> list[str]:
+    """Hashes of the files' bytes, or their sizes; nothing where the images are packed."""
+    root = listing.image_root
+    if root is None:
+        return []
+    read = files.sha256_file if fingerprint == "bytes" else os.path.getsize
+    return [str(value) for value in map_blocks(lambda image: read(root / image[2]), images, _THREADS, 64)]
+
+
+def _content_hash(columns: dict[str, list[Any]], pixels: NDArray[np.uint8] | None, prints: list[str]) -> str:
+    digest = hashlib.sha256(files.canonical_json(columns).encode())
+    if pixels is not None:
+        digest.update(str(pixels.shape).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+    for value in prints:
+        digest.update(value.encode())
+    return digest.hexdigest()
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with an image's file, as far as the folder tells."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except (OSError, ValueError) as error:  # ValueError: a list names a path with a NUL
+        return getattr(error, "strerror", None) or str(error)
+    if not stat.S_ISREG(found.st_mode):
+        return "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
+    return "" if found.st_size else "empty"
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, None when it is not there."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,213 @@
+"""Prediction: a finished run on its targets, every test image once.
+
+Text features are computed once per run and target; images are read from the dataset's packed or decoded pixels, or
+from frozen features where a method does not prompt the vision tower.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt.clip import device as machine
+from cpt.clip.backbone import Clip, load_backbone
+from cpt.data.classes import subset_labels, trained_rows
+from cpt.data.images import ImageStore
+from cpt.data.manifest import read_manifest
+from cpt.errors import CptError
+from cpt.features.images import encode
+from cpt.features.text import Classes, read_image_features, read_text_features
+from cpt.files import paths
+from cpt.files.paths import CLASSIFIER, IMAGES, PREDICTIONS, PROMPTS, RUN
+from cpt.files.stage_files import read_json, read_tensors, write_parquet, write_tensors
+from cpt.methods.base import registry
+from cpt.methods.base.method import ClassMeans, Method
+from cpt.seeds import torch_stream
+from cpt.training.train import SNAPSHOT
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Target:
+    """Test images of some classes of a dataset.
+
+    Attributes:
+        classes: the K classes of the subset.
+        rows: (N,) rows of the manifest.
+        labels: (N,) labels 0..K-1 within the subset.
+        trained: these classes of this dataset were trained.
+    """
+
+    dataset: str
+    subset: str
+    classes: Classes
+    rows: np.ndarray
+    labels: np.ndarray
+    trained: bool
+
+
+@torch.no_grad()
+def predict(
+    run: Path,
+    results: Path,
+    targets: Sequence[tuple[str, str]],
+    *,
+    part: str = "test",
+    device: str = "auto",
+    threads: int = 1,
+    progress: Callable[[str], None] = print,
+) -> None:
+    """Write predictions.parquet and classifier.safetensors of a run.
+
+    Args:
+        run: folder of a finished run.
+        results: folder of the experiment; inputs lie where docs/files.md says.
+        targets: (dataset, subset) with subset ``base``, ``new`` or ``all``.
+        part: ``test``, or ``val`` for choices that must not see the test images.
+
+    Raises:
+        CptError: the run is not finished or an input is missing.
+    """
+    started = time.monotonic()
+    record = read_json(run / "run.json", RUN)
+    place, _ = machine.prepare(device, record["precision"], threads)
+    clip = load_backbone(results / "backbone.json", place, record["precision"])
+    kind = registry.get(record["method"])
+    hp = kind.hyperparameters(**record["hyperparameters"])
+    tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)
+    loaded = [_target(results, record["dataset"], *target, part, hp.templates, clip) for target in targets]
+    trained = _trained_classes(results, record, hp.templates, clip)
+    method = kind(clip, hp, trained, torch_stream(0, "unused")).to(place).eval()
+
+    tables: list[pa.Table] = []
+    classifiers: dict[str, Tensor] = {}
+    final, snapshots = _split_snapshots(tensors)
+    for epoch, state in [*sorted(snapshots.items()), (None, final)]:
+        method.load_state_dict(state)
+        for chosen in _groups(method, loaded):
+            method.target(trained=chosen[0].trained)
+            texts = [None if method.image_conditioned else method.text_features(t.classes) for t in chosen]
+            found, means = _dataset(method, results, chosen, texts, part, epoch)
+            tables += found
+            if epoch is None:
+                classifiers |= means
+                pairs = zip(chosen, texts, strict=True)
+                classifiers |= {f"{t.dataset}/{t.subset}": text for t, text in pairs if text is not None}
+                seen = sum(len(target.rows) for target in chosen)
+                progress(f"{chosen[0].dataset}: {seen} images, {time.monotonic() - started:.1f} s")
+    write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, run=record["method"])
+    seconds = round(time.monotonic() - started, 3)
+    write_parquet(run / "predictions.parquet", pa.concat_tables(tables), PREDICTIONS)
+    progress(f"wrote predictions for {len(loaded)} targets in {seconds:.1f} s")
+
+
+def _trained_classes(results: Path, record: dict[str, Any], templates: str, clip: Clip) -> Classes:
+    dataset = record["dataset"]
+    classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
+    return classes.take(trained_rows(len(classes), record["protocol"]))
+
+
+def _groups(method: Method, targets: list[Target]) -> list[list[Target]]:
+    """Targets that share one pass over their dataset's images."""
+    groups: dict[tuple, list[Target]] = {}
+    for target in targets:
+        groups.setdefault((target.dataset, method.depends_on_target and target.trained), []).append(target)
+    return list(groups.values())
+
+
+def _target(results: Path, source: str, dataset: str, subset: str, part: str, templates: str, clip: Clip) -> Target:
+    manifest = read_manifest(results / paths.manifest(dataset))
+    classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
+    labels = subset_labels(manifest.label, subset)
+    images = manifest.rows(part)
+    rows = images[np.isin(manifest.label[images], labels)]
+    if len(rows) == 0:
+        raise CptError(f"{dataset}/{subset}: no {part} images; check the dataset's manifest")
+    chosen = classes if len(labels) == len(classes) else classes.take(labels.tolist())
+    trained = dataset == source and subset != "new"
+    return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]), trained)
+
+
+def _split_snapshots(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    final: dict[str, Tensor] = {}
+    snapshots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(SNAPSHOT):
+            epoch, _, rest = name.removeprefix(SNAPSHOT).partition("/")
+            snapshots.setdefault(int(epoch), {})[rest] = value
+        else:
+            final[name] = value
+    return final, snapshots
+
+
+def _dataset(
+    method: Method, results: Path, targets: list[Target], texts: list[Tensor | None], part: str, epoch: int | None
+) -> tuple[list[pa.Table], dict[str, Tensor]]:
+    """Predict targets of one dataset with one pass over the images that any of them needs.
+
+    Args:
+        texts: each target's text features (K, D); None where they depend on the image.
+
+    Returns:
+        Predictions, and by ``<target>/<subset>/images`` the mean image features (K, D) of the target's classes, zeros
+        for a class without images.
+    """
+    rows = np.unique(np.concatenate([target.rows for target in targets]))
+    features = torch.cat(list(_image_features(method, results, targets[0].dataset, part, rows)))
+    tables, means = [], {}
+    for target, text in zip(targets, texts, strict=True):
+        chosen = features[np.searchsorted(rows, target.rows)]
+        scores = _scores(method, chosen, target.classes, text)
+        labels = torch.tensor(target.labels)
+        seen = ClassMeans(len(target.classes), chosen.shape[1], chosen.device)
+        seen.add(chosen, labels.to(chosen.device))
+        means[f"{target.dataset}/{target.subset}/{IMAGES}"] = seen.means().float()
+        top = scores.topk(min(TOP, scores.shape[1]), dim=1)
+        count = len(target.rows)
+        tables.append(
+            pa.table(
+                {
+                    "target": pa.array([target.dataset] * count),
+                    "subset": pa.array([target.subset] * count),
+                    "epoch": pa.array([epoch] * count, pa.int64()),
+                    "row": pa.array(target.rows, pa.int64()),
+                    "label": pa.array(target.labels, pa.int64()),
+                    "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
+                    "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
+                    "true_score": pa.array(scores[torch.arange(count), labels].numpy(), pa.float32()),
+                }
+            )
+        )
+    return tables, means
+
+
+def _image_features(method: Method, results: Path, dataset: str, part: str, rows: np.ndarray) -> Iterator[Tensor]:
+    """Unit-norm features of test images (batches, D) under the method's prompts."""
+    frozen = results / paths.image_features(dataset, part)
+    clip = method.clip
+    if not method.prompts_images and frozen.is_file():
+        features, where = read_image_features(frozen)
+        yield F.normalize(features[np.searchsorted(where.numpy(), rows)].to(clip.device), dim=-1)
+        return
+    cache = results / paths.pixels(dataset, part)
+    store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)
+    yield from encode(clip, store, rows, method.image_features)
+
+
+def _scores(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
+    """Softmax probabilities (N, K) in float32 on the CPU."""
+    if text is None:
+        logits = method.class_logits(features.float(), classes)
+    else:
+        logits = method.logits(features.float(), text.float())
+    return logits.softmax(dim=1).cpu()

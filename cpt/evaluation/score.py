@@ -1,0 +1,230 @@
+"""Scoring: predictions of a run -> metrics. Needs no model and no GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cpt.data.classes import GROUPS, THIRDS, head_medium_tail
+from cpt.data.split import Split, read_split
+from cpt.errors import CptError
+from cpt.features.clusters import read_clusters
+from cpt.files.paths import CLASSIFIER, COUNTS, IMAGES, METRICS, PREDICTIONS, RUN
+from cpt.files.stage_files import column, read_json, read_parquet, read_tensors, write_parquet
+from cpt.metrics import accuracy as m
+
+if TYPE_CHECKING:
+    import torch
+
+ORDER = [("target", "ascending"), ("epoch", "ascending"), ("subset", "ascending"), ("metric", "ascending")]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of the K trained classes.
+
+    Attributes:
+        counts: (K,) training images.
+        groups: (K,) ``head``, ``medium`` or ``tail``; None for an untrained run where every seed has a ranking.
+        clusters: (K,) cluster; None unless given.
+    """
+
+    counts: NDArray
+    groups: NDArray | None
+    clusters: NDArray | None = None
+
+
+def score(
+    run: Path, split: Path, clusters: Path | None = None, class_groups: Mapping[str, float] | None = None
+) -> None:
+    """Write metrics.parquet and counts.parquet of a run.
+
+    Args:
+        run: folder with run.json, predictions.parquet and classifier.safetensors.
+        split: the run's training split, with its class ranking.
+        clusters: clusters of the trained classes, within which confusion and text features are measured.
+        class_groups: sizes of head, medium and tail relative to each other; default: thirds.
+
+    Raises:
+        CptError: an input is missing or damaged, or the clusters are not of the trained classes.
+    """
+    record = read_json(run / "run.json", RUN)
+    predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
+    classifier, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
+    chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
+    training = _trained(read_split(split), clusters, chosen_groups, untrained=record["steps"] == 0)
+    keys = predictions.select(["target", "subset", "epoch"])
+    rows: list[dict[str, Any]] = []
+    counts: list[pa.Table] = []
+    for key in keys.group_by(["target", "subset", "epoch"]).aggregate([]).to_pylist():
+        chosen = predictions.filter(_equal(keys, key))
+        own = training if key["target"] == record["dataset"] and key["subset"] != "new" else None
+        rows += [{**key, **row} for row in measure(chosen, own)]
+        if key["epoch"] is None:
+            counts.append(count(chosen, own, key["target"], key["subset"]))
+            name = f"{key['target']}/{key['subset']}"
+            means = classifier[f"{name}/{IMAGES}"]
+            images = np.bincount(column(chosen, "label"), minlength=len(means))
+            rows += [{**key, **row} for row in collapse(classifier.get(name), means, images, own)]
+    rows += _halves(rows)
+    table = pa.Table.from_pylist(
+        rows,
+        schema=pa.schema(
+            {
+                "target": pa.string(),
+                "subset": pa.string(),
+                "epoch": pa.int64(),
+                "metric": pa.string(),
+                "value": pa.float64(),
+                "unit": pa.string(),
+                "images": pa.int64(),
+            }
+        ),
+    )
+    by_target = [("target", "ascending"), ("subset", "ascending"), ("by", "ascending"), ("index", "ascending")]
+    counted = pa.concat_tables(counts).sort_by(by_target)
+    write_parquet(run / "counts.parquet", counted, COUNTS, class_groups=chosen_groups)
+    write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS, class_groups=chosen_groups)
+
+
+def _trained(split: Split, clusters: Path | None, class_groups: Mapping[str, float], *, untrained: bool) -> Trained:
+    groups: NDArray | None = head_medium_tail(split.ranks, [class_groups[group] for group in GROUPS])
+    if untrained and split.metadata["class_order"] == "random":
+        groups = None  # its split's ranking is none of those that the trained runs beside it have
+    if clusters is None:
+        return Trained(split.counts, groups)
+    found = read_clusters(clusters)
+    if found.class_names != split.classes:
+        raise CptError(f"{clusters}: not of the classes that the split trains; give clusters of the same dataset")
+    return Trained(split.counts, groups, found.labels)
+
+
+def measure(predictions: pa.Table, training: Trained | None) -> list[dict[str, Any]]:
+    """Return the metrics of one target and subset.
+
+    Args:
+        predictions: rows of predictions.parquet.
+        training: of the classes, when they are the trained ones: gives head, medium and tail.
+    """
+    labels, top, confidence = _first(predictions)
+    percent: dict[str, float | None] = {
+        "accuracy": m.accuracy(labels, top),
+        "macro_accuracy": m.macro_accuracy(labels, top),
+        "calibration_error": m.calibration_error(confidence, labels == top),
+    }
+    if training is not None and training.groups is not None:
+        for group in GROUPS:
+            percent[f"{group}_accuracy"] = m.group_accuracy(labels, top, np.flatnonzero(training.groups == group))
+        if training.clusters is not None:
+            for one, other in (("head", "tail"), ("tail", "head")):
+                percent[f"{one}_as_{other}"] = m.confusion(labels, top, training.groups, training.clusters, one, other)
+    count = len(labels)
+    rows = [
+        {"metric": name, "value": value, "unit": "percent", "images": count}
+        for name, value in percent.items()
+        if value is not None
+    ]
+    loss = m.log_loss(column(predictions, "true_score"))
+    return [*rows, {"metric": "log_loss", "value": loss, "unit": "nats", "images": count}]
+
+
+def collapse(
+    text: torch.Tensor | None, images: torch.Tensor, counts: NDArray, training: Trained | None
+) -> Iterator[dict[str, Any]]:
+    """Return the neural-collapse measures of one target and subset, on its test images.
+
+    Args:
+        text: (K, D) text features; None where they depend on the image.
+        images: (K, D) mean of every class's unit-norm image features.
+        counts: (K,) test images of every class.
+        training: of the classes, when they are the trained ones: gives their clusters.
+    """
+    import torch
+
+    from cpt.metrics import geometry
+
+    clusters = None if training is None or training.clusters is None else torch.from_numpy(training.clusters)
+    texts = None if text is None else text.double()
+    found = geometry.collapse_measures(texts, images.double(), torch.from_numpy(counts), clusters)
+    for name, value in found.items():
+        if isfinite(value):
+            yield {"metric": name, "value": value, "unit": "1", "images": int(counts.sum())}
+
+
+def count(predictions: pa.Table, training: Trained | None, target: str, subset: str) -> pa.Table:
+    """Return how many images of each class, and in each bin of confidence, were right.
+
+    Args:
+        predictions: rows of one target and subset.
+        training: of the classes, when they are the trained ones: gives training images and groups.
+        target: name of the dataset.
+        subset: ``base``, ``new`` or ``all``.
+    """
+    labels, top, confidence = _first(predictions)
+    parts = []
+    for by, index in (("class", labels), ("confidence", m.bins(confidence))):
+        found, place = np.unique(index, return_inverse=True)
+        images = np.bincount(place)
+        train_images, groups = [None] * len(found), [None] * len(found)
+        if training is not None and by == "class":
+            train_images = training.counts[found].tolist()
+            if training.groups is not None:
+                groups = training.groups[found].tolist()
+        parts.append(
+            {
+                "target": pa.array([target] * len(found)),
+                "subset": pa.array([subset] * len(found)),
+                "by": pa.array([by] * len(found)),
+                "index": pa.array(found, pa.int64()),
+                "images": pa.array(images, pa.int64()),
+                "correct": pa.array(np.bincount(place, labels == top).astype(np.int64)),
+                "confidence": pa.array(np.bincount(place, confidence) / images),
+                "train_images": pa.array(train_images, pa.int64()),
+                "group": pa.array(groups, pa.string()),
+            }
+        )
+    return pa.concat_tables([pa.table(part) for part in parts])
+
+
+def _first(predictions: pa.Table) -> tuple[NDArray, NDArray, NDArray]:
+    """Labels, first predicted labels and their probabilities, (N,) each."""
+    first = pa.table({name: pc.list_element(predictions[name], 0) for name in ("top_labels", "top_scores")})
+    return (
+        column(predictions, "label"),
+        column(first, "top_labels"),
+        column(first, "top_scores").astype(np.float64),
+    )
+
+
+def _halves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Harmonic mean of base and new accuracy, per target and epoch that has both."""
+    found = {(r["target"], r["epoch"], r["subset"]): r for r in rows if r["metric"] == "accuracy"}
+    return [
+        {
+            "target": target,
+            "subset": "base+new",
+            "epoch": epoch,
+            "metric": "harmonic_mean",
+            "value": m.harmonic_mean(base["value"], found[target, epoch, "new"]["value"]),
+            "unit": "percent",
+            "images": base["images"] + found[target, epoch, "new"]["images"],
+        }
+        for (target, epoch, subset), base in found.items()
+        if subset == "base" and (target, epoch, "new") in found
+    ]
+
+
+def _equal(keys: pa.Table, key: dict[str, Any]) -> pa.ChunkedArray:
+    mask = pc.and_(pc.equal(keys["target"], key["target"]), pc.equal(keys["subset"], key["subset"]))
+    epoch = key["epoch"]
+    return pc.and_(
+        mask, pc.is_null(keys["epoch"]) if epoch is None else pc.fill_null(pc.equal(keys["epoch"], epoch), False)
+    )

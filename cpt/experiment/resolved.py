@@ -1,0 +1,184 @@
+"""What the rules need of an experiment, as plain data.
+
+Resolving a configuration imports every method and with them torch, which takes longer than the rest of reading the
+Snakefile, and every cluster job reads it. So the result is kept, and resolved anew when the configuration, the catalog
+or the code changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cpt.data.catalog import Entry, load_catalog
+from cpt.errors import CptError
+from cpt.experiment.config import Config
+from cpt.experiment.runs import Run
+from cpt.files.integrity import CONFIGURATION, work_folder
+from cpt.files.provenance import code_version
+from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json, write_text
+from cpt.methods.base import registry
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training job. Paths are relative to the experiment's folder.
+
+    Attributes:
+        targets: (dataset, subset) that it is tested on, sorted.
+        hyperparameters: canonical JSON of the resolved ones.
+        templates: template set of its text features.
+        clusters: those that it trains with, None when it needs none.
+        measured_clusters: those that it is measured within, None where no table shows it.
+        descriptions: features of class descriptions, None when it needs none.
+        stand_in: template set that stands in for a file of descriptions.
+        start: folder of the run that it starts from.
+        frozen_images: (dataset, part) of the frozen image features that it can use.
+        modules: modules that define its method.
+    """
+
+    protocol: str
+    dataset: str
+    method: str
+    seed: int
+    targets: list[list[str]]
+    hyperparameters: str
+    templates: str
+    split: str
+    text_features: str
+    clusters: str | None
+    measured_clusters: str | None
+    descriptions: str | None
+    stand_in: str | None
+    start: str | None
+    frozen_images: list[list[str]]
+    modules: list[str]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """An experiment as the rules see it.
+
+    Attributes:
+        root: its folder.
+        runs: training jobs by their folder below ``runs/``.
+        clusters: path -> text features and options of `cpt clusters`.
+        exhibits: kind of every table and figure.
+        digest: hash of what grid.json holds.
+        pixels: datasets whose test images are cached decoded.
+        files: the user's own files that must be there.
+        catalog: entries of the datasets.
+    """
+
+    root: str
+    runs: dict[str, Job]
+    clusters: dict[str, list[str]]
+    exhibits: dict[str, str]
+    digest: str
+    pixels: list[str]
+    files: list[str]
+    catalog: dict[str, Entry]
+
+
+def load(config: Config, source: str, memory: Path) -> Workflow:
+    """Resolve a configuration, or take what ``memory`` holds of the same one.
+
+    Args:
+        config: a parsed configuration.
+        source: the file it came from, for messages.
+        memory: JSON file that keeps the result.
+
+    Raises:
+        CptError: as ``cpt.experiment.grid.build``.
+    """
+    catalog = load_catalog(Path(config.catalog))
+    entries = {name: entry.model_dump_json() for name, entry in catalog.items()}
+    code = code_version(
+        "cpt.experiment.resolved", "cpt.experiment.grid", *(f"cpt.methods.{name}" for name in registry.names())
+    )
+    key = sha256_text(canonical_json([config.model_dump_json(), entries, code]))
+    kept = _kept(memory, key)
+    if kept is None:
+        kept = _resolved(config, source)
+        with contextlib.suppress(CptError):  # a read-only folder only costs the time
+            write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
+    runs = {name: Job(**job) for name, job in kept["runs"].items()}
+    names = "clusters", "exhibits", "digest", "pixels", "files"
+    return Workflow(root=kept["root"], runs=runs, catalog=catalog, **{name: kept[name] for name in names})
+
+
+def remember(files: Sequence[str], root: Path) -> None:
+    """Note the configuration files of ``results/<experiment>``, for when the record that tells them is lost."""
+    path, names = work_folder(root) / CONFIGURATION, list(files)
+    with contextlib.suppress(OSError, ValueError):
+        if parse_json(path.read_text(encoding="utf-8")) == names:
+            return
+    with contextlib.suppress(CptError):  # a read-only folder
+        write_json(path, names)
+
+
+def _kept(memory: Path, key: str) -> dict[str, Any] | None:
+    try:
+        kept = parse_json(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(kept, dict) or kept.pop("key", None) != key:
+        return None
+    if kept.pop("sha256", None) != sha256_text(canonical_json(kept)):  # damaged
+        return None
+    return kept if all(Path(file).is_file() for file in kept["files"]) else None
+
+
+def _resolved(config: Config, source: str) -> dict[str, Any]:
+    from cpt.experiment import grid as grids
+
+    grid = grids.build(config, source)
+    runs, files, clusters = {}, set(), {}
+    for name, run in grid.runs.items():
+        hp: Any = run.hyperparameters
+        descriptions, own = grid.descriptions(run), grid.catalog[run.dataset].descriptions
+        if descriptions and own:
+            files.add(own)
+        runs[name] = Job(
+            protocol=run.protocol,
+            dataset=run.dataset,
+            method=run.method,
+            seed=run.seed,
+            targets=[list(target) for target in sorted(run.targets)],
+            hyperparameters=run.hyperparameters_json,
+            templates=hp.templates,
+            split=run.split,
+            text_features=run.text_features,
+            clusters=run.clusters,
+            measured_clusters=measured.clusters if (measured := grid.clustered(run)) else None,
+            descriptions=descriptions,
+            stand_in=None if own or not descriptions else hp.descriptions,
+            start=run.start.id if run.start else None,
+            frozen_images=[list(pair) for pair in grid.frozen_image_parts(run)],
+            modules=list(run.modules),
+        )
+        for one in (run, measured):
+            if one and one.clusters and one.clusters not in clusters:
+                clusters[one.clusters] = [one.text_features, *_clustering(one)]
+    return {
+        "root": grid.root,
+        "clusters": dict(sorted(clusters.items())),
+        "runs": {name: asdict(job) for name, job in runs.items()},
+        "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
+        "digest": grids.digest(grid),
+        "pixels": sorted(grid.pixels),
+        "files": sorted(files),
+    }
+
+
+def _clustering(run: Run) -> list[str]:
+    """Options of `cpt clusters` for the clusters that a run needs."""
+    chosen = run.clustering
+    assert chosen is not None
+    words = ["--protocol", run.protocol, "--algorithm", chosen["algorithm"], "--seed", str(chosen["seed"])]
+    if chosen["clusters"]:
+        return [*words, "--number", str(chosen["clusters"])]
+    return [*words, "--classes-per-cluster", str(chosen["classes_per_cluster"])]

@@ -1,0 +1,84 @@
+"""One training job of the grid: its identity, and the files that it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpt.files import paths
+from cpt.files.stage_files import canonical_json, sha256_text
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued, Hyperparameters
+
+
+@dataclass
+class Run:
+    """One training job and the targets it is evaluated on."""
+
+    protocol: str
+    dataset: str
+    ratio: float
+    method: str
+    hyperparameters: Hyperparameters
+    seed: int
+    targets: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def hyperparameters_json(self) -> str:
+        """Canonical JSON of the resolved hyperparameters."""
+        return canonical_json(self.hyperparameters.model_dump())
+
+    @property
+    def key(self) -> str:
+        """Method and hash of the resolved hyperparameters."""
+        return f"{self.method}-{sha256_text(self.hyperparameters_json)[:8]}"
+
+    @property
+    def id(self) -> str:
+        """Folder of the run below ``runs/``."""
+        return paths.run(self.protocol, self.dataset, self.ratio, self.key, self.seed)
+
+    @property
+    def split(self) -> str:
+        """Path of its training split."""
+        return paths.split(self.protocol, self.dataset, self.ratio, self.seed)
+
+    @property
+    def text_features(self) -> str:
+        """Path of the frozen text features of its training dataset."""
+        return paths.text_features(self.dataset, self.hyperparameters.templates)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Modules that define its method."""
+        return registry.modules(self.method, self.hyperparameters)
+
+    @property
+    def start(self) -> Run | None:
+        """The run that this one starts from: another method on the same training set."""
+        hp = self.hyperparameters
+        if not isinstance(hp, Continued):
+            return None
+        own = registry.get(hp.start).hyperparameters(**hp.start_hyperparameters)
+        return Run(self.protocol, self.dataset, self.ratio, hp.start, own, self.seed)
+
+    @property
+    def clustering(self) -> dict[str, Any] | None:
+        """Algorithm, number rule and seed of the clusters it needs; None when it needs none."""
+        hp: Any = self.hyperparameters
+        if not registry.get(self.method).needs_clusters:
+            return None
+        count = f"fixed{hp.clusters}" if hp.clusters else f"per{hp.classes_per_cluster}"
+        return {
+            "name": f"{hp.clustering}-{count}-{hp.templates}",
+            "algorithm": hp.clustering,
+            "clusters": hp.clusters,
+            "classes_per_cluster": hp.classes_per_cluster,
+            "seed": self.seed if hp.cluster_seed is None else hp.cluster_seed,
+        }
+
+    @property
+    def clusters(self) -> str | None:
+        """Path of the clusters it needs."""
+        found = self.clustering
+        return paths.clusters(self.protocol, self.dataset, found["name"], found["seed"]) if found else None

@@ -1,0 +1,150 @@
+"""Frozen features, computed once per dataset: text features of class names and image features.
+
+The text file also holds every class's prompt tokens, so that training and evaluation need no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpt.clip.backbone import Clip
+from cpt.clip.text import pack_prompts
+from cpt.errors import CptError
+from cpt.features.templates import PROMPT_PHRASE, PROMPT_TEMPLATE, learnable_template
+from cpt.files.paths import TEXT_FEATURES
+from cpt.files.stage_files import canonical_json, read_tensors, sha256_text, write_tensors
+
+IMAGE_SCHEMA = "cpt.image-features/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """K classes as the methods see them.
+
+    Attributes:
+        names: K class names.
+        tokens: (K, L) token ids of ``a photo of a <name>.``
+        dataset_tokens: (K, L) the same with the end of the dataset's template, ``a photo of a <name> texture.``
+        phrase_length: how many tokens ``a photo of a`` has (they stand behind the start token).
+        name_lengths: (K,) how many tokens each name alone has. In a prompt it may be others and more, as ``Jr.`` joins
+            the full stop.
+        frozen: (K, D) mean over the templates of the raw frozen text features.
+        directions: (K, D) unit-norm mean of the unit-norm frozen text features.
+    """
+
+    names: tuple[str, ...]
+    tokens: Tensor
+    phrase_length: int
+    frozen: Tensor
+    directions: Tensor
+    dataset_tokens: Tensor
+    name_lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: Sequence[int]) -> Classes:
+        """Return the classes at ``rows``."""
+        index = torch.as_tensor(list(rows))
+        return Classes(
+            tuple(self.names[i] for i in rows),
+            self.tokens[index],
+            self.phrase_length,
+            self.frozen[index.to(self.frozen.device)],
+            self.directions[index.to(self.directions.device)],
+            self.dataset_tokens[index],
+            self.name_lengths[index],
+        )
+
+
+def tokenize(tokenizer: Callable[..., Tensor], texts: Sequence[str], length: int) -> Tensor:
+    """Tokenise texts to (K, length) and refuse any that does not fit.
+
+    open_clip cuts silently; a cut prompt would be scored under a wrong name.
+
+    Raises:
+        CptError: a text is too long; names it.
+    """
+    tokens = tokenizer(list(texts), context_length=4 * length)
+    for text, row in zip(texts, tokens, strict=True):
+        needed = int(row.argmax()) + 1
+        if needed > length:
+            raise CptError(
+                f"prompt {text!r} needs {needed} tokens, the backbone's context has {length}; "
+                "shorten the class name or the template"
+            )
+    return tokens[:, :length]
+
+
+@torch.no_grad()
+def make_text_features(
+    clip: Clip,
+    tokenizer: Callable[..., Tensor],
+    names: Sequence[str],
+    templates: Sequence[str],
+    dataset_template: str,
+    output: Path,
+) -> None:
+    """Write the frozen text features and the prompt tokens of a dataset's classes.
+
+    Args:
+        names: class names in label order.
+        templates: prompt templates with one ``{}`` each.
+        dataset_template: the dataset's own template; learnable prompts of some methods end like it.
+    """
+    length = clip.text.context_length
+    raw = torch.zeros(len(names), clip.embed_dim)
+    directions = torch.zeros(len(names), clip.embed_dim)
+    for template in templates:
+        tokens = tokenize(tokenizer, [template.replace("{}", name) for name in names], length)
+        features = clip.text(pack_prompts(tokens, torch.full_like(tokens, -1).numpy()).to(clip.device)).cpu()
+        raw += features
+        directions += F.normalize(features, dim=-1)
+    prompts = {"tokens": PROMPT_TEMPLATE, "dataset_tokens": learnable_template(dataset_template)}
+    phrase = int(tokenize(tokenizer, [PROMPT_PHRASE], length).argmax()) - 1
+    identity = canonical_json([clip.sha256, list(names), list(templates), list(prompts.values())])
+    write_tensors(
+        output,
+        {
+            "features": raw / len(templates),
+            "directions": F.normalize(directions / len(templates), dim=-1),
+            "name_lengths": tokenize(tokenizer, names, length).argmax(dim=1).int() - 1,
+        }
+        | {
+            key: tokenize(tokenizer, [template.replace("{}", name) for name in names], length).int()
+            for key, template in prompts.items()
+        },
+        TEXT_FEATURES,
+        classes=list(names),
+        templates=list(templates),
+        phrase_length=phrase,
+        backbone=clip.name,
+        source_hash=sha256_text(identity),
+    )
+
+
+def read_text_features(path: Path, device: torch.device | str = "cpu") -> tuple[Classes, dict]:
+    """Read all classes of a dataset and the file's metadata."""
+    tensors, metadata = read_tensors(path, TEXT_FEATURES)
+    classes = Classes(
+        names=tuple(metadata["classes"]),
+        tokens=tensors["tokens"].long(),
+        phrase_length=metadata["phrase_length"],
+        frozen=tensors["features"].to(device),
+        directions=tensors["directions"].to(device),
+        dataset_tokens=tensors["dataset_tokens"].long(),
+        name_lengths=tensors["name_lengths"].long(),
+    )
+    return classes, metadata
+
+
+def read_image_features(path: Path) -> tuple[Tensor, Tensor]:
+    """Return (features (N, D), manifest rows (N,))."""
+    tensors, _ = read_tensors(path, IMAGE_SCHEMA)
+    return tensors["features"], tensors["rows"]

@@ -1,0 +1,235 @@
+"""Reading and writing the files between stages: atomic, checked, with their schema's name inside.
+
+The schemas are documented in docs/files.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpt.errors import CptError
+from cpt.files import integrity, trace
+from cpt.files.atomic import atomic as atomic
+from cpt.files.hashes import canonical_json as canonical_json
+from cpt.files.hashes import digest_of_file, read_bytes
+from cpt.files.hashes import json_text as json_text
+from cpt.files.hashes import parse_json as parse_json
+from cpt.files.hashes import sha256_text as sha256_text
+from cpt.files.trace import note_read as note_read
+from cpt.files.trace import note_sha256 as note_sha256
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import torch
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes, and tell the trace.
+
+    Raises:
+        CptError: the file is missing or cannot be read.
+    """
+    try:
+        digest = digest_of_file(path)
+    except OSError as error:
+        raise unusable(path, error) from None
+    note_sha256(path, digest)
+    return digest
+
+
+def unusable(path: Path, problem: object) -> CptError:
+    """Return the error for a file that cannot serve: what is wrong, and the command that makes it again.
+
+    Args:
+        problem: words, or the error of reading it.
+    """
+    mend = integrity.mend(path)
+    otherwise = "delete it and run again"
+    if isinstance(problem, FileNotFoundError):
+        problem, otherwise = "not found", "run the stage that writes it (docs/files.md)"
+    elif isinstance(problem, OSError) and problem.strerror:
+        problem = f"cannot be read ({problem.strerror})"
+    elif isinstance(problem, Exception):
+        problem = f"damaged ({' '.join(str(problem).split())})"
+    return CptError(f"{path}: {problem}; {f'mend: {mend}' if mend else otherwise}")
+
+
+def require_unchanged(path: Path, *, sha256: str | None = None) -> None:
+    """Compare a file with the record beside it, if there is one.
+
+    What this process itself has written since is taken as it is: its record is written when the stage ends.
+
+    Args:
+        sha256: what is expected instead of what the record says.
+
+    Raises:
+        CptError: the file is missing, cannot be read, or has changed since it was written; or its record cannot be
+            read.
+    """
+    if os.path.abspath(path) in trace.current().written:
+        return
+    try:
+        recorded = integrity.written(path)
+    except OSError as error:
+        record = Path(error.filename)
+        if record == path.parent:
+            raise CptError(f"{record}: cannot be read ({error.strerror}); make it readable") from None
+        raise unusable(record, error) from None
+    expected = sha256 or (recorded and recorded[1])
+    if expected and (found := sha256_file(path)) != expected:
+        raise unusable(path, f"has changed since it was written ({expected[:12]} then, {found[:12]} now)")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy atomically."""
+    import numpy as np
+
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)  # np.save tells nothing of the reason when it cannot write
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON with sorted keys atomically."""
+    write_text(path, json_text(value))
+
+
+def read_json(path: Path, schema: str) -> dict[str, Any]:
+    """Read a JSON object whose ``schema`` field must be ``schema``.
+
+    Raises:
+        CptError: the file is missing, not JSON, changed, or of another schema.
+    """
+    require_unchanged(path)
+    try:
+        value = parse_json(read_bytes(path).decode())
+    except (OSError, ValueError) as error:
+        raise unusable(path, error) from None
+    _check_schema(path, value, schema)
+    note_read(path)
+    return value
+
+
+def write_parquet(path: Path, table: pa.Table, schema: str, **metadata: object) -> None:
+    """Write a Parquet file atomically with ``{"schema": schema, **metadata}`` inside.
+
+    The bytes depend on the table, the metadata and the pyarrow version only.
+    """
+    import pyarrow.parquet as pq
+
+    described = table.replace_schema_metadata({"cpt": canonical_json({"schema": schema, **metadata})})
+    with atomic(path) as temporary:
+        pq.write_table(described, temporary, compression="zstd")
+
+
+def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Read a Parquet file of the given schema; return its table and metadata.
+
+    Raises:
+        CptError: the file is missing, damaged, changed, or of another schema.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    require_unchanged(path)
+    try:
+        # read_table would import pyarrow.dataset, half a second of every job
+        with pq.ParquetFile(pa.BufferReader(read_bytes(path))) as file:
+            table = file.read()
+        metadata = parse_json((table.schema.metadata or {}).get(b"cpt", b"{}"))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise unusable(path, error) from None
+    _check_schema(path, metadata, schema)
+    note_read(path)
+    return table, metadata
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column without nulls as an array: numbers by their type, text as objects.
+
+    ``to_numpy`` of pyarrow would import pandas, half a second of every job.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    values = table[name].combine_chunks()
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return np.array(np.from_dlpack(values))
+    return np.array(values.to_pylist(), dtype=object)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], schema: str, **metadata: object) -> None:
+    """Write tensors as safetensors atomically with ``{"schema": schema, **metadata}`` inside."""
+    from safetensors.torch import save
+
+    described = {"cpt": canonical_json({"schema": schema, **metadata})}
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, described)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)  # save_file would put a file of its own in the place of the locked one
+
+
+def read_tensors(
+    path: Path, schema: str, *, sha256: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read safetensors of the given schema; return tensors and metadata.
+
+    Args:
+        sha256: hash that the file must have, where another file tells it.
+
+    Raises:
+        CptError: the file is missing, damaged, changed, or of another schema.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content, metadata = _safetensors(path, schema, sha256)
+    try:
+        tensors = load(content)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise unusable(path, error) from None
+    # Copies lie where torch's memory begins, so that no sum depends on the place of a tensor in its file.
+    return {name: tensors.pop(name).clone() for name in sorted(tensors)}, metadata
+
+
+def read_metadata(path: Path, schema: str) -> dict[str, Any]:
+    """Read the metadata of safetensors of the given schema, without torch.
+
+    Raises:
+        CptError: the file is missing, damaged, changed, or of another schema.
+    """
+    return _safetensors(path, schema)[1]
+
+
+def _safetensors(path: Path, schema: str, sha256: str | None = None) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of safetensors of the given schema, and the metadata in their header.
+
+    The library would map the file, which some disks cannot, and takes every error of opening it for a missing file.
+    """
+    require_unchanged(path, sha256=sha256)
+    try:
+        content = read_bytes(path)
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = parse_json(header.get("__metadata__", {}).get("cpt", "{}"))
+    except (OSError, ValueError) as error:
+        raise unusable(path, error) from None
+    except (AttributeError, TypeError):
+        raise unusable(path, "damaged (no header of safetensors)") from None
+    _check_schema(path, metadata, schema)
+    note_read(path)
+    return content, metadata
+
+
+def _check_schema(path: Path, metadata: object, schema: str) -> None:
+    found = metadata.get("schema") if isinstance(metadata, dict) else None
+    if found != schema:
+        raise unusable(path, f"expected a file of schema {schema}, found {found or 'none'}")

@@ -1,0 +1,134 @@
+"""What a method is, as plain values: for `cpt methods`, the fairness sheet and grid.json."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from cpt.clip.backbone import Clip
+from cpt.clip.passes import Passes
+from cpt.features.text import Classes
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
+from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
+from cpt.seeds import torch_stream
+
+PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
+BATCH, CLASSES = 4, 40
+"""Images and classes of the step that is measured; more classes than a batch and its negatives can hold."""
+
+
+def facts(name: str) -> dict[str, Any]:
+    """Return title, source, summary and the hyperparameters of a method: {name: description, source, default}."""
+    kind = registry.get(name)
+    fields = kind.hyperparameters.model_fields
+    return {
+        "title": kind.title,
+        "summary": kind.summary,
+        "source": kind.source,
+        "reconstruction": kind.reconstruction,
+        "protocol_defaults": kind.hyperparameters.protocol_defaults,
+        "dataset_defaults": kind.hyperparameters.dataset_defaults,
+        "hyperparameters": {
+            field: {
+                "description": info.description,
+                "source": info.json_schema_extra["source"],  # type: ignore[index, call-overload]
+                "default": info.default,
+            }
+            for field, info in fields.items()
+        },
+    }
+
+
+def published(name: str, protocol: str, dataset: str = "") -> Hyperparameters:
+    """Return a method's hyperparameters without an experiment's overrides, of a run that it starts from too."""
+    hp = resolve(registry.get(name).hyperparameters, protocol, dataset)
+    if isinstance(hp, Continued):
+        start = published(hp.start, protocol, dataset)
+        given = {
+            "start_hyperparameters": start.model_dump(),
+            "templates": start.templates,
+        }  # as cpt.experiment.grid does
+        hp = hp.model_copy(update=given)
+    return hp
+
+
+def learned_values(name: str, protocol: str, dataset: str = "") -> int:
+    """Return how many values a method learns on ViT-B/16 with its published hyperparameters."""
+    return _method(name, published(name, protocol, dataset), *_sized("meta")).learnable_parameters()
+
+
+def stored_values(name: str, hp: Hyperparameters) -> int:
+    """Return how many values a finished run of a method keeps (prompts.safetensors), on ViT-B/16."""
+    return sum(value.numel() for value in _method(name, hp, *_sized("meta")).state_dict().values())
+
+
+def encoded_per_step(name: str) -> dict[str, float]:
+    """Return what one training step of a method encodes with its published hyperparameters.
+
+    The step has 4 images of 4 of 40 classes, without cached features.
+    """
+    return encoded(name, published(name, "base_to_new"), CLASSES, BATCH)
+
+
+def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict[str, float]:
+    """Return what one training step encodes, by kind of ``cpt.clip.passes``, measured on a small CLIP.
+
+    Args:
+        name: the method.
+        hp: its hyperparameters.
+        count: trained classes; every one has at least two images.
+        batch_size: images of the step, without cached features.
+    """
+    clip, classes = _sized("cpu", count)
+    method = _method(name, hp, clip, classes)
+    total = max(2 * count, batch_size)
+    images = torch.randn(total, 3, *clip.image_size, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(total) % count
+    training = Training(
+        classes,
+        torch.full((count,), 2.0),
+        clusters=torch.arange(count) % 4,
+        descriptions=classes.directions.expand(3, -1, -1),
+        labels=labels,
+        take=lambda positions, _: Batch(images[list(positions)], None, labels[list(positions)]),
+    )
+    first = images[:batch_size]
+    batch = Batch(first, None, labels[:batch_size], first if method.views == 2 else None)
+    method.losses(batch, training)  # what is computed once in a training is not counted
+    passes = Passes(clip)
+    with passes.counting():
+        method.losses(batch, training)
+    return passes.per_step(1)
+
+
+@torch.no_grad()
+def encoded_per_image(name: str, hp: Hyperparameters, count: int) -> dict[str, float]:
+    """Return what one test image of ``count`` classes has encoded beyond its cached frozen feature, on a small CLIP."""
+    clip, classes = _sized("cpu", count)
+    method, kind = _method(name, hp, clip, classes).eval(), registry.get(name)
+    passes = Passes(clip)
+    with passes.counting():
+        if kind.image_conditioned:
+            method.class_logits(torch.ones(1, clip.embed_dim), classes)
+        elif kind.prompts_images:
+            method.image_features(torch.zeros(1, 3, *clip.image_size))
+    return passes.per_step(1)
+
+
+def _method(name: str, hp: Hyperparameters, clip: Clip, classes: Classes) -> Method:
+    return registry.get(name)(clip, hp, classes, torch_stream(0, "unused"))
+
+
+@cache
+def _sized(device: str, count: int = CLASSES) -> tuple[Clip, Classes]:
+    clip = _clip(device)
+    return clip, placeholder_classes(clip, count)
+
+
+@cache
+def _clip(device: str) -> Clip:
+    return vit_b16() if device == "meta" else small_clip()

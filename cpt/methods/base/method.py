@@ -1,0 +1,229 @@
+"""What a method is: its parameters, where its prompts enter, its loss, its hyperparameters.
+
+Everything that is equal between methods (backbone, batches, optimiser, schedule, precision, evaluation) is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpt.clip.backbone import Clip
+from cpt.features.text import Classes
+from cpt.methods.base.hyperparameters import Hyperparameters
+from cpt.methods.base.losses import prior_adjusted
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        images: (B, 3, H, W) normalised images; None when ``features`` are given.
+        features: (B, D) raw frozen image features where they were computed beforehand.
+        labels: (B,) labels among the trained classes.
+        second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
+        epoch, step: numbers of the epoch and of the step in it, from 0.
+        random: stream of this step.
+    """
+
+    images: Tensor | None
+    features: Tensor | None
+    labels: Tensor
+    second: Tensor | None = None
+    epoch: int = 0
+    step: int = 0
+    random: Random = field(default_factory=lambda: Random(0))
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method may know about its training set beyond the batches.
+
+    Attributes:
+        classes: the K trained classes.
+        counts: (K,) training images per class.
+        clusters: (K,) cluster of every class; None unless the method asks for clusters.
+        descriptions: (D, K, dim) unit-norm frozen features of D descriptions per class; None unless asked for.
+        labels: (N,) labels of all training images.
+        take: further training images by their positions 0..N-1, in views that depend on the given batch's step.
+    """
+
+    classes: Classes
+    counts: Tensor
+    clusters: Tensor | None = None
+    descriptions: Tensor | None = None
+    labels: Tensor | None = None
+    take: Callable[[Sequence[int], Batch], Batch] | None = None
+
+
+class ClassMeans:
+    """Mean image feature of every class, gathered batch by batch without waiting for the device.
+
+    Args:
+        classes: number K of classes.
+        dimension: D.
+        device: of the features.
+    """
+
+    def __init__(self, classes: int, dimension: int, device: torch.device) -> None:
+        self.sums = torch.zeros(classes, dimension, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add features (B, D) with labels (B,) in 0..K-1."""
+        self.sums.index_add_(0, labels, features.double())
+        self.counts.index_add_(0, labels, torch.ones_like(labels))
+
+    def means(self) -> Tensor:
+        """Return the means (K, D), zeros for classes without images."""
+        return self.sums / self.counts.clamp_min(1).unsqueeze(1)
+
+
+class Method(nn.Module):
+    """Base of all methods. Its ``nn.Parameter``s are what is learned, saved and loaded; CLIP is not a part of it.
+
+    Class attributes that a method sets:
+        name: the module's name.
+        title: the name in tables.
+        summary: one line for ``cpt methods``.
+        source: paper and reference repository.
+        reconstruction: built from a description because no equations or code are public.
+        hyperparameters: its ``Hyperparameters`` subclass.
+        prompts_images: False when the vision tower stays unprompted, so that cached frozen features can serve.
+        uses_frozen_images: its loss compares with frozen image features; cached ones serve when nothing is augmented.
+        image_conditioned: the text features depend on the image: ``class_logits`` is its classifier.
+        depends_on_target: features of trained and of other classes differ: ``target`` is called between them.
+        augmentation: its own training transform, where the experiment augments at all; None: the experiment's.
+        views: augmented views of every training image, 1 or 2.
+        needs_clusters: the training stage gets the clusters of its classes.
+        needs_descriptions: the training stage gets features of class descriptions.
+        trains: False when there is nothing to learn.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    reconstruction: ClassVar[bool] = False
+    hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
+    prompts_images: ClassVar[bool] = True
+    uses_frozen_images: ClassVar[bool] = False
+    image_conditioned: ClassVar[bool] = False
+    depends_on_target: ClassVar[bool] = False
+    augmentation: ClassVar[str | None] = None
+    views: ClassVar[int] = 1
+    needs_clusters: ClassVar[bool] = False
+    needs_descriptions: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
+
+    def __init__(self, clip: Clip, hp: Any, classes: Classes, generator: torch.Generator) -> None:
+        """Create the parameters.
+
+        Args:
+            clip: the frozen backbone.
+            hp: this method's hyperparameters.
+            classes: the trained classes; initial context words are read from their tokens.
+            generator: CPU stream for initial values.
+        """
+        super().__init__()
+        self.clip, self.hp = clip, hp
+        self.seen: ClassMeans | None = None  # of the epoch, while a loop trains
+
+    def text_features(self, classes: Classes) -> Tensor:
+        """Unit-norm text features (K, D) of the given classes under the current prompts."""
+        raise NotImplementedError
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm image features (B, D) of normalised images (B, 3, H, W) under the current prompts."""
+        return F.normalize(self.clip.vision(images), dim=-1)
+
+    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+        """Unweighted components of the loss on one batch; scalars in float32."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, float]:
+        """Weights of the components that ``losses`` returns; 1 for those not named."""
+        return {}
+
+    def total(self, components: dict[str, Tensor]) -> Tensor:
+        """Weighted sum of the components."""
+        weights = self.weights()
+        terms = [value * weights[k] if k in weights else value for k, value in components.items()]
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+
+    def batch_features(self, batch: Batch) -> Tensor:
+        """Unit-norm image features (B, D) of a batch under the current prompts, observed."""
+        if not self.prompts_images:
+            return self.observed(self.frozen_features(batch), batch.labels)
+        assert batch.images is not None
+        return self.observed(self.image_features(batch.images), batch.labels)
+
+    def observed(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return unit-norm image features (B, D) of the batch in training, and add them to the epoch's class means.
+
+        ``losses`` calls it once for every batch, by ``batch_features`` or itself.
+        """
+        if self.seen is not None:
+            self.seen.add(features.detach(), labels)
+        return features
+
+    @torch.no_grad()
+    def frozen_features(self, batch: Batch) -> Tensor:
+        """Unit-norm frozen image features (B, D) of a batch, of its second view where it has one."""
+        if batch.features is not None:
+            return F.normalize(batch.features, dim=-1)
+        images = batch.images if batch.second is None else batch.second
+        assert images is not None
+        return self.frozen_image_features(images)
+
+    @torch.no_grad()
+    def frozen_image_features(self, images: Tensor) -> Tensor:
+        """Unit-norm features (B, D) of normalised images (B, 3, H, W) under no prompts."""
+        return F.normalize(self.clip.vision(images), dim=-1)
+
+    def cross_entropy(self, logits: Tensor, batch: Batch, training: Training) -> Tensor:
+        """Cross-entropy of logits (B, K), mean over the batch, with the prior that the hyperparameters name."""
+        if self.hp.prior != "none":
+            logits = prior_adjusted(logits, training.counts, self.hp.prior, self.hp.prior_strength)
+        return F.cross_entropy(logits, batch.labels)
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Scaled cosine similarities (B, K)."""
+        return self.clip.logit_scale * image_features @ text_features.T
+
+    def class_logits(self, image_features: Tensor, classes: Classes) -> Tensor:
+        """Logits (B, K) of unit-norm image features (B, D)."""
+        return self.logits(image_features, self.text_features(classes))
+
+    def target(self, *, trained: bool) -> None:
+        """Called before features for a test target are computed; ``trained``: its classes and dataset were trained."""
+
+    def begin(self, start: dict[str, Tensor]) -> None:
+        """Called once before training with the learned tensors of the run that ``hp.start`` names."""
+
+    def step_end(self) -> None:
+        """Called after every step of the optimiser."""
+
+    def epoch_end(self, epoch: int) -> None:
+        """Called after every epoch, numbered from 1."""
+
+    def finish(self) -> None:
+        """Called once after the last epoch."""
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What an interrupted training needs besides the learned tensors."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``training_state`` gave."""
+
+    def learnable_parameters(self) -> int:
+        """Number of learned values."""
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,160 @@
+"""The learnable prompts that methods share: text context (shallow and deep) and visual prompts.
+
+Shapes and initial values follow repo muzairkhattak/PromptSRC, trainers/independentVL.py and clip/model.py, and repo
+KaiyangZhou/CoOp, trainers/coop.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cpt.clip.text import PackedPrompts, TextTower, pack_prompts
+from cpt.clip.vision import VisionTower
+from cpt.errors import CptError
+from cpt.features.text import Classes
+
+STD = 0.02
+"""Standard deviation of random initial prompts in every reference code."""
+
+
+def too_deep(setting: str, depth: int, tower: str, blocks: int) -> CptError:
+    """Return what to raise where a hyperparameter asks for more prompted blocks than a tower has."""
+    return CptError(
+        f"prompt depth {depth} exceeds the {tower} tower's {blocks} blocks; set {setting} to at most {blocks}"
+    )
+
+
+class TextPrompts(nn.Module):
+    """n context vectors in the input and, for blocks 1..depth-1, n more that overwrite them.
+
+    Args:
+        tower: the frozen text tower.
+        classes: classes whose tokens hold the initial words.
+        count: n, number of context vectors.
+        depth: number of prompted blocks; 1 prompts the input only.
+        words: start from the embeddings of ``a photo of a`` (needs n <= its length); words that the n vectors do not
+            cover stay as frozen embeddings. Otherwise random, and no words remain.
+        position: where the class name stands: ``end``, ``middle`` or ``front`` (shallow prompts only).
+        per_class: a context of its own for every class (K, n, d).
+        dataset_template: what stands behind the name is the dataset's, as in ``a photo of a {}, a type of flower.``
+        generator: stream of the random initial values.
+        setting: the hyperparameter that ``depth`` is, for messages.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        classes: Classes,
+        count: int,
+        depth: int,
+        generator: torch.Generator,
+        *,
+        words: bool = True,
+        position: str = "end",
+        per_class: bool = False,
+        dataset_template: bool = False,
+        setting: str = "depth",
+    ) -> None:
+        super().__init__()
+        if depth > len(tower.blocks):
+            raise too_deep(setting, depth, "text", len(tower.blocks))
+        self.count, self.depth, self.position, self.dataset_template = count, depth, position, dataset_template
+        self.words = words and count <= classes.phrase_length
+        shape = (len(classes), count, tower.width) if per_class else (count, tower.width)
+        if self.words:
+            initial = tower.embed(classes.tokens[0, 1 : 1 + count].to(tower.positional_embedding.device)).float()
+            self.context = nn.Parameter(initial.expand(shape).clone())
+        else:
+            self.context = nn.Parameter(torch.empty(shape).normal_(std=STD, generator=generator))
+        self.deep = nn.ParameterList(
+            torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(1, depth)
+        )
+        self._packed: tuple[Classes, PackedPrompts] | None = None
+        self._only_for = classes.names if per_class else None
+
+    def forward(
+        self,
+        tower: TextTower,
+        classes: Classes,
+        *,
+        shift: Tensor | None = None,
+        deep: Mapping[int, Tensor] | None = None,
+    ) -> Tensor:
+        """Raw text features (K, D) of the classes under these prompts.
+
+        Args:
+            shift: (B, d) to encode the classes under B contexts, each moved by one of these: (B, K, D).
+            deep: further vectors that overwrite positions 1..n before the blocks they are named by, see ``TextTower``.
+        """
+        if self._only_for is not None and classes.names != self._only_for:
+            raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
+        if self._packed is None or self._packed[0] is not classes:
+            ids, slots = self.layout(classes, tower.context_length)
+            self._packed = (classes, pack_prompts(ids, slots).to(tower.positional_embedding.device))
+        context = self.context if shift is None else self.context + shift.unsqueeze(1)
+        own = {i + 1: vectors for i, vectors in enumerate(self.deep)}
+        if self.context.dim() == 3:  # a context per class: all of them are slots
+            context = context.flatten(0, 1)
+        return tower(self._packed[1], context, own | dict(deep or {}))
+
+    def layout(self, classes: Classes, context_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return token ids and context slots (K, L) of the classes' prompts.
+
+        Raises:
+            CptError: a prompt does not fit the context; names the class.
+        """
+        rows_ids, rows_slots = [], []
+        tokens_of = classes.dataset_tokens if self.dataset_template else classes.tokens
+        for k, row in enumerate(tokens_of.numpy()):
+            end, begin = int(row.argmax()), 1 + classes.phrase_length
+            split = min(begin + int(classes.name_lengths[k]), end)
+            start, name, stop = int(row[0]), list(row[begin:split]), [int(t) for t in row[split : end + 1]]
+            offset = k * self.count if self.context.dim() == 3 else 0
+            context = [(0, offset + j) for j in range(self.count)]
+            if self.words and self.position == "end":
+                kept = [(int(t), -1) for t in row[1 + self.count : 1 + classes.phrase_length]]
+                context = context + kept
+            tokens = [(int(t), -1) for t in name]
+            half = self.count // 2 if self.position == "middle" else 0
+            body = context + tokens if self.position == "end" else context[:half] + tokens + context[half:]
+            sequence = [(start, -1), *body, *((t, -1) for t in stop)]
+            if len(sequence) > context_length:
+                raise CptError(
+                    f"class {classes.names[k]!r} with {self.count} context vectors needs {len(sequence)} tokens, the "
+                    f"backbone's context has {context_length}; shorten the name or use fewer vectors"
+                )
+            padding = [(0, -1)] * (context_length - len(sequence))
+            ids, slots = zip(*sequence, *padding, strict=True)
+            rows_ids.append(ids)
+            rows_slots.append(slots)
+        return np.array(rows_ids), np.array(rows_slots)
+
+
+class VisualPrompts(nn.Module):
+    """n visual prompt tokens for each of the blocks 0..depth-1, all N(0, 0.02²).
+
+    Args:
+        tower: the frozen vision tower.
+        count: n, number of tokens.
+        depth: number of prompted blocks; 0 leaves the tower as it is.
+        generator: stream of the initial values.
+    """
+
+    def __init__(self, tower: VisionTower, count: int, depth: int, generator: torch.Generator) -> None:
+        super().__init__()
+        if depth > len(tower.blocks):
+            raise too_deep("depth_vision", depth, "vision", len(tower.blocks))
+        self.prompts = nn.ParameterList(
+            torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(depth)
+        )
+
+    def forward(self, tower: VisionTower, images: Tensor) -> Tensor:
+        """Raw image features (B, D) of images (B, 3, H, W) under these prompts."""
+        if len(self.prompts) == 0:
+            with torch.no_grad():
+                return tower(images)
+        return tower(images, self.prompts[0], {i: self.prompts[i] for i in range(1, len(self.prompts))})

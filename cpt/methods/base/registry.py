@@ -1,0 +1,64 @@
+"""Finding methods: a new module in ``cpt.methods`` is all that a new method needs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cpt.errors import CptError, nearest
+
+if TYPE_CHECKING:
+    from cpt.methods.base.hyperparameters import Hyperparameters
+    from cpt.methods.base.method import Method
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all methods: the modules of ``cpt.methods``."""
+    import cpt.methods
+
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(cpt.methods.__path__) if not module.ispkg))
+
+
+def check(name: str) -> str:
+    """Return ``name`` if it is a method.
+
+    Raises:
+        CptError: it is not; says the nearest known name.
+    """
+    if name not in names():
+        raise CptError(f"unknown method {name!r}; {nearest(name, names())}")
+    return name
+
+
+def modules(name: str, hyperparameters: Hyperparameters) -> tuple[str, ...]:
+    """Return the modules that define a run's method: its own, and that of the run it starts from."""
+    from cpt.methods.base.hyperparameters import Continued
+
+    start = hyperparameters.start if isinstance(hyperparameters, Continued) else None
+    return tuple(f"cpt.methods.{method}" for method in (name, start) if method)
+
+
+def get(name: str) -> type[Method]:
+    """Return the ``Method`` subclass that the module ``cpt.methods.<name>`` defines."""
+    from cpt.methods.base.method import Method
+
+    module = importlib.import_module(f"cpt.methods.{check(name)}")
+    found = [
+        v
+        for v in vars(module).values()
+        if isinstance(v, type) and issubclass(v, Method) and v.__module__ == module.__name__
+    ]
+    if len(found) != 1 or found[0].name != name:
+        raise CptError(f"cpt/methods/{name}.py must define exactly one Method, with name = {name!r}")
+    return found[0]
+
+
+def continuable(name: str) -> bool:
+    """Whether a finished run of the method can be gone on from: it learns text and image features of its own."""
+    from cpt.methods.base.hyperparameters import Continued
+
+    kind = get(name)
+    return kind.trains and not kind.image_conditioned and not issubclass(kind.hyperparameters, Continued)

@@ -1,0 +1,138 @@
+"""Figure 8: accuracy against what it costs, and the methods that no other one beats in both."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
+
+from cpt.files.paths import COSTS
+from cpt.files.stage_files import read_parquet
+from cpt.report.figures import style
+from cpt.report.figures.labels import place_labels
+from cpt.report.words import counted, ratio_title
+from cpt.results.cells import Results, average, judged_by, row_names, summarize
+
+HEADER = ("cost", "method", "imbalance_ratio", "value", "accuracy", "std", "n_seeds", "undominated")
+COST = {
+    "seconds": "training of a run, s",
+    "peak_memory_mb": "peak memory, MiB",
+    "learnable_parameters": "learned values",
+}
+"""Columns of costs.parquet and what the axes call them."""
+
+
+class Point(NamedTuple):
+    """A method's cost and accuracy, with the standard deviation over seeds."""
+
+    name: str
+    cost: float
+    accuracy: float
+    std: float | None
+    seeds: int
+
+
+def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
+    """Draw a line of panels per ratio: accuracy against seconds, memory and learned values."""
+    ratios = exhibit["ratios"]
+    figure = style.new_figure(style.FULL_WIDTH, 2.6 * len(ratios))
+    grid = figure.subplots(len(ratios), len(COST), squeeze=False, sharey="row")
+    table, _ = read_parquet(results.folder / "costs.parquet", COSTS)
+    spent = {row["run"]: row for row in table.to_pylist()}
+    rows: list[tuple] = []
+    letters = style.letters()
+    drawn = []
+    for ratio, panels in zip(ratios, grid, strict=True):
+        for axes, cost in zip(panels, COST, strict=True):
+            points = _points(results, exhibit, ratio, cost, spent)
+            axes.set_title(f"({next(letters)}) {ratio_title(ratio)}")
+            axes.set_xlabel(COST[cost])
+            rows += _draw_points(axes, points, cost, ratio)
+            drawn.append((axes, points))
+        panels[0].set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%), mean ± std")
+    for axes, points in drawn:
+        if points:
+            _name(axes, points)
+    datasets = len({cell["dataset"] for cell in exhibit["cells"]})
+    seeds = max((point.seeds for _, points in drawn for point in points), default=0)
+    note = (
+        f"Means over {counted(datasets, 'dataset')} and n = {counted(seeds, 'seed')}; bars: ± one sample standard "
+        "deviation over seeds. Cost: median over the runs; seconds and memory of both trainings where a run starts "
+        "from another one. Line: methods for which no other is as cheap and as accurate, and better in one. Dashed: "
+        "methods that learn nothing."
+    )
+    return style.Drawing(figure, HEADER, rows, note)
+
+
+def _points(
+    results: Results, exhibit: Mapping[str, Any], ratio: float, cost: str, spent: Mapping[str, Mapping[str, Any]]
+) -> list[Point]:
+    names, points = row_names(exhibit["rows"]), []
+    for row in exhibit["rows"]:
+        cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
+        accuracy = summarize(average([results.seeds(cell) for cell in cells]))
+        costs = [_spent(results, run, cost, spent) for cell in cells for run in cell["runs"] if run in spent]
+        if accuracy.mean is not None and costs:
+            trains = any(spent[run]["steps"] for cell in cells for run in cell["runs"] if run in spent)
+            middle = statistics.median(costs) if trains else 0.0
+            points.append(Point(names[row["id"]], middle, accuracy.mean, accuracy.std, accuracy.n))
+    return points
+
+
+def _spent(results: Results, run: str, cost: str, spent: Mapping[str, Mapping[str, Any]]) -> float:
+    """A run's cost; seconds and memory with those of the run that it starts from."""
+    own, start = spent[run], spent.get(results.run(run)["start"] or "")
+    if start is None or cost == "learnable_parameters":
+        return float(own[cost])
+    return float(own[cost] + start[cost]) if cost == "seconds" else float(max(own[cost], start[cost]))
+
+
+def undominated(points: Sequence[Point]) -> list[Point]:
+    """Return the points, by ascending cost, for which no other one is as cheap and as accurate, and better in one."""
+
+    def beaten(point: Point) -> bool:
+        return any(
+            (other.cost <= point.cost and other.accuracy >= point.accuracy)
+            and (other.cost < point.cost or other.accuracy > point.accuracy)
+            for other in points
+        )
+
+    return sorted((point for point in points if not beaten(point)), key=lambda point: point.cost)
+
+
+def _draw_points(axes: Axes, points: Sequence[Point], cost: str, ratio: float) -> list[tuple]:
+    front = undominated(points)
+    costly = [point for point in points if point.cost > 0]
+    for index, point in enumerate(points):
+        look = style.look(index)
+        if point.cost == 0:
+            axes.axhline(point.accuracy, color=look.color, linestyle=(0, (4, 2)), linewidth=0.9, zorder=1)
+            continue
+        axes.errorbar(point.cost, point.accuracy, yerr=point.std, color=look.color, marker=look.marker, linewidth=0.9,
+                      zorder=3)  # fmt: skip
+    line = [point for point in front if point.cost > 0]
+    axes.plot([p.cost for p in line], [p.accuracy for p in line], color=style.GREY, linewidth=0.8, zorder=2)
+    if costly:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.6g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.2, y=0.12)
+    else:
+        style.empty_panel(axes)
+    axes.grid(axis="y")
+    return [
+        (cost, p.name, f"{ratio:g}", p.cost, p.accuracy, p.std, p.seeds, int(p in front)) for p in points
+    ]  # fmt: skip
+
+
+def _name(axes: Axes, points: Sequence[Point]) -> None:
+    """Write the methods' names beside their points, and on the lines of those that learn nothing."""
+    left = axes.get_xlim()[0]
+    places = np.array([(point.cost or left, point.accuracy) for point in points])
+    names = {i: (point.name, style.darker(style.look(i).color)) for i, point in enumerate(points)}
+    place_labels(axes, places, names, np.empty((0, 2)))

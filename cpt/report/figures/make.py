@@ -1,0 +1,36 @@
+"""Figures: each kind of figure is a module with ``draw(results, exhibit) -> Drawing``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from cpt.errors import CptError
+from cpt.report.figures import style
+from cpt.report.words import caption_begins, sentence
+from cpt.results.cells import read_results
+
+KINDS = ("similarity", "method", "sweep", "violin", "collapse", "reliability", "cost")
+
+
+def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
+    """Write ``<name>.svg``, ``.pdf``, ``.png``, the data drawn as ``.csv`` and the caption as ``.txt`` into ``output``.
+
+    Args:
+        grid: grid.json.
+        runs: runs.parquet; costs, counts and curves.parquet lie beside it.
+        name: the figure.
+        output: a folder.
+
+    Raises:
+        CptError: an input is missing or damaged, or the grid has no figure of this name.
+    """
+    results = read_results(grid, runs)
+    exhibit = results.exhibit(name)
+    if exhibit["kind"] not in KINDS:
+        raise CptError(f"grid.json: {name!r} is a table; make it with cpt table")
+    kind = import_module(f"cpt.report.figures.{exhibit['kind']}")
+    with style.house_style():
+        drawing = kind.draw(results, exhibit)
+        parts = caption_begins(name, exhibit), sentence(exhibit["caption"]), drawing.note
+        style.save(drawing, output, name, " ".join(filter(None, parts)))

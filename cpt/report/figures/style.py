@@ -1,0 +1,133 @@
+"""One look for every figure, and files with the same bytes for the same data.
+
+Colours are Okabe and Ito's, which people with colour-blindness can tell apart; every series has its own marker
+and dash too, so that figures read in grey.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from string import ascii_lowercase
+from typing import NamedTuple
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from cpt.files.stage_files import atomic, write_text
+from cpt.results.cells import Summary, csv_text
+
+COLUMN_WIDTH = 3.3
+FULL_WIDTH = 6.9
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8A6D00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)))
+GREY = "#555555"
+SEQUENTIAL = "viridis"
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a $ in a label is a $
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cpt",
+    "pdf.fonttype": 42,
+}
+_NO_DATES = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+class Drawing(NamedTuple):
+    """A figure, the data drawn in it (column names and rows), and what its marks are: n, error bars."""
+
+    figure: Figure
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+
+
+class Look(NamedTuple):
+    """How one series is drawn."""
+
+    color: str
+    marker: str
+    dash: object
+
+
+def darker(color: str) -> tuple[float, ...]:
+    """Return a colour of the palette dark enough for small text."""
+    return tuple(0.6 * part for part in to_rgb(color))
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw in the package's style, whatever the user's matplotlib settings are."""
+    with matplotlib.style.context(["default", _RC], after_reset=True):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of the given size in inches that makes room for its labels."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def look(index: int) -> Look:
+    """Return the look of the ``index``-th series; looks differ in colour, marker and dash."""
+    return Look(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+
+
+def letters() -> Iterator[str]:
+    """Names of panels: a to z, then aa, ab and so on."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(ascii_lowercase, repeat=length))
+
+
+def draw_band(axes: Axes, x: Sequence[float], summaries: Sequence[Summary], series: Look, label: str) -> None:
+    """Draw the means as a line and ± one standard deviation as a band around it."""
+    mean = np.array([summary.mean for summary in summaries])
+    std = np.array([summary.std or 0.0 for summary in summaries])
+    axes.plot(x, mean, color=series.color, marker=series.marker, linestyle=series.dash, label=label)
+    axes.fill_between(x, mean - std, mean + std, color=series.color, alpha=0.18, linewidth=0)
+
+
+def empty_panel(axes: Axes, text: str = "no finished run") -> None:
+    """Say in a panel without data that there is none."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def save(drawing: Drawing, output: Path, name: str, caption: str) -> None:
+    """Write ``<name>.svg``, ``.pdf``, ``.png``, the data as ``.csv`` and the caption as ``.txt`` into ``output``."""
+    for suffix, metadata in _NO_DATES.items():
+        with atomic(output / f"{name}.{suffix}") as temporary:
+            drawing.figure.savefig(temporary, metadata=metadata)
+    write_text(output / f"{name}.csv", csv_text(drawing.header, drawing.rows))
+    write_text(output / f"{name}.txt", caption + "\n")

@@ -1,0 +1,84 @@
+"""Figure 4: the spread over seeds, one violin per method."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from cpt.report.figures import style
+from cpt.report.words import ratio_title
+from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
+
+HEADER = ("imbalance_ratio", "method", "statistic", "seed", "value")
+FEWEST_SEEDS = 3
+"""Fewer values than this have no shape to draw: only points and the mean are shown."""
+_LABELS_WIDTH = 40  # characters that fit below the axis at column width
+
+
+def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
+    """Draw each seed's value (averaged over the datasets), the mean, and a violin where seeds suffice."""
+    ratios = exhibit["ratios"]
+    figure = style.new_figure(style.COLUMN_WIDTH if len(ratios) == 1 else style.FULL_WIDTH, 2.7)
+    rows: list[tuple] = []
+    for axes, ratio in zip(figure.subplots(1, len(ratios), squeeze=False, sharey=True)[0], ratios, strict=True):
+        rows += _draw_ratio(axes, results, exhibit, ratio)
+    figure.axes[0].set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%)")
+    datasets = len({cell["dataset"] for cell in exhibit["cells"]})
+    note = (
+        f"Points: seeds (n below each method){f', averaged over {datasets} datasets' if datasets > 1 else ''}; bars: "
+        f"their means; violins: kernel density estimates, from {FEWEST_SEEDS} seeds on."
+    )
+    return style.Drawing(figure, HEADER, rows, note)
+
+
+def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio: float) -> list[tuple]:
+    names, rows, labels, without_violin = row_names(exhibit["rows"]), [], [], False
+    for place, row in enumerate(exhibit["rows"]):
+        cells = [c for c in exhibit["cells"] if c["row"] == row["id"] and c["ratio"] == ratio]
+        values = average([results.seeds(cell) for cell in cells])
+        labels.append(
+            textwrap.fill(names[row["id"]], max(6, _LABELS_WIDTH // len(exhibit["rows"]))) + f"\nn = {len(values)}"
+        )
+        without_violin |= len(values) < FEWEST_SEEDS
+        if values:
+            _draw_values(axes, place, list(values.values()), style.look(place))
+            rows += _rows((f"{ratio:g}", names[row["id"]]), values)
+    if not rows:
+        style.empty_panel(axes)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_title(ratio_title(ratio))
+    axes.set_xlabel(f"no violin below {FEWEST_SEEDS} seeds" if without_violin else "")
+    axes.grid(axis="y")
+    return rows
+
+
+def _draw_values(axes: Axes, place: int, values: list[float], look: style.Look) -> None:
+    if len(values) >= FEWEST_SEEDS:
+        x = [place] * len(values)
+        sns.violinplot(
+            x=x,
+            y=values,
+            ax=axes,
+            color=look.color,
+            inner=None,
+            cut=0,
+            alpha=0.3,
+            linewidth=0.6,
+            width=0.75,
+            native_scale=True,
+        )
+    spread = [place + 0.05 * (i - (len(values) - 1) / 2) for i in range(len(values))]
+    axes.scatter(spread, values, s=11, color=look.color, marker=look.marker, linewidth=0, zorder=3)
+    axes.hlines(fmean(values), place - 0.27, place + 0.27, color="black", linewidth=1.1, zorder=4)
+
+
+def _rows(where: tuple, values: SeedValues) -> list[tuple]:
+    summary = summarize(values)
+    rows = [(*where, "seed", seed, value) for seed, value in values.items()]
+    return [*rows, (*where, "mean", None, summary.mean), (*where, "std", None, summary.std)]

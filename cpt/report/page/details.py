@@ -1,0 +1,214 @@
+"""What a number of the page opens: its seeds, configuration, curves, classes and calibration, as plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cpt.data.classes import subset_labels
+from cpt.files.paths import COSTS, COUNTS, CURVES, RUNS, TEXT_FEATURES
+from cpt.files.stage_files import column, read_metadata, read_parquet
+from cpt.report.tables import DECIMALS
+from cpt.results.cells import FURTHER, METRICS, TASKS, Results, judged_by, row_names, summarize
+
+CURVE_DIGITS = 4
+
+
+def details(results: Results, folder: Path) -> dict[str, Any]:
+    """Return everything behind the numbers of an experiment's exhibits.
+
+    ``opens``: exhibit -> places among ``cells``, in the order of its cells. A cell names its runs by their places among
+    ``runs`` (name, seed, seconds, memory) and ``curves`` (measure -> value by epoch), and has in ``groups`` what is
+    pooled over exactly these runs. ``names``: ``target/subset`` -> names of its classes.
+
+    Args:
+        results: the grid with its metrics.
+        folder: where runs, costs, counts and curves.parquet and features/ lie.
+
+    Raises:
+        CptError: a file is missing or damaged.
+    """
+    opens, cells = _cells(results)
+    runs = sorted({run for cell in cells for run in cell["runs"]})
+    groups = sorted({tuple(cell["runs"]) for cell in cells})
+    places = {run: i for i, run in enumerate(runs)}
+    configurations = _configurations(folder)
+    curves = _curves(read_parquet(folder / "curves.parquet", CURVES)[0])
+    tested = _tested(read_parquet(folder / "counts.parquet", COUNTS)[0], groups)
+    spent = {row["run"]: row for row in read_parquet(folder / "costs.parquet", COSTS)[0].to_pylist()}
+    group_places = {group: i for i, group in enumerate(groups)}
+    for cell in cells:
+        cell["group"] = group_places[tuple(cell["runs"])]
+        cell["runs"] = [places[run] for run in cell["runs"]]
+    return {
+        "opens": opens,
+        "cells": cells,
+        "runs": [
+            [run, results.run(run)["seed"], *(spent.get(run, {}).get(name) for name in ("seconds", "peak_memory_mb"))]
+            for run in runs
+        ],
+        "curves": [curves.get(run, {}) for run in runs],
+        "groups": [
+            {"configuration": configurations.get(_without_seed(group[0]), {}), "tested": found}
+            for group, found in zip(groups, tested, strict=True)
+        ],
+        "names": _names(results, folder, {name for found in tested for name in found}),
+    }
+
+
+def _without_seed(run: str) -> str:
+    """A run's folder without its seed: runs of one such folder have one configuration."""
+    return run.rpartition("/")[0]
+
+
+# ---- cells -------------------------------------------------------------------------------------
+
+
+def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
+    """Every cell once, and for every exhibit the places of its cells among them."""
+    known: dict[tuple, int] = {}
+    cells: list[dict[str, Any]] = []
+    opens: dict[str, list[int]] = {}
+    for name, exhibit in sorted(results.grid["exhibits"].items(), key=lambda item: item[1]["kind"] != "table"):
+        labels = row_names(exhibit["rows"])
+        opens[name] = []
+        for cell in exhibit["cells"]:
+            swept = cell["parameter"] if cell["x"] is not None else None
+            key = labels[cell["row"]], cell["task"], cell["dataset"], cell["ratio"], swept, cell["x"], *cell["runs"]
+            if key not in known:
+                known[key] = len(cells)
+                numbers, means = _numbers(results, cell)
+                cells.append(
+                    {
+                        "method": labels[cell["row"]],
+                        "task": TASKS[cell["task"]],
+                        "dataset": results.dataset_title(cell["dataset"]),
+                        "target": cell["dataset"],
+                        "ratio": cell["ratio"],
+                        "setting": f"{swept} = {cell['x']:g}" if swept else None,
+                        "judged": judged_by(cell["task"]),
+                        "numbers": numbers,
+                        "means": means,
+                        "runs": cell["runs"],
+                    }
+                )
+            opens[name].append(known[key])
+    return opens, cells
+
+
+def _numbers(
+    results: Results, cell: Mapping[str, Any]
+) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
+    """Metrics of a cell, one value per run, and their means with standard deviations, of what any run has.
+
+    Each number is rounded once, as tables show it: a mean of rounded values would be another number.
+    """
+    judged = judged_by(cell["task"])
+    wanted = {judged: METRICS[judged]} | FURTHER["base_to_new" if judged == "H" else "other"]
+    values: dict[str, list[float | None]] = {}
+    means: dict[str, list[float | None]] = {}
+    for name, where in wanted.items():
+        found = [results.values.get((run, cell["dataset"], *where)) for run in cell["runs"]]
+        known = {i: value for i, value in enumerate(found) if value is not None}
+        if known:
+            values[name] = list(map(_rounded, found))
+            means[name] = list(map(_rounded, summarize(known)[:2]))
+    return values, means
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DECIMALS)
+
+
+# ---- runs, and the groups of runs that make a cell -----------------------------------------------
+
+
+def _configurations(folder: Path) -> dict[str, dict[str, Any]]:
+    table, _ = read_parquet(folder / "runs.parquet", RUNS)
+    return {
+        _without_seed(run): json.loads(hyperparameters)
+        for run, hyperparameters in dict(
+            zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True)
+        ).items()
+    }
+
+
+def _curves(table: pa.Table) -> dict[str, dict[str, list[float | None]]]:
+    """Return run -> measure -> value by epoch."""
+    found: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+    columns = [table[name].to_pylist() for name in ("run", "measure", "value")]
+    for run, measure, value in zip(*columns, strict=True):
+        found[run][measure].append(_short(value))
+    return found
+
+
+def _short(value: float | None) -> float | None:
+    return float(f"{value:.{CURVE_DIGITS}g}") if value is not None and math.isfinite(value) else None
+
+
+def _tested(table: pa.Table, groups: Sequence[Sequence[str]]) -> list[dict[str, dict[str, list]]]:
+    """Return for every group ``target/subset`` -> accuracies by class and calibration by bin, over its runs.
+
+    Accuracies are tenths of a percent: what is shown, in few characters.
+    """
+    table = _by_group(table, groups)
+    keys = ["group_of", "target", "subset", "by", "index"]
+    sums = [(name, "sum") for name in ("images", "correct", "weighted")]
+    rows = table.group_by(keys).aggregate(
+        [*sums, ("train_images", "mean"), ("group", "min"), ("group", "max"), ("images", "max")]
+    )
+    rows = rows.sort_by([(key, "ascending") for key in keys])
+    columns = {name: rows[name].to_pylist() for name in rows.column_names}
+    found: list[dict[str, dict[str, list]]] = [defaultdict(lambda: defaultdict(list)) for _ in groups]
+    for i, (group, target, subset, by, index) in enumerate(zip(*(columns[key] for key in keys), strict=True)):
+        entry = found[group][f"{target}/{subset}"]
+        images, correct = columns["images_sum"][i], columns["correct_sum"][i]
+        if by == "confidence":
+            confidence = columns["weighted_sum"][i] / images
+            entry["bins"].append([images, round(confidence, 3), round(correct / images, 3)])
+            continue
+        entry["label"].append(index)
+        entry["accuracy"].append(round(1000 * correct / images))
+        entry["images"].append(columns["images_max"][i])
+        if columns["train_images_mean"][i] is not None:
+            third = columns["group_min"][i]
+            entry["train"].append(round(columns["train_images_mean"][i], 1))
+            entry["third"].append(third if third == columns["group_max"][i] else None)
+    return [{name: dict(entry) for name, entry in targets.items()} for targets in found]
+
+
+def _by_group(table: pa.Table, groups: Sequence[Sequence[str]]) -> pa.Table:
+    """Return the rows of every group's runs with the group's place, ``group_of``, in place of the run's name."""
+    names = table["run"].combine_chunks().dictionary_encode()
+    groups_of: dict[str, list[int]] = {run: [] for run in names.dictionary.to_pylist()}
+    for place, group in enumerate(groups):
+        for run in groups_of.keys() & set(group):
+            groups_of[run].append(place)
+    layers = np.full((max(map(len, groups_of.values()), default=0), len(groups_of)), -1)
+    for i, places in enumerate(groups_of.values()):
+        layers[: len(places), i] = places
+    of_rows = layers[:, np.from_dlpack(names.indices)]
+    layer, row = np.nonzero(of_rows >= 0)
+    weighted = pa.array(column(table, "confidence") * column(table, "images"))
+    table = table.drop_columns("run").append_column("weighted", weighted)
+    return table.take(pa.array(row)).append_column("group_of", pa.array(of_rows[layer, row]))
+
+
+def _names(results: Results, folder: Path, wanted: set[str]) -> dict[str, list[str]]:
+    """Return the names of the classes of every ``target/subset``."""
+    templates = {run["text_features"].rpartition("/")[2] for run in results.grid["runs"]}
+    found = {}
+    for name in sorted(wanted):
+        dataset, _, subset = name.rpartition("/")
+        paths = [folder / "features" / dataset / file for file in sorted(templates)]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        classes = read_metadata(path, TEXT_FEATURES)["classes"]
+        found[name] = [classes[label] for label in subset_labels(np.arange(len(classes)), subset)]
+    return found

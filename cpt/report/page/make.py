@@ -1,0 +1,244 @@
+"""The page that people open: what was run, what came out first, every table and every figure, in one file."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from cpt.files.integrity import configuration, snakemake
+from cpt.files.stage_files import note_read, require_unchanged, unusable, write_text
+from cpt.report.formats import html, templates
+from cpt.report.page import web
+from cpt.report.page.details import details
+from cpt.report.page.sheet import sheet
+from cpt.report.tables import DECIMALS, Key, layout, long_form
+from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
+from cpt.results.cells import Results, Summary, read_results
+
+TABLE_FILES = ("csv", "md", "tex")
+FIGURE_FILES = ("svg", "pdf", "png", "csv")
+_SCREEN_SCALE = 1.35  # figures are drawn for print; on a screen they are shown larger
+_POINT = 4 / 3  # CSS pixels
+
+
+class Exhibit(NamedTuple):
+    """One table or figure on the page; ``body`` is its HTML, ``source`` a figure's data URI."""
+
+    name: str
+    label: str
+    title: str
+    caption: str
+    links: list[tuple[str, str]]
+    body: Markup | None = None
+    source: str | None = None
+    width: int | None = None
+
+
+def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path) -> None:
+    """Write one self-contained HTML file from the grid, the gathered numbers, and the folders of tables and figures.
+
+    Args:
+        grid: grid.json.
+        runs: runs.parquet; costs, counts and curves.parquet lie beside it.
+        tables: folder of the tables' files, which the page leads to.
+        figures: folder of the figures' files.
+        output: file to write; ledger.html and audit.html beside it become part of it.
+
+    Raises:
+        CptError: an input is missing or damaged.
+    """
+    results = read_results(grid, runs)
+    fragments = {name: output.with_name(f"{name}.html") for name in ("ledger", "audit")}
+    exhibits = sorted(results.grid["exhibits"].items(), key=lambda item: natural_order(item[0]))
+    again = command(grid)
+    behind = details(results, runs.parent) | {"root": f"results/{results.grid['experiment']}", "command": again}
+    page = (
+        templates()
+        .get_template("page/page.html.j2")
+        .render(
+            experiment=results.grid["experiment"],
+            printed=results.grid["printed"],
+            generated=all(entry["layout"] == "embedded" for entry in results.grid["datasets"].values()),
+            facts=facts(results),
+            headline=headline(results),
+            sheet=sheet(results, runs, runs.with_name("costs.parquet")),
+            tables=[_table(results, e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
+            figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
+            **{name: Markup(_read(path).decode()) if path.exists() else "" for name, path in fragments.items()},
+            command=shlex.join(again),
+            style=_own("page.css"),
+            script=_own("page.js"),
+            packed=[*((name, web.library(name)) for name in web.LIBRARIES), ("data", web.packed_json(behind))],
+        )
+    )
+    write_text(output, page)
+
+
+def command(grid: Path) -> list[str]:
+    """Return the words that run the experiment: with its configuration (``cpt.files.integrity``)."""
+    return snakemake(configuration(grid.parent))
+
+
+def _own(name: str) -> Markup:
+    """A file of this package, which goes into the page as it is."""
+    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def natural_order(name: str) -> tuple[str, int]:
+    """Return a key that sorts ``table2`` before ``table10``."""
+    match = re.fullmatch(r"(.*?)(\d*)", name)
+    assert match is not None
+    return match[1], int(match[2] or 0)
+
+
+# ---- the first screen --------------------------------------------------------------------------
+
+
+def facts(results: Results) -> list[tuple[str, str]]:
+    """Return what was run: experiment, backbone, datasets, ratios, methods, seeds, runs."""
+    grid, runs = results.grid, results.grid["runs"]
+    cells = [cell for exhibit in grid["exhibits"].values() for cell in exhibit["cells"]]
+    ratios = sorted({cell["ratio"] for cell in cells}, reverse=True)  # of cells: an untrained run has none of its own
+    finished = sum(run["run"] in results.finished for run in runs)
+    return [
+        ("Experiment", grid["experiment"]),
+        ("Backbone", grid["backbone"]),
+        (f"Datasets ({len(grid['datasets'])})", ", ".join(map(_dataset, grid["datasets"].values()))),
+        ("Imbalance ratios τ", ", ".join(f"{ratio:g}" for ratio in ratios)),
+        ("Methods", ", ".join(_methods(results))),
+        ("Seeds", ", ".join(map(str, _seeds(results)))),
+        ("Runs", f"{finished} of {len(runs)} finished"),
+    ]
+
+
+def _dataset(entry: Mapping[str, Any]) -> str:
+    counterpart = entry["counterpart"]
+    notes = [
+        f"for {counterpart}" if counterpart not in (None, entry["title"]) else None,
+        "derived split, not comparable with published numbers" if entry["derived_split"] else None,
+    ]
+    told = "; ".join(note for note in notes if note)
+    return f"{entry['title']} ({told})" if told else entry["title"]
+
+
+def _seeds(results: Results) -> list[int]:
+    """Return the seeds that means are taken over; all of them when every cell is a single run."""
+    cells = [cell for exhibit in results.grid["exhibits"].values() for cell in exhibit["cells"]]
+    repeated = [cell for cell in cells if len(cell["runs"]) > 1] or cells
+    return sorted({results.run(run)["seed"] for cell in repeated for run in cell["runs"]})
+
+
+def _methods(results: Results) -> list[str]:
+    table = main_table(results)
+    if table is None:
+        return sorted({run["method"] for run in results.grid["runs"]})
+    return [row_title(row) for row in table["rows"]]
+
+
+def row_title(row: Mapping[str, Any]) -> str:
+    """Return a row's label with its note."""
+    return f"{row['label']} ({row['note']})" if row.get("note") else row["label"]
+
+
+def main_table(results: Results) -> dict[str, Any] | None:
+    """Return the table whose averages make the headline: methods by datasets, base-to-new (the paper's Table 2)."""
+    exhibits: Iterable[dict[str, Any]] = results.grid["exhibits"].values()
+    found = [e for e in exhibits if e.get("layout") == "datasets" and e["tasks"] == ["base_to_new"]]
+    return found[0] if found else None
+
+
+def headline(results: Results) -> list[tuple[str, str]]:
+    """Return one (ratio, sentence) per ratio of the main table: the best method and its margin."""
+    table = main_table(results)
+    if table is None:
+        return []
+    numbers = long_form(results, table)
+    return [
+        (
+            ratio_title(ratio),
+            best_method({row_title(row): numbers[Key(ratio, row["id"], AVERAGE, "H")] for row in table["rows"]}),
+        )
+        for ratio in table["ratios"]
+    ]
+
+
+def best_method(averages: Mapping[str, Summary]) -> str:
+    """Return a sentence that names the best of some methods, its number and its margin over the second."""
+    means = {name: cell.mean for name, cell in averages.items() if cell.mean is not None}
+    if not means:
+        return "no method has finished on every dataset."
+    order = sorted(means, key=lambda name: -means[name])
+    best = averages[order[0]]
+    level = [name for name in order if round(means[name], DECIMALS) == round(means[order[0]], DECIMALS)]
+    if len(level) > 1:
+        return f"{_listed(level)} are level with an average H of {_number(best)}."
+    said = f"{order[0]} has the highest average H, {_number(best)}"
+    if len(order) == 1:
+        return f"{said}; no other method has finished."
+    second = averages[order[1]]
+    margin = means[order[0]] - means[order[1]]
+    noise = max(best.std or 0.0, second.std or 0.0)
+    doubt = " This margin is smaller than the standard deviation over seeds." if margin < noise else ""
+    return f"{said}, {margin:.{DECIMALS}f} points above {order[1]} ({_number(second)}).{doubt}"
+
+
+def _number(cell: Summary) -> str:
+    return f"{cell.mean:.{DECIMALS}f}" + (f" ± {cell.std:.{DECIMALS}f}" if cell.std is not None else "")
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# ---- tables and figures ------------------------------------------------------------------------
+
+
+def _table(results: Results, exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
+    for suffix in TABLE_FILES:  # the page leads to them
+        _read(folder / f"{name}.{suffix}")
+    shown = layout(results, exhibit, long_form(results, exhibit))
+    return Exhibit(**_described(exhibit, name, folder, page, TABLE_FILES), body=Markup(html(shown, linked=True)))
+
+
+def _figure(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
+    path = folder / f"{name}.svg"
+    drawing = _read(path)
+    width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', drawing)
+    if width is None:
+        raise unusable(path, "damaged (no width)")
+    described = _described(exhibit, name, folder, page, FIGURE_FILES)
+    described["caption"] = _read(folder / f"{name}.txt").decode().removeprefix(caption_begins(name, exhibit)).strip()
+    return Exhibit(
+        **described,
+        source=f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}",
+        width=round(float(width[1]) * _POINT * _SCREEN_SCALE),
+    )
+
+
+def _described(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path, suffixes: Iterable[str]) -> dict:
+    place = Path(os.path.relpath(folder, page.parent)).as_posix()
+    return {
+        "name": name,
+        "label": exhibit_label(name),
+        "title": sentence(exhibit["title"]).removesuffix("."),
+        "caption": sentence(exhibit["caption"]),
+        "links": [(suffix.upper(), quote(f"{place}/{name}.{suffix}")) for suffix in suffixes],
+    }
+
+
+def _read(path: Path) -> bytes:
+    require_unchanged(path)
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise unusable(path, error) from None
+    note_read(path)
+    return found

@@ -1,0 +1,97 @@
+"""Aggregation of all runs of a grid: metrics -> runs.parquet, cost -> costs.parquet, and what the page opens of a run:
+counts by class and confidence -> counts.parquet, histories -> curves.parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cpt.errors import CptError
+from cpt.files.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, RUN, RUNS
+from cpt.files.stage_files import canonical_json, read_json, read_parquet, write_parquet
+
+IDENTITY = ("protocol", "dataset", "imbalance_ratio", "method")
+NO_CURVE = ("epoch", "steps", "seconds")
+COST = ("seconds", "peak_memory_mb", "learnable_parameters", "steps")
+
+
+def aggregate(grid: Path) -> None:
+    """Write runs, costs, counts and curves.parquet beside ``grid`` from every run that it names.
+
+    Raises:
+        CptError: a run's record or metrics are missing or damaged, or belong to another run.
+    """
+    plan = read_json(grid, GRID)
+    root = grid.parent
+    derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
+    tables, costs, counts, curves = [], [], [], []
+    for run in sorted(plan["runs"], key=lambda run: run["run"]):
+        folder = root / "runs" / run["run"]
+        record = read_json(folder / "run.json", RUN)
+        if any(record[key] != run[key] for key in (*IDENTITY, "seed")):
+            raise CptError(f"{folder / 'run.json'}: describes another run; delete the folder and run again")
+        metrics, _ = read_parquet(folder / "metrics.parquet", METRICS)
+        identity = {
+            "experiment": plan["experiment"],
+            "backbone": plan["backbone"],
+            **{key: run[key] for key in IDENTITY},
+            "key": run["key"],
+            "hyperparameters": canonical_json(record["hyperparameters"]),
+            "seed": run["seed"],
+            "run": run["run"],
+        }
+        tables.append(_with_identity(metrics, identity, derived))
+        counts.append(_of_run(run["run"], read_parquet(folder / "counts.parquet", COUNTS)[0]))
+        curves.append(_of_run(run["run"], _curves(read_parquet(folder / "history.parquet", HISTORY)[0])))
+        costs.append(
+            {"run": run["run"], **{key: record[key] for key in COST}}
+            | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
+            | {"augmentation": _augmentation(record)}
+            | {"text_knowledge": _knowledge(record["text_knowledge"]), "device": record["device_name"]}
+        )
+    write_parquet(root / "runs.parquet", pa.concat_tables(tables), RUNS, experiment=plan["experiment"])
+    write_parquet(root / "costs.parquet", pa.Table.from_pylist(costs), COSTS, experiment=plan["experiment"])
+    write_parquet(root / "counts.parquet", pa.concat_tables(counts), COUNTS, experiment=plan["experiment"])
+    write_parquet(root / "curves.parquet", pa.concat_tables(curves), CURVES, experiment=plan["experiment"])
+
+
+def _curves(history: pa.Table) -> pa.Table:
+    """The measures of a history in long form, but not its seconds, which differ between equal computations."""
+    epochs = history["epoch"].to_pylist()
+    names = [name for name in history.column_names if name not in NO_CURVE]
+    return pa.table(
+        {
+            "epoch": pa.array(epochs * len(names), pa.int64()),
+            "measure": pa.array([name for name in names for _ in epochs], pa.string()),
+            "value": pa.array([value for name in names for value in history[name].to_pylist()], pa.float64()),
+        }
+    )
+
+
+def _of_run(run: str, table: pa.Table) -> pa.Table:
+    return pa.table({"run": pa.array([run] * len(table), pa.string())} | {n: table[n] for n in table.column_names})
+
+
+def _augmentation(record: dict[str, Any]) -> str:
+    """The augmentation that a run really had, for people: ``2 × rand_augment``."""
+    views, name = record["views"], record["augmentation"]
+    return name if views == 1 else f"{views} × {name}"
+
+
+def _knowledge(found: dict[str, Any] | None) -> str:
+    """What a run knew of its classes beyond their names, for people."""
+    if found is None:
+        return "none"
+    where = f"the file {found['file']}" if found["kind"] == "file" else f"the templates “{found['templates']}”"
+    return f"{found['per_class']} descriptions per class from {where}"
+
+
+def _with_identity(metrics: pa.Table, identity: dict[str, Any], derived: set[str]) -> pa.Table:
+    """Put a run's identity before its metrics, and whether a derived split keeps them from being comparable."""
+    columns = {name: pa.array([value] * len(metrics)) for name, value in identity.items()}
+    made = [bool({identity["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
+    return pa.table(
+        columns | {"derived_split": pa.array(made)} | {name: metrics[name] for name in metrics.column_names}
+    )

@@ -1,0 +1,312 @@
+"""Two methods of one experiment, or one method in two experiments, paired: is the difference more than noise?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cpt.errors import CptError, nearest
+from cpt.files.paths import PREDICTIONS
+from cpt.files.stage_files import read_parquet
+from cpt.results import stats
+from cpt.results.cells import METRICS, TASKS, TRANSFER_TASKS, Results, judged_by
+
+SEED = 0
+"""Of the generator that draws sign flips; the same numbers come out every time."""
+
+
+class Place(NamedTuple):
+    """What both sides are paired by."""
+
+    task: str
+    metric: str
+    ratio: float
+    dataset: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """A paired difference, second minus first.
+
+    Attributes:
+        task, metric, ratio: where.
+        datasets, seeds: how many are paired: every dataset with the same seeds.
+        first, second: means over datasets and seeds.
+        difference: mean over datasets, with the t interval of the datasets' differences.
+        higher: datasets on which the second is higher.
+        p: two-sided, by flipping the signs of the datasets' differences.
+        corrected: p after Holm's correction over all lines of the comparison.
+    """
+
+    task: str
+    metric: str
+    ratio: float
+    datasets: int
+    seeds: int
+    first: float
+    second: float
+    difference: stats.Interval
+    higher: int
+    p: float
+    corrected: float
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of both sides at one task and ratio: (seeds, datasets) scores of what the task is judged by.
+
+    Attributes:
+        task, metric, ratio: where.
+        first, second: interquartile means.
+        improvement: chance that a run of the second side beats one of the first on a dataset.
+    """
+
+    task: str
+    metric: str
+    ratio: float
+    first: stats.Interval
+    second: stats.Interval
+    improvement: stats.Interval
+
+
+@dataclass(frozen=True)
+class Images:
+    """A paired difference on one dataset's test images, second minus first, mean over the seeds that both have.
+
+    Attributes:
+        task, metric, ratio, dataset: where.
+        images: number of test images.
+        difference: with the interval of the choice of test images.
+    """
+
+    task: str
+    metric: str
+    ratio: float
+    dataset: str
+    images: int
+    difference: stats.Interval
+
+
+Key = tuple[str, float, str]
+"""Task, ratio, dataset."""
+
+
+def row_id(results: Results, row: str) -> str:
+    """Return the id of a row that is called by its id or its label.
+
+    Raises:
+        CptError: no exhibit has such a row, or several rows share the label.
+    """
+    labels = _labels(results)
+    ids = [row] if row in labels else [name for name, label in labels.items() if label == row]
+    if not ids:
+        raise CptError(f"{results.folder}: no row {row!r}; {nearest(row, labels)}")
+    if len(ids) > 1:
+        raise CptError(f"{results.folder}: {row!r} is the label of several rows; give one of {', '.join(sorted(ids))}")
+    return ids[0]
+
+
+def require_two_sides(first: tuple[Results, str], second: tuple[Results, str]) -> None:
+    """Refuse two sides that are the same runs wherever they meet.
+
+    Raises:
+        CptError: they are; or a row is unknown or ambiguous.
+    """
+    (one, row), (two, other) = first, second
+    runs, others = _runs_of(*first), _runs_of(*second)
+    met = runs.keys() & others.keys()
+    distinct = not met or any(set(runs[key]).isdisjoint(others[key]) for key in met)
+    if distinct or one.folder.resolve() != two.folder.resolve():
+        return
+    left = sorted(set(_labels(one)) - {row_id(one, row), row_id(two, other)})
+    same = f"{row} is compared with itself" if row == other else f"{row} and {other} are the same runs"
+    raise CptError(f"{one.folder}: {same}; give another row ({', '.join(left)}) or another folder")
+
+
+def _labels(results: Results) -> dict[str, str]:
+    """Row's id -> label, over all exhibits."""
+    return {row["id"]: row["label"] for exhibit in results.grid["exhibits"].values() for row in exhibit.get("rows", [])}
+
+
+def _runs_of(results: Results, row: str) -> dict[Key, list[str]]:
+    """Runs of a row by place, over all exhibits that have it: each may ask for seeds of its own.
+
+    Raises:
+        CptError: as ``row_id``.
+    """
+    chosen = row_id(results, row)
+    found: dict[Key, dict[str, None]] = {}
+    for exhibit in results.grid["exhibits"].values():
+        for cell in exhibit["cells"]:
+            source = cell["source"] and cell["task"] in TRANSFER_TASKS  # averages of transfer tasks leave it out
+            if cell["row"] == chosen and cell["parameter"] is None and not source:
+                runs = found.setdefault((cell["task"], cell["ratio"], cell["dataset"]), {})
+                runs.update(dict.fromkeys(cell["runs"]))
+    return {key: sorted(runs) for key, runs in found.items()}
+
+
+def values_of(results: Results, row: str) -> dict[Place, float]:
+    """Every number of a row.
+
+    Raises:
+        CptError: as ``row_id``, or none of its runs is finished.
+    """
+    found: dict[Place, float] = {}
+    for (task, ratio, dataset), runs in _runs_of(results, row).items():
+        for metric in ["H", "base", "new"] if judged_by(task) == "H" else ["accuracy"]:
+            cell = {"task": task, "dataset": dataset, "runs": runs}
+            for seed, value in results.seeds(cell, metric).items():
+                found[Place(task, metric, ratio, dataset, seed)] = value
+    if not found:
+        raise CptError(f"{results.folder}: row {row!r} has no finished runs; run `snakemake` first")
+    return found
+
+
+def compare(first: Mapping[Place, float], second: Mapping[Place, float]) -> tuple[list[Line], list[Place]]:
+    """Pair two sets of numbers; return the differences and the places that are left out.
+
+    A line is over the seeds that both sides have on all of its datasets. A seedless method (one run, seed 0) is paired
+    with every seed of the other side.
+
+    Raises:
+        CptError: nothing can be paired.
+    """
+    first, second = _spread(first, second), _spread(second, first)
+    groups: dict[tuple[str, str, float], dict[str, list[int]]] = {}
+    for place in sorted(first.keys() & second.keys(), key=_order):
+        groups.setdefault(place[:3], {}).setdefault(place.dataset, []).append(place.seed)
+    lines: list[Line] = []
+    used: set[Place] = set()
+    for group, seeds_of in groups.items():
+        seeds = sorted(set.intersection(*map(set, seeds_of.values())))
+        if seeds:
+            places = [[Place(*group, dataset, seed) for seed in seeds] for dataset in seeds_of]
+            used.update(place for of_dataset in places for place in of_dataset)
+            lines.append(
+                _line(group, *(np.array([[side[p] for p in ps] for ps in places]) for side in (first, second)))
+            )
+    if not lines:
+        raise CptError("nothing can be paired: at no task and τ have both sides a seed on all datasets that they share")
+    corrected = stats.holm([line.p for line in lines])
+    lines = [replace(line, corrected=float(p)) for line, p in zip(lines, corrected, strict=True)]
+    return lines, sorted((first.keys() | second.keys()) - used, key=_order)
+
+
+def _line(group: tuple[str, str, float], first: NDArray[np.float64], second: NDArray[np.float64]) -> Line:
+    """Compare the (datasets, seeds) numbers of both sides; p is not corrected yet."""
+    task, metric, ratio = group
+    datasets, seeds = first.shape
+    one, other = first.mean(axis=1), second.mean(axis=1)
+    change = other - one
+    p = stats.sign_flip_test(change, np.random.default_rng(SEED))
+    return Line(
+        task=task,
+        metric=metric,
+        ratio=ratio,
+        datasets=datasets,
+        seeds=seeds,
+        first=float(one.mean()),
+        second=float(other.mean()),
+        difference=stats.t_interval(change),
+        higher=int((change > 0).sum()),
+        p=p,
+        corrected=p,
+    )
+
+
+def over_runs(first: Mapping[Place, float], second: Mapping[Place, float]) -> list[Runs]:
+    """Compare all runs of two sides, over the datasets that both have and each side's seeds of all of these."""
+    sides = _spread(first, second), _spread(second, first)
+    where = {place[:3] for place in sides[0]} & {place[:3] for place in sides[1]}
+    found = []
+    for task, metric, ratio in sorted(where, key=lambda key: _order(Place(key[0], key[1], key[2], "", 0))):
+        if metric != judged_by(task):
+            continue
+        own = [{(p.dataset, p.seed): v for p, v in side.items() if p[:3] == (task, metric, ratio)} for side in sides]
+        datasets = sorted({dataset for dataset, _ in own[0]} & {dataset for dataset, _ in own[1]})
+        scores = []
+        for values in own:
+            seeds = sorted({seed for _, seed in values if all((name, seed) in values for name in datasets)})
+            scores.append([[values[name, seed] for name in datasets] for seed in seeds])
+        if datasets and all(scores):
+            one, other = (stats.interquartile_mean(side, np.random.default_rng(SEED)) for side in scores)
+            improvement = stats.probability_of_improvement(scores[0], scores[1], np.random.default_rng(SEED))
+            found.append(Runs(task, metric, ratio, one, other, improvement))
+    return found
+
+
+def over_images(first: tuple[Results, str], second: tuple[Results, str]) -> list[Images]:
+    """Compare two rows image by image, from their predictions.
+
+    Args:
+        first: results and row of one side.
+        second: those of the other.
+
+    Raises:
+        CptError: as ``row_id``; predictions are missing or damaged, or are of other images.
+    """
+    sides = [(results, _runs_of(results, row)) for results, row in (first, second)]
+    keys = sides[0][1].keys() & sides[1][1].keys()
+    found = []
+    for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), -key[1], key[2])):
+        task, ratio, dataset = key
+        runs = _same_seeds(*({results.run(run)["seed"]: run for run in of[key] if run in results.finished}
+                             for results, of in sides))  # fmt: skip
+        if not all(runs):
+            continue
+        right = [_right(results, of_seeds, task, dataset) for (results, _), of_seeds in zip(sides, runs, strict=True)]
+        one, other = ([side[subset] for subset in sorted(side)] for side in right)
+        if [len(part) for part in one] != [len(part) for part in other]:
+            raise CptError(f"{dataset}: the two sides predict other test images; compare results of the same datasets")
+        difference = stats.paired_bootstrap(one, other, np.random.default_rng(SEED))
+        points = stats.Interval(*(100 * value for value in difference))
+        found.append(Images(task, judged_by(task), ratio, dataset, sum(map(len, one)), points))
+    return found
+
+
+def _same_seeds(first: dict[int, str], second: dict[int, str]) -> tuple[list[str], list[str]]:
+    """Runs of the seeds that both sides have; all of them where one side knows no seed."""
+    if set(first) == {0} or set(second) == {0}:
+        return list(first.values()), list(second.values())
+    seeds = sorted(first.keys() & second.keys())
+    return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+
+
+def _right(results: Results, runs: Sequence[str], task: str, dataset: str) -> dict[str, NDArray[np.float64]]:
+    """Subset -> share of the runs by which every test image is right, in manifest order."""
+    subsets = ("base", "new") if task == "base_to_new" else ("all",)
+    parts: dict[str, list[NDArray]] = {subset: [] for subset in subsets}
+    for run in runs:
+        table, _ = read_parquet(results.folder / "runs" / run / "predictions.parquet", PREDICTIONS)
+        final = table.filter(pc.and_(pc.is_null(table["epoch"]), pc.equal(table["target"], dataset)))
+        for subset in subsets:
+            rows = final.filter(pc.equal(final["subset"], subset)).sort_by("row")
+            first = pc.list_element(rows["top_labels"], 0)
+            parts[subset].append(pc.equal(first, rows["label"]).to_numpy())
+    return {subset: np.mean(found, axis=0) for subset, found in parts.items()}
+
+
+def _spread(own: Mapping[Place, float], other: Mapping[Place, float]) -> dict[Place, float]:
+    """Give numbers of a method that knows no seed the seeds of the other side."""
+    if {place.seed for place in own} != {0}:
+        return dict(own)
+    seeds: dict[tuple, list[int]] = {}
+    for place in other:
+        seeds.setdefault(place[:4], []).append(place.seed)
+    return {Place(*place[:4], seed): value for place, value in own.items() for seed in seeds.get(place[:4], [0])}
+
+
+def _order(place: Place) -> tuple:
+    return list(TASKS).index(place.task), -place.ratio, list(METRICS).index(place.metric), place.dataset, place.seed
+
+
+def is_results(word: str) -> bool:
+    """Whether a word of the command line is an experiment's folder."""
+    return Path(word, "runs.parquet").is_file()

@@ -1,0 +1,127 @@
+"""Training batches: order, images, and reading ahead.
+
+The order of an epoch is a function of (seed, epoch), so that a resumed run needs no saved position in a stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cpt.clip.backbone import Clip
+from cpt.clip.device import upload
+from cpt.data.images import ImageStore, normalise
+from cpt.data.split import Split
+from cpt.methods.base.method import Batch
+from cpt.seeds import numpy_stream, stream_seed
+
+AHEAD = 4
+
+
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the positions of each batch of an epoch: a permutation, the last incomplete batch dropped.
+
+    A set smaller than one batch is one batch (repo KaiyangZhou/Dassl.pytorch, dassl/data/data_manager.py).
+    """
+    order = numpy_stream(seed, "batches", epoch).permutation(count)
+    if count < batch_size:
+        return [order]
+    return [order[i : i + batch_size] for i in range(0, count - batch_size + 1, batch_size)]
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        clip: its device, image size and normalisation.
+        split: the training images.
+        store: where their pixels are; None when ``features`` are all that the method needs.
+        features: (N, D) raw frozen features of the split's images, for methods that can use them.
+        augmentation: ``none``, ``rrc_flip`` or ``rand_augment``.
+        batch_size: images per batch.
+        seed: the run's seed.
+        workers: threads that decode and augment ahead of the step.
+        views: augmented views of every image, 1 or 2; without augmentation there is one.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        split: Split,
+        store: ImageStore | None,
+        features: Tensor | None,
+        augmentation: str,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        views: int = 1,
+    ) -> None:
+        self.clip, self.split, self.store = clip, split, store
+        self.augmentation, self.batch_size, self.seed, self.workers = augmentation, batch_size, seed, workers
+        self.views = 1 if augmentation == "none" else views
+        self.labels = torch.tensor(split.labels).to(clip.device)
+        self.features = None if features is None else features.to(clip.device)
+        self.pixels: Tensor | None = None
+        if store is not None and augmentation != "none":
+            store.load(split.rows, workers)
+        elif store is not None:
+            self.pixels = torch.tensor(store.pixels(split.rows)).to(clip.device)
+
+    def steps(self) -> int:
+        """Number of batches of an epoch."""
+        return len(epoch_order(len(self.split.rows), self.batch_size, self.seed, 0))
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number ``first`` on."""
+        order = epoch_order(len(self.split.rows), self.batch_size, self.seed, epoch)
+        if self.store is None or self.pixels is not None:
+            for step in range(first, len(order)):
+                yield self._batch(order[step], [], epoch, step)
+        else:
+            yield from self._augmented(order, epoch, first)
+
+    def take(self, positions: Sequence[int], batch: Batch) -> Batch:
+        """Return further training images by their positions in the split, in a view of their own for every step."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        needed = self.store is not None and self.pixels is None
+        views = [self._read(chosen, batch.epoch, self.views + batch.step)] if needed else []
+        return self._batch(chosen, views, batch.epoch, batch.step)
+
+    def _batch(self, positions: np.ndarray, views: list[np.ndarray], epoch: int, step: int) -> Batch:
+        at = torch.as_tensor(positions)
+        images = [self._normalised(upload(view, self.clip.device)) for view in views]
+        if self.pixels is not None:
+            images = [self._normalised(self.pixels[at])]
+        return Batch(
+            images=images[0] if images else None,
+            features=None if self.features is None else self.features[at],
+            labels=self.labels[at],
+            second=images[1] if len(images) > 1 else None,
+            epoch=epoch,
+            step=step,
+            random=Random(stream_seed(self.seed, "step", epoch, step)),
+        )
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalise(pixels, self.clip.mean, self.clip.std)
+
+    def _read(self, positions: np.ndarray, epoch: int, view: int) -> np.ndarray:
+        assert self.store is not None
+        return self.store.training_pixels(self.split.rows[positions], self.augmentation, self.seed, epoch, view)
+
+    def _augmented(self, order: list[np.ndarray], epoch: int, first: int) -> Iterator[Batch]:
+        def read(positions: np.ndarray) -> list[np.ndarray]:
+            return [self._read(positions, epoch, view) for view in range(self.views)]
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting: deque = deque()
+            for step in range(first, len(order)):
+                while len(waiting) < AHEAD and step + len(waiting) < len(order):
+                    waiting.append(pool.submit(read, order[step + len(waiting)]))
+                yield self._batch(order[step], waiting.popleft().result(), epoch, step)

@@ -1,0 +1,19 @@
+"""The learning-rate schedule of the CoOp lineage."""
+
+from __future__ import annotations
+
+import math
+
+from cpt.methods.base.hyperparameters import Trained
+
+
+def learning_rate(hp: Trained, epoch: int) -> float:
+    """Return the learning rate of an epoch (0-based).
+
+    Constant during warm-up; then ``lr (1 + cos(pi (e - W) / E)) / 2`` with W warm-up epochs of E in all: the cosine
+    starts at its full value after the warm-up and does not reach its end (repo KaiyangZhou/Dassl.pytorch,
+    dassl/optim/lr_scheduler.py, warm-up with recount).
+    """
+    if epoch < hp.warmup_epochs:
+        return hp.warmup_learning_rate
+    return hp.learning_rate * (1 + math.cos(math.pi * (epoch - hp.warmup_epochs) / hp.epochs)) / 2

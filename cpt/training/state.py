@@ -1,0 +1,85 @@
+"""The state of an unfinished training: enough to go on and give the same bytes.
+
+It lies outside declared outputs, because Snakemake deletes those of an interrupted job. It is keyed by everything
+that the run depends on, so that a changed configuration never resumes an old state, and starts with the SHA-256 of
+the rest, so that a damaged one is never resumed either. Random streams need no place in it: every stream is a
+function of (seed, name, epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpt.files.atomic import atomic, remove_orphans
+from cpt.files.hashes import read_bytes
+from cpt.training import interruption
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class StateFile:
+    """Saved state of one run.
+
+    Args:
+        path: where it lies; None disables saving.
+        key: hash of all that the run depends on.
+        interval: seconds between saves.
+    """
+
+    def __init__(self, path: Path | None, key: str, interval: float) -> None:
+        self.path, self.key, self.interval = path, key, interval
+        self._saved = time.monotonic()
+
+    def load(self, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+        """Return the saved values, or None when there are none for this key.
+
+        A file that is damaged or of another version of the run costs the saved work, never the run; ``say`` is told.
+        """
+        if self.path is None or not self.path.is_file():
+            return None
+        try:
+            content = read_bytes(self.path)
+        except OSError as error:
+            say(f"{self.path}: cannot be read ({error.strerror}); training starts over")
+            return None
+        if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
+            say(f"{self.path}: damaged; training starts over")
+            return None
+        values = torch.load(io.BytesIO(content[_DIGEST:]), weights_only=True)
+        if values["key"] != self.key:
+            say(f"{self.path}: of another configuration, split, input or code; training starts over")
+            return None
+        return values
+
+    def due(self) -> bool:
+        """Whether the interval has passed since the last save, or a signal asks for one."""
+        passed = time.monotonic() - self._saved >= self.interval
+        return self.path is not None and (passed or interruption.received() is not None)
+
+    def save(self, **values: Any) -> None:
+        """Write tensors, numbers and lists of them.
+
+        Raises:
+            CptError: the file cannot be written.
+        """
+        assert self.path is not None
+        buffer = io.BytesIO()
+        torch.save({"key": self.key, **values}, buffer)
+        content = buffer.getbuffer()
+        with atomic(self.path) as temporary, open(temporary, "wb") as file:
+            file.write(hashlib.sha256(content).digest())
+            file.write(content)
+        self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete the file, and what a save that was killed has left beside it: the run is finished."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            remove_orphans(self.path)

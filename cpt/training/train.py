@@ -1,0 +1,254 @@
+"""Training of one run: its inputs checked against each other, the loop, its files and its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from cpt.clip import device as machine
+from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.passes import KINDS
+from cpt.data.classes import trained_rows
+from cpt.data.images import ImageStore
+from cpt.data.manifest import read_manifest
+from cpt.data.split import Split, read_split
+from cpt.errors import CptError
+from cpt.features.clusters import read_clusters
+from cpt.features.descriptions import read_descriptions
+from cpt.features.text import read_image_features, read_text_features
+from cpt.files import provenance
+from cpt.files.paths import HISTORY, PROMPTS, RUN
+from cpt.files.stage_files import (
+    canonical_json,
+    read_json,
+    read_tensors,
+    sha256_file,
+    sha256_text,
+    write_json,
+    write_parquet,
+    write_tensors,
+)
+from cpt.methods.base import registry
+from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.method import Method, Training
+from cpt.seeds import torch_stream
+from cpt.training.batches import Batches
+from cpt.training.loop import Loop
+from cpt.training.state import StateFile
+from cpt.validation import one_line
+
+SNAPSHOT = "snapshot."
+"""Tensors after epoch e are named ``snapshot.<e>/<name>``."""
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """Everything that a training job depends on; see ``cpt train --help``.
+
+    Attributes:
+        code: version of the code that the caller counts on, None for whatever there is.
+    """
+
+    method: str
+    hyperparameters: dict[str, Any]
+    seed: int
+    backbone: Path
+    manifest: Path
+    split: Path
+    text_features: Path
+    clusters: Path | None = None
+    image_features: Path | None = None
+    descriptions: Path | None = None
+    start: Path | None = None
+    augmentation: str = "rrc_flip"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 1
+    state: Path | None = None
+    state_interval: float = 60.0
+    code: str | None = None
+
+
+def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = print) -> None:
+    """Train one run and write prompts.safetensors, history.parquet and, last, run.json into ``output``.
+
+    Raises:
+        CptError: impossible inputs, other code than asked for, or a loss that is not finite.
+    """
+    started = time.monotonic()
+    kind = registry.get(inputs.method)
+    try:
+        hp = kind.hyperparameters(**inputs.hyperparameters)
+    except ValidationError as error:
+        raise CptError(f"--hyperparameters: {one_line(error, kind.hyperparameters)}") from None
+    if isinstance(hp, Continued):
+        own = registry.get(hp.start).hyperparameters
+        try:
+            own(**hp.start_hyperparameters)
+        except ValidationError as error:
+            raise CptError(f"--hyperparameters: {one_line(error, own, 'start_hyperparameters')}") from None
+    code = provenance.code_version("cpt.training.train", *registry.modules(inputs.method, hp))
+    if inputs.code is not None:
+        provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
+    device, precision = machine.prepare(inputs.device, inputs.precision, inputs.threads)
+    clip = load_backbone(inputs.backbone, device, precision)
+    split = read_split(inputs.split)
+    if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:
+        raise CptError(f"{inputs.split}: was not made from {inputs.manifest}; give the manifest it was made from")
+    training, text_knowledge = _training(inputs, kind, split, clip)
+    method = kind(clip, hp, training.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
+    hashes = _input_hashes(inputs, split)
+    if isinstance(hp, Continued):
+        tensors, knew = _start(inputs, hp, clip, hashes)
+        method.begin(tensors)
+        text_knowledge = text_knowledge or knew
+    identity = {
+        "method": inputs.method,
+        "hyperparameters": hp.model_dump(),
+        "seed": inputs.seed,
+        "augmentation": _augmentation(inputs, kind),
+        "precision": precision,
+        "threads": inputs.threads,
+        "device": device.type,
+        "inputs": hashes,
+        "code": code,
+    }
+    state = StateFile(inputs.state, sha256_text(canonical_json(identity)), inputs.state_interval)
+    history: list[dict[str, float]] = []
+    snapshots: dict[int, dict[str, Tensor]] = {}
+    resumed, seconds_before, encoded, views = False, 0.0, dict.fromkeys(KINDS, 0.0), 1
+    if kind.trains:
+        batches = _batches(inputs, method, split)
+        loop, views = Loop(method, training, batches, state, progress), batches.views
+        history, snapshots = loop.run()
+        resumed, seconds_before, encoded = loop.resumed, loop.seconds_before, loop.encoded_per_step
+
+    learned = {name: value.detach() for name, value in method.state_dict().items()}
+    for epoch, tensors in snapshots.items():
+        learned |= {f"{SNAPSHOT}{epoch}/{name}": value for name, value in tensors.items()}
+    write_tensors(output / "prompts.safetensors", learned, PROMPTS, method=inputs.method)
+    write_parquet(output / "history.parquet", _table(history), HISTORY, method=inputs.method)
+    meta = split.metadata
+    write_json(
+        output / "run.json",
+        {
+            "schema": RUN,
+            "status": "finished",
+            **identity,
+            **{key: meta[key] for key in ("protocol", "dataset", "imbalance_ratio", "n_max", "class_order")},
+            "backbone": clip.name,
+            "learnable_parameters": method.learnable_parameters(),
+            "text_knowledge": text_knowledge,
+            "steps": sum(row["steps"] for row in history),
+            "encoded_per_step": encoded,
+            "views": views,
+            "seconds": round(seconds_before + time.monotonic() - started, 3),
+            "resumed": resumed,
+            "peak_memory_mb": round(machine.peak_memory_mb(device), 1),
+            "device_name": machine.describe(device),
+            "deterministic": device.type == "cpu",
+        },
+    )
+    state.remove()
+
+
+def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[Training, dict | None]:
+    """What the method may know of the training set, checked against each other; where its text knowledge is from."""
+    everything, _ = read_text_features(inputs.text_features, clip.device)
+    trained = trained_rows(len(everything), split.metadata["protocol"])
+    classes = everything.take(trained)
+    if list(classes.names) != split.classes:
+        raise CptError(f"{inputs.text_features}: its classes are not those of {inputs.split}; make it again")
+    clusters, descriptions, knowledge = None, None, None
+    if kind.needs_clusters:
+        if inputs.clusters is None:
+            raise CptError(f"method {inputs.method} needs --clusters; make them with `cpt clusters`")
+        found = read_clusters(inputs.clusters)
+        if found.class_names != split.classes:
+            raise CptError(f"{inputs.clusters}: its classes are not those of {inputs.split}; make it again")
+        clusters = torch.tensor(found.labels).to(clip.device)
+    if kind.needs_descriptions:
+        if inputs.descriptions is None:
+            raise CptError(f"method {inputs.method} needs --descriptions; make them with `cpt descriptions`")
+        features, metadata = read_descriptions(inputs.descriptions, clip.device)
+        if metadata["classes"] != list(everything.names):
+            raise CptError(f"{inputs.descriptions}: its classes are not those of {inputs.text_features}; make it again")
+        descriptions, knowledge = features[:, trained], metadata["text_knowledge"]
+    counts = torch.tensor(split.counts).to(clip.device, torch.float32)
+    return Training(classes, counts, clusters, descriptions, torch.tensor(split.labels)), knowledge
+
+
+def _augmentation(inputs: TrainInputs, kind: type[Method]) -> str:
+    """The experiment's augmentation, or the method's own where the experiment augments at all."""
+    return inputs.augmentation if inputs.augmentation == "none" else kind.augmentation or inputs.augmentation
+
+
+def _start(
+    inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str]
+) -> tuple[dict[str, Tensor], dict | None]:
+    """Learned tensors and text knowledge of the run that this one goes on from: same training set, same backbone."""
+    if inputs.start is None:
+        raise CptError(f"method {inputs.method} needs --start, the folder of a finished run of {hp.start}")
+    record = read_json(inputs.start / "run.json", RUN)
+    asked = registry.get(hp.start).hyperparameters(**hp.start_hyperparameters).model_dump()
+    for what, found, wanted in (
+        ("method", record["method"], hp.start),
+        ("hyperparameters", record["hyperparameters"], asked),
+        ("split", record["inputs"]["split"], hashes["split"]),
+        ("backbone", record["inputs"]["backbone"], hashes["backbone"]),
+    ):
+        if found != wanted:
+            raise CptError(f"{inputs.start}: its {what} differs from what this run starts from; train {hp.start} anew")
+    tensors, _ = read_tensors(inputs.start / "prompts.safetensors", PROMPTS)
+    learned = {name: value.to(clip.device) for name, value in tensors.items() if not name.startswith(SNAPSHOT)}
+    return learned, record["text_knowledge"]
+
+
+def _input_hashes(inputs: TrainInputs, split: Split) -> dict[str, str]:
+    """Hashes of what the run depends on. The split's hash covers the manifest's, which covers the pixels."""
+    named = {
+        "backbone": inputs.backbone,
+        "text_features": inputs.text_features,
+        "clusters": inputs.clusters,
+        "image_features": inputs.image_features,
+        "descriptions": inputs.descriptions,
+        "start": inputs.start and inputs.start / "prompts.safetensors",
+    }
+    hashes = {name: sha256_file(path) for name, path in named.items() if path is not None}
+    return hashes | {"split": split.metadata["split_hash"], "manifest": split.metadata["manifest_hash"]}
+
+
+def _batches(inputs: TrainInputs, method: Method, split: Split) -> Batches:
+    """The training images, with cached frozen features where they can serve."""
+    kind, clip, augmentation = type(method), method.clip, _augmentation(inputs, type(method))
+    features, store = None, None
+    needed = augmentation == "none" and (kind.uses_frozen_images or not kind.prompts_images)
+    if needed and inputs.image_features is not None:
+        features = _frozen_features(inputs.image_features, split)
+    if features is None or kind.prompts_images:
+        store = ImageStore(inputs.manifest, clip.image_size[0])
+    size, seed, workers = method.hp.batch_size, inputs.seed, inputs.threads
+    return Batches(clip, split, store, features, augmentation, size, seed, workers, kind.views)
+
+
+def _frozen_features(path: Path, split: Split) -> Tensor:
+    """Raw frozen features (N, D) of the split's images."""
+    everything, rows = read_image_features(path)
+    position = {int(row): i for i, row in enumerate(rows)}
+    if missing := [row for row in split.rows.tolist() if row not in position]:
+        raise CptError(f"{path}: lacks row {missing[0]} of the manifest; give the train part's")
+    return everything[[position[int(row)] for row in split.rows]]
+
+
+def _table(history: list[dict[str, float]]) -> pa.Table:
+    if not history:
+        return pa.table({"epoch": pa.array([], pa.int64()), "loss": pa.array([], pa.float64())})
+    return pa.Table.from_pylist(history)
