@@ -110,7 +110,12 @@ FIGURES = expand(
 )
 CLASS_GROUPS = ":".join(map(str, CONFIG.class_groups.model_dump().values()))
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
-PAGE_FILES = ["page/page.html.j2", "page/page.css", "page/page.js", "templates/table.html.j2"]
+PAGE_FILES = [
+    "page/page.html.j2",
+    "page/page.css",
+    "page/page.js",
+    "templates/table.html.j2",
+]
 TINY_CLIP = ["assets/tiny_clip"]
 CODE = {
     "backbone": stamp("cpt.clip.make_backbone", data=TINY_CLIP),
@@ -129,9 +134,15 @@ CODE = {
     "score": stamp("cpt.evaluation.score"),
     "aggregate": stamp("cpt.results.aggregate"),
     "table": stamp("cpt.report.tables", data=["report/templates/table.html.j2"]),
-    "ledger": stamp("cpt.report.printed.ledger", data=["report/templates/ledger.html.j2"]),
-    "audit": stamp("cpt.report.printed.audit_text", data=["report/templates/audit.html.j2"]),
-    "page": stamp("cpt.report.page.make", data=[f"report/{name}" for name in PAGE_FILES]),
+    "ledger": stamp(
+        "cpt.report.printed.ledger", data=["report/templates/ledger.html.j2"]
+    ),
+    "audit": stamp(
+        "cpt.report.printed.audit_text", data=["report/templates/audit.html.j2"]
+    ),
+    "page": stamp(
+        "cpt.report.page.make", data=[f"report/{name}" for name in PAGE_FILES]
+    ),
 }
 FIGURE_CODE = {
     name: stamp("cpt.report.figures.make", f"cpt.report.figures.{kind}")
