@@ -62,7 +62,7 @@ def main(words: list[str] | None = None) -> int:
     given = parser.parse_args(words)
     names = given.only or [name for name in LINES if name != "whole" or given.whole]
     repeats = given.repeats or (2 if given.quick else 5)
-    os.environ.pop("CPT_WORKER", None)
+    os.environ.pop("CPT_FORK_SERVER", None)
     machine.prepare("cpu", "float32", given.threads)  # as jobs compute
     old = rows.read(given.output / rows.PARQUET) if given.only and (given.output / rows.PARQUET).is_file() else []
     old = [row for row in old if (row.quick, row.threads) == (given.quick, given.threads)]

@@ -11,7 +11,7 @@ from PIL import Image
 from benchmarks.problem import ARCHITECTURE, PHOTOGRAPH, QUICK
 from cpt.clip.backbone import load_backbone
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
-from cpt.data.catalog import Entry
+from cpt.data.entry import Entry
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split, write_split

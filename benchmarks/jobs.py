@@ -38,7 +38,7 @@ def startup_lines(settings: Settings) -> list[Row]:
         return seconds(lambda: subprocess.run(command, cwd=ROOT, env=environment(), check=True))
 
     imports(), job()  # bytecode and files are in memory from here on
-    with fork_server(settings.folder / "server/worker") as address:
+    with fork_server(settings.folder / "server/fork-server") as address:
         pairs = alternate(settings.repeats, lambda: job(address), job, lambda line: settings.say(f"  {line}"))
         importing = alternate(settings.repeats, imports, lambda: imports("torch"))
     fresh, imported, library = map(statistics.median, (pairs.naive, importing.ours, importing.naive))
@@ -70,7 +70,7 @@ def first_step(results: Path, output: Path, worker: str | None) -> float:
         "device": "cpu",
     }
     words = itertools.chain.from_iterable((f"--{name}", str(value)) for name, value in options.items())
-    changed = {} if worker is None else {"CPT_WORKER": worker}
+    changed = {} if worker is None else {"CPT_FORK_SERVER": worker}
     command = [sys.executable, "-m", "cpt", "train", *words]
     began, found = time.perf_counter(), None
     with subprocess.Popen(
@@ -91,7 +91,7 @@ def first_step(results: Path, output: Path, worker: str | None) -> float:
 def fork_server(address: Path) -> Iterator[str]:
     """A fork server for the jobs inside the block."""
     address.parent.mkdir(parents=True)
-    command = [sys.executable, "-m", "cpt", "worker", str(address), "--owner", str(os.getpid())]
+    command = [sys.executable, "-m", "cpt.cli.fork_server", str(address), "--owner", str(os.getpid())]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL)
     try:
         while not address.exists():

@@ -120,7 +120,7 @@ def available_memory() -> float:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a child: this interpreter first on the path, no fork server."""
-    found = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    found = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     return found | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}", **changes}
 
 

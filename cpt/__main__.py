@@ -8,7 +8,7 @@ import sys
 
 def main() -> None:
     """Run ``cpt`` with the process's arguments and exit with its code."""
-    address = os.environ.get("CPT_WORKER")
+    address = os.environ.get("CPT_FORK_SERVER")
     if address and os.path.exists(address):
         from cpt.cli.fork_client import call
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
-os.environ.pop("CPT_WORKER", None)
+os.environ.pop("CPT_FORK_SERVER", None)
 with contextlib.suppress(ValueError):  # not the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by every child
 settings.register_profile("cpt", deadline=None, derandomize="CI" in os.environ)  # a slow machine is no fault
@@ -30,7 +30,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/<experiment> with one small dataset (land, 10 classes): every stage before training has run."""
     from cpt.clip.backbone import load_backbone
     from cpt.clip.make_backbone import load_tokenizer, make_backbone
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
     from cpt.data.make_manifest import make_manifest
     from cpt.data.manifest import read_manifest
     from cpt.data.split import make_split, write_split

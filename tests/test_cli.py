@@ -21,7 +21,6 @@ from cpt.cli.app import app
 from cpt.methods.base import registry
 from tests.workflow import ONLY_TABLE_2
 
-HIDDEN = ["worker"]
 VERBS = [
     "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
     "predict", "score", "aggregate", "table", "figure", "page", "verify", "status", "compare", "audit", "ledger",
@@ -30,7 +29,7 @@ VERBS = [
 
 
 def cpt(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"} | (env or {})
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"} | (env or {})
     return subprocess.run(
         [sys.executable, "-m", "cpt", *words],
         capture_output=True,
@@ -43,9 +42,8 @@ def cpt(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None)
 
 def test_help_lists_every_verb() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
-    assert set(typer.main.get_command(app).commands) == {*VERBS, *HIDDEN}
+    assert set(typer.main.get_command(app).commands) == set(VERBS)
     assert all(verb in text for verb in VERBS)
-    assert "worker" not in text
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -182,7 +180,7 @@ def test_data_by_hand(tmp_path: Path, results: Path) -> None:
 @pytest.fixture
 def server(tmp_path: Path):
     """A fork server of this process, with few libraries so that it is ready at once."""
-    address = tmp_path / "server" / "worker"
+    address = tmp_path / "server" / "fork-server"
     address.parent.mkdir()
     code = "import cpt.cli.fork_server as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; w.serve(sys.argv[1])"
     process = subprocess.Popen([sys.executable, "-c", code, str(address)])
@@ -190,7 +188,7 @@ def server(tmp_path: Path):
         if address.exists():
             break
         time.sleep(0.05)
-    yield {"CPT_WORKER": str(address), "PID": str(process.pid)}
+    yield {"CPT_FORK_SERVER": str(address), "PID": str(process.pid)}
     process.kill()
     process.wait()
 
@@ -198,17 +196,17 @@ def server(tmp_path: Path):
 def test_without_its_server_a_job_runs_all_the_same(tmp_path: Path) -> None:
     dead = tmp_path / "dead"
     dead.touch()
-    assert cpt("--version", env={"CPT_WORKER": str(dead)}).stdout.strip() == "0.1.0"
-    assert cpt("--version", env={"CPT_WORKER": str(tmp_path / "absent")}).stdout.strip() == "0.1.0"
+    assert cpt("--version", env={"CPT_FORK_SERVER": str(dead)}).stdout.strip() == "0.1.0"
+    assert cpt("--version", env={"CPT_FORK_SERVER": str(tmp_path / "absent")}).stdout.strip() == "0.1.0"
 
 
 def test_a_server_that_dies_before_it_takes_a_job_leaves_it_to_the_client(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dying:
-        dying.bind(str(tmp_path / "worker"))
+        dying.bind(str(tmp_path / "fork-server"))
         dying.listen()
         client = subprocess.Popen(
             [sys.executable, "-m", "cpt", "--version"],
-            env=os.environ | {"CPT_WORKER": str(tmp_path / "worker")},
+            env=os.environ | {"CPT_FORK_SERVER": str(tmp_path / "fork-server")},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -17,8 +17,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cpt.cli.app import app
-from cpt.data.catalog import Entry, load_catalog
+from cpt.data.catalog import load_catalog
 from cpt.data.check import check_dataset
+from cpt.data.entry import Entry
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.files.stage_files import write_json

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cpt.data import images
-from cpt.data.catalog import Entry
+from cpt.data.entry import Entry
 from cpt.data.images import ImageStore, undecodable
 from cpt.data.make_manifest import make_manifest
 from cpt.data.threads import map_blocks

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from cpt.data.catalog import Entry, load_catalog
+from cpt.data.catalog import load_catalog
+from cpt.data.entry import Entry
 from cpt.data.layouts.derived import derive
 from cpt.data.layouts.listing import Listing
 from cpt.data.make_manifest import check, find_images, make_manifest

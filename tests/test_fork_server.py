@@ -29,7 +29,7 @@ from cpt.files.stage_files import write_json, write_parquet, write_tensors
 REFUSED = 99
 ASK = """
 import sys
-from cpt.client import call
+from cpt.cli.fork_client import call
 code = call(sys.argv[1], sys.argv[2:])
 sys.exit(99 if code is None else code)
 """
@@ -61,7 +61,9 @@ cpt.cli.fork_server.serve(sys.argv[1])
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's without what pins threads and names a server."""
-    kept = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS") and key != "CPT_WORKER"}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS") and key != "CPT_FORK_SERVER"
+    }
     return kept | changes
 
 
@@ -78,8 +80,8 @@ def started(command: list[str], address: Path, **options) -> subprocess.Popen:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The server as the workflow starts it, on a machine of several cores."""
-    address = tmp_path_factory.mktemp("server") / "own" / "worker"
-    process = started([sys.executable, "-m", "cpt", "worker", "--owner", str(os.getpid())], address)
+    address = tmp_path_factory.mktemp("server") / "own" / "fork-server"
+    process = started([sys.executable, "-m", "cpt.cli.fork_server", "--owner", str(os.getpid())], address)
     yield address
     process.kill()
     process.wait()
@@ -87,7 +89,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def telling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    address = tmp_path_factory.mktemp("telling") / "own" / "worker"
+    address = tmp_path_factory.mktemp("telling") / "own" / "fork-server"
     process = started([sys.executable, "-c", TELL], address, env=environment(ONLY_THE_SERVERS="1"))
     yield address
     process.kill()
@@ -269,7 +271,7 @@ def test_a_server_that_was_stopped_leaves_the_job_to_its_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And when it goes on, it does not do the job a second time."""
-    address = tmp_path / "server" / "worker"
+    address = tmp_path / "server" / "fork-server"
     process = started([sys.executable, "-c", TELL], address)
     try:
         process.send_signal(signal.SIGSTOP)
@@ -316,7 +318,7 @@ def test_another_installation_is_not_served(telling: Path, tmp_path: Path) -> No
 
 def test_another_users_jobs_are_not_done(tmp_path: Path) -> None:
     """The server takes its clients for another user's."""
-    address = tmp_path / "server" / "worker"
+    address = tmp_path / "server" / "fork-server"
     process = started([sys.executable, "-c", f"import os; os.geteuid = lambda: {os.geteuid() + 1}\n{TELL}"], address)
     try:
         assert ask(address, input="").returncode == REFUSED
@@ -344,7 +346,7 @@ def test_changed_code_is_run_as_it_is(tmp_path: Path) -> None:
         "import cpt.cli.app, cpt.cli.fork_server as w, sys; w.LIBRARIES = (); w._own_modules = lambda: []; "
         "w.serve(sys.argv[1])"
     )
-    address = tmp_path / "server" / "worker"
+    address = tmp_path / "server" / "fork-server"
     process = started([sys.executable, "-c", code], address, env=mine, cwd=tmp_path)
     words = ["verify", "nowhere"]
     try:

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from cpt.data import images
-from cpt.data.catalog import Entry, PerClass
+from cpt.data.entry import Entry, PerClass
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.errors import CptError

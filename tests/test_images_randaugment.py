@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from cpt.data import images
-from cpt.data.catalog import Entry, PerClass
+from cpt.data.entry import Entry, PerClass
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.data.randaugment import rand_augment

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cpt.clip.backbone import load_backbone
-from cpt.data.catalog import Entry
+from cpt.data.entry import Entry
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.errors import CptError

@@ -54,7 +54,7 @@ cpt.cli.fork_server.serve(sys.argv[1])
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A fork server whose jobs send themselves a signal after step STOP_AFTER."""
-    address = tmp_path_factory.mktemp("server") / "own" / "worker"
+    address = tmp_path_factory.mktemp("server") / "own" / "fork-server"
     address.parent.mkdir()
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(address)])
     while not address.exists() and process.poll() is None:
@@ -73,7 +73,7 @@ def descriptions(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def call(server: str, words: list[str], stop_after: int = 0, number: int = 0) -> subprocess.CompletedProcess:
-    environment = os.environ | {"CPT_WORKER": server, "STOP_AFTER": str(stop_after), "SIGNAL": str(int(number))}
+    environment = os.environ | {"CPT_FORK_SERVER": server, "STOP_AFTER": str(stop_after), "SIGNAL": str(int(number))}
     command = [sys.executable, "-m", "cpt", *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
@@ -127,10 +127,10 @@ def test_a_signal_from_outside_reaches_the_training(
 ) -> None:
     given = train_inputs(results, "coop", hyperparameters={"epochs": 100_000}, state_interval=NEVER)
     words = [*train_words(given, tmp_path / "run"), "--state", str(tmp_path / "run.state")]
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     process = subprocess.Popen(
         [sys.executable, "-m", "cpt", *words],
-        env=environment | ({"CPT_WORKER": server} if served else {}),
+        env=environment | ({"CPT_FORK_SERVER": server} if served else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

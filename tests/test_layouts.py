@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cpt.data.catalog import Entry, load_catalog
+from cpt.data.catalog import load_catalog
 from cpt.data.check import check_dataset
 from cpt.data.download.prepare import prepare
+from cpt.data.entry import Entry
 from cpt.data.fewshot import sample_train_and_validation
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import digest, find_images, make_manifest

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cpt.data import world
-from cpt.data.catalog import Entry, PerClass
+from cpt.data.entry import Entry, PerClass
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import SCHEMA, read_manifest
 from cpt.errors import CptError

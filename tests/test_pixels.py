@@ -18,11 +18,12 @@ from PIL import Image
 from cpt.clip.backbone import load_backbone
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data import images
-from cpt.data.catalog import Entry
+from cpt.data.entry import Entry
+from cpt.data.image_cache import open_pixels
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
-from cpt.data.pixels import make_pixels, open_pixels
+from cpt.data.pixels import make_pixels
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.features.images import make_image_features

@@ -20,7 +20,7 @@ from cpt.cli.plan import plan
 from cpt.costs import measure
 from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.data import world
-from cpt.data.catalog import Entry
+from cpt.data.entry import Entry
 from cpt.data.fewshot import by_class
 from cpt.data.manifest import Manifest
 from cpt.data.split import make_split

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cpt.data.catalog import Entry
 from cpt.data.download import fetch as fetching
 from cpt.data.download.prepare import needed, prepare
+from cpt.data.entry import Entry
 from cpt.data.make_manifest import find_images
 from cpt.errors import CptError
 from tests.miniature import make_tar, make_zip, picture
@@ -717,7 +717,7 @@ def test_a_root_in_the_home_folder(served: Pets, tmp_path: Path, monkeypatch: py
 
 
 def fetch(catalog: Path, *words: str) -> subprocess.Popen:
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     command = [sys.executable, "-m", "cpt", "data", "fetch", "pets", "--catalog", str(catalog), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -93,7 +93,7 @@ class Submitted:
     started: ClassVar[list[subprocess.Popen]] = []
 
     def __init__(self, folder: Path, *words: str, config: str = "small.yaml", commands: Path | None = None) -> None:
-        environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+        environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
         first = [] if commands is None else [str(commands)]
         environment["PATH"] = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
         self.log, self.folder = folder / f"snakemake-{time.monotonic_ns()}.log", folder

@@ -446,7 +446,7 @@ def test_clusters_of_other_classes_are_refused(results: Path, tmp_path: Path) ->
 
 
 def test_inputs_that_do_not_belong_together_are_refused(results: Path, tmp_path: Path) -> None:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
     from cpt.data.make_manifest import make_manifest
 
     entry = Entry(name="other", key="flowers", title="x", layout="embedded", per_class={"train": 2, "test": 1})

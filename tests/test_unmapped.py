@@ -14,11 +14,12 @@ from PIL import Image
 from safetensors.torch import save
 from cpt import files
 from cpt.clip import tiny, weights
-from cpt.data.catalog import Entry
+from cpt.data.entry import Entry
 from cpt.data.images import ImageStore
 from cpt.data.layouts import make_manifest
 from cpt.data.manifest import read_manifest
-from cpt.data.pixels import make_pixels, open_pixels
+from cpt.data.image_cache import open_pixels
+from cpt.data.pixels import make_pixels
 from cpt.state import StateFile
 
 def refuse_maps():

@@ -540,7 +540,7 @@ def test_the_mend_mends(tmp_path: Path, root: Path) -> None:
     copy_project(folder, root)
     configure(folder)
     snakemake(folder, "--configfile", "slice.yaml")
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with contextlib.chdir(folder):
         assert found(RESULTS) == {}

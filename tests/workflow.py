@@ -62,7 +62,7 @@ def snakemake(
     folder: Path, *words: str, check: bool = True, commands: Path | None = None
 ) -> subprocess.CompletedProcess:
     """Call Snakemake; ``commands`` is a folder whose programs go before those of the environment."""
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"}
+    environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     first = [] if commands is None else [str(commands)]
     environment["PATH"] = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", *words]

@@ -525,17 +525,6 @@ def pretrain(
     run_pretraining(output, seed=seed, threads=threads, progress=say)
 
 
-@app.command(hidden=True)
-def worker(
-    address: Annotated[str, typer.Argument(help="path of the socket")],
-    owner: Annotated[int | None, typer.Option(help="process whose end ends the server")] = None,
-) -> None:
-    """Serve jobs by forking: imports the libraries once (started by the workflow)."""
-    from cpt.cli.fork_server import serve
-
-    serve(address, owner)
-
-
 def _json_object(option: str, text: str) -> dict[str, Any]:
     try:
         value = parse_json(text)

@@ -11,6 +11,7 @@ over. It has no more than its client: a client of another user or of another ins
 
 from __future__ import annotations
 
+import argparse
 import array
 import contextlib
 import gc
@@ -49,10 +50,10 @@ def serve(address: str, owner: int | None = None) -> None:
     sources = _sources()  # before the imports: what changes meanwhile is imported anew
     for name in (*LIBRARIES, *_own_modules()):
         importlib.import_module(name)
-    from cpt.cli import app as cli
+    from cpt.cli import app
     from cpt.files import provenance
 
-    cli.command(), provenance.versions(), provenance.code_version(*_own_modules())  # kept by their modules
+    app.command(), provenance.versions(), provenance.code_version(*_own_modules())  # kept by their modules
     gc.collect()
     gc.freeze()  # a job's collector would touch, and so copy, all that it shares with the server
     owner = owner or os.getppid()
@@ -81,16 +82,16 @@ def serve(address: str, owner: int | None = None) -> None:
 def start(log: str) -> None:
     """Start a server for the jobs of this process, unless it has one; it ends with this process.
 
-    Jobs find it by the environment variable CPT_WORKER; those that come before it is ready run without it.
+    Jobs find it by the environment variable CPT_FORK_SERVER; those that come before it is ready run without it.
     """
-    if "CPT_WORKER" in os.environ:
+    if "CPT_FORK_SERVER" in os.environ:
         return
-    address = Path(tempfile.mkdtemp(prefix="cpt-")) / "worker"
-    command = [sys.executable, "-m", "cpt", "worker", str(address), "--owner", str(os.getpid())]
+    address = Path(tempfile.mkdtemp(prefix="cpt-")) / "fork-server"
+    command = [sys.executable, "-m", __name__, str(address), "--owner", str(os.getpid())]
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as output:
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
-    os.environ["CPT_WORKER"] = str(address)
+    os.environ["CPT_FORK_SERVER"] = str(address)
 
 
 def _own_modules() -> list[str]:
@@ -176,3 +177,11 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=serve.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="path of the socket")
+    parser.add_argument("--owner", type=int, help="process whose end ends the server")
+    given = parser.parse_args()
+    serve(given.address, given.owner)

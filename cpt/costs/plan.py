@@ -17,9 +17,9 @@ import numpy as np
 
 from cpt.clip.device import DEVICES, PRECISIONS
 from cpt.costs import measure
-from cpt.data.catalog import Entry
 from cpt.data.classes import trained_rows
 from cpt.data.download.prepare import needed, present
+from cpt.data.entry import Entry
 from cpt.data.fewshot import by_class
 from cpt.data.images import MEMORY
 from cpt.data.longtail import class_ranks, tail_counts

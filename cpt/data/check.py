@@ -15,7 +15,7 @@ from cpt.errors import CptError
 from cpt.files.stage_files import sha256_file
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpt.data.image_cache import Pixels, open_pixels
 from cpt.data.manifest import read_manifest
 from cpt.data.threads import map_blocks
 from cpt.errors import CptError, nearest
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from cpt.data.pixels import Pixels
 
 AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
@@ -54,7 +54,7 @@ class ImageStore:
     Args:
         manifest_path: ``manifest.parquet`` of a dataset.
         size: height and width that the model takes, in pixels; None keeps the size of a packed dataset.
-        cache: image cache of one part (``cpt.data.pixels``) that ``pixels`` reads where a row lies in it.
+        cache: image cache of one part (``cpt.data.image_cache``) that ``pixels`` reads where a row lies in it.
 
     Raises:
         CptError: the manifest, its packed images or the cache are missing or damaged, or ``size`` is missing for
@@ -74,8 +74,6 @@ class ImageStore:
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._cache: Pixels | None = None
         if cache is not None:
-            from cpt.data.pixels import open_pixels
-
             self._cache = open_pixels(cache, manifest.metadata["content_hash"], size)
 
     def __len__(self) -> int:

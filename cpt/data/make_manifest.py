@@ -26,7 +26,7 @@ from cpt.files import stage_files as files
 from cpt.validation import drawable, is_unicode
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 PACKED = "images.npy"
 _THREADS = 8

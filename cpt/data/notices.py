@@ -14,7 +14,7 @@ from cpt.data.layouts.listing import Listing, is_folder, unlisted
 from cpt.data.manifest import PARTS
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 _SHOWN = 3
 

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from cpt.data.catalog import Entry, load_catalog
+from cpt.data.catalog import load_catalog
+from cpt.data.entry import Entry
 from cpt.errors import CptError, nearest
 from cpt.experiment import config as cfg
 from cpt.experiment.runs import Run

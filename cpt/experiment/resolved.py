@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cpt.data.catalog import Entry, load_catalog
+from cpt.data.catalog import load_catalog
+from cpt.data.entry import Entry
 from cpt.errors import CptError
 from cpt.experiment.config import Config
 from cpt.experiment.runs import Run

@@ -75,10 +75,10 @@ class Kept:
     @contextlib.contextmanager
     def made(cls, folder: Path) -> Iterator[Kept]:
         """Make all three by one undisturbed run; the server lasts as long as the block."""
-        kept = cls(folder, str(folder / "server/worker"))
+        kept = cls(folder, str(folder / "server/fork-server"))
         (folder / "server").mkdir()
         create(folder / "new")
-        command = [sys.executable, "-m", "cpt", "worker", kept.server, "--owner", str(os.getpid())]
+        command = [sys.executable, "-m", "cpt.cli.fork_server", kept.server, "--owner", str(os.getpid())]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as server:
             try:
                 while not Path(kept.server).exists():
@@ -110,7 +110,7 @@ def processes(folder: Path) -> Iterator[psutil.Process]:
     for process in psutil.process_iter(["cwd", "cmdline"]):
         if process.info["cwd"] == str(folder):
             with contextlib.suppress(ProcessLookupError):
-                if "worker" not in process.info["cmdline"] or os.getsid(process.pid) != process.pid:
+                if "cpt.cli.fork_server" not in process.info["cmdline"] or os.getsid(process.pid) != process.pid:
                     yield process
 
 
@@ -176,5 +176,5 @@ class Session:
 
     def _environment(self, own_server: bool) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {key: value for key, value in os.environ.items() if key != "CPT_WORKER"} | {"PATH": path}
-        return own if own_server else own | {"CPT_WORKER": self.kept.server}
+        own = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"} | {"PATH": path}
+        return own if own_server else own | {"CPT_FORK_SERVER": self.kept.server}

@@ -102,7 +102,7 @@ def victims(folder: Path, process: subprocess.Popen, kind: str, stream: random.R
 
 def serves(process: psutil.Process, snakemake: psutil.Process) -> bool:
     """Whether a process is that Snakemake's fork server."""
-    return process.info["ppid"] == snakemake.pid and "worker" in (process.info["cmdline"] or ())
+    return process.info["ppid"] == snakemake.pid and "cpt.cli.fork_server" in (process.info["cmdline"] or ())
 
 
 def killed(process: psutil.Process) -> bool:

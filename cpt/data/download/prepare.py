@@ -17,7 +17,7 @@ from cpt.errors import CptError
 from cpt.files.stage_files import write_json
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry, Files
+    from cpt.data.entry import Entry, Files
 
 SCHEMA = "cpt.fetched/1"
 DOWNLOADS = ".downloads"

@@ -18,7 +18,7 @@ from cpt.data.layouts.listing import Listing, class_folders
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 Pools = dict[int, list[str]]
 """Label -> paths of its images below the image root."""

@@ -11,7 +11,7 @@ from cpt.data.manifest import PARTS
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 
 def folders(entry: Entry) -> Listing:

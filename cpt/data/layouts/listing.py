@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 from cpt.errors import CptError
 

@@ -16,7 +16,7 @@ from cpt.errors import CptError, nearest
 from cpt.files.hashes import parse_json
 
 if TYPE_CHECKING:
-    from cpt.data.catalog import Entry
+    from cpt.data.entry import Entry
 
 _short = reprlib.Repr()  # whatever a file holds, in one line
 _short.maxstring = 100
