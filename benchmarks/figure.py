@@ -20,7 +20,7 @@ from benchmarks.steps import PARTS
 from cpt.files.stage_files import atomic
 from cpt.report.figures.style import FULL_WIDTH, PALETTE, house_style, look, new_figure
 
-COLOURS = dict(zip(PARTS, (PALETTE[0], PALETTE[5], PALETTE[1], PALETTE[4], PALETTE[2], "#999999"), strict=True))
+COLORS = dict(zip(PARTS, (PALETTE[0], PALETTE[5], PALETTE[1], PALETTE[4], PALETTE[2], "#999999"), strict=True))
 """Text blue, images orange, forward darker than backward."""
 
 
@@ -46,7 +46,7 @@ def _parts(axes: Axes, steps: Sequence[Row]) -> None:
             for part in PARTS:
                 share = getattr(by_part[part], kind) / whole.naive
                 label = part if (i, j) == (0, 0) else None
-                axes.barh(y, share, 0.8, start, color=COLOURS[part], edgecolor="white", linewidth=0.4, label=label)
+                axes.barh(y, share, 0.8, start, color=COLORS[part], edgecolor="white", linewidth=0.4, label=label)
                 start += share
             total = getattr(whole, kind)
             times = f" ({whole.ratio:.1f} times)" if kind == "ours" else ""

@@ -19,7 +19,7 @@ from benchmarks.rows import Row
 from benchmarks.timing import Pairs, Settings, alternate, seconds
 from cpt.clip import device as machine
 from cpt.clip.backbone import Clip, load_backbone
-from cpt.data.images import ImageStore, normalise
+from cpt.data.images import ImageStore, normalize
 from cpt.data.pixels import make_pixels
 from cpt.evaluation import predict
 from cpt.features.images import batch_size
@@ -71,7 +71,7 @@ def evaluation_lines(settings: Settings) -> list[Row]:
     cache = _cache(results, clip.image_size[0], settings.threads)
     machine.prepare("cpu", "float32", settings.threads)
     first, deep = _visual_prompts(run)
-    images = normalise(np.load(cache), clip.mean, clip.std)
+    images = normalize(np.load(cache), clip.mean, clip.std)
     size = batch_size(clip)
 
     @torch.no_grad()

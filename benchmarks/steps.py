@@ -13,20 +13,20 @@ from torch import Tensor
 from benchmarks.problem import Naive, Problem
 from benchmarks.timing import now
 from cpt.features.text import Classes
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.training.batches import Batches
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
-from cpt.training.optimizers import Optimiser
-from cpt.training.state import StateFile
+from cpt.training.optimizers import Optimizer
 
-PARTS = ("text forward", "text backward", "image forward", "image backward", "optimiser", "host")
+PARTS = ("text forward", "text backward", "image forward", "image backward", "optimizer", "host")
 """The parts of a step; host is everything else: the batch, the loss, bookkeeping."""
 
 Seconds = dict[str, float]
 
 
 class OurStep:
-    """Steps of ``cpt.training.loop.Loop`` as they are. Hooks note when the towers and the optimiser begin and end.
+    """Steps of ``cpt.training.loop.Loop`` as they are. Hooks note when the towers and the optimizer begin and end.
 
     Args:
         problem: the model.
@@ -40,8 +40,8 @@ class OurStep:
         self, problem: Problem, method: Method, classes: Classes, batches: Batches, *, parts: bool = True
     ) -> None:
         counts = torch.ones(len(classes), device=problem.clip.device)
-        self.loop = Loop(method, Training(classes, counts), batches, StateFile(None, "", 0), lambda _: None)
-        self.method, self.optimiser = method, Optimiser(method.parameters(), method.hp)
+        self.loop = Loop(method, TrainingSet(classes, counts), batches, CheckpointFile(None, "", 0), lambda _: None)
+        self.method, self.optimizer = method, self.loop.optimizer
         self.device, self.batches = problem.clip.device, iter(batches.epoch(0))
         self.at: dict[str, float] = {}
         if parts:
@@ -51,18 +51,18 @@ class OurStep:
                 tower.register_forward_hook(self._watch_backward(name))
             for parameter in method.parameters():
                 parameter.register_post_accumulate_grad_hook(self._mark("backward ends"))
-            step, begins, ends = self.optimiser.step, self._mark("optimiser begins"), self._mark("optimiser ends")
-            self.optimiser.step = lambda: (begins(), step(), ends())  # type: ignore[method-assign]
+            step, begins, ends = self.optimizer.step, self._mark("optimizer begins"), self._mark("optimizer ends")
+            self.optimizer.step = lambda: (begins(), step(), ends())  # type: ignore[method-assign]
 
     def __call__(self) -> tuple[Seconds, float]:
         """Make a step; return its seconds by part, ``whole`` among them, and the loss."""
         self.at.clear()
-        sums: dict[str, Tensor] = {}
         began = now(self.device)
         batch = next(self.batches)
-        self.loop._step(self.optimiser, batch, sums)
+        self.loop._begin_epoch()
+        self.loop._step(batch)
         whole = now(self.device) - began
-        loss = float(sums["loss"])
+        loss = float(self.loop.sums["loss"])
         return (self._parts(whole) if self.at else {"whole": whole}), loss
 
     def _mark(self, name: str) -> Callable[..., None]:
@@ -84,12 +84,12 @@ class OurStep:
         begins = sorted((at[f"{name} backward begins"], name) for name in ("text", "image"))
         (first, earlier), (second, later) = begins  # one tower after the other, as autograd works off the graph
         found |= {f"{earlier} backward": second - first, f"{later} backward": at["backward ends"] - second}
-        found["optimiser"] = at["optimiser ends"] - at["optimiser begins"]
+        found["optimizer"] = at["optimizer ends"] - at["optimizer begins"]
         return found | {"host": whole - sum(found.values()), "whole": whole}
 
 
 class NaiveStep:
-    """Steps of the naive computation, with the same optimiser.
+    """Steps of the naive computation, with the same optimizer.
 
     Where memory does not hold the graphs of all classes, the text tower runs over chunks of classes: the gradient of
     the loss with respect to all text features comes from a pass before the clock starts, then every chunk goes forward
@@ -108,7 +108,7 @@ class NaiveStep:
         self, problem: Problem, method: Method, classes: Classes, batches: Batches, chunk: int, *, parts: bool = True
     ) -> None:
         self.naive = Naive(problem, method, classes)
-        self.optimiser = Optimiser(self.naive.parameters(), method.hp)
+        self.optimizer = Optimizer(self.naive.parameters(), method.hp)
         self.chunks = self.naive.tokens.split(chunk)
         self.batches = iter(batches.epoch(0))
         self.clock = _Clock(self.naive.device if parts else None)
@@ -128,7 +128,7 @@ class NaiveStep:
                 texts = naive.text(self.chunks[0])
         ends = [x.detach().requires_grad_() for x in (images, texts)]
         loss = naive.loss(*ends, batch.labels)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         gradients = ends[1].grad.split(len(self.chunks[0]))  # type: ignore[union-attr]
         for tokens, gradient in zip(self.chunks, gradients, strict=True):
@@ -139,8 +139,8 @@ class NaiveStep:
                 texts.backward(gradient)
         with clock("image backward"):
             images.backward(ends[0].grad)
-        with clock("optimiser"):
-            self.optimiser.step()
+        with clock("optimizer"):
+            self.optimizer.step()
         whole = now(device) - began
         parts = {**clock.seconds, "host": whole - sum(clock.seconds.values())} if clock.seconds else {}
         return parts | {"whole": whole}, float(loss.detach())

@@ -265,7 +265,7 @@ def training_options(name):
         "--device": CONFIG.device,
         "--precision": CONFIG.precision,
         "--threads": str(CONFIG.threads),
-        "--state": f"work/{CONFIG.experiment}/{name}.state",
+        "--checkpoint": f"work/{CONFIG.experiment}/{name}.checkpoint",
         "--code": TRAIN_CODE[tuple(run.modules)],
         "--output": f"{ROOT}/runs/{name}",
     }

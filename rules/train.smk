@@ -14,11 +14,11 @@ rule train:
         gpu=GPU,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
-        state_interval=CONFIG.state_interval,  # not a param: it changes no result
+        checkpoint_interval=CONFIG.checkpoint_interval,  # not a param: it changes no result
     params:
         options=train_options,  # one function, few fields: thousands of jobs are formatted
     shell:
-        "cpt train {params.options:q} --state-interval {resources.state_interval} >{log:q} 2>&1"
+        "cpt train {params.options:q} --checkpoint-interval {resources.checkpoint_interval} >{log:q} 2>&1"
 
 
 for seeds, cells in BATCHES.items():
@@ -46,8 +46,8 @@ for seeds, cells in BATCHES.items():
             gpu=GPU,
             mem_mb=lambda wildcards, attempt: 8000 * attempt,
             runtime=lambda wildcards, attempt: 120 * attempt * CONFIG.runs_per_job,
-            state_interval=CONFIG.state_interval,
+            checkpoint_interval=CONFIG.checkpoint_interval,
         params:
             commands=batch_commands(seeds, "train", training_options, training_files),
         shell:
-            "cpt many {params.commands:q} --state-interval {resources.state_interval} >{log:q} 2>&1"
+            "cpt many {params.commands:q} --checkpoint-interval {resources.checkpoint_interval} >{log:q} 2>&1"

@@ -17,10 +17,10 @@ from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.seeds import torch_stream
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
-from cpt.training.state import StateFile
 from tests.golden_clip import classes_of, clip_of
 
 CLASSES = ("tench", "golden retriever", "Boeing 737-300", "pistol shrimp", "hard-leaved pocket orchid")
@@ -100,7 +100,7 @@ class Toy:
         numbers = torch.tensor(long_tail if counts is None else list(counts))
         self.labels = torch.arange(number).repeat_interleave(numbers)
         described = unit(torch.randn(3, number, self.clip.embed_dim, generator=torch.Generator().manual_seed(7)))
-        self.training = Training(
+        self.training = TrainingSet(
             self.classes,
             numbers.float(),
             clusters=torch.arange(number) // 2 if self.kind.needs_clusters else None,
@@ -130,7 +130,7 @@ class Toy:
 
     def loss(self, step: int = 0, size: int = 6) -> Tensor:
         """Loss of a step's batch."""
-        return self.method.total(self.method.losses(self.batch(step, size), self.training))
+        return self.method.total(self.method.step(self.batch(step, size), self.training).losses)
 
     def gradients(self, step: int = 0) -> dict[str, Tensor]:
         """Gradients of a step's loss by the name of the learned tensor."""
@@ -138,15 +138,15 @@ class Toy:
         self.loss(step).backward()
         return {name: p.grad.clone() for name, p in self.method.named_parameters() if p.grad is not None}
 
-    def train(self, epochs: int = 1, state: Path | None = None, stop: tuple[int, int] | None = None) -> Loop:
+    def train(self, epochs: int = 1, checkpoint: Path | None = None, stop: tuple[int, int] | None = None) -> Loop:
         """Train by the loop of ``cpt train``: two batches of three images an epoch.
 
         Args:
-            state: where an unfinished training is kept after every step.
+            checkpoint: where an unfinished training is kept after every step.
             stop: epoch and step before which the training is interrupted.
         """
         self.method.hp = self.hp.model_copy(update={"epochs": epochs})
-        kept = StateFile(state, "key", 0.0)
+        kept = CheckpointFile(checkpoint, "key", 0.0)
         loop = Loop(self.method, self.training, Batches(self, stop), kept, lambda _: None)  # type: ignore[arg-type]
         loop.run()
         return loop

@@ -41,7 +41,7 @@ def train_inputs(results: Path, method: str, ratio: str = "r1", **changes: Any) 
         "text_features": results / "features/land/text-single.safetensors",
         "augmentation": "none",
         "device": "cpu",
-        "state_interval": 0.0,
+        "checkpoint_interval": 0.0,
     }
     return TrainInputs(**(values | changes))
 

@@ -36,7 +36,7 @@ ROWS = {
     "cpt": ("CPT", None),
 }
 KINDS = ("tulip", "rose", "lily", "daisy")
-CLASSES = tuple(f"{colour} {kind}" for colour in ("red", "blue", "white") for kind in KINDS)
+CLASSES = tuple(f"{color} {kind}" for color in ("red", "blue", "white") for kind in KINDS)
 TRAINED = len(CLASSES) - 2
 MEASURED = ("base", "tail", "tail_as_head", "ece_base", "effective_rank")
 WICKED = "<img src=x onerror=alert(1)> & </script>"
@@ -199,7 +199,7 @@ def _missing(entry: dict) -> bool:
 def _hyperparameters(method: str) -> dict:
     if method == "zeroshot":
         return {"templates": "dataset"}
-    trained = {"epochs": 12, "batch_size": 16, "optimiser": "sgd", "learning_rate": 0.0025, "depth_text": 3}
+    trained = {"epochs": 12, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.0025, "depth_text": 3}
     return {"templates": "single", **trained, "tetf_reading": "pairs", "snapshots": False}
 
 
@@ -209,7 +209,7 @@ def _facts(method: str) -> dict:
         "templates": ("template set", "a repository", "dataset" if method == "zeroshot" else "single"),
         "epochs": ("passes", "a paper", 12),
         "batch_size": ("images per step", "a config", 4),
-        "optimiser": ("optimiser", "a paper", "sgd"),
+        "optimizer": ("optimizer", "a paper", "sgd"),
         "learning_rate": ("peak", "a paper", 0.0025),
         "depth_text": ("prompted blocks", "another config", 9),
         "tetf_reading": ("how Eq. 9 is read", "ours", "pairs"),
@@ -323,16 +323,16 @@ def _write_run(folder: Path, entry: dict) -> None:
     if (entry["dataset"], entry["x"]) != ("flowers", None) or entry["protocol"] != "base_to_new":
         return
     random = np.random.default_rng(7)
-    colours, kinds = random.normal(size=(3, 16)), random.normal(size=(4, 16))
-    frozen = np.stack([2 * colours[i // 4] + kinds[i % 4] for i in range(len(CLASSES))]) + 1.0
-    centred = frozen - frozen.mean(axis=0)
+    colors, kinds = random.normal(size=(3, 16)), random.normal(size=(4, 16))
+    frozen = np.stack([2 * colors[i // 4] + kinds[i % 4] for i in range(len(CLASSES))]) + 1.0
+    centered = frozen - frozen.mean(axis=0)
     share = {"zeroshot": 0.0, "cpt": 0.8}.get(entry["method"], 0.4)
-    tuned = torch.tensor(frozen - share * (frozen - centred))[:TRAINED]
+    tuned = torch.tensor(frozen - share * (frozen - centered))[:TRAINED]
     write_tensors(folder / entry["text_features"], {"features": torch.tensor(frozen, dtype=torch.float32)},
                   "cpt.text-features/2", classes=list(CLASSES))  # fmt: skip
     run = folder / "runs" / entry["run"]
-    normalised = torch.nn.functional.normalize(tuned, dim=1).float()
-    write_tensors(run / "classifier.safetensors", {"flowers/base": normalised}, "cpt.classifier/2")
+    normalized = torch.nn.functional.normalize(tuned, dim=1).float()
+    write_tensors(run / "classifier.safetensors", {"flowers/base": normalized}, "cpt.classifier/2")
     if entry["clusters"]:
         clusters = {
             "label": range(TRAINED),

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from cpt.features.templates import PROMPT_TEMPLATE
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.methods.base.prompts import TextPrompts
 from cpt.methods.base.registry import get
-from cpt.training.optimizers import Optimiser
+from cpt.training.optimizers import Optimizer
 from cpt.training.schedule import learning_rate
 from tests.golden_clip import Case, classes_of, golden_clip, rule
 
@@ -56,7 +56,7 @@ class Run:
         frozen, prompt = self.templates(), self.prompt_template()
         self.classes = classes_of(self.clip, meta["classnames"], frozen, dataset_template=prompt)
         self.hp = get(self.method_name).hyperparameters(
-            **{"optimiser": "sgd", "learning_rate": 0.0025, "epochs": meta.get("max_epoch", 12)} | self.settings()
+            **{"optimizer": "sgd", "learning_rate": 0.0025, "epochs": meta.get("max_epoch", 12)} | self.settings()
         )
         self.method: Any = get(self.method_name)(self.clip, self.hp, self.classes, torch.Generator().manual_seed(0))
         self.training = self.training_set()
@@ -79,9 +79,9 @@ class Run:
         """The method that holds the prompts."""
         return self.method
 
-    def training_set(self) -> Training:
+    def training_set(self) -> TrainingSet:
         """What the method may know of the training set."""
-        return Training(self.classes, torch.ones(len(self.classes)))
+        return TrainingSet(self.classes, torch.ones(len(self.classes)))
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
@@ -121,9 +121,9 @@ class Run:
         yield from named.items()
 
     def start(self) -> None:
-        """Give the learnables their values, except those that the method itself initialises."""
+        """Give the learnables their values, except those that the method itself initializes."""
         for learnable, parameter in self.parameters():
-            if learnable not in self.meta["kept_as_initialised"]:
+            if learnable not in self.meta["kept_as_initialized"]:
                 parameter.data.copy_(rule(learnable, tuple(parameter.shape), self.meta["weight_salt"]))
             self.case.assert_tensor(f"init/{learnable}", parameter, 0)
 
@@ -151,22 +151,22 @@ class Run:
     def train(self) -> None:
         """Five steps: losses, rates, first gradients, learnables after two and five."""
         case, method, hp = self.case, self.method, self.hp
-        optimiser = Optimiser(method.parameters(), hp)
+        optimizer = Optimizer(method.parameters(), hp)
         losses = []
         for step in range(5):
             method.train()
             self.before_step(step)
-            components = method.losses(self.batch(step), self.training)
+            components = method.step(self.batch(step), self.training).losses
             loss = method.total(components)
             losses.append(loss.detach())
-            optimiser.learning_rate = learning_rate(hp, step)
-            optimiser.zero_grad()
+            optimizer.learning_rate = learning_rate(hp, step)
+            optimizer.zero_grad()
             loss.backward()
             if step == 0:
                 self._compare_scalars(loss, components)
                 for learnable, parameter in self.parameters():
                     case.assert_tensor(f"grad/{learnable}", parameter.grad, GRADIENT, relative=True)
-            optimiser.step()
+            optimizer.step()
             method.step_end()
             method.epoch_end(step + 1)
             if step == 1:

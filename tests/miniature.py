@@ -30,8 +30,8 @@ Members = dict[str, bytes]
 def picture(number: int, kind: str = "JPEG") -> bytes:
     """A small image that no other number gives, in the format ``kind`` (CMYK and L are JPEGs of those modes)."""
     size = (20 + number % 5, 18 + number % 7)
-    colour = np.random.default_rng(number).integers(0, 255, 3).tolist()
-    image = Image.new("RGB", size, tuple(colour))
+    color = np.random.default_rng(number).integers(0, 255, 3).tolist()
+    image = Image.new("RGB", size, tuple(color))
     image.putpixel((0, 0), (number % 256, number // 256 % 256, 0))
     stream = io.BytesIO()
     if kind in ("CMYK", "L"):
@@ -141,7 +141,7 @@ class Miniatures:
         return lists
 
     def _oxford_pets(self, entry: dict[str, Any], names: list[str]) -> dict[str, list[int]]:
-        breed = [name.title() if i % 3 == 0 else name for i, name in enumerate(names)]  # cats are capitalised
+        breed = [name.title() if i % 3 == 0 else name for i, name in enumerate(names)]  # cats are capitalized
         images, lists = self._split(
             entry, names, lambda label, i, _: f"{breed[label]}_{i + 1}.jpg", encoding="utf-8-sig"
         )

@@ -395,7 +395,7 @@ def test_claims(sections: dict[str, pd.DataFrame]) -> None:
     assert "base-to-new, τ = 0.25: 72.42, + TETF + CC 73.22" in steps
 
 
-def test_no_judgement_is_passed(printed: pd.DataFrame) -> None:
+def test_no_judgment_is_passed(printed: pd.DataFrame) -> None:
     text = audit_text.markdown(a.audit(printed, a.read_claims(ROOT / "config/published_claims.yaml"))).lower()
     for word in ("suspicious", "fabricat", "fraud", "implausib", "wrong", "error", "unlikely", "copied"):
         assert word not in text

@@ -191,7 +191,7 @@ def test_imagenet_names_are_those_of_openai():
 
 def test_everything_that_is_needed_can_be_had():
     for name, entry in REAL.items():
-        assert entry.licence
+        assert entry.license
         provided = {path for item in entry.files for path in item.provides}
         for item in entry.files:
             for source in item.sources:

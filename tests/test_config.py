@@ -55,7 +55,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("n_max", True, "my.yaml: n_max: true: must be a whole number"),
         ("threads", 1025, "my.yaml: threads: 1025: must be at most 1024"),
         ("threads", True, "my.yaml: threads: true: must be a whole number"),
-        ("state_interval", True, "my.yaml: state_interval: true: must be a number"),
+        ("checkpoint_interval", True, "my.yaml: checkpoint_interval: true: must be a number"),
         ("printed", "no", "my.yaml: printed: 'no': must be true or false"),
         ("imbalance_ratios", [0.5, 1, 1.0], "my.yaml: imbalance_ratios: 1.0 is there twice; delete one"),
         ("tasks.base_to_new.datasets", ["land", "land"], "tasks.base_to_new.datasets: 'land' is there twice"),

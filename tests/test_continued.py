@@ -230,7 +230,7 @@ def test_an_interrupted_second_stage_gives_the_same_bytes(
             raise InterruptedHereError
         original(self, *arguments)
 
-    given = continued(results, stage_one, state=tmp_path / "run.state")
+    given = continued(results, stage_one, checkpoint=tmp_path / "run.checkpoint")
     monkeypatch.setattr(Loop, "_step", step)
     with pytest.raises(InterruptedHereError):
         train(given, tmp_path / "resumed", lambda _: None)

@@ -133,7 +133,7 @@ def test_palettes_are_looked_up(photos: Photos, kind: str) -> None:
 
 
 def test_transparency_is_ignored(photos: Photos) -> None:
-    """The colour below an invisible pixel counts, as in the reference."""
+    """The color below an invisible pixel counts, as in the reference."""
     alpha = noise(9, 7, 1)[..., :1]
     picture = Image.fromarray(np.concatenate([noise(9, 7), alpha], -1))
     assert np.array_equal(photos.decoded(encode(picture, "PNG")), noise(9, 7))

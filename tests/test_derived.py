@@ -75,7 +75,7 @@ def numbered(sizes: Sequence[int], name: Callable[[int, int], str]) -> list[list
 
 
 def pets(root: Path, sizes: Sequence[int], test: Sequence[int]) -> tuple[Entry, list[list[str]], list[list[str]]]:
-    """Cats are capitalised; the class number is the second word of a line."""
+    """Cats are capitalized; the class number is the second word of a line."""
     breed = [f"{'Breed' if i % 2 else 'breed'}_{i:02d}" for i in range(len(sizes))]
     parts = (
         numbered(sizes, lambda c, i: f"{breed[c]}_{i}.jpg"),

@@ -78,7 +78,7 @@ def test_style_does_not_follow_the_user_and_leaves_no_trace() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_looks_differ_in_colour_marker_and_dash() -> None:
+def test_looks_differ_in_color_marker_and_dash() -> None:
     looks = [style.look(index) for index in range(4)]
     for part in range(3):
         assert len({look[part] for look in looks}) == 4

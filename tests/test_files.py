@@ -23,7 +23,7 @@ from cpt.cli.app import _json_object
 from cpt.errors import CptError, nearest
 from cpt.features.descriptions import read_description_file
 from cpt.files import stage_files as files
-from cpt.training.state import StateFile
+from cpt.training.checkpoint import CheckpointFile
 from cpt.workflow import instance, many
 
 
@@ -68,7 +68,7 @@ WRITERS = {
     "a.npy": "files.write_array(path, numpy.zeros(10**6))",
     "a.parquet": "files.write_parquet(path, pyarrow.table({'x': numpy.random.rand(10**5)}), 's/1')",
     "a.safetensors": "files.write_tensors(path, {'x': torch.zeros(10**6)}, 's/1')",
-    "a.state": "StateFile(path, 'key', 0).save(x=torch.zeros(10**6))",
+    "a.checkpoint": "CheckpointFile(path, 'key', 0).save(x=torch.zeros(10**6))",
 }
 
 
@@ -88,7 +88,7 @@ from pathlib import Path
 import numpy, pyarrow, torch
 from cpt.files import stage_files as files
 from cpt.errors import CptError
-from cpt.training.state import StateFile
+from cpt.training.checkpoint import CheckpointFile
 errno.EFBIG, errno.ENOSPC = sorted([errno.EFBIG, errno.ENOSPC], reverse={number == errno.ENOSPC})
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 for name, write in {WRITERS}.items():
@@ -118,7 +118,7 @@ def test_a_folder_that_takes_no_file_is_one_line(tmp_path: Path) -> None:
 def write(name: str, path: Path) -> None:
     eval(
         WRITERS[name],
-        {"files": files, "numpy": np, "pyarrow": pa, "torch": torch, "StateFile": StateFile, "path": path},
+        {"files": files, "numpy": np, "pyarrow": pa, "torch": torch, "CheckpointFile": CheckpointFile, "path": path},
     )
 
 
@@ -147,10 +147,10 @@ def test_a_writer_that_puts_another_file_in_place_is_noticed(tmp_path: Path) -> 
 
 def test_a_saved_state_leaves_alone_what_a_living_process_saves(tmp_path: Path) -> None:
     """Two processes of one run: the first is finished while the other saves."""
-    path, orphan = tmp_path / "run.state", tmp_path / ".run-0123abc_.state"
+    path, orphan = tmp_path / "run.checkpoint", tmp_path / ".run-0123abc_.checkpoint"
     orphan.touch()
     with files.atomic(path) as temporary:
-        StateFile(path, "key", 0).remove()
+        CheckpointFile(path, "key", 0).remove()
         assert temporary.exists()
         assert not orphan.exists()
     assert path.exists()

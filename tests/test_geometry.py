@@ -111,8 +111,8 @@ def test_npts_degrees_by_hand():
 
 def test_within_class_variability_is_the_ratio_of_the_traces():
     labels = torch.tensor([0] * 4 + [1] * 2 + [2] * 7 + [3])
-    centres = 3 * torch.randn(4, 6, dtype=torch.float64, generator=seeded(4))
-    features = geometry.normalise(centres[labels] + torch.randn(14, 6, dtype=torch.float64, generator=seeded(5)))
+    centers = 3 * torch.randn(4, 6, dtype=torch.float64, generator=seeded(4))
+    features = geometry.normalize(centers[labels] + torch.randn(14, 6, dtype=torch.float64, generator=seeded(5)))
     groups = [features[labels == k] for k in range(4)]
     means = torch.stack([group.mean(dim=0) for group in groups])
     within = sum(group.T.cov().trace() for group in groups[:3]) / 3  # with n - 1; class 3 has no spread
@@ -126,10 +126,10 @@ def test_variability_of_few_images_is_unbiased():
     """Means of few images lie further apart than the classes do; drawn often enough, the estimate has no such bias."""
     many, few = [], []
     for seed in range(300):
-        centres = torch.randn(6, 20, dtype=torch.float64, generator=seeded(seed))
+        centers = torch.randn(6, 20, dtype=torch.float64, generator=seeded(seed))
         for size, found in ((3, few), (200, many)):
             spread = torch.randn(6, size, 20, dtype=torch.float64, generator=seeded(1000 + seed))
-            means = geometry.normalise(centres.unsqueeze(1) + spread).mean(dim=1)
+            means = geometry.normalize(centers.unsqueeze(1) + spread).mean(dim=1)
             found.append(geometry.within_class_variability(means, torch.full((6,), size)).item())
     assert sum(few) / 300 == pytest.approx(sum(many) / 300, rel=0.1)
 

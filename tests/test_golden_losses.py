@@ -7,7 +7,7 @@ import re
 import pytest
 from torch.nn import functional as F
 
-from cpt.methods.base.hyperparameters import Trained
+from cpt.methods.base.hyperparameters import TrainingHyperparameters
 from cpt.methods.base.layers import gaussian_weights
 from cpt.methods.base.losses import prior_adjusted
 from cpt.training.schedule import learning_rate
@@ -34,7 +34,7 @@ def test_epoch_weights() -> None:
         ("compensating_logit_adjusted", ("compensating", 1.0)),
         ("balanced_softmax", ("balanced_softmax", 1.0)),
     ],
-)  # LADE, focal, class-balanced and generalised reweighting are none of our losses
+)  # LADE, focal, class-balanced and generalized reweighting are none of our losses
 def test_loss_with_a_prior(name: str, prior: tuple[str, float] | None) -> None:
     case = Case("longtail_losses")
     logits = 3 * normals(digest(case.meta["weight_salt"] + "lt:logits"), case["logits"].shape)
@@ -51,7 +51,7 @@ def test_learning_rates() -> None:
     meta = Case("lr_sequences").meta
     for name, expected in meta["scalars"].items():
         epochs, rate, warmup = name.split("_")
-        hp = Trained(
+        hp = TrainingHyperparameters(
             epochs=int(epochs.removeprefix("epochs")),
             learning_rate=float(rate.removeprefix("lr")),
             warmup_epochs=int(warmup.removeprefix("warmup")),

@@ -1,4 +1,4 @@
-"""Decoding, transforms and normalisation, against torchvision where it has the same."""
+"""Decoding, transforms and normalization, against torchvision where it has the same."""
 
 import math
 
@@ -147,7 +147,7 @@ def test_crop_boxes_are_those_of_torchvision(height, width, seed):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1000), (1000, 1), (3, 500)])
-def test_crop_of_extreme_shapes_falls_back_to_the_centre(height, width):
+def test_crop_of_extreme_shapes_falls_back_to_the_center(height, width):
     top, left, h, w = images.crop_box(height, width, np.random.default_rng(0).random)
     assert 0 < h <= height
     assert 0 < w <= width
@@ -162,7 +162,7 @@ def test_crop_statistics():
     assert 0.745 <= aspect.min() < 0.76
     assert 1.32 < aspect.max() <= 1.34
     assert np.log(aspect).mean() == pytest.approx(0, abs=0.02)
-    assert 0.45 < area.mean() < 0.54  # boxes that do not fit are drawn again, which favours small ones
+    assert 0.45 < area.mean() < 0.54  # boxes that do not fit are drawn again, which favors small ones
 
 
 def test_training_pixels_depend_on_seed_epoch_and_row_alone(packed):
@@ -195,11 +195,11 @@ def test_crop_is_resized_and_flipped(last, flipped):
     assert np.array_equal(images.random_crop_and_flip(picture, 32, iter([*draws, last]).__next__), expected)
 
 
-def test_normalise_is_that_of_torchvision():
+def test_normalize_is_that_of_torchvision():
     batch = np.stack([noise(8, 6, seed) for seed in range(3)])
     expected = torch.stack([tv.Normalize(MEAN, STD)(functional.to_tensor(image)) for image in batch])
     for pixels in (batch, torch.from_numpy(batch)):
-        result = images.normalise(pixels, MEAN, STD)
+        result = images.normalize(pixels, MEAN, STD)
         assert result.dtype == torch.float32
         assert result.is_contiguous()
         assert torch.equal(result, expected)

@@ -104,7 +104,7 @@ def test_enhancements_are_those_of_torchvision(name: str, theirs: Callable, tole
 
 @pytest.mark.parametrize(("sign", "drawn"), [(-1, 0.49), (1, 0.5)])
 def test_moves_take_the_nearest_pixel(sign: int, drawn: float) -> None:
-    """Output (x, y) is input (x + v y, y) and so on, outside is black; PIL counts from the centres of pixels."""
+    """Output (x, y) is input (x + v y, y) and so on, outside is black; PIL counts from the centers of pixels."""
     picture, side = noise(48, 48), 48
     y, x = np.mgrid[0:side, 0:side] + 0.5
     length = sign * 100 / 3 * side / 224
@@ -118,7 +118,7 @@ def test_moves_take_the_nearest_pixel(sign: int, drawn: float) -> None:
         column, row = (np.clip(np.floor(s).astype(int), 0, side - 1) for s in (source_x, source_y))
         expected = picture[row, column] * inside[..., None]
         same = (apply(name, picture, drawn) == expected).all(axis=2)
-        assert same.mean() > 0.98, name  # rounding at the centres of pixels
+        assert same.mean() > 0.98, name  # rounding at the centers of pixels
 
 
 @pytest.mark.parametrize(("angle", "drawn"), [(-10, 0.49), (10, 0.5)])

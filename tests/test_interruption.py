@@ -99,19 +99,19 @@ def test_every_method_stopped_twice_gives_the_same_bytes(
         began = train_inputs(results, "promptsrc")
         assert call(server, train_words(began, tmp_path / "start")).returncode == 0
         changes["hyperparameters"] = {"start": "promptsrc", "start_hyperparameters": COMMON | SMALL["promptsrc"]}
-    given = train_inputs(results, method, state_interval=NEVER, augmentation="rrc_flip", **changes)
-    whole, state = tmp_path / "whole", tmp_path / "work/run.state"
+    given = train_inputs(results, method, checkpoint_interval=NEVER, augmentation="rrc_flip", **changes)
+    whole, state = tmp_path / "whole", tmp_path / "work/run.checkpoint"
     done = call(server, train_words(given, whole))
     assert done.returncode == 0, done.stderr
 
     stream = random.Random(method)
-    words = [*train_words(given, tmp_path / "stopped"), "--state", str(state)]
+    words = [*train_words(given, tmp_path / "stopped"), "--checkpoint", str(state)]
     for steps in (stream.randint(1, 4), stream.randint(1, 5)):  # of ten in two epochs
         number = stream.choice([signal.SIGTERM, signal.SIGUSR1])
         done = call(server, words, steps, number)
         assert done.returncode == EXIT_CODE, done.stderr
         assert done.stderr.startswith(f"cpt: {number.name}: stopped at epoch ")
-        assert done.stderr.endswith(f"; state saved, the same command goes on from {state}\n")
+        assert done.stderr.endswith(f"; checkpoint saved, the same command resumes from {state}\n")
         assert not (tmp_path / "stopped").exists()
     done = call(server, words)
     assert (done.returncode, done.stderr) == (0, "")
@@ -125,8 +125,8 @@ def test_every_method_stopped_twice_gives_the_same_bytes(
 def test_a_signal_from_outside_reaches_the_training(
     server: str, results: Path, tmp_path: Path, number: signal.Signals, served: bool
 ) -> None:
-    given = train_inputs(results, "coop", hyperparameters={"epochs": 100_000}, state_interval=NEVER)
-    words = [*train_words(given, tmp_path / "run"), "--state", str(tmp_path / "run.state")]
+    given = train_inputs(results, "coop", hyperparameters={"epochs": 100_000}, checkpoint_interval=NEVER)
+    words = [*train_words(given, tmp_path / "run"), "--checkpoint", str(tmp_path / "run.checkpoint")]
     environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     process = subprocess.Popen(
         [sys.executable, "-m", "cpt", *words],
@@ -142,14 +142,14 @@ def test_a_signal_from_outside_reaches_the_training(
     assert process.returncode == EXIT_CODE
     assert errors.count("\n") == 1
     assert f"cpt: {number.name}: stopped at epoch " in errors
-    assert (tmp_path / "run.state").exists()
+    assert (tmp_path / "run.checkpoint").exists()
 
 
 def test_what_cannot_save_says_so(server: str, results: Path, tmp_path: Path) -> None:
     done = call(server, train_words(train_inputs(results, "coop"), tmp_path / "run"), 2, signal.SIGTERM)
     assert done.returncode == EXIT_CODE
     assert done.stderr == "cpt: SIGTERM: stopped at epoch 1, step 2; nothing is kept, because no --state was given\n"
-    unwritable = tmp_path / "folder.state"
+    unwritable = tmp_path / "folder.checkpoint"
     unwritable.mkdir()
     words = train_words(train_inputs(results, "coop", state=unwritable), tmp_path / "run")
     done = call(server, words, 2, signal.SIGTERM)
@@ -159,6 +159,6 @@ def test_what_cannot_save_says_so(server: str, results: Path, tmp_path: Path) ->
 
 
 def test_a_finished_training_ignores_the_signal(server: str, results: Path, tmp_path: Path) -> None:
-    words = train_words(train_inputs(results, "coop", state=tmp_path / "run.state"), tmp_path / "run")
+    words = train_words(train_inputs(results, "coop", checkpoint=tmp_path / "run.checkpoint"), tmp_path / "run")
     assert call(server, words, 10, signal.SIGTERM).returncode == 0
     assert (tmp_path / "run/run.json").exists()

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from cpt.metrics import geometry
 from cpt.training.batches import epoch_order
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
-from cpt.training.state import StateFile
 from tests.contract import Batches, Toy
 
 RATES = (1e-5, 0.0025, 0.001875)
@@ -23,7 +23,7 @@ def trained(**changes: Any) -> tuple[Toy, list[dict[str, float]], dict[int, dict
     """Three epochs of two batches of three images."""
     toy = Toy("cpt", **changes)
     toy.method.hp = toy.hp.model_copy(update={"epochs": 3})
-    loop = Loop(toy.method, toy.training, Batches(toy, None), StateFile(None, "", 0.0), lambda _: None)  # type: ignore[arg-type]
+    loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0.0), lambda _: None)  # type: ignore[arg-type]
     return toy, *loop.run()
 
 
@@ -48,7 +48,7 @@ def test_epochs_and_steps_are_those_of_torchs_sgd() -> None:
             batch = ours.batch(10 * epoch + step, 3)
             seen += list(method.image_features(batch.images).detach().double())
             labels += batch.labels.tolist()
-            components = method.losses(batch, ours.training)
+            components = method.step(batch, ours.training).losses
             loss = sum(weights[name] * value for name, value in components.items())
             sgd.zero_grad()
             loss.backward()

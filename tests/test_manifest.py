@@ -18,9 +18,9 @@ from cpt.files import stage_files as files
 FEW = PerClass(train=3, test=2)
 
 
-def paint(path, colour=(200, 10, 10), size=(5, 4)):
+def paint(path, color=(200, 10, 10), size=(5, 4)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
 @pytest.fixture

@@ -125,8 +125,8 @@ def test_trained_runs_are_those_of_single_jobs(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """The real command: two trainings, one of them impossible."""
-    good = train_inputs(results, "ivlp", hyperparameters={"epochs": 1}, state=tmp_path / "good.state")
-    bad = train_inputs(results, "ivlp", hyperparameters={"epochs": -1}, state=tmp_path / "bad.state")
+    good = train_inputs(results, "ivlp", hyperparameters={"epochs": 1}, checkpoint=tmp_path / "good.checkpoint")
+    bad = train_inputs(results, "ivlp", hyperparameters={"epochs": -1}, checkpoint=tmp_path / "bad.checkpoint")
     made = ["prompts.safetensors", "history.parquet", "run.json"]
     texts = [
         json.dumps(

@@ -18,7 +18,7 @@ from cpt.errors import CptError
 from cpt.methods import cocoop
 from cpt.methods.base import registry
 from cpt.methods.base.describe import published
-from cpt.methods.base.hyperparameters import Trained, resolve
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
 from tests.contract import CLASSES, Toy, images, model
@@ -137,7 +137,7 @@ def test_cpt_without_weights_is_ivlp_bit_by_bit() -> None:
 
 
 def test_npt_and_coprompt_contain_maple() -> None:
-    """With the regularisers' weights at zero NPT steps as MaPLe; without adapters CoPrompt's features are MaPLe's."""
+    """With the regularizers' weights at zero NPT steps as MaPLe; without adapters CoPrompt's features are MaPLe's."""
     maple, npt = Toy("maple"), Toy("npt", collapse_weight=0, isomorphism_weight=0)
     for toy in (maple, npt):
         toy.train()
@@ -299,7 +299,7 @@ def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
     toy = Toy("coprompt").shaken()
     batch = toy.batch()
     with torch.no_grad():
-        found = toy.method.losses(batch, toy.training)
+        found = toy.method.step(batch, toy.training).losses
         first, text = toy.method.image_features(batch.images), toy.method.text_features(toy.classes)
         second = toy.clip.vision(batch.second)
     assert not torch.equal(batch.images, batch.second)
@@ -309,7 +309,7 @@ def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
     chosen = set()
     for step in range(12):
         with torch.no_grad():
-            distance = toy.method.losses(toy.at([0, 1], step), toy.training)["consistency_text"].item()
+            distance = toy.method.step(toy.at([0, 1], step), toy.training).losses["consistency_text"].item()
         chosen.add(min(range(3), key=lambda d: abs(each[d] - distance)))
     assert chosen == {0, 1, 2}
 
@@ -386,14 +386,14 @@ def test_defaults_by_protocol_and_dataset() -> None:
     with pytest.raises(ValidationError):
         resolve(kind, "base_to_new", "world", {"tetf_wieght": 1})
     with pytest.raises(ValidationError):
-        Trained(learning_rate=0)
+        TrainingHyperparameters(learning_rate=0)
 
 
 def test_npt_by_hand() -> None:
-    """Both regularisers pair by pair, as the docstring of the method describes them."""
+    """Both regularizers pair by pair, as the docstring of the method describes them."""
     toy = Toy("npt").shaken()
     batch = toy.batch()
-    found = toy.method.losses(batch, toy.training)
+    found = toy.method.step(batch, toy.training).losses
     with torch.no_grad():
         text, image = toy.method.text_features(toy.classes), toy.method.image_features(batch.images)
     target = -1 / (len(CLASSES) - 1)

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from cpt.errors import CptError
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued
-from cpt.methods.base.method import Batch, ClassMeans
+from cpt.methods.base.method import Batch
 from cpt.methods.base.prompts import TextPrompts
-from cpt.training.optimizers import Optimiser
+from cpt.training.optimizers import Optimizer
 from tests.contract import (
     CLASSES,
     OTHERS,
@@ -91,13 +91,13 @@ def test_gradients_reach_all_learned_tensors_and_no_others(name: str) -> None:
     toy = Toy(name, on=(clip := random_clip()))
     before = {key: value.clone() for key, value in frozen_weights(clip).items()}
     start = {key: value.detach().clone() for key, value in toy.method.named_parameters()}
-    optimiser = Optimiser(toy.method.parameters(), toy.hp)
+    optimizer = Optimizer(toy.method.parameters(), toy.hp)
     reached = dict.fromkeys(start, False)
     for step in range(2):
         for key, gradient in toy.gradients(step).items():
             assert gradient.isfinite().all(), key
             reached[key] |= bool(gradient.any())
-        optimiser.step()
+        optimizer.step()
         toy.method.step_end()
     assert all(reached.values()), [key for key, found in reached.items() if not found]
     for key, value in toy.method.named_parameters():
@@ -152,8 +152,8 @@ def trained_at_once(name: str) -> dict[str, torch.Tensor]:
 def test_an_interrupted_training_gives_the_same_bits(name: str, stop: tuple[int, int], tmp_path: Path) -> None:
     killed, resumed = Toy(name), Toy(name)
     with pytest.raises(InterruptedHereError):
-        killed.train(epochs=2, state=tmp_path / "state", stop=stop)
-    loop = resumed.train(epochs=2, state=tmp_path / "state")
+        killed.train(epochs=2, checkpoint=tmp_path / "checkpoint", stop=stop)
+    loop = resumed.train(epochs=2, checkpoint=tmp_path / "checkpoint")
     assert loop.resumed
     expected, found = trained_at_once(name), resumed.method.state_dict()
     assert expected.keys() == found.keys()
@@ -209,33 +209,31 @@ def test_the_vision_tower_is_prompted_as_declared(name: str) -> None:
 
 
 @each_trained
-def test_images_of_a_batch_are_observed_once(name: str) -> None:
+def test_a_step_gives_the_image_features_that_it_trained_on(name: str) -> None:
     toy = Toy(name).shaken()
-    toy.method.seen = ClassMeans(len(CLASSES), toy.clip.embed_dim, torch.device("cpu"))
     batch = toy.batch(size=6)
-    with torch.no_grad():
-        toy.method.losses(batch, toy.training)
-    means, counts = toy.method.seen.means(), toy.method.seen.counts
-    own = torch.bincount(batch.labels, minlength=len(CLASSES))
-    assert (toy.method.seen.counts >= own).all()
-    if name != "dpc":  # whose batches have hard negatives too
-        assert (toy.method.seen.counts == own).all()
-    assert (means[counts == 1].norm(dim=1) - 1).abs().max() < 1e-5, "unit features"
-    assert (means.norm(dim=1) <= 1 + 1e-6).all()
+    step = toy.method.step(batch, toy.training)
+    assert step.image.shape == (len(step.labels), toy.clip.embed_dim)
+    assert not step.image.requires_grad
+    assert (step.image.norm(dim=1) - 1).abs().max() < 1e-5, "unit features"
+    if name == "dpc":  # whose batches have hard negatives too
+        assert (torch.bincount(step.labels) >= torch.bincount(batch.labels, minlength=int(step.labels.max()) + 1)).all()
+    else:
+        assert torch.equal(step.labels, batch.labels)
 
 
 @each_trained
 def test_loss_falls(name: str) -> None:
     toy = Toy(name)
-    optimiser = Optimiser(toy.method.parameters(), toy.hp)
-    optimiser.learning_rate = 2e-4
+    optimizer = Optimizer(toy.method.parameters(), toy.hp)
+    optimizer.learning_rate = 2e-4
     losses = []
     for _ in range(6):
         loss = toy.loss(step=3)
         losses.append(loss.item())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         toy.method.step_end()
     assert losses[-1] < losses[0]
 
@@ -243,7 +241,7 @@ def test_loss_falls(name: str) -> None:
 @each_trained
 def test_components_are_scalars_and_weights_name_them(name: str) -> None:
     toy = Toy(name)
-    components = toy.method.losses(toy.batch(), toy.training)
+    components = toy.method.step(toy.batch(), toy.training).losses
     assert components
     assert all(value.shape == () and value.dtype == torch.float32 for value in components.values())
     weights = toy.method.weights()
@@ -258,11 +256,11 @@ def test_cached_features_give_the_loss_of_the_images(name: str) -> None:
     toy = Toy(name).shaken()
     if not toy.kind.uses_frozen_images and toy.kind.prompts_images:
         with pytest.raises(AssertionError):  # it needs images, and nothing else
-            toy.method.losses(Batch(None, torch.ones(6, 80), toy.batch().labels), toy.training)
+            toy.method.step(Batch(None, torch.ones(6, 80), toy.batch().labels), toy.training)
         return
     given = toy.at(range(6), cached=True)
     plain = Batch(images(range(6)), None, given.labels, random=random.Random("0 0"))
-    from_file, from_images = (toy.method.total(toy.method.losses(b, toy.training)) for b in (given, plain))
+    from_file, from_images = (toy.method.total(toy.method.step(b, toy.training).losses) for b in (given, plain))
     assert from_file.item() == pytest.approx(from_images.item(), rel=1e-5)
 
 
@@ -302,7 +300,7 @@ def test_bfloat16_backbone(name: str) -> None:
     assert found.dtype == torch.float32
     assert (expected - found).abs().max() < 1.0  # of cosines times 30
     assert not torch.equal(expected, found)
-    components = half.method.losses(half.batch(), half.training)
+    components = half.method.step(half.batch(), half.training).losses
     assert all(value.dtype == torch.float32 and value.isfinite() for value in components.values())
     gradients, exact = half.gradients(), full.gradients()
     for key, parameter in half.method.named_parameters():
@@ -414,7 +412,7 @@ def priors(name: str) -> set[str]:
 @each_trained
 def test_a_method_has_a_prior_if_it_has_a_cross_entropy(name: str) -> None:
     toy = Toy(name)
-    has_cross_entropy = "cross_entropy" in toy.method.losses(toy.batch(), toy.training)
+    has_cross_entropy = "cross_entropy" in toy.method.step(toy.batch(), toy.training).losses
     every = {"none", "logit_adjustment", "balanced_softmax", "compensating"}
     assert priors(name) == (every if has_cross_entropy else {"none"})
     assert toy.hp.prior == "none"
@@ -451,7 +449,7 @@ def test_the_prior_by_hand(name: str) -> None:
     z = toy.scores(images(range(6))).double()
     n = toy.training.counts.double()
     terms = [-torch.log(n[y] * z[i, y].exp() / (n * z[i].exp()).sum()) for i, y in enumerate(plain.labels.tolist())]
-    found = toy.method.losses(plain, toy.training)["cross_entropy"]
+    found = toy.method.step(plain, toy.training).losses["cross_entropy"]
     assert found.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-4)
 
 
@@ -461,10 +459,10 @@ def test_the_prior_by_hand(name: str) -> None:
 @each_trained
 def test_a_thousand_classes(name: str) -> None:
     toy = Toy(name, THOUSAND, counts=[1] * 1000)
-    optimiser = Optimiser(toy.method.parameters(), toy.hp)
+    optimizer = Optimizer(toy.method.parameters(), toy.hp)
     loss = toy.loss(size=1)
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     assert loss.isfinite()
     assert all(parameter.isfinite().all() for parameter in toy.method.parameters())
 

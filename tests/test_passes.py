@@ -12,7 +12,7 @@ import torch
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.clip.passes import KINDS, Passes
-from cpt.data.images import ImageStore, normalise
+from cpt.data.images import ImageStore, normalize
 from cpt.data.manifest import read_manifest
 from cpt.data.split import Split, read_split
 from cpt.features.descriptions import make_descriptions
@@ -102,17 +102,17 @@ def test_dpc_encodes_its_negatives_too(results: Path, tmp_path: Path) -> None:
 def test_counting_is_on_demand_and_by_use() -> None:
     toy = Toy("cocoop")
     passes, other = Passes(toy.clip), Passes(toy.clip)
-    toy.method.losses(toy.batch(), toy.training)
+    toy.method.step(toy.batch(), toy.training)
     assert not passes.counts
     with passes.counting():
-        toy.method.losses(toy.batch(), toy.training)
-    toy.method.losses(toy.batch(), toy.training)
+        toy.method.step(toy.batch(), toy.training)
+    toy.method.step(toy.batch(), toy.training)
     assert passes.per_step(1) == counts(6 * 5, frozen_images=6)
     assert passes.per_step(2)["texts"] == 15
     assert not other.counts
     with pytest.raises(ZeroDivisionError), passes.counting():
         _ = 1 // 0
-    toy.method.losses(toy.batch(), toy.training)
+    toy.method.step(toy.batch(), toy.training)
     assert passes.per_step(1)["texts"] == 30, "an error ends the counting"
     assert set(KINDS) == set(passes.per_step(1))
     assert Passes(toy.clip).per_step(0) == counts(0)
@@ -137,7 +137,7 @@ def expected(parts: tuple[Clip, Split, ImageStore], positions: Any, augmentation
     """The images of training positions, read from the store by their rows of the manifest."""
     clip, split, store = parts
     rows = [split.rows[position] for position in positions]
-    return normalise(store.training_pixels(rows, augmentation, 1, 2, view), clip.mean, clip.std)
+    return normalize(store.training_pixels(rows, augmentation, 1, 2, view), clip.mean, clip.std)
 
 
 @pytest.mark.parametrize(

@@ -325,7 +325,7 @@ def test_measuring_every_method(every_method: Path) -> None:
     assert "cpu with 1 thread" in numbers["costs"]["text"]
     assert numbers["total"]["train_seconds"] > 0
     assert numbers["total"]["unknown_seconds"] == 0
-    assert "not modelled" not in printed(numbers)
+    assert "not modeled" not in printed(numbers)
 
 
 def test_measured_steps_augment(folder: Path) -> None:

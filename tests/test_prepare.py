@@ -47,7 +47,7 @@ class Pets:
         self.root, self.server, self.said = root, server, []
         self.archive = {"provides": {"images": ["images"]}, "sources": []}
         self.split = {"provides": {"split.json": []}, "sources": []}
-        self.fields: dict[str, Any] = {"files": [self.archive, self.split], "licence": "CC BY-SA 4.0"}
+        self.fields: dict[str, Any] = {"files": [self.archive, self.split], "license": "CC BY-SA 4.0"}
 
     def serve(self, path: str, content: bytes, *mishaps: Mishap, pinned: bool = True, **options: Any) -> None:
         """Serve a further source of the archive, or of the split file if the path says so."""
@@ -114,7 +114,7 @@ def test_a_dataset_is_fetched_unpacked_and_placed(served: Pets) -> None:
     assert served.asked == ["/split.json", "/images.zip"], "files first, since archives may need the split"
     archive = below("pets/images")
     assert record == {
-        "schema": "cpt.fetched/1", "dataset": "pets", "root": str(served.root), "licence": "CC BY-SA 4.0",
+        "schema": "cpt.fetched/1", "dataset": "pets", "root": str(served.root), "license": "CC BY-SA 4.0",
         "files": {
             "images": {
                 "url": f"{served.server.root}/images.zip", "sha256": hashlib.sha256(archive).hexdigest(),
@@ -151,7 +151,7 @@ def test_the_announcement_says_what_is_known_of_the_size(pets: Pets, sizes: tupl
 
     for item, size in zip((pets.archive, pets.split), sizes, strict=True):
         item["sources"] = [{"url": "https://host.org/x", "bytes": size}]
-    pets.fields["licence"] = None
+    pets.fields["license"] = None
     entry = pets.entry
     line = announcement(entry, needed(entry))
     assert text in line

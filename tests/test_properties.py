@@ -103,7 +103,7 @@ def test_paths_stay_inside_and_differ(dataset: str, other: str, ratio: float, se
             "n_max": st.integers(1, 32),
             "imbalance_ratios": st.lists(st.sampled_from([1.0, 0.5, 0.25, 0.06]), min_size=1, unique=True),
             "threads": st.integers(1, 8),
-            "state_interval": st.floats(0, 1e4),
+            "checkpoint_interval": st.floats(0, 1e4),
             "class_order": st.sampled_from(["label", "random", "appearance"]),
         },
     )

@@ -13,7 +13,7 @@ import pytest
 from cpt.data.catalog import load_catalog
 from cpt.methods.base import registry
 from cpt.methods.base.describe import published
-from cpt.methods.base.hyperparameters import Trained, resolve
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
 
 PAPER = (
     "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
@@ -22,7 +22,7 @@ PAPER = (
 PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
 
 DASSL = {
-    "optimiser": "sgd",
+    "optimizer": "sgd",
     "momentum": 0.9,
     "weight_decay": 5e-4,
     "warmup_epochs": 1,
@@ -52,7 +52,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     | {"batch_size": 4, "learning_rate": 0.0035, "words": True, "distance": "cosine"}
     | {"text_adapter": 0.2, "image_adapter": 0.1, "reduction": 4},
     "dekg": COOP | DEKG | {"batch_size": 128, "templates": "texture"},
-    "dekg_tcp": DASSL | DEKG | {"optimiser": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"},
+    "dekg_tcp": DASSL | DEKG | {"optimizer": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"},
     "dpc": DASSL
     | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
     | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},
@@ -133,7 +133,7 @@ def test_settings_by_dataset_are_of_datasets_that_there_are(name: str, root: Pat
         assert set(protocol) <= set(PROTOCOLS)
 
 
-class Nested(Trained):
+class Nested(TrainingHyperparameters):
     """Every layer sets one field less than the one before."""
 
     protocol_defaults: ClassVar[dict] = {"few_shot": {"epochs": 2, "batch_size": 2, "momentum": 0.2, "weight_decay": 2}}

@@ -20,7 +20,7 @@ from cpt.features.clusters import mine, write_clusters
 from cpt.files.paths import CLASSIFIER, COUNTS, METRICS, PREDICTIONS, RUN
 from cpt.files.stage_files import read_parquet, write_json, write_parquet, write_tensors
 from cpt.metrics import geometry
-from cpt.metrics.geometry import normalise, simplex_etf
+from cpt.metrics.geometry import normalize, simplex_etf
 from cpt.metrics.measures import MEASURES
 
 LABELS = {"base": [0] * 5 + [1] * 3 + [2] * 2, "new": [0] * 6 + [1] * 2, "all": [0, 1, 2, 3]}
@@ -34,11 +34,11 @@ def stream(seed: int) -> torch.Generator:
 
 
 TEXT = {
-    "d/base": normalise(torch.randn(3, 6, dtype=torch.float64, generator=stream(1))),
-    "d/new": normalise(torch.randn(2, 6, dtype=torch.float64, generator=stream(2))),
-    "e/all": normalise(torch.randn(4, 6, dtype=torch.float64, generator=stream(3))),
+    "d/base": normalize(torch.randn(3, 6, dtype=torch.float64, generator=stream(1))),
+    "d/new": normalize(torch.randn(2, 6, dtype=torch.float64, generator=stream(2))),
+    "e/all": normalize(torch.randn(4, 6, dtype=torch.float64, generator=stream(3))),
 }
-MEANS = {name: 0.8 * normalise(text + 0.3 * text.roll(1, 1)) for name, text in TEXT.items()}
+MEANS = {name: 0.8 * normalize(text + 0.3 * text.roll(1, 1)) for name, text in TEXT.items()}
 
 
 def rows(target: str, subset: str, epoch: int | None, predicted: list[int]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ SMALL = {
     "device": "auto",  # jobs ask for a GPU, and compute on the CPU where there is none
     "seeds": [1, 2],
     "imbalance_ratios": [0.25],
-    "state_interval": 0.0,
+    "checkpoint_interval": 0.0,
     "overrides": [
         *yaml.safe_load(Path("config/config.yaml").read_text())["overrides"],
         {"methods": ["coop"], "set": {"epochs": 2}},
@@ -120,7 +120,7 @@ class Submitted:
 
 
 def states(folder: Path) -> list[Path]:
-    return list(folder.glob("work/small/**/*.state"))
+    return list(folder.glob("work/small/**/*.checkpoint"))
 
 
 def logs(folder: Path) -> str:
@@ -214,7 +214,7 @@ def test_a_requeued_job_and_a_lost_node_go_on_from_their_state(slurm: Cluster, m
     assert all(restarts[each] >= 1 for each in lost)
 
 
-def test_a_cancelled_job_is_submitted_again(slurm: Cluster, made_here: Path, project: Path) -> None:
+def test_a_canceled_job_is_submitted_again(slurm: Cluster, made_here: Path, project: Path) -> None:
     submitted = Submitted(project)
     slurm.wait_until(lambda: states(project), "no state was saved", 90)
     job = next(job["JobID"] for job in slurm.jobs("running") if job["Comment"].startswith("rule_train"))

@@ -75,7 +75,11 @@ def test_half_done(config: Config) -> None:
     log("train", names[7], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n")
     failed = log("train", names[8], "IVLP: 80 images\ncpt: error: the loss of epoch 2 is nan; lower learning_rate\n")
     crashed = log("predict", names[6], "Traceback (most recent call last):\n  ...\nMemoryError\n")
-    log("train", names[9], "epoch 1/12  lr 1e-05  loss 2.1\ncpt: SIGTERM: stopped at epoch 2, step 3; state saved\n")
+    log(
+        "train",
+        names[9],
+        "epoch 1/12  lr 1e-05  loss 2.1\ncpt: SIGTERM: stopped at epoch 2, step 3; checkpoint saved\n",
+    )
     found = look(config)
     assert found.counts() == {DONE: 5, FAILED: 3, MISSING: len(names) - 8}, "nobody is at work: nothing runs"
     assert {f.log: f.line for f in found.failures if f.log in (failed, crashed)} == {

@@ -29,7 +29,7 @@ from cpt.metrics import accuracy as m
 from cpt.metrics.measures import CURVES
 from cpt.results.aggregate import aggregate
 from cpt.training.batches import Batches, epoch_order
-from cpt.training.state import StateFile
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.train import TrainInputs, train
 
 SMALL = {"epochs": 3, "batch_size": 16, "templates": "single"}
@@ -51,7 +51,7 @@ def inputs(results: Path, method: str, protocol: str = "base_to_new", ratio: str
         "clusters": results / f"clusters/{protocol}/land/spherical-per2-single/s1.parquet" if method == "cpt" else None,
         "augmentation": "none",
         "device": "cpu",
-        "state_interval": 0.0,
+        "checkpoint_interval": 0.0,
     }
     return TrainInputs(**(values | changes))
 
@@ -233,9 +233,9 @@ def test_a_method_is_given_its_own_training_set(results: Path, tmp_path: Path, m
     seen: list[tuple[Any, Any]] = []
     original = CPT.losses
 
-    def losses(self, batch: Any, training: Any) -> dict[str, torch.Tensor]:
-        seen.append((batch, training))
-        return original(self, batch, training)
+    def losses(self, image: torch.Tensor, batch: Any, training_set: Any) -> dict[str, torch.Tensor]:
+        seen.append((batch, training_set))
+        return original(self, image, batch, training_set)
 
     monkeypatch.setattr(CPT, "losses", losses)
     given = inputs(results, "cpt", ratio="r0.25", hyperparameters={"epochs": 1})
@@ -314,13 +314,13 @@ def test_an_interrupted_training_gives_the_same_bytes(
         count += 1
         original(self, *arguments)
 
-    resumable = inputs(results, "cpt", state=tmp_path / "work/run.state")
+    resumable = inputs(results, "cpt", checkpoint=tmp_path / "work/run.checkpoint")
     monkeypatch.setattr(Loop, "_step", step)
     with pytest.raises(InterruptedHereError):
         train(resumable, tmp_path / "resumed", print)
     assert not (tmp_path / "resumed/run.json").exists()
-    assert (tmp_path / "work/run.state").exists()
-    (tmp_path / "work/.run-0123abc_.state").touch()  # of a save that was killed
+    assert (tmp_path / "work/run.checkpoint").exists()
+    (tmp_path / "work/.run-0123abc_.checkpoint").touch()  # of a save that was killed
     monkeypatch.setattr(Loop, "_step", original)
     lines: list[str] = []
     train(resumable, tmp_path / "resumed", lines.append)
@@ -338,9 +338,9 @@ def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -
     command += ["--hyperparameters", json.dumps(given.hyperparameters), "--augmentation", "none"]
     for option in ("backbone", "manifest", "split", "text_features"):
         command += [f"--{option.replace('_', '-')}", str(getattr(given, option))]
-    command += ["--device", "cpu", "--state-interval", "0"]
-    state = tmp_path / "run.state"
-    options = ["--state", str(state), "--output", str(tmp_path / "killed")]
+    command += ["--device", "cpu", "--checkpoint-interval", "0"]
+    state = tmp_path / "run.checkpoint"
+    options = ["--checkpoint", str(state), "--output", str(tmp_path / "killed")]
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     while not state.exists() and process.poll() is None:
         time.sleep(0.01)
@@ -370,7 +370,7 @@ def test_a_changed_configuration_never_resumes(
 ) -> None:
     from cpt.training.loop import Loop
 
-    state = tmp_path / "run.state"
+    state = tmp_path / "run.checkpoint"
     original = Loop._epoch_row
 
     def stop(self, epoch: int, *arguments: Any) -> dict:
@@ -380,34 +380,34 @@ def test_a_changed_configuration_never_resumes(
 
     monkeypatch.setattr(Loop, "_epoch_row", stop)
     with pytest.raises(InterruptedHereError):
-        train(inputs(results, "ivlp", state=state), tmp_path / "a", print)
+        train(inputs(results, "ivlp", checkpoint=state), tmp_path / "a", print)
     monkeypatch.undo()
     if "code" in changes:  # as computed; asked for, other code would be refused
         other = changes["code"]
         monkeypatch.setattr("cpt.files.provenance.code_version", lambda *_: other)
         changes = {}
     lines: list[str] = []
-    train(inputs(results, "ivlp", state=state, **changes), tmp_path / "b", lines.append)
+    train(inputs(results, "ivlp", checkpoint=state, **changes), tmp_path / "b", lines.append)
     assert f"{state}: of another configuration, split, input or code; training starts over" in lines
     assert not any("resuming" in line for line in lines)
 
 
 def test_a_damaged_state_costs_only_the_saved_work(results: Path, tmp_path: Path) -> None:
     """Whatever byte changes, whatever end is missing: training starts over and says so."""
-    state = tmp_path / "run.state"
-    StateFile(state, "key", 0).save(parameters={"a": torch.arange(5.0)}, epoch=3)
+    state = tmp_path / "run.checkpoint"
+    CheckpointFile(state, "key", 0).save(parameters={"a": torch.arange(5.0)}, epoch=3)
     kept, lines = state.read_bytes(), []
-    assert StateFile(state, "key", 0).load()["epoch"] == 3
+    assert CheckpointFile(state, "key", 0).load()["epoch"] == 3
     for offset in range(len(kept)):
         content = bytearray(kept)
         content[offset] ^= 1 << offset % 8
         state.write_bytes(content)
-        assert StateFile(state, "key", 0).load(lines.append) is None
+        assert CheckpointFile(state, "key", 0).load(lines.append) is None
     for length in (0, 31, 32, len(kept) // 2, len(kept) - 1):
         state.write_bytes(kept[:length])
-        assert StateFile(state, "key", 0).load(lines.append) is None
+        assert CheckpointFile(state, "key", 0).load(lines.append) is None
     assert set(lines) == {f"{state}: damaged; training starts over"}
-    given = inputs(results, "ivlp", state=state, hyperparameters={"epochs": 1})
+    given = inputs(results, "ivlp", checkpoint=state, hyperparameters={"epochs": 1})
     train(given, tmp_path / "a", lines.append)
     assert lines.count(f"{state}: damaged; training starts over") == len(kept) + 6
     assert not any("resuming" in line for line in lines)

@@ -20,7 +20,7 @@ from cpt.data.layouts import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.image_cache import open_pixels
 from cpt.data.pixels import make_pixels
-from cpt.state import StateFile
+from cpt.training.checkpoint import CheckpointFile
 
 def refuse_maps():
     """From now on the kernel answers ENODEV to whoever maps a file."""
@@ -44,8 +44,8 @@ def everything(folder):
     files.write_tensors(folder / "a.safetensors", {"x": torch.arange(9.0)}, "s/1", k=3)
     assert files.read_tensors(folder / "a.safetensors", "s/1")[0]["x"].tolist() == list(range(9))
     assert files.read_metadata(folder / "a.safetensors", "s/1")["k"] == 3
-    StateFile(folder / "a.state", "key", 0).save(x=torch.arange(9.0))
-    assert StateFile(folder / "a.state", "key", 0).load()["x"][3] == 3
+    CheckpointFile(folder / "a.checkpoint", "key", 0).save(x=torch.arange(9.0))
+    assert CheckpointFile(folder / "a.checkpoint", "key", 0).load()["x"][3] == 3
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 2)
     (folder / "b.safetensors").write_bytes(save(model.state_dict()))

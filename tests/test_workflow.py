@@ -102,7 +102,7 @@ def test_everything_is_made(finished: Path) -> None:
     csv = [line.split(",") for line in (results / "tables/table2.csv").read_text().splitlines()]
     assert csv[0] == ["table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm"]
     assert not any(line[7] == "0" for line in csv), "no missing cells"
-    assert not list(finished.glob("work/**/*.state"))
+    assert not list(finished.glob("work/**/*.checkpoint"))
     assert planned(finished, "--configfile", "small.yaml") == {}
 
 
@@ -130,7 +130,7 @@ def test_what_changes_no_result_trains_nothing(finished: Path) -> None:
     (finished / "catalog.yaml").write_text(yaml.safe_dump(titled))
     try:
         sets = {"unused": ["the {}"]}
-        jobs = planned(finished, *configuration(finished, "small.yaml", state_interval=5.0, templates=sets))
+        jobs = planned(finished, *configuration(finished, "small.yaml", checkpoint_interval=5.0, templates=sets))
         fewer = planned(finished, *configuration(finished, "small.yaml", seeds=[1]))
     finally:
         (finished / "catalog.yaml").write_text(yaml.safe_dump(CATALOG))
@@ -167,7 +167,7 @@ def test_another_seed_only_adds(finished: Path) -> None:
 def test_killed_and_started_again_gives_the_same_bytes(finished: Path, tmp_path: Path, root: Path) -> None:
     """Another clone; SIGKILL of a training in the middle, then of Snakemake itself; then once more to the end."""
     folder = project(tmp_path / "clone", root)
-    configuration(folder, "small.yaml", state_interval=0.0, fork_server=False)
+    configuration(folder, "small.yaml", checkpoint_interval=0.0, fork_server=False)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", "--configfile", "small.yaml"]
     for _ in range(20):  # the kill of a very short training may come after its end
@@ -180,14 +180,14 @@ def test_killed_and_started_again_gives_the_same_bytes(finished: Path, tmp_path:
             start_new_session=True,
         )
         deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and not list(folder.glob("work/**/s*.state")):
+        while time.monotonic() < deadline and not list(folder.glob("work/**/s*.checkpoint")):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if list(folder.glob("work/**/s*.state")):
+        if list(folder.glob("work/**/s*.checkpoint")):
             break
         snakemake(folder, "--configfile", "small.yaml", "--unlock")
-    assert list(folder.glob("work/**/s*.state")), "a training that has saved its state"
+    assert list(folder.glob("work/**/s*.checkpoint")), "a training that has saved its state"
     configuration(folder, "small.yaml")
     snakemake(folder, "--configfile", "small.yaml", "--unlock")
     snakemake(folder, "--configfile", "small.yaml")

@@ -319,16 +319,16 @@ def train(
     descriptions: Annotated[Path | None, typer.Option(help="features of class descriptions, if needed")] = None,
     start: Annotated[Path | None, typer.Option(help="folder of the finished run to start from, if needed")] = None,
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
-    state: Annotated[Path | None, typer.Option(help="file for the state of an unfinished training")] = None,
-    state_interval: Annotated[float, typer.Option(help="seconds between saved states")] = 60.0,
+    checkpoint: Annotated[Path | None, typer.Option(help="file for the checkpoint of an unfinished training")] = None,
+    checkpoint_interval: Annotated[float, typer.Option(help="seconds between checkpoints")] = 60.0,
     code: Annotated[str | None, typer.Option(help="refuse to train with code of another version than this")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
 ) -> None:
-    """Train one run: dataset × τ × method × seed. An interrupted training goes on from --state.
+    """Train one run: dataset × τ × method × seed. An interrupted run resumes from --checkpoint.
 
-    SIGTERM and SIGUSR1 save the state after the current step and end with exit code 75: the same command goes on.
+    SIGTERM and SIGUSR1 save the checkpoint after the current step and end with exit code 75: the same command resumes.
 
     Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
     --manifest results/embedded/data/flowers/manifest.parquet
@@ -356,8 +356,8 @@ def train(
         device=device,
         precision=precision,
         threads=threads,
-        state=state,
-        state_interval=state_interval,
+        checkpoint=checkpoint,
+        checkpoint_interval=checkpoint_interval,
         code=code,
     )
     with recorded(output / "run.json"):

@@ -18,7 +18,7 @@ def add_many(app: typer.Typer) -> None:
     @app.command()
     def many(
         commands: Annotated[list[str], typer.Argument(help="JSON objects with words, needs, makes and keep")],
-        state_interval: Annotated[float | None, typer.Option(help="seconds between saved states of trainings")] = None,
+        checkpoint_interval: Annotated[float | None, typer.Option(help="seconds between checkpoints")] = None,
     ) -> None:
         """Run several commands in this process, as jobs of a cluster do (`runs_per_job`, docs/slurm.md).
 
@@ -29,9 +29,9 @@ def add_many(app: typer.Typer) -> None:
         """
         from cpt.workflow.many import parse, run_all
 
-        if state_interval is not None:
+        if checkpoint_interval is not None:
             interruption.watch()
-        also = [] if state_interval is None else ["--state-interval", str(state_interval)]
+        also = [] if checkpoint_interval is None else ["--checkpoint-interval", str(checkpoint_interval)]
         run_all([parse(text) for text in commands], _runner(app, also), say)
 
 

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Normalise the last axis, in float32 whatever the dtype of ``x`` (..., d)."""
+    """Normalize the last axis, in float32 whatever the dtype of ``x`` (..., d)."""
     return F.layer_norm(x.float(), (x.shape[-1],), weight.float(), bias.float(), eps).to(x.dtype)
 
 
@@ -75,7 +75,7 @@ class Block(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values (..., T, d) of the normalised input, heads not yet split."""
+        """Return queries, keys and values (..., T, d) of the normalized input, heads not yet split."""
         normed = layer_norm(x, self.ln_1_weight, self.ln_1_bias, self.eps)
         q, k, v = F.linear(normed, self.attn_in_proj_weight, self.attn_in_proj_bias).chunk(3, dim=-1)
         return q, k, v

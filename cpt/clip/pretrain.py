@@ -23,7 +23,7 @@ from cpt.clip.tiny import (
     encode_text,
     load,
     measure,
-    normalise,
+    normalize,
     rank_adversarial,
 )
 
@@ -74,7 +74,7 @@ def train(
         model = CLIP(**configuration(tokenizer.vocab_size))
     model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
     model.logit_scale.requires_grad_(False)
-    optimiser = torch.optim.AdamW(_groups(model), lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-6)
+    optimizer = torch.optim.AdamW(_groups(model), lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-6)
     rng = np.random.default_rng(seed)
     order = np.empty(0, int)
     losses: list[float] = []
@@ -86,17 +86,17 @@ def train(
         batch, order = order[:BATCH], order[BATCH:]
         used, columns = np.unique(which[batch], return_inverse=True)
         shift = rng.integers(-MAX_ROLL, MAX_ROLL + 1, 2).tolist()
-        seen = model.encode_image(normalise(images[batch]).roll(shift, (2, 3)), normalize=True)
+        seen = model.encode_image(normalize(images[batch]).roll(shift, (2, 3)), normalize=True)
         read = encode_text(model, tokens[used])[columns]
         logits = model.logit_scale.exp() * seen @ read.T
         target = torch.arange(len(batch))
         loss = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * _schedule(step, steps)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
         if step + 1 == steps // 2:
             halfway = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -141,7 +141,7 @@ def pretrain(
         output: folder, made if missing.
         seed: of the web, the initial weights and the batches.
         pairs: images with captions, at least 128.
-        steps: optimiser steps, at least 2.
+        steps: optimizer steps, at least 2.
         threads: torch's threads; the result depends on them in the last digits.
         progress: receives one line at a time.
 
@@ -199,7 +199,7 @@ def pretrain(
         "batch": BATCH,
         "threads": threads,
         "logit_scale": LOGIT_SCALE,
-        "optimiser": {"name": "AdamW", "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "warm_up": WARM_UP},
+        "optimizer": {"name": "AdamW", "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "warm_up": WARM_UP},
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": {
             "mean_over_steps": LOG_EVERY,
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder for the weights and their recipe")
     parser.add_argument("--seed", type=int, default=0, help="seed of the web, the weights and the batches (0)")
     parser.add_argument("--pairs", type=int, default=60_000, help="captioned images (60000)")
-    parser.add_argument("--steps", type=int, default=1800, help="optimiser steps (1800)")
+    parser.add_argument("--steps", type=int, default=1800, help="optimizer steps (1800)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     given = parser.parse_args()
     pretrain(

@@ -55,7 +55,7 @@ def load(folder: Path, name: str = "model.safetensors") -> tuple[CLIP, SimpleTok
     return model.eval(), SimpleTokenizer(str(folder / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
 
 
-def normalise(images: np.ndarray) -> torch.Tensor:
+def normalize(images: np.ndarray) -> torch.Tensor:
     """uint8 images (N, 32, 32, 3) as the model's input, float32 (N, 3, 32, 32)."""
     import torch
 
@@ -65,7 +65,7 @@ def normalise(images: np.ndarray) -> torch.Tensor:
 
 
 def encode_text(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:
-    """Normalised text features (N, 64) of tokens (N, 16), computed up to the longest text only.
+    """Normalized text features (N, 64) of tokens (N, 16), computed up to the longest text only.
 
     The text tower is causal, so what follows a text's end cannot change its feature.
     """
@@ -85,7 +85,7 @@ def similarities(model: CLIP, tokenizer: SimpleTokenizer, images: np.ndarray, na
     with torch.inference_mode():
         texts = encode_text(model, tokenizer([TEMPLATE.format(name) for name in names]))
         scores = [
-            model.encode_image(normalise(images[start : start + _CHUNK]), normalize=True) @ texts.T
+            model.encode_image(normalize(images[start : start + _CHUNK]), normalize=True) @ texts.T
             for start in range(0, len(images), _CHUNK)
         ]
     return torch.cat(scores).numpy()

@@ -52,7 +52,7 @@ class VisionTower(nn.Module):
         """Encode images.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, 3, H, W), normalized.
             prompts: block-0 prompts (n, d) or per image (B, n, d); None for none.
             deep: prompts of the blocks i >= 1 by block index, same shapes. They replace those of earlier blocks; the
                 first ones are appended where there are none yet.

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from cpt.clip import device as machine
 from cpt.clip.backbone import SCHEMA as BACKBONE
 from cpt.clip.backbone import Clip, load_backbone
-from cpt.data.images import ImageStore, normalise
+from cpt.data.images import ImageStore, normalize
 from cpt.data.split import Split
 from cpt.errors import CptError
 from cpt.experiment.grid import Grid
@@ -35,11 +35,11 @@ from cpt.features.text import Classes
 from cpt.files.stage_files import parse_json, read_json, write_json
 from cpt.methods.base import describe, registry
 from cpt.methods.base.hyperparameters import Continued
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.batches import Batches
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
-from cpt.training.state import StateFile
 
 SCHEMA = "cpt.step-costs/1"
 EMBEDDED = "embedded"
@@ -133,7 +133,7 @@ def group(run: Run) -> Group:
 
 
 def linear(points: Sequence[tuple[int, float]], x: float) -> float:
-    """Interpolate between the neighbouring points, continue the last pieces outside; nothing has 0, one point itself.
+    """Interpolate between the neighboring points, continue the last pieces outside; nothing has 0, one point itself.
 
     Args:
         points: (x, y) by ascending x.
@@ -327,7 +327,7 @@ def _step(grid: Grid, run: Run, method: Method, classes: Classes) -> float:
     features = torch.randn(size, clip.embed_dim) if cached else None
     store = None if cached and not kind.prompts_images else _Noise(clip.image_size[0])
     batches = _Timed(clip, split, store, features, augmentation, hp.batch_size, 0, grid.config.threads, kind.views)
-    training = Training(
+    training_set = TrainingSet(
         classes,
         torch.tensor(each, dtype=torch.float32, device=clip.device),
         clusters=(torch.arange(count) % max(1, round(count / 16))).to(clip.device) if kind.needs_clusters else None,
@@ -336,7 +336,7 @@ def _step(grid: Grid, run: Run, method: Method, classes: Classes) -> float:
     )
     method.train()
     method.hp = hp.model_copy(update={"epochs": 1, "snapshots": False})
-    Loop(method, training, batches, StateFile(None, "", 0), lambda _: None).run()
+    Loop(method, training_set, batches, CheckpointFile(None, "", 0), lambda _: None).run()
     return statistics.median(batches.seconds[WARM_UP:])
 
 
@@ -365,9 +365,9 @@ def _per_image(work: Callable[[], Any], images: int, device: torch.device) -> fl
 
 
 def _images(clip: Clip) -> torch.Tensor:
-    """A batch of an evaluation: pixels that go to the device and are normalised there."""
+    """A batch of an evaluation: pixels that go to the device and are normalized there."""
     pixels = _Noise(clip.image_size[0]).pixels(np.zeros(batch_size(clip)))
-    return normalise(torch.from_numpy(pixels).to(clip.device), clip.mean, clip.std)
+    return normalize(torch.from_numpy(pixels).to(clip.device), clip.mean, clip.std)
 
 
 def _now(device: torch.device) -> float:
@@ -476,7 +476,7 @@ def stated(grid: Grid, classes: Mapping[str, int]) -> Costs:
     """
     sizes = None if grid.config.backbone.architecture == EMBEDDED else shape(grid)
     if sizes is None:
-        return Costs("none", f"not modelled for {grid.config.backbone.architecture}; use --measure")
+        return Costs("none", f"not modeled for {grid.config.backbone.architecture}; use --measure")
     own = NAME + 2  # its name, the full stop and the end token; what stands before them is shared
     positions = 1 + (sizes.image // sizes.patch) ** 2 + 4
     text, image = _forward(own, *sizes.text), _forward(positions, *sizes.vision)

@@ -161,7 +161,7 @@ class Estimate:
     """What one run costs; None where it is unknown.
 
     Attributes:
-        steps: optimiser steps, without those of a run that it starts from.
+        steps: optimizer steps, without those of a run that it starts from.
         train, test: seconds of its training and of its predictions.
         bytes: what it leaves on the disk.
         trained, tested: it is there already.
@@ -233,7 +233,7 @@ class Plan:
         }
 
     def steps(self, run: Run) -> int | None:
-        """Return the optimiser steps of a run, without those of one that it starts from; None if unknown."""
+        """Return the optimizer steps of a run, without those of one that it starts from; None if unknown."""
         hp: Any = run.hyperparameters
         if not registry.get(run.method).trains:
             return 0

@@ -150,7 +150,7 @@ class Entry(Part):
         default="bytes", description="what of the image files the manifest's hash covers"
     )
     expected: Expected | None = Field(default=None, description="what a complete copy holds")
-    licence: str | None = Field(default=None, description="terms of use, shown before a download")
+    license: str | None = Field(default=None, description="terms of use, shown before a download")
     gated: str | None = Field(default=None, description="what to get where, for data that cannot be fetched")
     files: list[Files] = Field(default=[], description="what can be fetched, in order")
     descriptions: Annotated[str, AfterValidator(no_braces), AfterValidator(expanded)] | None = Field(
@@ -198,7 +198,7 @@ class Entry(Part):
     @property
     def identity(self) -> str:
         """What its manifest depends on, as JSON."""
-        others = {"title", "counterpart", "template", "other_templates", "descriptions", "licence", "gated", "files"}
+        others = {"title", "counterpart", "template", "other_templates", "descriptions", "license", "gated", "files"}
         return self.model_dump_json(exclude=others)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Images as uint8 arrays: decoding, the test and training transforms, and normalisation.
+"""Images as uint8 arrays: decoding, the test and training transforms, and normalization.
 
 Transforms are those of repo KaiyangZhou/Dassl.pytorch, dassl/data/transforms/transforms.py, which are
 torchvision's.
@@ -113,7 +113,7 @@ class ImageStore:
         check_decodable(failures, len(wanted))
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
-        """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the centre cropped.
+        """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the center cropped.
 
         Raises:
             CptError: an image cannot be decoded, or the cache has changed since it was written.
@@ -165,7 +165,7 @@ class ImageStore:
 
 
 def resize_and_crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize the shorter side to ``size``, bicubic, and crop the centre; nothing when it has the size already.
+    """Resize the shorter side to ``size``, bicubic, and crop the center; nothing when it has the size already.
 
     Args:
         image: (H, W, 3).
@@ -215,7 +215,7 @@ def crop_box(height: int, width: int, uniform: Uniform) -> tuple[int, int, int, 
     """Draw (top, left, height, width) of a random resized crop.
 
     Area uniform in 8 to 100 % of the image, aspect log-uniform in 3/4 to 4/3; after ten boxes that do not fit, the
-    largest centred box of an allowed aspect. Source: torchvision, transforms.RandomResizedCrop.get_params.
+    largest centered box of an allowed aspect. Source: torchvision, transforms.RandomResizedCrop.get_params.
     """
     lowest, highest = (math.log(aspect) for aspect in _ASPECT)
     for _ in range(_ATTEMPTS):
@@ -230,7 +230,7 @@ def crop_box(height: int, width: int, uniform: Uniform) -> tuple[int, int, int, 
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def normalise(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def normalize(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Return float32 (B, 3, H, W): (pixels / 255 - mean) / std, on the device of ``pixels``.
 
     Args:
@@ -242,8 +242,8 @@ def normalise(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], s
 
     batch = torch.as_tensor(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     shape = (1, 3, 1, 1)
-    centre = torch.tensor(mean, device=batch.device).view(shape)
-    return batch.div_(255).sub_(centre).div_(torch.tensor(std, device=batch.device).view(shape))
+    center = torch.tensor(mean, device=batch.device).view(shape)
+    return batch.div_(255).sub_(center).div_(torch.tensor(std, device=batch.device).view(shape))
 
 
 def _packed(path: Path) -> NDArray[np.uint8]:

@@ -30,7 +30,8 @@ from cpt.files import paths
 from cpt.files.paths import CLASSIFIER, IMAGES, PREDICTIONS, PROMPTS, RUN
 from cpt.files.stage_files import read_json, read_tensors, write_parquet, write_tensors
 from cpt.methods.base import registry
-from cpt.methods.base.method import ClassMeans, Method
+from cpt.methods.base.method import Method
+from cpt.metrics.geometry import ClassMeans
 from cpt.seeds import torch_stream
 from cpt.training.train import SNAPSHOT
 

@@ -28,7 +28,7 @@ ORDER = [("target", "ascending"), ("epoch", "ascending"), ("subset", "ascending"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedClasses:
     """What is known of the K trained classes.
 
     Attributes:
@@ -95,19 +95,21 @@ def score(
     write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS, class_groups=chosen_groups)
 
 
-def _trained(split: Split, clusters: Path | None, class_groups: Mapping[str, float], *, untrained: bool) -> Trained:
+def _trained(
+    split: Split, clusters: Path | None, class_groups: Mapping[str, float], *, untrained: bool
+) -> TrainedClasses:
     groups: NDArray | None = head_medium_tail(split.ranks, [class_groups[group] for group in GROUPS])
     if untrained and split.metadata["class_order"] == "random":
         groups = None  # its split's ranking is none of those that the trained runs beside it have
     if clusters is None:
-        return Trained(split.counts, groups)
+        return TrainedClasses(split.counts, groups)
     found = read_clusters(clusters)
     if found.class_names != split.classes:
         raise CptError(f"{clusters}: not of the classes that the split trains; give clusters of the same dataset")
-    return Trained(split.counts, groups, found.labels)
+    return TrainedClasses(split.counts, groups, found.labels)
 
 
-def measure(predictions: pa.Table, training: Trained | None) -> list[dict[str, Any]]:
+def measure(predictions: pa.Table, training: TrainedClasses | None) -> list[dict[str, Any]]:
     """Return the metrics of one target and subset.
 
     Args:
@@ -137,7 +139,7 @@ def measure(predictions: pa.Table, training: Trained | None) -> list[dict[str, A
 
 
 def collapse(
-    text: torch.Tensor | None, images: torch.Tensor, counts: NDArray, training: Trained | None
+    text: torch.Tensor | None, images: torch.Tensor, counts: NDArray, training: TrainedClasses | None
 ) -> Iterator[dict[str, Any]]:
     """Return the neural-collapse measures of one target and subset, on its test images.
 
@@ -159,7 +161,7 @@ def collapse(
             yield {"metric": name, "value": value, "unit": "1", "images": int(counts.sum())}
 
 
-def count(predictions: pa.Table, training: Trained | None, target: str, subset: str) -> pa.Table:
+def count(predictions: pa.Table, training: TrainedClasses | None, target: str, subset: str) -> pa.Table:
     """Return how many images of each class, and in each bin of confidence, were right.
 
     Args:

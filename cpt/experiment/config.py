@@ -143,7 +143,7 @@ class Transfer(Section):
 
 
 class Tasks(Section):
-    """What is trained on what and tested on what. Cross-dataset and domain generalisation share their runs."""
+    """What is trained on what and tested on what. Cross-dataset and domain generalization share their runs."""
 
     base_to_new: BaseToNew | None = None
     cross_dataset: Transfer | None = None
@@ -289,7 +289,7 @@ class Config(Section):
     threads: int = Field(
         1, ge=1, le=limits.THREADS, description="CPU threads of a job; the last bits of results depend on it"
     )
-    state_interval: float = Field(60, ge=0, description="seconds between saved training states")
+    checkpoint_interval: float = Field(60, ge=0, description="seconds between saved training states")
     fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
     runs_per_job: int = Field(
         1,

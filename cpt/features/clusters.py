@@ -32,9 +32,9 @@ class Clustering:
 
     Attributes:
         labels: (K,) cluster of every class, 0..M-1, numbered by first appearance; no cluster is empty.
-        centroids: (M, D) float64: normalised mean (spherical, spectral), mean (euclidean) or medoid (kmedoids).
+        centroids: (M, D) float64: normalized mean (spherical, spectral), mean (euclidean) or medoid (kmedoids).
         objective: distance to the centroid summed over classes: squared Euclidean (euclidean) or 1 - cos (the
-            others). Spectral clustering minimises a relaxed cut instead; there it serves for comparison.
+            others). Spectral clustering minimizes a relaxed cut instead; there it serves for comparison.
         silhouette: mean cosine silhouette; None where it is undefined, with one cluster or only singletons.
         width: width of the affinity that spectral clustering chose, in units of the mean 1 - cos; None elsewhere.
     """
@@ -109,7 +109,7 @@ def mine(features: ArrayLike, algorithm: str, clusters: int, seed: int) -> Clust
 
 
 def spherical(unit: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
-    """k-means on the sphere: nearest by cosine, centroid = normalised mean, k-means++ starts; the best of ten."""
+    """k-means on the sphere: nearest by cosine, centroid = normalized mean, k-means++ starts; the best of ten."""
     dissimilarity = _dissimilarity(unit)
     streams = [numpy_stream(seed, "clusters", restart) for restart in range(RESTARTS)]
     found = [_lloyd(unit, unit[_starts(dissimilarity, clusters, stream)]) for stream in streams]
@@ -189,7 +189,7 @@ def cosine_silhouette(unit: Matrix, labels: Labels) -> float | None:
     A class alone in its cluster counts 0. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
 
     Args:
-        unit: (K, D) normalised features.
+        unit: (K, D) normalized features.
         labels: (K,) clusters, 0..M-1 without gaps.
     """
     sizes = np.bincount(labels)
@@ -307,11 +307,11 @@ def _means(space: Matrix, labels: Labels) -> Matrix:
 
 
 def _directions(means: Matrix, unit: Matrix, labels: Labels) -> Matrix:
-    """Normalise the means; where members cancel out, the first member stands for the cluster."""
+    """Normalize the means; where members cancel out, the first member stands for the cluster."""
     norms = np.linalg.norm(means, axis=1, keepdims=True)
     first = unit[np.unique(labels, return_index=True)[1]]
-    cancelled = norms < 1e-12
-    return np.where(cancelled, first, means / np.where(cancelled, 1, norms))
+    canceled = norms < 1e-12
+    return np.where(canceled, first, means / np.where(canceled, 1, norms))
 
 
 def _medoids(unit: Matrix, labels: Labels) -> Matrix:

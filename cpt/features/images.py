@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cpt.clip.backbone import Clip
 from cpt.clip.device import upload
-from cpt.data.images import ImageStore, normalise
+from cpt.data.images import ImageStore, normalize
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.features.text import IMAGE_SCHEMA
@@ -25,10 +25,10 @@ def batch_size(clip: Clip) -> int:
 
 
 def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Yield ``encoder`` of the normalised images (B, 3, H, W) of some rows, batch by batch; the next is read meanwhile.
+    """Yield ``encoder`` of the normalized images (B, 3, H, W) of some rows, batch by batch; the next is read meanwhile.
 
     Args:
-        clip: its device, image size and normalisation.
+        clip: its device, image size and normalization.
         store: where the pixels are.
         rows: (N,) rows of the manifest.
         encoder: a tower.
@@ -47,7 +47,7 @@ def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[T
             if following is not None:
                 ahead = read(following)
             pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            yield encoder(normalise(upload(pixels, clip.device), clip.mean, clip.std))
+            yield encoder(normalize(upload(pixels, clip.device), clip.mean, clip.std))
 
 
 @torch.no_grad()

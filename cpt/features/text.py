@@ -64,7 +64,7 @@ class Classes:
 
 
 def tokenize(tokenizer: Callable[..., Tensor], texts: Sequence[str], length: int) -> Tensor:
-    """Tokenise texts to (K, length) and refuse any that does not fit.
+    """Tokenize texts to (K, length) and refuse any that does not fit.
 
     open_clip cuts silently; a cut prompt would be scored under a wrong name.
 

@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
-from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import Bottleneck
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Method
 from cpt.methods.base.prompts import TextPrompts
 
 PROMPTS = 1024
@@ -27,7 +27,7 @@ PROMPTS = 1024
 CONFIG = "repo KaiyangZhou/CoOp, configs/trainers/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1.yaml"
 
 
-class CoCoOpHyperparameters(Trained):
+class CoCoOpHyperparameters(TrainingHyperparameters):
     """Defaults of the published configuration, the same for all protocols."""
 
     epochs: int = field(10, "passes over the training set", CONFIG, ge=0)
@@ -51,16 +51,13 @@ class CoCoOp(Method):
 
     def __init__(self, clip: Clip, hp: CoCoOpHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        self.text = TextPrompts(clip.text, classes, hp.context_length, 1, generator, words=hp.words)
+        self.text = TextPrompts(clip, classes, hp.context_length, 1, generator, words=hp.words)
         hidden = max(1, clip.embed_dim // hp.reduction)
         self.meta_net = Bottleneck(clip.embed_dim, hidden, clip.text.width, "relu", generator)
 
-    def text_features(self, classes: Classes, shift: Tensor | None = None) -> Tensor:
-        """Unit-norm text features (B, K, D) under the context moved by each row of ``shift`` (B, d).
-
-        Without a shift (K, D): no image's classifier; only the geometry of the history is taken from them.
-        """
-        return F.normalize(self.text(self.clip.text, classes, shift=shift), dim=-1)
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D) under the context that no image has moved: only the history's geometry needs them."""
+        return self.text(classes)
 
     def class_logits(self, image_features: Tensor, classes: Classes) -> Tensor:
         """Logits (B, K), every image against text features of its own."""
@@ -76,10 +73,5 @@ class CoCoOp(Method):
         return torch.cat(rows)
 
     def _chunk_logits(self, classes: Classes, image_features: Tensor, shift: Tensor) -> Tensor:
-        text = self.text_features(classes, shift)
+        text = F.normalize(self.text(classes, shift=shift), dim=-1)  # (B, K, D)
         return self.clip.logit_scale * torch.einsum("bd,bkd->bk", image_features, text)
-
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the batch."""
-        logits = self.class_logits(self.batch_features(batch), training.classes)
-        return {"cross_entropy": self.cross_entropy(logits, batch, training)}

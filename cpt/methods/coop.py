@@ -6,18 +6,17 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
-from cpt.methods.base.hyperparameters import Trained, field
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
+from cpt.methods.base.method import Method
 from cpt.methods.base.prompts import TextPrompts
 
 CONFIGS = "repo KaiyangZhou/CoOp, configs/trainers/CoOp"
 
 
-class CoOpHyperparameters(Trained):
+class CoOpHyperparameters(TrainingHyperparameters):
     """Defaults of the published configurations with a context of four words."""
 
     protocol_defaults: ClassVar[dict] = {"all_classes": {"epochs": 50}}
@@ -47,15 +46,10 @@ class CoOp(Method):
     def __init__(self, clip: Clip, hp: CoOpHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
         self.text = TextPrompts(
-            clip.text, classes, hp.context_length, 1, generator,
+            clip, classes, hp.context_length, 1, generator,
             words=hp.words, position=hp.class_position, per_class=hp.per_class,
         )  # fmt: skip
 
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm text features (K, D) under the learned context."""
-        return F.normalize(self.text(self.clip.text, classes), dim=-1)
-
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the batch."""
-        logits = self.logits(self.batch_features(batch), self.text_features(training.classes))
-        return {"cross_entropy": self.cross_entropy(logits, batch, training)}
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D) under the learned context."""
+        return self.text(classes)

@@ -15,7 +15,7 @@ from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.layers import Adapter
 from cpt.methods.base.losses import cosine_distance
-from cpt.methods.base.method import Batch, Training
+from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
 CONFIG = "repo ShuvenduRoy/CoPrompt, configs/trainers/coprompt.yaml"
@@ -75,26 +75,26 @@ class CoPrompt(MaPLe):
         self.adapter_text = Adapter(clip.embed_dim, hp.reduction, hp.text_adapter, generator)
         self.adapter_image = Adapter(clip.embed_dim, hp.reduction, hp.image_adapter, generator)
 
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm adapted text features (K, D)."""
-        return F.normalize(self.adapter_text(self.raw_text_features(classes)), dim=-1)
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Adapted text features (K, D)."""
+        return self.adapter_text(super().raw_text_features(classes))
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm adapted image features (B, D)."""
-        return F.normalize(self.adapter_image(self.raw_image_features(images)), dim=-1)
+    def raw_image_features(self, images: Tensor) -> Tensor:
+        """Adapted image features (B, D)."""
+        return self.adapter_image(super().raw_image_features(images))
 
     def weights(self) -> dict[str, float]:
         """The same weight for both modalities."""
         return {"consistency_text": self.hp.consistency_weight, "consistency_image": self.hp.consistency_weight}
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy on the first view; distances to one random description and to the frozen second view."""
-        assert training.descriptions is not None
-        text, image = self.text_features(training.classes), self.batch_features(batch)
-        chosen = batch.random.randint(0, len(training.descriptions) - 1)
+        assert training_set.descriptions is not None
+        text = self.text_features(training_set.classes)
+        chosen = batch.random.randint(0, len(training_set.descriptions) - 1)
         distance = cosine_distance if self.hp.distance == "cosine" else F.mse_loss
         return {
-            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training),
-            "consistency_text": distance(text, training.descriptions[chosen]),
+            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set),
+            "consistency_text": distance(text, training_set.descriptions[chosen]),
             "consistency_image": distance(image, self.frozen_features(batch)),
         }

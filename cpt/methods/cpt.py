@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from cpt import limits
 from cpt.methods.base.hyperparameters import PLKR, field
 from cpt.methods.base.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
-from cpt.methods.base.method import Batch, Training
+from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.ivlp import IVLP, IVLPHyperparameters
 
 PAPER = "CPT, section 4.1"
@@ -81,27 +81,26 @@ class CPT(IVLP):
         hp = self.hp
         return {"separation": hp.tetf_weight, "consistency": hp.cc_weight, "anchor": hp.rs_weight}
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Components of Eq. 12; those of weight 0 are not computed."""
         hp = self.hp
-        raw = self.text(self.clip.text, training.classes)
+        raw = self.raw_text_features(training_set.classes)
         text = F.normalize(raw, dim=-1)
-        image = self.batch_features(batch)
         if hp.contrast == "in_batch":
             components = {"in_batch": in_batch_contrast(image, text, batch.labels, self.clip.logit_scale)}
         else:
-            components = {"cross_entropy": self.cross_entropy(self.logits(image, text), batch, training)}
+            components = {"cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set)}
         if hp.tetf_weight:
-            assert training.clusters is not None
+            assert training_set.clusters is not None
             components["separation"] = cluster_separation(
-                text, training.clusters, hp.tetf_reading, diagonal=hp.tetf_diagonal, by_size=hp.tetf_by_size
+                text, training_set.clusters, hp.tetf_reading, diagonal=hp.tetf_diagonal, by_size=hp.tetf_by_size
             )
         if hp.cc_weight:
             components["consistency"] = class_consistency(
-                image, text, batch.labels, hp.cc_reading, counts=training.counts, detach_text=hp.cc_detach_text
+                image, text, batch.labels, hp.cc_reading, counts=training_set.counts, detach_text=hp.cc_detach_text
             )
         if hp.rs_weight:
-            frozen = training.classes.frozen
+            frozen = training_set.classes.frozen
             if hp.rs_features == "raw":
                 components["anchor"] = anchor(raw, frozen, hp.rs_reading)
             else:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.losses import cosine_distance, dependence
-from cpt.methods.base.method import Batch, Training
+from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.coop import CoOp, CoOpHyperparameters
 
 SCRIPTS = "repo cnunlp/DeKg, scripts (ten datasets)"
@@ -42,13 +42,13 @@ class DeKg(CoOp):
         """Weights w1 and w2."""
         return {"guidance": self.hp.guidance_weight, "dependence": self.hp.independence_weight}
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy, mean cosine distance to the frozen features, dependence on them."""
-        text = self.text_features(training.classes)
-        frozen = F.normalize(training.classes.frozen, dim=-1)
-        logits = self.logits(self.batch_features(batch), text)
+        text = self.text_features(training_set.classes)
+        frozen = F.normalize(training_set.classes.frozen, dim=-1)
+        logits = self.logits(image, text)
         return {
-            "cross_entropy": self.cross_entropy(logits, batch, training),
+            "cross_entropy": self.cross_entropy(logits, batch, training_set),
             "guidance": cosine_distance(text, frozen),
             "dependence": dependence(text, frozen),
         }

@@ -12,25 +12,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.errors import CptError
 from cpt.features.text import Classes
-from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import Bottleneck
 from cpt.methods.base.losses import cosine_distance, dependence
-from cpt.methods.base.method import Batch, Method, Training
-from cpt.methods.base.prompts import TextPrompts
+from cpt.methods.base.method import Batch, Method, TrainingSet
+from cpt.methods.base.prompts import TextPrompts, require_block
 
 CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg_TCP"
 CODE = "repo cnunlp/DeKg, trainers/DeKg_TCP.py"
 SCRIPTS = "repo cnunlp/DeKg, scripts (ten datasets)"
 
 
-class DeKgTCPHyperparameters(Trained):
+class DeKgTCPHyperparameters(TrainingHyperparameters):
     """Defaults of the published configuration."""
 
     epochs: int = field(100, "passes over the training set", CONFIG, ge=0)
     batch_size: int = field(32, "images per step", CONFIG, ge=1)
-    optimiser: Literal["sgd", "adam", "adamw"] = field("adam", "adam and adamw: betas 0.9 and 0.999", CONFIG)
+    optimizer: Literal["sgd", "adam", "adamw"] = field("adam", "adam and adamw: betas 0.9 and 0.999", CONFIG)
     learning_rate: float = field(0.002, "peak learning rate", CONFIG, gt=0)
     templates: str = field("tcp", "template set of the frozen text features", CODE)
     context_length: int = field(4, "number of context vectors n", CONFIG, ge=1)
@@ -52,11 +51,8 @@ class DeKgTCP(Method):
 
     def __init__(self, clip: Clip, hp: DeKgTCPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        if hp.block >= len(clip.text.blocks):
-            raise CptError(
-                f"block {hp.block}: the text tower has the blocks 0 to {len(clip.text.blocks) - 1}; lower it"
-            )
-        self.text = TextPrompts(clip.text, classes, hp.context_length, 1, generator, words=False, dataset_template=True)
+        require_block("block", hp.block, "text", clip.text)
+        self.text = TextPrompts(clip, classes, hp.context_length, 1, generator, words=False, dataset_template=True)
         hidden = max(1, clip.embed_dim // hp.reduction)
         outputs = hp.context_length * clip.text.width
         self.meta_net = Bottleneck(clip.embed_dim, hidden, outputs, "quick_gelu", generator)
@@ -67,24 +63,20 @@ class DeKgTCP(Method):
         return made.unflatten(1, (self.hp.context_length, -1))
 
     def raw_text_features(self, classes: Classes) -> Tensor:
-        """Text features (K, D) before normalisation."""
-        return self.text(self.clip.text, classes, deep={self.hp.block: self.class_prompts(classes)})
-
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm text features (K, D)."""
-        return F.normalize(self.raw_text_features(classes), dim=-1)
+        """Text features (K, D) under the class prompts."""
+        return self.text(classes, deep={self.hp.block: self.class_prompts(classes)})
 
     def weights(self) -> dict[str, float]:
         """Weights w1 and w2."""
         return {"guidance": self.hp.guidance_weight, "dependence": self.hp.independence_weight}
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """As DeKg; the dependence takes text features before normalisation, as the published code does."""
-        raw = self.raw_text_features(training.classes)
-        text, frozen = F.normalize(raw, dim=-1), F.normalize(training.classes.frozen, dim=-1)
-        logits = self.logits(self.batch_features(batch), text)
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
+        """As DeKg; the dependence takes text features before normalization, as the published code does."""
+        raw = self.raw_text_features(training_set.classes)
+        text, frozen = F.normalize(raw, dim=-1), F.normalize(training_set.classes.frozen, dim=-1)
+        logits = self.logits(image, text)
         return {
-            "cross_entropy": self.cross_entropy(logits, batch, training),
+            "cross_entropy": self.cross_entropy(logits, batch, training_set),
             "guidance": cosine_distance(text, frozen),
             "dependence": dependence(raw, frozen),
         }

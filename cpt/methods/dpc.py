@@ -9,6 +9,7 @@ same is done with all of their learned tensors.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -22,7 +23,7 @@ from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued, field
 from cpt.methods.base.layers import hard_negatives
 from cpt.methods.base.losses import pairwise_contrast
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 
 CONFIGS = "repo JREion/DPC, configs/trainers/SPLE"
 CODE = "repo JREion/DPC, trainers/sple_coop.py"
@@ -30,7 +31,7 @@ PAPER = "Li et al., CVPR 2025"
 
 
 class DPCHyperparameters(Continued):
-    """Which run it starts from, the optimisation of stage 2, and the mixture."""
+    """Which run it starts from, the optimization of stage 2, and the mixture."""
 
     start: str = field("promptsrc", "method of stage 1", "CPT, Table 2 (equals the published PromptSRC+DPC)")
     epochs: int = field(20, "passes over the training set in stage 2", CONFIGS, ge=0)
@@ -95,41 +96,45 @@ class DPC(Method):
         fixed = {name: value.detach() for name, value in used.items()} if hp.parameters == "shared" else tuned
         return _recovered(used, fixed, hp.base_weight)
 
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm text features (K, D) under the prompts in use."""
-        return self._call(self.prompts(), "text_features", classes)
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D) under the prompts in use."""
+        return self._call(self.prompts(), "raw_text_features", classes)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm image features (B, D) under the prompts in use."""
-        return self._call(self.prompts(), "image_features", images)
+    def raw_image_features(self, images: Tensor) -> Tensor:
+        """Image features (B, D) under the prompts in use."""
+        return self._call(self.prompts(), "raw_image_features", images)
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Symmetric contrast over the batch and one training image of every hard negative."""
+    def extended(self, batch: Batch, training_set: TrainingSet) -> Batch:
+        """The batch and, behind each of its images, one training image of each of its hard negatives."""
         assert batch.images is not None
-        assert training.labels is not None
-        assert training.take is not None
-        batches, labels, at = [batch.images], [], []
+        assert training_set.labels is not None
+        assert training_set.take is not None
+        images, labels, at = [batch.images], [], []
         extra: list[int] = []
-        pools = _positions(training.labels)
+        pools = _positions(training_set.labels)
         own = batch.labels.tolist()
-        for i, (label, negatives) in enumerate(zip(own, self._negatives(batch, training), strict=True)):
+        for i, (label, negatives) in enumerate(zip(own, self._negatives(batch, training_set), strict=True)):
             pictures = [batch.random.choice(pools[negative]) for negative in negatives]
             at += [i, *range(len(own) + len(extra), len(own) + len(extra) + len(pictures))]
             labels += [label, *negatives]
             extra += pictures
         if extra:
-            images = training.take(extra, batch).images
-            assert images is not None
-            batches.append(images)
-        image = self.image_features(torch.cat(batches)[torch.tensor(at, device=self.clip.device)])
-        self.observed(image, torch.tensor(labels, device=self.clip.device))
-        text = self.text_features(training.classes)[torch.tensor(labels, device=self.clip.device)]
+            taken = training_set.take(extra, batch).images
+            assert taken is not None
+            images.append(taken)
+        device = self.clip.device
+        ordered = torch.cat(images)[torch.tensor(at, device=device)]
+        return replace(batch, images=ordered, labels=torch.tensor(labels, device=device))
+
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
+        """Symmetric contrast over the batch with its hard negatives."""
+        text = self.text_features(training_set.classes)[batch.labels]
         return {"contrast": pairwise_contrast(image, text, self.clip.logit_scale)}
 
     @torch.no_grad()
-    def _negatives(self, batch: Batch, training: Training) -> Iterator[list[int]]:
+    def _negatives(self, batch: Batch, training_set: TrainingSet) -> Iterator[list[int]]:
         if self._tuned_text is None:  # P never changes, nor do the trained classes
-            self._tuned_text = self._call(self.tuned(), "text_features", training.classes)
+            self._tuned_text = self._call(self.tuned(), "text_features", training_set.classes)
         scores = self._call(self.tuned(), "image_features", batch.images) @ self._tuned_text.T
         return hard_negatives(scores, batch.labels.tolist(), self.hp.candidates, batch.random)
 

@@ -6,17 +6,16 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
-from cpt.methods.base.hyperparameters import PLKR, Trained, field
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.hyperparameters import PLKR, TrainingHyperparameters, field
+from cpt.methods.base.method import Method
 from cpt.methods.base.prompts import TextPrompts, VisualPrompts
 
 
-class IVLPHyperparameters(Trained):
-    """Optimisation and prompts of the CPT paper, so that CPT differs from IVLP by its losses only."""
+class IVLPHyperparameters(TrainingHyperparameters):
+    """Optimization and prompts of the CPT paper, so that CPT differs from IVLP by its losses only."""
 
     protocol_defaults: ClassVar[dict] = {
         "all_classes": {"epochs": 8, "depth_text": 3, "depth_vision": 3},
@@ -42,19 +41,14 @@ class IVLP(Method):
     def __init__(self, clip: Clip, hp: IVLPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
         self.text = TextPrompts(
-            clip.text, classes, hp.text_prompts, hp.depth_text, generator, words=hp.words, setting="depth_text"
+            clip, classes, hp.text_prompts, hp.depth_text, generator, words=hp.words, setting="depth_text"
         )
-        self.visual = VisualPrompts(clip.vision, hp.visual_prompts, hp.depth_vision, generator)
+        self.visual = VisualPrompts(clip, hp.visual_prompts, hp.depth_vision, generator)
 
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm text features (K, D) under the learned prompts."""
-        return F.normalize(self.text(self.clip.text, classes), dim=-1)
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D) under the learned prompts."""
+        return self.text(classes)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm image features (B, D) under the learned prompts."""
-        return F.normalize(self.visual(self.clip.vision, images), dim=-1)
-
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Cross-entropy over all trained classes, mean over the batch."""
-        logits = self.logits(self.batch_features(batch), self.text_features(training.classes))
-        return {"cross_entropy": self.cross_entropy(logits, batch, training)}
+    def raw_image_features(self, images: Tensor) -> Tensor:
+        """Image features (B, D) under the learned prompts."""
+        return self.visual(images)

@@ -2,7 +2,7 @@
 
 A reconstruction from the abstract (OpenReview amBzV6V3tQ), which names three parts, at work in every layer: a
 *multimodal prompt pool* with similarity-retrieved separated prompts, *modality-shared prompts*, and a *load balancing
-optimisation* that adjusts the attention weights by a bias, updated from outside the loss. Two things differ here: the
+optimization* that adjusts the attention weights by a bias, updated from outside the loss. Two things differ here: the
 bias only chooses the entries and does not weigh them, as in loss-free balancing of mixtures of experts (Wang et al.
 2024), and an input retrieves once, for all layers. Everything else is ours as well: keys in CLIP's joint space, frozen
 features as queries, one latent per block that two linear maps turn into text and visual tokens, cross-entropy as the
@@ -21,22 +21,22 @@ from cpt.clip.backbone import Clip
 from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
 from cpt.features.text import Classes
-from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import linear
-from cpt.methods.base.method import Batch, Method, Training
-from cpt.methods.base.prompts import STD
+from cpt.methods.base.method import Batch, Method
+from cpt.methods.base.prompts import STD, require_block
 
 OURS = "ours: not published"
 
 
-class LAMPHyperparameters(Trained):
+class LAMPHyperparameters(TrainingHyperparameters):
     """The pool, the shared prompts, the routing and its balance."""
 
     protocol_defaults: ClassVar[dict] = {"all_classes": {"epochs": 8, "last_block": 3}}
 
     epochs: int = field(12, "passes over the training set (8 for all_classes)", OURS, ge=0)
     batch_size: int = field(4, "images per step", OURS, ge=1)
-    optimiser: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", OURS)
+    optimizer: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", OURS)
     learning_rate: float = field(0.0025, "peak learning rate", OURS, gt=0)
     shared_prompts: int = field(2, "modality-shared prompts per block", OURS, ge=1)
     pool_prompts: int = field(2, "retrieved prompts per block and modality", OURS, ge=1)
@@ -101,9 +101,7 @@ class LAMP(Method):
         if hp.last_block < hp.first_block:
             raise CptError(f"last_block {hp.last_block}: comes before first_block {hp.first_block}; raise it")
         for name, tower in (("text", clip.text), ("vision", clip.vision)):
-            if hp.last_block >= len(tower.blocks):
-                last = len(tower.blocks) - 1
-                raise CptError(f"last_block {hp.last_block}: the {name} tower has the blocks 0 to {last}; lower it")
+            require_block("last_block", hp.last_block, name, tower)
         if hp.top_k > hp.pool_size:
             raise CptError(f"top_k {hp.top_k}: the pool has {hp.pool_size} entries; lower it")
         count = hp.shared_prompts + hp.pool_prompts
@@ -122,24 +120,22 @@ class LAMP(Method):
         self.image_pool = Pool(*size, clip.vision.width, clip.embed_dim, generator)
         self._packed: tuple[Classes, object] | None = None
 
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm text features (K, D); each class retrieves by its frozen text feature."""
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D); each class retrieves by its frozen text feature."""
         if self._packed is None or self._packed[0] is not classes:
             slots = torch.full_like(classes.tokens, -1).numpy()
             self._packed = (classes, pack_prompts(classes.tokens, slots).to(self.clip.device))
         deep = self._prompts(self.text_pool, self.to_text, F.normalize(classes.frozen, dim=-1))
-        return F.normalize(self.clip.text(self._packed[1], deep=deep), dim=-1)
+        return self.clip.text(self._packed[1], deep=deep)
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm image features (B, D); each image retrieves by its frozen feature."""
+    def raw_image_features(self, images: Tensor) -> Tensor:
+        """Image features (B, D); each image retrieves by its frozen feature."""
         return self._image_features(images, self.frozen_image_features(images))
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Cross-entropy over all trained classes, mean over the batch."""
+    def batch_features(self, batch: Batch) -> Tensor:
+        """Unit-norm image features (B, D) of a batch, whose frozen features may be cached."""
         assert batch.images is not None
-        image = self.observed(self._image_features(batch.images, self.frozen_features(batch)), batch.labels)
-        logits = self.logits(image, self.text_features(training.classes))
-        return {"cross_entropy": self.cross_entropy(logits, batch, training)}
+        return F.normalize(self._image_features(batch.images, self.frozen_features(batch)), dim=-1)
 
     def step_end(self) -> None:
         """Move the routing biases towards equal load."""
@@ -148,7 +144,7 @@ class LAMP(Method):
 
     def _image_features(self, images: Tensor, queries: Tensor) -> Tensor:
         deep = self._prompts(self.image_pool, self.to_vision, queries)
-        return F.normalize(self.clip.vision(images, deep=deep), dim=-1)
+        return self.clip.vision(images, deep=deep)
 
     def _prompts(self, pool: Pool, projection: nn.Linear, queries: Tensor) -> dict[int, Tensor]:
         """Shared prompts, then retrieved ones, for every prompted block: (Q, n, d)."""

@@ -7,20 +7,19 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
-from cpt.methods.base.hyperparameters import Trained, field
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import linear
-from cpt.methods.base.method import Batch, Method, Training
-from cpt.methods.base.prompts import TextPrompts, too_deep
+from cpt.methods.base.method import Method
+from cpt.methods.base.prompts import TextPrompts, require_depth
 
 CONFIGS = "repo muzairkhattak/multimodal-prompt-learning, configs/trainers/MaPLe"
 BASE = f"{CONFIGS}/vit_b16_c2_ep5_batch4_2ctx.yaml"
 
 
-class MaPLeHyperparameters(Trained):
+class MaPLeHyperparameters(TrainingHyperparameters):
     """Defaults of the published base-to-new and cross-dataset configurations."""
 
     protocol_defaults: ClassVar[dict] = {
@@ -46,9 +45,8 @@ class MaPLe(Method):
 
     def __init__(self, clip: Clip, hp: MaPLeHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        if hp.depth > len(clip.vision.blocks):
-            raise too_deep("depth", hp.depth, "vision", len(clip.vision.blocks))
-        self.text = TextPrompts(clip.text, classes, hp.prompts, hp.depth, generator, words=hp.words)
+        require_depth("depth", hp.depth, "vision", clip.vision)
+        self.text = TextPrompts(clip, classes, hp.prompts, hp.depth, generator, words=hp.words)
         widths = clip.text.width, clip.vision.width
         self.projection = linear(*widths, generator)
         deep = linear(*widths, generator)
@@ -60,23 +58,10 @@ class MaPLe(Method):
         return [self.projection(self.text.context), *deep]
 
     def raw_text_features(self, classes: Classes) -> Tensor:
-        """Text features (K, D) before normalisation."""
-        return self.text(self.clip.text, classes)
+        """Text features (K, D) under the learned prompts."""
+        return self.text(classes)
 
     def raw_image_features(self, images: Tensor) -> Tensor:
-        """Image features (B, D) before normalisation."""
+        """Image features (B, D) under the projected prompts."""
         first, *deep = self.visual_prompts()
         return self.clip.vision(images, first, dict(enumerate(deep, start=1)))
-
-    def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm text features (K, D) under the learned prompts."""
-        return F.normalize(self.raw_text_features(classes), dim=-1)
-
-    def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm image features (B, D) under the projected prompts."""
-        return F.normalize(self.raw_image_features(images), dim=-1)
-
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Cross-entropy over all trained classes, mean over the batch."""
-        logits = self.logits(self.batch_features(batch), self.text_features(training.classes))
-        return {"cross_entropy": self.cross_entropy(logits, batch, training)}

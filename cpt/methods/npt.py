@@ -1,6 +1,6 @@
 """NPT: neural-collapse prompt tuning, global simplex ETF on MaPLe (Zhu et al., KDD 2024, arXiv 2306.15955).
 
-A reconstruction: no equations and no code are public. Known are the two regularisers' names and aims, that they are
+A reconstruction: no equations and no code are public. Known are the two regularizers' names and aims, that they are
 put on MaPLe, and the two diagnostics that they are to lower: the distance of the text features from a simplex ETF
 ("language-modality collapse") and the mismatch of a class's images and text ("multi-modality isomorphism"). Each loss
 here is the squared form of its diagnostic.
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.losses import cluster_separation
-from cpt.methods.base.method import Batch, Training
+from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
 PILOT = "ours: not published; best of 12 pairs for the tiny CLIP on validation images (config/pilot.yaml)"
 
 
 class NPTHyperparameters(MaPLeHyperparameters):
-    """MaPLe's and the weights of the two regularisers."""
+    """MaPLe's and the weights of the two regularizers."""
 
     collapse_weight: float = field(0.1, "weight w1 of the language-modality collapse", PILOT, ge=0)
     isomorphism_weight: float = field(1.0, "weight w2 of the multi-modality isomorphism", PILOT, ge=0)
@@ -42,12 +42,12 @@ class NPT(MaPLe):
         """Weights w1 and w2."""
         return {"collapse": self.hp.collapse_weight, "isomorphism": self.hp.isomorphism_weight}
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy, mean squared distance of all cosines to -1/(K-1), mean squared image-text distance."""
-        text, image = self.text_features(training.classes), self.batch_features(batch)
+        text = self.text_features(training_set.classes)
         one_cluster = torch.zeros(len(text), dtype=torch.long, device=text.device)
         return {
-            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training),
+            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set),
             "collapse": cluster_separation(text, one_cluster),
             "isomorphism": (image - text[batch.labels]).square().sum(dim=1).mean(),
         }

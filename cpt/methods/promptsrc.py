@@ -1,4 +1,4 @@
-"""PromptSRC: IVLP's prompts regularised by frozen CLIP, averaged over the epochs (Khattak et al., ICCV 2023)."""
+"""PromptSRC: IVLP's prompts regularized by frozen CLIP, averaged over the epochs (Khattak et al., ICCV 2023)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.layers import WeightedAverage, gaussian_weights
 from cpt.methods.base.losses import anchor, distillation
-from cpt.methods.base.method import Batch, Training
+from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.ivlp import IVLP, IVLPHyperparameters
 
 CODE = "repo muzairkhattak/PromptSRC, trainers/promptsrc.py"
@@ -67,14 +67,14 @@ class PromptSRC(IVLP):
         hp = self.hp
         return {"text": hp.text_weight, "image": hp.image_weight, "prediction": hp.logits_weight}
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy and the three consistency terms."""
-        text, image = self.text_features(training.classes), self.batch_features(batch)
-        frozen_text = F.normalize(training.classes.frozen, dim=-1)
+        text = self.text_features(training_set.classes)
+        frozen_text = F.normalize(training_set.classes.frozen, dim=-1)
         frozen_image = self.frozen_features(batch)
         logits = self.logits(image, text)
         return {
-            "cross_entropy": self.cross_entropy(logits, batch, training),
+            "cross_entropy": self.cross_entropy(logits, batch, training_set),
             "text": anchor(text, frozen_text, "mean"),
             "image": anchor(image, frozen_image, "mean"),
             "prediction": distillation(logits, self.logits(frozen_image, frozen_text)),

@@ -7,22 +7,23 @@ single class; ``collapse_measures``, for what is told to people, says NaN where 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from cpt.errors import CptError
 
 
-def normalise(features: torch.Tensor) -> torch.Tensor:
+def normalize(features: Tensor) -> Tensor:
     """Divide every row of (..., D) by its L2 norm, without epsilon, as CLIP does."""
     return features / features.norm(dim=-1, keepdim=True)
 
 
-def cosine_matrix(features: torch.Tensor) -> torch.Tensor:
+def cosine_matrix(features: Tensor) -> Tensor:
     """Return the (K, K) cosines between the rows of (K, D)."""
-    unit = normalise(features)
+    unit = normalize(features)
     return unit @ unit.T
 
 
-def simplex_etf(classes: int, dimension: int, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def simplex_etf(classes: int, dimension: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return a (K, D) simplex equiangular tight frame: unit rows, every pair with cosine -1/(K-1).
 
     Raises:
@@ -45,7 +46,7 @@ def simplex_etf(classes: int, dimension: int, *, dtype: torch.dtype = torch.floa
     return frame.to(dtype)
 
 
-def etf_distance(features: torch.Tensor) -> torch.Tensor:
+def etf_distance(features: Tensor) -> Tensor:
     """Return the root mean square of cos_ij + 1/(K-1) over i≠j; 0 for a simplex frame and for a single class."""
     classes = len(features)
     if classes == 1:
@@ -53,7 +54,7 @@ def etf_distance(features: torch.Tensor) -> torch.Tensor:
     return (_pairs(features) + 1 / (classes - 1)).square().mean().sqrt()
 
 
-def cluster_etf_distance(features: torch.Tensor, clusters: torch.Tensor) -> torch.Tensor:
+def cluster_etf_distance(features: Tensor, clusters: Tensor) -> Tensor:
     """Return the root mean square of cos_ij + 1/(K_m-1) over pairs i≠j of the same cluster m of K_m classes.
 
     0 where every cluster is a simplex frame, and where no cluster has two classes.
@@ -69,7 +70,7 @@ def cluster_etf_distance(features: torch.Tensor, clusters: torch.Tensor) -> torc
     return (gaps.square().sum() / pairs.sum().clamp_min(1)).sqrt()
 
 
-def collapse_degree(features: torch.Tensor) -> torch.Tensor:
+def collapse_degree(features: Tensor) -> Tensor:
     """Return the mean of |cos_ij + 1/(K-1)| over i≠j; 0 for a simplex frame and for a single class.
 
     NPT's language-collapse degree, reconstructed: its equations are not public (docs/methods.md).
@@ -80,20 +81,20 @@ def collapse_degree(features: torch.Tensor) -> torch.Tensor:
     return (_pairs(features) + 1 / (classes - 1)).abs().mean()
 
 
-def alignment(image_means: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+def alignment(image_means: Tensor, text: Tensor) -> Tensor:
     """Return the mean over classes of the cosine between a class's mean image feature and its text, both (K, D)."""
-    return (normalise(image_means) * normalise(text)).sum(dim=-1).mean()
+    return (normalize(image_means) * normalize(text)).sum(dim=-1).mean()
 
 
-def modality_mismatch(image_means: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+def modality_mismatch(image_means: Tensor, text: Tensor) -> Tensor:
     """Return the mean over classes of the distance between the directions of its images' mean and its text, (K, D).
 
     NPT's multi-modality isomorphism degree, reconstructed: its equations are not public (docs/methods.md).
     """
-    return (normalise(image_means) - normalise(text)).norm(dim=-1).mean()
+    return (normalize(image_means) - normalize(text)).norm(dim=-1).mean()
 
 
-def within_class_variability(image_means: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+def within_class_variability(image_means: Tensor, counts: Tensor) -> Tensor:
     """Return how far unit-norm features spread within classes, relative to how far their classes lie apart.
 
     The trace of the within-class covariance over that of the between-class covariance: the first property of neural
@@ -115,10 +116,10 @@ def within_class_variability(image_means: torch.Tensor, counts: torch.Tensor) ->
 
 
 def collapse_measures(
-    text: torch.Tensor | None,
-    image_means: torch.Tensor,
-    counts: torch.Tensor,
-    clusters: torch.Tensor | None = None,
+    text: Tensor | None,
+    image_means: Tensor,
+    counts: Tensor,
+    clusters: Tensor | None = None,
 ) -> dict[str, float]:
     """Return the neural-collapse measures of a classifier and of the images of its classes; NaN where undefined.
 
@@ -147,30 +148,53 @@ def collapse_measures(
     return {name: float(value) for name, value in found.items()}
 
 
-def mean_cosine(features: torch.Tensor) -> torch.Tensor:
+def mean_cosine(features: Tensor) -> Tensor:
     """Return the mean of cos_ij over i≠j; 0 for a single class, which has no pairs."""
     return features.new_zeros(()) if len(features) == 1 else _pairs(features).mean()
 
 
-def effective_rank(features: torch.Tensor) -> torch.Tensor:
-    """Return exp of the entropy of the normalised eigenvalues of the cosine matrix, between 1 and min(K, D).
+def effective_rank(features: Tensor) -> Tensor:
+    """Return exp of the entropy of the normalized eigenvalues of the cosine matrix, between 1 and min(K, D).
 
     Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007. Computed in float64 from the smaller Gram matrix,
     which has the same non-zero eigenvalues.
     """
-    unit = normalise(features.double())
+    unit = normalize(features.double())
     gram = unit @ unit.T if unit.shape[0] <= unit.shape[1] else unit.T @ unit
     share = torch.linalg.eigvalsh(gram).clamp_min(0) / len(unit)
     return torch.special.entr(share).sum().exp().to(features.dtype)
 
 
-def drift(features: torch.Tensor, frozen: torch.Tensor) -> torch.Tensor:
+def drift(features: Tensor, frozen: Tensor) -> Tensor:
     """Return the mean over classes of 1 - cos between a class's feature and its frozen feature, both (K, D)."""
-    return (1 - (normalise(features) * normalise(frozen)).sum(dim=-1)).mean()
+    return (1 - (normalize(features) * normalize(frozen)).sum(dim=-1)).mean()
 
 
-def _pairs(features: torch.Tensor) -> torch.Tensor:
+def _pairs(features: Tensor) -> Tensor:
     """Return the (K, K-1) cosines off the diagonal."""
     classes = len(features)
     cosines = cosine_matrix(features)
     return cosines.flatten()[1:].view(classes - 1, classes + 1)[:, :-1].reshape(classes, classes - 1)
+
+
+class ClassMeans:
+    """Mean image feature of every class, gathered batch by batch without waiting for the device.
+
+    Args:
+        classes: number K of classes.
+        dimension: D.
+        device: of the features.
+    """
+
+    def __init__(self, classes: int, dimension: int, device: torch.device) -> None:
+        self.sums = torch.zeros(classes, dimension, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Add features (B, D) with labels (B,) in 0..K-1."""
+        self.sums.index_add_(0, labels, features.double())
+        self.counts.index_add_(0, labels, torch.ones_like(labels))
+
+    def means(self) -> Tensor:
+        """Return the means (K, D), zeros for classes without images."""
+        return self.sums / self.counts.clamp_min(1).unsqueeze(1)

@@ -34,7 +34,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """One column's heading; neighbours of the same ``group`` share a heading above."""
+    """One column's heading; neighbors of the same ``group`` share a heading above."""
 
     title: str
     group: str = ""
@@ -90,7 +90,7 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """Return GitHub-flavoured Markdown: one table per block, best bold, second underlined."""
+    """Return GitHub-flavored Markdown: one table per block, best bold, second underlined."""
     parts = [f"**{_md(table.label)}. {_md(table.title)}** {_md(table.caption)}"]
     titles = [" ".join(filter(None, (column.group, column.title))) for column in table.columns]
     for block in table.blocks:

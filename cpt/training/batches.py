@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cpt.clip.backbone import Clip
 from cpt.clip.device import upload
-from cpt.data.images import ImageStore, normalise
+from cpt.data.images import ImageStore, normalize
 from cpt.data.split import Split
 from cpt.methods.base.method import Batch
 from cpt.seeds import numpy_stream, stream_seed
@@ -39,7 +39,7 @@ class Batches:
     """The batches of a run.
 
     Args:
-        clip: its device, image size and normalisation.
+        clip: its device, image size and normalization.
         split: the training images.
         store: where their pixels are; None when ``features`` are all that the method needs.
         features: (N, D) raw frozen features of the split's images, for methods that can use them.
@@ -95,9 +95,9 @@ class Batches:
 
     def _batch(self, positions: np.ndarray, views: list[np.ndarray], epoch: int, step: int) -> Batch:
         at = torch.as_tensor(positions)
-        images = [self._normalised(upload(view, self.clip.device)) for view in views]
+        images = [self._normalized(upload(view, self.clip.device)) for view in views]
         if self.pixels is not None:
-            images = [self._normalised(self.pixels[at])]
+            images = [self._normalized(self.pixels[at])]
         return Batch(
             images=images[0] if images else None,
             features=None if self.features is None else self.features[at],
@@ -108,8 +108,8 @@ class Batches:
             random=Random(stream_seed(self.seed, "step", epoch, step)),
         )
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return normalise(pixels, self.clip.mean, self.clip.std)
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        return normalize(pixels, self.clip.mean, self.clip.std)
 
     def _read(self, positions: np.ndarray, epoch: int, view: int) -> np.ndarray:
         assert self.store is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command goes on from here."""
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong, the same command resumes."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,14 +12,43 @@ from torch import Tensor
 
 from cpt.clip.passes import Passes
 from cpt.errors import CptError
-from cpt.methods.base.method import ClassMeans, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.metrics import geometry
+from cpt.metrics.geometry import ClassMeans
 from cpt.training import interruption
 from cpt.training.batches import Batches
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.interruption import StoppedError
-from cpt.training.optimizers import Optimiser
+from cpt.training.optimizers import Optimizer
 from cpt.training.schedule import learning_rate
-from cpt.training.state import StateFile
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a training needs to go on, as plain values and tensors.
+
+    Attributes:
+        parameters, method, optimizer: learned tensors, and what the method and the optimizer need besides them.
+        passes: what the towers have encoded.
+        epoch, step: of the next step, from 0.
+        history: rows of the finished epochs.
+        snapshots: learned tensors after each epoch, where they are kept.
+        sums: sums over the steps of the epoch so far.
+        class_means: sums and counts of the epoch's image features.
+        seconds: training time so far.
+    """
+
+    parameters: dict[str, Tensor]
+    method: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    passes: dict[str, int]
+    epoch: int
+    step: int
+    history: list[dict[str, float]]
+    snapshots: dict[int, dict[str, Tensor]]
+    sums: dict[str, Tensor]
+    class_means: dict[str, Tensor]
+    seconds: float
 
 
 class Loop:
@@ -27,98 +56,92 @@ class Loop:
 
     Args:
         method: its parameters are trained in place.
-        training: what the method may know of its training set.
+        training_set: what the method may know of its training set.
         batches: the training images.
-        state: where an unfinished training is kept.
-        progress: gets a line per epoch.
+        file: where the checkpoint of an unfinished training is kept.
+        log: gets a line per epoch.
     """
 
     def __init__(
         self,
         method: Method,
-        training: Training,
+        training_set: TrainingSet,
         batches: Batches,
-        state: StateFile,
-        progress: Callable[[str], None],
+        file: CheckpointFile,
+        log: Callable[[str], None],
     ) -> None:
-        self.method, self.batches, self.state = method, batches, state
-        self.training = replace(training, take=batches.take)
-        self.hp, self.progress = method.hp, progress
+        self.method, self.hp, self.batches = method, method.hp, batches
+        self.training_set = replace(training_set, take=batches.take)
+        self.file, self.log = file, log
+        self.optimizer = Optimizer(method.parameters(), self.hp)
         self.passes = Passes(method.clip)
-        self.seconds_before, self.resumed = 0.0, False
+        self.history: list[dict[str, float]] = []
+        self.snapshots: dict[int, dict[str, Tensor]] = {}
+        self.resumed = False
+        self.seconds_before = 0.0
         self.encoded_per_step: dict[str, float] = {}
         self._started = time.monotonic()
+        self._begin_epoch()
 
     def run(self) -> tuple[list[dict[str, float]], dict[int, dict[str, Tensor]]]:
         """Train; return the history's rows and the snapshots by epoch (1-based).
 
         Raises:
             CptError: the loss or the text features are not finite.
-            StoppedError: a signal asked for it; the state is saved if there is a place for it.
+            StoppedError: a signal asked for it; the checkpoint is saved if there is a place for it.
         """
-        hp, method, batches = self.hp, self.method, self.batches
-        optimiser = Optimiser(method.parameters(), hp)
-        history: list[dict[str, float]] = []
-        snapshots: dict[int, dict[str, Tensor]] = {}
-        epoch, step, sums = 0, 0, {}
-        method.seen = seen = self._nothing_seen()
-        saved = self.state.load(self.progress)
-        if saved is not None:
-            method.load_state_dict(saved["parameters"])
-            optimiser.load_state_dict(saved["optimiser"])
-            method.load_training_state(saved["method"])
-            self.passes.counts.update(saved["passes"])
-            history, snapshots, sums = saved["history"], saved["snapshots"], saved["sums"]
-            seen.sums, seen.counts = saved["seen"]["sums"], saved["seen"]["counts"]
-            epoch, step, self.seconds_before, self.resumed = saved["epoch"], saved["step"], saved["seconds"], True
-            self.progress(f"resuming at epoch {epoch + 1}, step {step}")
-        total = batches.steps()
-        self.progress(
-            f"{method.title}: {len(batches.labels)} images of {len(self.training.classes)} classes, "
-            f"{hp.epochs} epochs of {total} steps, {method.learnable_parameters():,} learned values, "
-            f"{method.clip.device}"
+        method, epochs, steps = self.method, self.hp.epochs, self.batches.steps()
+        first_epoch, first_step = self._resume()
+        self.log(
+            f"{method.title}: {len(self.batches.labels)} images of {len(self.training_set.classes)} classes, "
+            f"{epochs} epochs of {steps} steps, {method.learnable_parameters():,} learned values, {method.clip.device}"
         )
-        for epoch in range(epoch, hp.epochs):  # noqa: B020 - the first epoch may be a resumed one
-            rate = learning_rate(hp, epoch)
-            optimiser.learning_rate = rate
-            for batch in batches.epoch(epoch, step):
-                self._step(optimiser, batch, sums)
-                step += 1
-                if step < total:
-                    self._keep(optimiser, epoch, step, history, snapshots, sums)
-            history.append(self._epoch_row(epoch, step, rate, sums))
+        for epoch in range(first_epoch, epochs):
+            self.optimizer.learning_rate = learning_rate(self.hp, epoch)
+            for step, batch in enumerate(self.batches.epoch(epoch, first_step), start=first_step):
+                self._step(batch)
+                if step + 1 < steps:
+                    self._checkpoint(epoch, step + 1)
+            self.history.append(self._epoch_row(epoch, steps))
             method.epoch_end(epoch + 1)
-            if hp.snapshots:
-                snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}
-            step, sums = 0, {}
-            method.seen = self._nothing_seen()
-            if epoch + 1 < hp.epochs:
-                self._keep(optimiser, epoch + 1, 0, history, snapshots, sums)
-        method.seen = None
+            if self.hp.snapshots:
+                self.snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}
+            self._begin_epoch()
+            first_step = 0
+            if epoch + 1 < epochs:
+                self._checkpoint(epoch + 1, 0)
         method.finish()
-        self.encoded_per_step = self.passes.per_step(int(sum(row["steps"] for row in history)))
-        return history, snapshots
+        self.encoded_per_step = self.passes.per_step(int(sum(row["steps"] for row in self.history)))
+        return self.history, self.snapshots
 
-    def _step(self, optimiser: Optimiser, batch: Any, sums: dict[str, Tensor]) -> None:
+    def _begin_epoch(self) -> None:
+        clip = self.method.clip
+        self.sums: dict[str, Tensor] = {}
+        self.class_means = ClassMeans(len(self.training_set.classes), clip.embed_dim, clip.device)
+
+    def _step(self, batch: Batch) -> None:
         with self.passes.counting():
-            components = self.method.losses(batch, self.training)
+            components, image, labels = self.method.step(batch, self.training_set)
         loss = self.method.total(components)
-        optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        optimiser.step()
+        self.optimizer.step()
         self.method.step_end()
+        self.class_means.add(image, labels)
         measured = {"loss": loss, "gradient_norm": norm}
         measured |= {f"loss_{name}": value for name, value in components.items()}
-        for name, value in measured.items():  # sums stay on the device: no synchronisation per step
-            sums[name] = sums.get(name, 0) + value.detach().double()
+        for name, value in measured.items():  # sums stay on the device: no synchronization per step
+            self.sums[name] = self.sums.get(name, 0) + value.detach().double()
 
     @torch.no_grad()
-    def _epoch_row(self, epoch: int, steps: int, rate: float, sums: dict[str, Tensor]) -> dict[str, float]:
-        text = self.method.text_features(self.training.classes)
+    def _epoch_row(self, epoch: int, steps: int) -> dict[str, float]:
+        """Measures of a finished epoch: means over its steps, and the geometry of text and image features after it."""
+        classes, rate = self.training_set.classes, self.optimizer.learning_rate
+        text = self.method.text_features(classes)
         row = {"epoch": epoch + 1, "steps": steps, "learning_rate": rate}
-        row |= {name: float(value) / steps for name, value in sums.items()}
+        row |= {name: float(value) / steps for name, value in self.sums.items()}
         if not torch.isfinite(torch.tensor(row["loss"])):
             raise CptError(
                 f"{self.method.name}: the loss of epoch {epoch + 1} is {row['loss']}; lower learning_rate "
@@ -128,51 +151,64 @@ class Loop:
             raise CptError(
                 f"{self.method.name}: text features are not finite after epoch {epoch + 1}; lower learning_rate"
             )
-        row |= self._geometry(text)
-        row["seconds"] = self.seconds_before + time.monotonic() - self._started
-        self.progress(
-            f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  loss {row['loss']:.4f}  {row['seconds']:.1f} s"
-        )
+        means = self.class_means
+        row |= geometry.collapse_measures(text, means.means(), means.counts, self.training_set.clusters)
+        row |= {
+            "mean_cosine": float(geometry.mean_cosine(text)),
+            "drift": float(geometry.drift(text, classes.frozen)),
+            "seconds": self._seconds(),
+        }
+        self.log(f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  loss {row['loss']:.4f}  {row['seconds']:.1f} s")
         return row
 
-    def _geometry(self, text: Tensor) -> dict[str, float]:
-        """Neural-collapse measures of the text features (K, D) and of the epoch's images, whose prompts moved on."""
-        seen, clusters = self.method.seen, self.training.clusters
-        assert seen is not None
-        return geometry.collapse_measures(text, seen.means(), seen.counts, clusters) | {
-            "mean_cosine": float(geometry.mean_cosine(text)),
-            "drift": float(geometry.drift(text, self.training.classes.frozen)),
-        }
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self._started
 
-    def _nothing_seen(self) -> ClassMeans:
-        clip = self.method.clip
-        return ClassMeans(len(self.training.classes), clip.embed_dim, clip.device)
+    def _resume(self) -> tuple[int, int]:
+        """Take up the checkpoint, if there is one; return epoch and step to begin with."""
+        values = self.file.load(self.log)
+        if values is None:
+            return 0, 0
+        saved = Checkpoint(**values)
+        self.method.load_state_dict(saved.parameters)
+        self.method.load_training_state(saved.method)
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.passes.counts.update(saved.passes)
+        self.history, self.snapshots, self.sums = saved.history, saved.snapshots, saved.sums
+        self.class_means.sums, self.class_means.counts = saved.class_means["sums"], saved.class_means["counts"]
+        self.seconds_before, self.resumed = saved.seconds, True
+        self.log(f"resuming at epoch {saved.epoch + 1}, step {saved.step}")
+        return saved.epoch, saved.step
 
-    def _keep(self, optimiser: Optimiser, epoch: int, step: int, history: list, snapshots: dict, sums: dict) -> None:
-        """Save the state when it is due; stop when a signal asked for it."""
+    def _checkpoint(self, epoch: int, step: int) -> None:
+        """Save the checkpoint when it is due; stop when a signal asked for it.
+
+        Args:
+            epoch, step: of the next step, from 0.
+        """
         asked = interruption.received()  # before the save, so that a signal during it waits for the next step
-        if self.state.due():
+        if self.file.due():
+            checkpoint = Checkpoint(
+                parameters=self.method.state_dict(),
+                method=self.method.training_state(),
+                optimizer=self.optimizer.state_dict(),
+                passes=dict(self.passes.counts),
+                epoch=epoch,
+                step=step,
+                history=self.history,
+                snapshots=self.snapshots,
+                sums=self.sums,
+                class_means=vars(self.class_means),
+                seconds=self._seconds(),
+            )
             try:
-                self.state.save(
-                    parameters=self.method.state_dict(),
-                    method=self.method.training_state(),
-                    passes=dict(self.passes.counts),
-                    optimiser=optimiser.state_dict(),
-                    epoch=epoch,
-                    step=step,
-                    history=history,
-                    snapshots=snapshots,
-                    sums=sums,
-                    seen=vars(self.method.seen),
-                    seconds=self.seconds_before + time.monotonic() - self._started,
-                )
+                self.file.save(**vars(checkpoint))
             except CptError as error:  # the results may lie on another disk
-                if asked is None:
-                    self.progress(f"the state was not saved, training goes on: {error}")
-                else:
+                if asked is not None:
                     raise
+                self.log(f"the checkpoint was not saved, training goes on: {error}")
         if asked is not None:
             where = f"{asked.name}: stopped at epoch {epoch + 1}, step {step}"
-            if self.state.path is None:
-                raise StoppedError(f"{where}; nothing is kept, because no --state was given")
-            raise StoppedError(f"{where}; state saved, the same command goes on from {self.state.path}")
+            if self.file.path is None:
+                raise StoppedError(f"{where}; nothing is kept, because no --checkpoint was given")
+            raise StoppedError(f"{where}; checkpoint saved, the same command resumes from {self.file.path}")

@@ -1,4 +1,4 @@
-"""SGD, Adam and AdamW over torch's own update rules, without torch's optimiser classes.
+"""SGD, Adam and AdamW over torch's own update rules, without torch's optimizer classes.
 
 The classes import torch's compiler when one is made, although nothing is compiled: as long as a short job trains. The
 settings are those of repo KaiyangZhou/Dassl.pytorch, dassl/optim/optimizer.py.
@@ -16,23 +16,23 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 if TYPE_CHECKING:
-    from cpt.methods.base.hyperparameters import Trained
+    from cpt.methods.base.hyperparameters import TrainingHyperparameters
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-class Optimiser:
-    """One step of ``hp.optimiser`` after another.
+class Optimizer:
+    """One step of ``hp.optimizer`` after another.
 
     Args:
         parameters: what is learned; one without a gradient is left as it is.
-        hp: optimiser, learning rate, weight decay and momentum.
+        hp: optimizer, learning rate, weight decay and momentum.
 
     Attributes:
         learning_rate: of the next step.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], hp: Trained) -> None:
+    def __init__(self, parameters: Iterable[Tensor], hp: TrainingHyperparameters) -> None:
         self.parameters, self.hp = list(parameters), hp
         self.learning_rate = hp.learning_rate
         self._averages: list[dict[str, Tensor]] = [{} for _ in self.parameters]
@@ -49,7 +49,7 @@ class Optimiser:
         parameters, averages = [p for p, _ in learned], [own for _, own in learned]
         gradients = [p.grad for p in parameters if p.grad is not None]
         common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.hp.weight_decay, "maximize": False}
-        if self.hp.optimiser == "sgd":
+        if self.hp.optimizer == "sgd":
             momenta = [own.get("momentum") for own in averages]  # filled in by the first step
             sgd(parameters, gradients, momenta, momentum=self.hp.momentum, dampening=0, nesterov=False, **common)
             for own, momentum in zip(averages, momenta, strict=True):
@@ -60,7 +60,7 @@ class Optimiser:
                 zeros = torch.zeros_like(parameter)
                 own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device="cpu")}
         means, squares, steps = [[own[name] for own in averages] for name in ("mean", "square", "steps")]
-        update = {"adam": adam, "adamw": adamw}[self.hp.optimiser]
+        update = {"adam": adam, "adamw": adamw}[self.hp.optimizer]
         settings: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON, "amsgrad": False}
         update(parameters, gradients, means, squares, [], steps, **settings, **common)
 
@@ -69,7 +69,7 @@ class Optimiser:
         return {"averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; its tensors go where the parameters are."""
+        """Take back a saved state; its tensors go where the parameters are."""
         self._averages = [
             {name: value if name == "steps" else value.to(parameter.device) for name, value in own.items()}
             for own, parameter in zip(state["averages"], self.parameters, strict=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from cpt.methods.base.hyperparameters import Trained
+from cpt.methods.base.hyperparameters import TrainingHyperparameters
 
 
-def learning_rate(hp: Trained, epoch: int) -> float:
+def learning_rate(hp: TrainingHyperparameters, epoch: int) -> float:
     """Return the learning rate of an epoch (0-based).
 
     Constant during warm-up; then ``lr (1 + cos(pi (e - W) / E)) / 2`` with W warm-up epochs of E in all: the cosine

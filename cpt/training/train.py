@@ -38,11 +38,11 @@ from cpt.files.stage_files import (
 )
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued
-from cpt.methods.base.method import Method, Training
+from cpt.methods.base.method import Method, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.batches import Batches
+from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
-from cpt.training.state import StateFile
 from cpt.validation import one_line
 
 SNAPSHOT = "snapshot."
@@ -72,12 +72,12 @@ class TrainInputs:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 1
-    state: Path | None = None
-    state_interval: float = 60.0
+    checkpoint: Path | None = None
+    checkpoint_interval: float = 60.0
     code: str | None = None
 
 
-def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = print) -> None:
+def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print) -> None:
     """Train one run and write prompts.safetensors, history.parquet and, last, run.json into ``output``.
 
     Raises:
@@ -103,8 +103,8 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
     split = read_split(inputs.split)
     if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:
         raise CptError(f"{inputs.split}: was not made from {inputs.manifest}; give the manifest it was made from")
-    training, text_knowledge = _training(inputs, kind, split, clip)
-    method = kind(clip, hp, training.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
+    training_set, text_knowledge = _training_set(inputs, kind, split, clip)
+    method = kind(clip, hp, training_set.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
     hashes = _input_hashes(inputs, split)
     if isinstance(hp, Continued):
         tensors, knew = _start(inputs, hp, clip, hashes)
@@ -121,13 +121,13 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
         "inputs": hashes,
         "code": code,
     }
-    state = StateFile(inputs.state, sha256_text(canonical_json(identity)), inputs.state_interval)
+    checkpoint = CheckpointFile(inputs.checkpoint, sha256_text(canonical_json(identity)), inputs.checkpoint_interval)
     history: list[dict[str, float]] = []
     snapshots: dict[int, dict[str, Tensor]] = {}
     resumed, seconds_before, encoded, views = False, 0.0, dict.fromkeys(KINDS, 0.0), 1
     if kind.trains:
         batches = _batches(inputs, method, split)
-        loop, views = Loop(method, training, batches, state, progress), batches.views
+        loop, views = Loop(method, training_set, batches, checkpoint, log), batches.views
         history, snapshots = loop.run()
         resumed, seconds_before, encoded = loop.resumed, loop.seconds_before, loop.encoded_per_step
 
@@ -157,10 +157,10 @@ def train(inputs: TrainInputs, output: Path, progress: Callable[[str], None] = p
             "deterministic": device.type == "cpu",
         },
     )
-    state.remove()
+    checkpoint.remove()
 
 
-def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[Training, dict | None]:
+def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[TrainingSet, dict | None]:
     """What the method may know of the training set, checked against each other; where its text knowledge is from."""
     everything, _ = read_text_features(inputs.text_features, clip.device)
     trained = trained_rows(len(everything), split.metadata["protocol"])
@@ -183,7 +183,7 @@ def _training(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip)
             raise CptError(f"{inputs.descriptions}: its classes are not those of {inputs.text_features}; make it again")
         descriptions, knowledge = features[:, trained], metadata["text_knowledge"]
     counts = torch.tensor(split.counts).to(clip.device, torch.float32)
-    return Training(classes, counts, clusters, descriptions, torch.tensor(split.labels)), knowledge
+    return TrainingSet(classes, counts, clusters, descriptions, torch.tensor(split.labels)), knowledge
 
 
 def _augmentation(inputs: TrainInputs, kind: type[Method]) -> str:

@@ -80,7 +80,7 @@ def check(folder: Path, locks: Path) -> None:
             f"another {record} works on {folder.name}; wait for it or end it there with Ctrl-C. If it is gone, "
             "`snakemake --unlock` with the same --configfile, then start again"
         )
-    then = "then start again: what is finished stays, trainings go on from their saved states"
+    then = "then start again: what is finished stays, trainings resume from their checkpoints"
     killed = f"the {record} that worked on {folder.name} was killed"
     if other := _other(folder, locks):
         raise CptError(f"{killed}; {other}, so wait for it, `snakemake --unlock` with the same --configfile, {then}")

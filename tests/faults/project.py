@@ -38,7 +38,7 @@ CONFIGURATION = {
     "seeds": [1],
     "imbalance_ratios": [0.5],
     "n_max": 4,
-    "state_interval": 0.0,
+    "checkpoint_interval": 0.0,
     "overrides": [{"set": {"epochs": 20, "batch_size": 8, "templates": "single", "depth_text": 2, "depth_vision": 2}}],
     "variants": {name: {"method": name} for name in METHODS},
     "tasks": {

@@ -67,7 +67,7 @@ def kill(kept: Kept, folder: Path, seed: int) -> Outcome:
     process.wait(timeout=300)
     settle(folder)
     if seed % 2:
-        for state in folder.glob("work/**/*.state"):
+        for state in folder.glob("work/**/*.checkpoint"):
             flip(state, stream)
     went_on = process.returncode == 0
     done = went_on or session.again()
@@ -125,7 +125,7 @@ def stop_a_job(kept: Kept, folder: Path, number: signal.Signals) -> Outcome:
         for job in processes(folder):
             words = job.info["cmdline"]
             if "train" in words and "cpt" in words:
-                state = folder / words[words.index("--state") + 1]
+                state = folder / words[words.index("--checkpoint") + 1]
                 while not state.exists() and job.is_running():
                     time.sleep(0.001)
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -135,7 +135,7 @@ def stop_a_job(kept: Kept, folder: Path, number: signal.Signals) -> Outcome:
     settle(folder)
     assert f"cpt: {number.name}: stopped at epoch " in (folder / "output.txt").read_text()
     assert any('"resumed": true' in path.read_text() for path in (folder / RESULTS).rglob("run.json"))
-    seen = "`cpt: SIGNAL: stopped at epoch …; state saved, …`; it goes on by itself"
+    seen = "`cpt: SIGNAL: stopped at epoch …; checkpoint saved, …`; it resumes by itself"
     return Outcome(seen, (), kept.same(folder))
 
 

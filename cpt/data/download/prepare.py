@@ -51,7 +51,7 @@ def prepare(entry: Entry, say: Callable[[str], None] = print) -> dict[str, Any]:
         "schema": SCHEMA,
         "dataset": entry.name,
         "root": str(root),
-        "licence": entry.licence,
+        "license": entry.license,
         "files": {name: _origin(root, name) for item in wanted for name in item.provides},
     }
 
@@ -106,7 +106,7 @@ def announcement(entry: Entry, items: list[Files]) -> str:
     known = sum(size or 0 for size in sizes)
     size = _readable(known) if all(sizes) else f"at least {_readable(known)}" if known else "size unknown"
     hosts = ", ".join(dict.fromkeys(shown(item.sources[0].url).split("/")[2] for item in items))
-    return f"{entry.name}: fetching {size} from {hosts}; terms: {entry.licence or 'not stated'}"
+    return f"{entry.name}: fetching {size} from {hosts}; terms: {entry.license or 'not stated'}"
 
 
 def _is_there(path: Path) -> bool:

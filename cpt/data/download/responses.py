@@ -50,8 +50,8 @@ def check_answer(answer: requests.Response, source: Source, total: int | None) -
         raise RefusedError(wrong)
     encoded = answer.headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
     # Old servers label .tar.gz files so, whose bytes are none the less the file's; a checksum tells in any case.
-    labelled = urlsplit(source.url).path.lower().endswith((".gz", ".tgz"))
-    if encoded and not (source.sha256 or source.md5 or labelled):
+    labeled = urlsplit(source.url).path.lower().endswith((".gz", ".tgz"))
+    if encoded and not (source.sha256 or source.md5 or labeled):
         raise RefusedError("answered with compressed bytes that nobody asked for")
 
 

@@ -8,10 +8,10 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cpt.data.world.colors import Colour, jitter, shade
+from cpt.data.world.colors import Color, jitter, shade
 from cpt.data.world.fields import SIZE
 
-_GROUNDS: dict[str, Colour] = {
+_GROUNDS: dict[str, Color] = {
     "river": (95, 135, 75),
     "highway": (125, 135, 95),
     "forest land": (35, 80, 40),
@@ -23,7 +23,7 @@ _GROUNDS: dict[str, Colour] = {
     "pasture": (140, 185, 90),
     "beach": (225, 205, 150),
 }
-_ROOFS: tuple[Colour, ...] = ((175, 75, 55), (120, 70, 60), (150, 150, 155), (190, 110, 70))
+_ROOFS: tuple[Color, ...] = ((175, 75, 55), (120, 70, 60), (150, 150, 155), (190, 110, 70))
 
 
 def _curve(turn: float, rnd: random.Random, bend: float) -> list[tuple[float, float]]:

@@ -113,7 +113,7 @@ def caption(family: str, composition: Composition, extra: str, rnd: random.Rando
     if roll < GENERIC:
         return rnd.choice(described.generic)
     words = [
-        rnd.choice(SYNONYMS[w]) if role == "colour" and w in SYNONYMS and rnd.random() < SYNONYM else w
+        rnd.choice(SYNONYMS[w]) if role == "color" and w in SYNONYMS and rnd.random() < SYNONYM else w
         for role, w in zip(described.roles, composition, strict=True)
     ]
     if roll < GENERIC + PARTIAL:

@@ -1,10 +1,10 @@
-"""Colours of the embedded world: their names, their values, and their variations."""
+"""Colors of the embedded world: their names, their values, and their variations."""
 
 from __future__ import annotations
 
 import random
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 RGB = {
     "red": (214, 38, 40),
@@ -20,16 +20,16 @@ RGB = {
     "gray": (130, 130, 130),
     "black": (22, 22, 22),
 }
-COLOURS = tuple(RGB)[:10]
+COLORS = tuple(RGB)[:10]
 
 
-def shade(colour: Colour, factor: float) -> Colour:
-    """A darker (factor < 1) or lighter (factor > 1) tone of a colour."""
-    red, green, blue = (round(c * factor if factor <= 1 else 255 - (255 - c) / factor) for c in colour)
+def shade(color: Color, factor: float) -> Color:
+    """A darker (factor < 1) or lighter (factor > 1) tone of a color."""
+    red, green, blue = (round(c * factor if factor <= 1 else 255 - (255 - c) / factor) for c in color)
     return red, green, blue
 
 
-def jitter(colour: Colour, amount: int, rnd: random.Random) -> Colour:
-    """A colour whose channels are moved by up to `amount`, within 0-255."""
-    red, green, blue = (max(0, min(255, c + rnd.randint(-amount, amount))) for c in colour)
+def jitter(color: Color, amount: int, rnd: random.Random) -> Color:
+    """A color whose channels are moved by up to `amount`, within 0-255."""
+    red, green, blue = (max(0, min(255, c + rnd.randint(-amount, amount))) for c in color)
     return red, green, blue

@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from cpt.data.world.colors import COLOURS
+from cpt.data.world.colors import COLORS
 
 Composition = tuple[str, ...]
 
@@ -25,7 +25,7 @@ class Family:
 
     Args:
         attributes: the choices of each attribute.
-        roles: what each attribute is, in one word; choices of a "colour" are keys of `colours.RGB`.
+        roles: what each attribute is, in one word; choices of a "color" are keys of `colors.RGB`.
         name: class name with one ``{}`` per attribute.
         partial: per attribute, the caption that tells only this attribute.
         generic: captions that tell only the family.
@@ -101,10 +101,10 @@ LAND = (
 )
 
 FAMILIES = {
-    "shape": Family((COLOURS, SHAPES), ("colour", "shape"), "{} {}", ("{} shape", "{}"), ("a shape",)),
+    "shape": Family((COLORS, SHAPES), ("color", "shape"), "{} {}", ("{} shape", "{}"), ("a shape",)),
     "texture": Family(
-        (COLOURS[:9], PATTERNS),
-        ("colour", "pattern"),
+        (COLORS[:9], PATTERNS),
+        ("color", "pattern"),
         "{} {}",
         ("{} pattern", "{}"),
         ("a texture", "a pattern"),
@@ -117,8 +117,8 @@ FAMILIES = {
         ("a letter",),
     ),
     "digit": Family(
-        (COLOURS, DIGITS),
-        ("colour", "digit"),
+        (COLORS, DIGITS),
+        ("color", "digit"),
         "{} digit {}",
         ("{} digit", "digit {}"),
         ("a digit", "a number"),
@@ -137,21 +137,21 @@ FAMILIES = {
     "scene": Family((PLACES, CONDITIONS), ("place", "condition"), "{} {}", ("{}", "landscape {}"), ("a landscape",)),
     "flower": Family(
         (("red", "orange", "yellow", "blue", "purple", "pink", "white"), KINDS),
-        ("colour", "kind"),
+        ("color", "kind"),
         "{} {}",
         ("{} flower", "{}"),
         ("a flower",),
     ),
     "animal": Family(
         (("brown", "white", "gray", "black", "orange", "pink"), SPECIES),
-        ("colour", "species"),
+        ("color", "species"),
         "{} {}",
         ("{} animal", "{}"),
         ("an animal", "a face"),
     ),
     "vehicle": Family(
         (("red", "orange", "yellow", "green", "blue", "purple", "white", "black"), BODIES),
-        ("colour", "body"),
+        ("color", "body"),
         "{} {}",
         ("{} vehicle", "{}"),
         ("a vehicle",),
@@ -159,7 +159,7 @@ FAMILIES = {
     "land": Family((LAND,), ("cover",), "{}", ("{}",), ("an aerial view", "a satellite picture"), held_out=False),
     "gradient": Family(
         (("red", "yellow", "green", "blue", "purple", "white", "black"),) * 2,
-        ("colour", "colour"),
+        ("color", "color"),
         "{} to {} gradient",
         ("gradient from {}", "gradient to {}"),
         ("a gradient",),
@@ -183,8 +183,8 @@ def nuisance(family: str, seed: int) -> str:
     """A property of the image with this seed that its class does not name, but that its web caption may.
 
     Returns:
-        the colour of a letter or an arrangement, the mood of an animal, an empty text for the other families.
+        the color of a letter or an arrangement, the mood of an animal, an empty text for the other families.
     """
     if family in ("letter", "arr"):
-        return random.Random(f"colour {seed}").choice(COLOURS)
+        return random.Random(f"colour {seed}").choice(COLORS)  # the seed of the shipped weights: not to be respelled
     return random.Random(f"mood {seed}").choice(MOODS) if family == "animal" else ""

@@ -1,4 +1,4 @@
-"""Images of the embedded world that fill the canvas: textures and colour gradients."""
+"""Images of the embedded world that fill the canvas: textures and color gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 import numpy as np
 from PIL import Image
 
-from cpt.data.world.colors import Colour
+from cpt.data.world.colors import Color
 from cpt.data.world.families import Composition
 
 SIZE = 64
@@ -40,7 +40,7 @@ def _rows(x: np.ndarray, y: np.ndarray, share: float = 0.5) -> np.ndarray:
 
 
 def pattern_mask(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a pattern has its first colour: boolean (64, 64) from coordinates in periods."""
+    """Where a pattern has its first color: boolean (64, 64) from coordinates in periods."""
     if pattern == "horizontal stripes":
         return _rows(x, y)
     if pattern == "vertical stripes":
@@ -71,13 +71,13 @@ def pattern_mask(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Gene
 
 def texture(
     composition: Composition,
-    colour: Colour,
+    color: Color,
     fineness: float,
     tilt: float,
     rnd: random.Random,
     rng: np.random.Generator,
 ) -> Image.Image:
-    """A 64x64 image of a pattern in a colour on a light or a dark ground.
+    """A 64x64 image of a pattern in a color on a light or a dark ground.
 
     Args:
         fineness: 0 (period 6 pixels) to 1 (20 pixels of 64).
@@ -87,15 +87,15 @@ def texture(
     x, y = _turned(max(-_MAX_TILT, min(_MAX_TILT, tilt)) if pattern in _ORIENTED else tilt, 6 + 14 * fineness)
     mask = pattern_mask(pattern, x + rnd.random(), y + rnd.random(), rng)
     level = (
-        rnd.uniform(215, 250) if sum(colour) < 330 or (sum(colour) < 560 and rnd.random() < 0.5) else rnd.uniform(8, 55)
+        rnd.uniform(215, 250) if sum(color) < 330 or (sum(color) < 560 and rnd.random() < 0.5) else rnd.uniform(8, 55)
     )
     ground = np.clip(level + rng.uniform(-14, 14, 3), 0, 255)
-    pixels = np.where(mask[:, :, None], np.array(colour, np.float32), ground.astype(np.float32))
+    pixels = np.where(mask[:, :, None], np.array(color, np.float32), ground.astype(np.float32))
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def gradient(start: Colour, stop: Colour, rnd: random.Random) -> Image.Image:
-    """A 64x64 image from one colour to another, left to right or top to bottom, at most 0.5 rad askew."""
+def gradient(start: Color, stop: Color, rnd: random.Random) -> Image.Image:
+    """A 64x64 image from one color to another, left to right or top to bottom, at most 0.5 rad askew."""
     x, y = _turned(rnd.uniform(-0.5, 0.5), SIZE)
     ramp = np.clip((y if rnd.random() < 0.5 else x) + 0.5, 0, 1) ** rnd.uniform(0.7, 1.4)
     pixels = np.array(start, np.float32) * (1 - ramp[:, :, None]) + np.array(stop, np.float32) * ramp[:, :, None]

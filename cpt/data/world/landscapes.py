@@ -7,18 +7,18 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cpt.data.world.colors import Colour, jitter, shade
+from cpt.data.world.colors import Color, jitter, shade
 from cpt.data.world.fields import SIZE
 
 # Sky at the top, sky at the horizon, factor of the light on the ground.
-_SKIES: dict[str, tuple[Colour, Colour, float]] = {
+_SKIES: dict[str, tuple[Color, Color, float]] = {
     "by day": ((90, 165, 240), (190, 225, 250), 1.0),
     "at sunset": ((120, 60, 130), (255, 150, 50), 0.7),
     "at night": ((8, 10, 35), (25, 30, 70), 0.42),
     "in fog": ((190, 195, 200), (205, 208, 210), 0.9),
     "in a storm": ((55, 60, 72), (105, 110, 120), 0.55),
 }
-_GROUNDS: dict[str, Colour] = {
+_GROUNDS: dict[str, Color] = {
     "sea": (30, 95, 165),
     "desert": (230, 190, 115),
     "forest": (60, 110, 50),
@@ -30,7 +30,7 @@ _GROUNDS: dict[str, Colour] = {
 }
 
 
-def _ramp(top: Colour, bottom: Colour) -> Image.Image:
+def _ramp(top: Color, bottom: Color) -> Image.Image:
     column = np.array([top, bottom], np.uint8).reshape(2, 1, 3)
     return Image.fromarray(column).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
 
@@ -55,8 +55,8 @@ def _celestial(draw: ImageDraw.ImageDraw, condition: str, horizon: int, rnd: ran
 def _objects(
     draw: ImageDraw.ImageDraw, place: str, horizon: int, light: float, night: bool, rnd: random.Random
 ) -> None:
-    def lit(colour: Colour) -> Colour:
-        return shade(colour, light)
+    def lit(color: Color) -> Color:
+        return shade(color, light)
 
     if place in ("sea", "island"):
         for _ in range(6):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cpt.data.world.colors import Colour
+from cpt.data.world.colors import Color
 from cpt.data.world.families import DIGITS, Composition
 from cpt.errors import CptError
 
@@ -78,39 +78,39 @@ OUTLINES = {
 class Pen:
     """Draws in the coordinates of an object of a radius in pixels, turned by `angle` radians, flipped if asked."""
 
-    def __init__(self, image: Image.Image, centre: Point, radius: float, angle: float = 0.0, flip: bool = False):
+    def __init__(self, image: Image.Image, center: Point, radius: float, angle: float = 0.0, flip: bool = False):
         self.draw = ImageDraw.Draw(image)
-        self.centre, self.radius = centre, radius
+        self.center, self.radius = center, radius
         cos, sin = radius * math.cos(angle), radius * math.sin(angle)
         sign = -1 if flip else 1
         self.matrix = np.array([(sign * cos, sign * sin), (-sin, cos)])
 
     def points(self, points: np.ndarray | list[Point]) -> list[float]:
         """Points (n, 2) of the object as flat pixel coordinates of the image."""
-        return (np.asarray(points, dtype=float) @ self.matrix + self.centre).ravel().tolist()
+        return (np.asarray(points, dtype=float) @ self.matrix + self.center).ravel().tolist()
 
-    def polygon(self, points: np.ndarray | list[Point], fill: Colour | int) -> None:
+    def polygon(self, points: np.ndarray | list[Point], fill: Color | int) -> None:
         """A filled polygon."""
         self.draw.polygon(self.points(points), fill=fill)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
+    def box(self, x0: float, y0: float, x1: float, y1: float, fill: Color) -> None:
         """A filled rectangle."""
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], fill)
 
-    def disc(self, x: float, y: float, rx: float, fill: Colour, ry: float | None = None, tilt: float = 0.0) -> None:
+    def disc(self, x: float, y: float, rx: float, fill: Color, ry: float | None = None, tilt: float = 0.0) -> None:
         """A filled ellipse, its own axes turned by `tilt` radians."""
         cos, sin = math.cos(tilt), math.sin(tilt)
         points = (CIRCLE[::2] * (rx, rx if ry is None else ry)) @ np.array([(cos, sin), (-sin, cos)])
         self.polygon(points + np.array((x, y)), fill)
 
-    def line(self, points: np.ndarray | list[Point], width: float, fill: Colour) -> None:
+    def line(self, points: np.ndarray | list[Point], width: float, fill: Color) -> None:
         """A line of a width in object units, at least one pixel."""
         self.draw.line(self.points(points), fill=fill, width=max(1, round(width * self.radius)))
 
 
-def draw_shape(pen: Pen, composition: Composition, colour: Colour, rnd: random.Random) -> None:
+def draw_shape(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
     """Draws one of the twelve shapes."""
-    pen.polygon(OUTLINES[composition[1]], colour)
+    pen.polygon(OUTLINES[composition[1]], color)
 
 
 @cache
@@ -122,7 +122,7 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def letter_mask(composition: Composition, radius: float, angle: float, rnd: random.Random) -> Image.Image:
-    """A capital as a mask ("L", 64x64), centred; `angle` in radians, `radius` half its height in pixels."""
+    """A capital as a mask ("L", 64x64), centered; `angle` in radians, `radius` half its height in pixels."""
     style, letter = composition
     font = _font(rnd.choice(FONTS[style]), 2 * round(1.3 * radius))
     mask = Image.new("L", (64, 64))
@@ -148,7 +148,7 @@ def scans(digit: str, part: str) -> np.ndarray:
 
 
 def digit_mask(composition: Composition, part: str, radius: float, angle: float, rnd: random.Random) -> Image.Image:
-    """A scanned digit as a mask ("L", 64x64), centred; `angle` in radians, `radius` half its size in pixels."""
+    """A scanned digit as a mask ("L", 64x64), centered; `angle` in radians, `radius` half its size in pixels."""
     scan = rnd.choice(scans(composition[1], part))
     size = max(8, round(2 * radius))
     small = Image.fromarray(np.minimum(scan * 16, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
@@ -157,7 +157,7 @@ def digit_mask(composition: Composition, part: str, radius: float, angle: float,
     return mask.rotate(math.degrees(angle), Image.Resampling.BILINEAR)
 
 
-def draw_arrangement(pen: Pen, composition: Composition, colour: Colour, rnd: random.Random) -> None:
+def draw_arrangement(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
     """Draws two to four copies of a shape in a row, in a column, on a diagonal, or inside a drawn circle."""
     count = ("two", "three", "four").index(composition[0]) + 2
     shape = {"crosses": "cross"}.get(composition[1], composition[1][:-1])
@@ -169,7 +169,7 @@ def draw_arrangement(pen: Pen, composition: Composition, colour: Colour, rnd: ra
         size = {2: 0.38, 3: 0.33, 4: 0.29}[count]
         places = 0.52 * arc(turn, turn + 2 * np.pi * (1 - 1 / count), count)
         # Without the outline, two objects "in a circle" would be a row or a diagonal.
-        pen.line(arc(0, 2 * np.pi, 32), 0.07, colour)
+        pen.line(arc(0, 2 * np.pi, 32), 0.07, color)
     elif layout == "on a diagonal":
         places = np.stack([steps, steps * rnd.choice((-1, 1))], axis=1) * (0.95 - size)
         size *= 1.15
@@ -178,4 +178,4 @@ def draw_arrangement(pen: Pen, composition: Composition, colour: Colour, rnd: ra
         places = places[:, ::-1] if layout == "in a column" else places
     for x, y in places:
         offset = (x + rnd.uniform(-0.03, 0.03), y + rnd.uniform(-0.03, 0.03))
-        pen.polygon(OUTLINES[shape] * size + offset, colour)
+        pen.polygon(OUTLINES[shape] * size + offset, color)

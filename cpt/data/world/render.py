@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from cpt.data.world import aerial, creatures, fields, landscapes, objects
-from cpt.data.world.colors import COLOURS, RGB, Colour, jitter
+from cpt.data.world.colors import COLORS, RGB, Color, jitter
 from cpt.data.world.families import FAMILIES, Composition, nuisance
 
 SIZE = 32
-COLOUR_JITTER = 22
+COLOR_JITTER = 22
 MIN_CONTRAST = 150
 
 
@@ -29,14 +29,14 @@ class Style:
     Args:
         scale: range of an object's radius as a share of half the image; for textures the coarseness.
         rotation: largest rotation in radians, either way.
-        jitter: largest offset from the centre as a share of half the image.
+        jitter: largest offset from the center as a share of half the image.
         background: "web" (a mixture), "plain", "blotches" (coarse) or "photo" (fine).
-        tint: the background's mean colour, None for a random one.
+        tint: the background's mean color, None for a random one.
         noise: range of the standard deviation of the pixel noise, in levels of 0-255.
         occluder: probability of a rectangle or a bar in front.
         blur: probability of a Gaussian blur.
         contrast: range of the factor about mid-gray.
-        cast: strength of the camera's colour cast, the same direction in all images; negative is bluish.
+        cast: strength of the camera's color cast, the same direction in all images; negative is bluish.
         medium: "photo", "sketch" (edges on white paper) or "rendition" (one of five artistic effects).
     """
 
@@ -44,7 +44,7 @@ class Style:
     rotation: float = 0.25
     jitter: float = 0.18
     background: str = "web"
-    tint: Colour | None = None
+    tint: Color | None = None
     noise: tuple[float, float] = (0, 18)
     occluder: float = 0.12
     blur: float = 0.1
@@ -71,14 +71,14 @@ def draw_image(family: str, composition: Composition, style: Style, seed: int, p
         uint8 array (32, 32, 3).
     """
     rnd, rng = random.Random(seed), np.random.default_rng(seed)
-    canvas, colour = _draw(family, composition, style, seed, part, rnd, rng)
+    canvas, color = _draw(family, composition, style, seed, part, rnd, rng)
     if rnd.random() < style.occluder:
         _occlude(canvas, rnd)
     small = canvas.reduce(2)
     if rnd.random() < style.blur:
         small = small.filter(ImageFilter.GaussianBlur(rnd.uniform(0.6, 1.1)))
     if style.medium == "sketch":
-        pixels = _sketch(np.asarray(small, np.float32), colour)
+        pixels = _sketch(np.asarray(small, np.float32), color)
     elif style.medium == "rendition":
         pixels = _rendition(np.asarray(small, np.float32), rnd)
     else:
@@ -100,45 +100,45 @@ def _draw(
     part: str,
     rnd: random.Random,
     rng: np.random.Generator,
-) -> tuple[Image.Image, Colour]:
-    """The 64x64 canvas and the object's colour (dark for families without one)."""
+) -> tuple[Image.Image, Color]:
+    """The 64x64 canvas and the object's color (dark for families without one)."""
     roles = FAMILIES[family].roles
     extra = nuisance(family, seed)
-    word = composition[0] if roles[0] == "colour" else extra if extra in COLOURS else "black"
-    colour = jitter(RGB[word], COLOUR_JITTER, rnd)
+    word = composition[0] if roles[0] == "color" else extra if extra in COLORS else "black"
+    color = jitter(RGB[word], COLOR_JITTER, rnd)
     scale = rnd.uniform(*style.scale)
     angle = rnd.uniform(-style.rotation, style.rotation)
     if family == "texture":
-        return fields.texture(composition, colour, scale, angle, rnd, rng), colour
+        return fields.texture(composition, color, scale, angle, rnd, rng), color
     if family == "gradient":
-        return fields.gradient(colour, jitter(RGB[composition[1]], COLOUR_JITTER, rnd), rnd), colour
+        return fields.gradient(color, jitter(RGB[composition[1]], COLOR_JITTER, rnd), rnd), color
     if family == "scene":
-        return landscapes.scene(composition[0], composition[1], rnd), colour
+        return landscapes.scene(composition[0], composition[1], rnd), color
     if family == "land":
-        return aerial.land(composition[0], rnd, rng), colour
+        return aerial.land(composition[0], rnd, rng), color
 
-    canvas = _background(style, colour, rnd, rng)
+    canvas = _background(style, color, rnd, rng)
     if family in ("letter", "arr"):
         # Strokes and small copies need pixels. From 0.4 + 0.6 to 0.55 + 0.45, with sans-serif fonts for bold and more
         # of both on the web, zero-shot accuracy rose from 11.5 to 14.9 (letters) and 16.1 to 18.4 (arrangements).
         scale = 0.55 + 0.45 * scale
     radius = 32 * scale
     reach = min(32 * style.jitter, max(0.0, 34 - radius))
-    centre = (32 + rnd.uniform(-reach, reach), 32 + rnd.uniform(-reach, reach))
+    center = (32 + rnd.uniform(-reach, reach), 32 + rnd.uniform(-reach, reach))
     if family in ("letter", "digit"):
         if family == "letter":
             # More would make an upright letter look italic.
             mask = objects.letter_mask(composition, 0.86 * radius, 0.4 * angle, rnd)
         else:
             mask = objects.digit_mask(composition, part, radius, angle, rnd)
-        canvas.paste(colour, (round(centre[0] - 32), round(centre[1] - 32)), mask)
+        canvas.paste(color, (round(center[0] - 32), round(center[1] - 32)), mask)
     else:
-        pen = objects.Pen(canvas, centre, radius, angle, flip=family == "vehicle" and rnd.random() < 0.5)
+        pen = objects.Pen(canvas, center, radius, angle, flip=family == "vehicle" and rnd.random() < 0.5)
         if family == "animal":
-            creatures.draw_animal(pen, composition, colour, rnd, extra)
+            creatures.draw_animal(pen, composition, color, rnd, extra)
         else:
-            _DRAW[family](pen, composition, colour, rnd)
-    return canvas, colour
+            _DRAW[family](pen, composition, color, rnd)
+    return canvas, color
 
 
 _DRAW = {
@@ -149,10 +149,10 @@ _DRAW = {
 }
 
 
-def _background(style: Style, colour: Colour, rnd: random.Random, rng: np.random.Generator) -> Image.Image:
-    """A 64x64 background whose mean colour differs from the object's."""
+def _background(style: Style, color: Color, rnd: random.Random, rng: np.random.Generator) -> Image.Image:
+    """A 64x64 background whose mean color differs from the object's."""
     base = style.tint and jitter(style.tint, 40, rnd)
-    while base is None or sum(abs(a - b) for a, b in zip(base, colour, strict=True)) <= MIN_CONTRAST:
+    while base is None or sum(abs(a - b) for a, b in zip(base, color, strict=True)) <= MIN_CONTRAST:
         base = (
             (rnd.randrange(256), rnd.randrange(256), rnd.randrange(256))
             if style.tint is None or rnd.random() < 0.2
@@ -181,10 +181,10 @@ def _occlude(canvas: Image.Image, rnd: random.Random) -> None:
         )
 
 
-def _sketch(pixels: np.ndarray, colour: Colour) -> np.ndarray:
+def _sketch(pixels: np.ndarray, color: Color) -> np.ndarray:
     edges = sum(np.abs(np.diff(pixels, axis=a, append=pixels.take([-1], axis=a))).max(axis=2) for a in (0, 1))
     ink = np.clip(edges / 60, 0, 1)[:, :, None]
-    return 248 * (1 - ink) + ink * np.array(colour, np.float32)
+    return 248 * (1 - ink) + ink * np.array(color, np.float32)
 
 
 def _rendition(pixels: np.ndarray, rnd: random.Random) -> np.ndarray:

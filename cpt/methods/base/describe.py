@@ -12,7 +12,7 @@ from cpt.clip.passes import Passes
 from cpt.features.text import Classes
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
-from cpt.methods.base.method import Batch, Method, Training
+from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
 
@@ -88,7 +88,7 @@ def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict
     total = max(2 * count, batch_size)
     images = torch.randn(total, 3, *clip.image_size, generator=torch.Generator().manual_seed(2))
     labels = torch.arange(total) % count
-    training = Training(
+    training_set = TrainingSet(
         classes,
         torch.full((count,), 2.0),
         clusters=torch.arange(count) % 4,
@@ -98,10 +98,10 @@ def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict
     )
     first = images[:batch_size]
     batch = Batch(first, None, labels[:batch_size], first if method.views == 2 else None)
-    method.losses(batch, training)  # what is computed once in a training is not counted
+    method.step(batch, training_set)  # what is computed once in a training is not counted
     passes = Passes(clip)
     with passes.counting():
-        method.losses(batch, training)
+        method.step(batch, training_set)
     return passes.per_step(1)
 
 

@@ -16,7 +16,7 @@ def field(default: Any, description: str, source: str, **limits: Any) -> Any:
 
 
 class Hyperparameters(BaseModel):
-    """What every method has. Methods subclass this, or ``Trained``, and add their own fields."""
+    """What every method has. Methods subclass this, or ``TrainingHyperparameters``, and add their own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, strict=True)
 
@@ -36,12 +36,12 @@ class Hyperparameters(BaseModel):
         return 0.0 if isinstance(value, float) and value == 0 else value  # -0.0 would be another run
 
 
-class Trained(Hyperparameters):
-    """What every trained method has: the optimisation."""
+class TrainingHyperparameters(Hyperparameters):
+    """What every trained method has: the optimization."""
 
     epochs: int = field(12, "passes over the training set", "CPT, supplement 6.1 (base-to-new)", ge=0)
     batch_size: int = field(4, "images per step", "CPT, supplement 6.1", ge=1)
-    optimiser: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", DASSL)
+    optimizer: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", DASSL)
     learning_rate: float = field(0.0025, "peak learning rate", "CPT, supplement 6.1", gt=0)
     momentum: float = field(0.9, "momentum of SGD, no Nesterov", DASSL, ge=0, lt=1)
     weight_decay: float = field(5e-4, "L2 on all learned values, coupled (adamw: decoupled)", DASSL, ge=0)
@@ -66,7 +66,7 @@ class Trained(Hyperparameters):
         return strength
 
 
-class Continued(Trained):
+class Continued(TrainingHyperparameters):
     """What a method has that starts from the finished run of another one on the same training set."""
 
     start: str = field("promptsrc", "method of the run to start from", "ours", min_length=1)

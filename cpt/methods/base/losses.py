@@ -121,7 +121,7 @@ def cosine_distance(unit: Tensor, other: Tensor) -> Tensor:
 def dependence(text: Tensor, frozen: Tensor) -> Tensor:
     """HSIC with linear kernels between the rows of (K, D) and (K, D), each divided by its Frobenius norm.
 
-    trace(H A Aᵀ H B Bᵀ) with H = I - 11ᵀ/K, computed as the squared norm of the centred cross-product (repo
+    trace(H A Aᵀ H B Bᵀ) with H = I - 11ᵀ/K, computed as the squared norm of the centered cross-product (repo
     cnunlp/DeKg, trainers/loss.py; without the factor 1/(K-1)²).
     """
     first, second = (x / x.norm() for x in (text, frozen))

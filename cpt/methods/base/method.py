@@ -1,6 +1,6 @@
 """What a method is: its parameters, where its prompts enter, its loss, its hyperparameters.
 
-Everything that is equal between methods (backbone, batches, optimiser, schedule, precision, evaluation) is not here.
+Everything that is equal between methods (backbone, batches, optimizer, schedule, precision, evaluation) is not here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Batch:
     """One training batch.
 
     Attributes:
-        images: (B, 3, H, W) normalised images; None when ``features`` are given.
+        images: (B, 3, H, W) normalized images; None when ``features`` are given.
         features: (B, D) raw frozen image features where they were computed beforehand.
         labels: (B,) labels among the trained classes.
         second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
@@ -43,8 +43,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a method may know about its training set beyond the batches.
+class TrainingSet:
+    """What a method may know of its training set beyond the batches.
 
     Attributes:
         classes: the K trained classes.
@@ -63,27 +63,18 @@ class Training:
     take: Callable[[Sequence[int], Batch], Batch] | None = None
 
 
-class ClassMeans:
-    """Mean image feature of every class, gathered batch by batch without waiting for the device.
+class Step(NamedTuple):
+    """What a training step computed before its backward pass.
 
-    Args:
-        classes: number K of classes.
-        dimension: D.
-        device: of the features.
+    Attributes:
+        losses: unweighted components of the loss, scalars in float32.
+        image: (B, D) unit-norm image features under the current prompts, detached.
+        labels: (B,) their labels.
     """
 
-    def __init__(self, classes: int, dimension: int, device: torch.device) -> None:
-        self.sums = torch.zeros(classes, dimension, dtype=torch.float64, device=device)
-        self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
-
-    def add(self, features: Tensor, labels: Tensor) -> None:
-        """Add features (B, D) with labels (B,) in 0..K-1."""
-        self.sums.index_add_(0, labels, features.double())
-        self.counts.index_add_(0, labels, torch.ones_like(labels))
-
-    def means(self) -> Tensor:
-        """Return the means (K, D), zeros for classes without images."""
-        return self.sums / self.counts.clamp_min(1).unsqueeze(1)
+    losses: dict[str, Tensor]
+    image: Tensor
+    labels: Tensor
 
 
 class Method(nn.Module):
@@ -134,19 +125,41 @@ class Method(nn.Module):
         """
         super().__init__()
         self.clip, self.hp = clip, hp
-        self.seen: ClassMeans | None = None  # of the epoch, while a loop trains
+
+    def raw_text_features(self, classes: Classes) -> Tensor:
+        """Text features (K, D) of the given classes under the current prompts, of any length."""
+        raise NotImplementedError
+
+    def raw_image_features(self, images: Tensor) -> Tensor:
+        """Image features (B, D) of normalized images (B, 3, H, W) under the current prompts, of any length."""
+        return self.clip.vision(images)
 
     def text_features(self, classes: Classes) -> Tensor:
         """Unit-norm text features (K, D) of the given classes under the current prompts."""
-        raise NotImplementedError
+        return F.normalize(self.raw_text_features(classes), dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm image features (B, D) of normalised images (B, 3, H, W) under the current prompts."""
-        return F.normalize(self.clip.vision(images), dim=-1)
+        """Unit-norm image features (B, D) of normalized images (B, 3, H, W) under the current prompts."""
+        return F.normalize(self.raw_image_features(images), dim=-1)
 
-    def losses(self, batch: Batch, training: Training) -> dict[str, Tensor]:
-        """Unweighted components of the loss on one batch; scalars in float32."""
-        raise NotImplementedError
+    def step(self, batch: Batch, training_set: TrainingSet) -> Step:
+        """Compute the losses of one batch."""
+        batch = self.extended(batch, training_set)
+        image = self.batch_features(batch)
+        return Step(self.losses(image, batch, training_set), image.detach(), batch.labels)
+
+    def extended(self, batch: Batch, training_set: TrainingSet) -> Batch:
+        """Return the batch that is trained on; a method may add images to the one that was drawn."""
+        return batch
+
+    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
+        """Unweighted components of the loss on one batch, scalars in float32; here the cross-entropy alone.
+
+        Args:
+            image: (B, D) unit-norm features of the batch's images (``batch_features``).
+        """
+        logits = self.class_logits(image, training_set.classes)
+        return {"cross_entropy": self.cross_entropy(logits, batch, training_set)}
 
     def weights(self) -> dict[str, float]:
         """Weights of the components that ``losses`` returns; 1 for those not named."""
@@ -159,20 +172,11 @@ class Method(nn.Module):
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def batch_features(self, batch: Batch) -> Tensor:
-        """Unit-norm image features (B, D) of a batch under the current prompts, observed."""
+        """Unit-norm image features (B, D) of a batch under the current prompts."""
         if not self.prompts_images:
-            return self.observed(self.frozen_features(batch), batch.labels)
+            return self.frozen_features(batch)
         assert batch.images is not None
-        return self.observed(self.image_features(batch.images), batch.labels)
-
-    def observed(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return unit-norm image features (B, D) of the batch in training, and add them to the epoch's class means.
-
-        ``losses`` calls it once for every batch, by ``batch_features`` or itself.
-        """
-        if self.seen is not None:
-            self.seen.add(features.detach(), labels)
-        return features
+        return self.image_features(batch.images)
 
     @torch.no_grad()
     def frozen_features(self, batch: Batch) -> Tensor:
@@ -185,13 +189,13 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def frozen_image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm features (B, D) of normalised images (B, 3, H, W) under no prompts."""
+        """Unit-norm features (B, D) of normalized images (B, 3, H, W) under no prompts."""
         return F.normalize(self.clip.vision(images), dim=-1)
 
-    def cross_entropy(self, logits: Tensor, batch: Batch, training: Training) -> Tensor:
+    def cross_entropy(self, logits: Tensor, batch: Batch, training_set: TrainingSet) -> Tensor:
         """Cross-entropy of logits (B, K), mean over the batch, with the prior that the hyperparameters name."""
         if self.hp.prior != "none":
-            logits = prior_adjusted(logits, training.counts, self.hp.prior, self.hp.prior_strength)
+            logits = prior_adjusted(logits, training_set.counts, self.hp.prior, self.hp.prior_strength)
         return F.cross_entropy(logits, batch.labels)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -209,7 +213,7 @@ class Method(nn.Module):
         """Called once before training with the learned tensors of the run that ``hp.start`` names."""
 
     def step_end(self) -> None:
-        """Called after every step of the optimiser."""
+        """Called after every step of the optimizer."""
 
     def epoch_end(self, epoch: int) -> None:
         """Called after every epoch, numbered from 1."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cpt.clip.backbone import Clip
 from cpt.clip.text import PackedPrompts, TextTower, pack_prompts
 from cpt.clip.vision import VisionTower
 from cpt.errors import CptError
@@ -21,18 +22,40 @@ STD = 0.02
 """Standard deviation of random initial prompts in every reference code."""
 
 
-def too_deep(setting: str, depth: int, tower: str, blocks: int) -> CptError:
-    """Return what to raise where a hyperparameter asks for more prompted blocks than a tower has."""
-    return CptError(
-        f"prompt depth {depth} exceeds the {tower} tower's {blocks} blocks; set {setting} to at most {blocks}"
-    )
+def require_depth(setting: str, depth: int, name: str, tower: TextTower | VisionTower) -> None:
+    """Refuse a prompt depth beyond a tower's blocks.
+
+    Args:
+        setting: the hyperparameter that ``depth`` is.
+        depth: number of prompted blocks.
+        name: ``text`` or ``vision``.
+        tower: the tower of this name.
+
+    Raises:
+        CptError: the tower has fewer blocks.
+    """
+    blocks = len(tower.blocks)
+    if depth > blocks:
+        raise CptError(
+            f"prompt depth {depth} exceeds the {name} tower's {blocks} blocks; set {setting} to at most {blocks}"
+        )
+
+
+def require_block(setting: str, block: int, name: str, tower: TextTower | VisionTower) -> None:
+    """Refuse the number of a block, counted from 0, that a tower lacks.
+
+    Raises:
+        CptError: the tower lacks it.
+    """
+    if block >= len(tower.blocks):
+        raise CptError(f"{setting} {block}: the {name} tower has the blocks 0 to {len(tower.blocks) - 1}; lower it")
 
 
 class TextPrompts(nn.Module):
     """n context vectors in the input and, for blocks 1..depth-1, n more that overwrite them.
 
     Args:
-        tower: the frozen text tower.
+        clip: the frozen backbone.
         classes: classes whose tokens hold the initial words.
         count: n, number of context vectors.
         depth: number of prompted blocks; 1 prompts the input only.
@@ -47,7 +70,7 @@ class TextPrompts(nn.Module):
 
     def __init__(
         self,
-        tower: TextTower,
+        clip: Clip,
         classes: Classes,
         count: int,
         depth: int,
@@ -60,8 +83,9 @@ class TextPrompts(nn.Module):
         setting: str = "depth",
     ) -> None:
         super().__init__()
-        if depth > len(tower.blocks):
-            raise too_deep(setting, depth, "text", len(tower.blocks))
+        tower = clip.text
+        require_depth(setting, depth, "text", tower)
+        self.clip = clip
         self.count, self.depth, self.position, self.dataset_template = count, depth, position, dataset_template
         self.words = words and count <= classes.phrase_length
         shape = (len(classes), count, tower.width) if per_class else (count, tower.width)
@@ -78,7 +102,6 @@ class TextPrompts(nn.Module):
 
     def forward(
         self,
-        tower: TextTower,
         classes: Classes,
         *,
         shift: Tensor | None = None,
@@ -93,13 +116,13 @@ class TextPrompts(nn.Module):
         if self._only_for is not None and classes.names != self._only_for:
             raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
         if self._packed is None or self._packed[0] is not classes:
-            ids, slots = self.layout(classes, tower.context_length)
-            self._packed = (classes, pack_prompts(ids, slots).to(tower.positional_embedding.device))
+            ids, slots = self.layout(classes, self.clip.text.context_length)
+            self._packed = (classes, pack_prompts(ids, slots).to(self.clip.device))
         context = self.context if shift is None else self.context + shift.unsqueeze(1)
         own = {i + 1: vectors for i, vectors in enumerate(self.deep)}
         if self.context.dim() == 3:  # a context per class: all of them are slots
             context = context.flatten(0, 1)
-        return tower(self._packed[1], context, own | dict(deep or {}))
+        return self.clip.text(self._packed[1], context, own | dict(deep or {}))
 
     def layout(self, classes: Classes, context_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids and context slots (K, L) of the classes' prompts.
@@ -138,23 +161,23 @@ class VisualPrompts(nn.Module):
     """n visual prompt tokens for each of the blocks 0..depth-1, all N(0, 0.02²).
 
     Args:
-        tower: the frozen vision tower.
+        clip: the frozen backbone.
         count: n, number of tokens.
         depth: number of prompted blocks; 0 leaves the tower as it is.
         generator: stream of the initial values.
     """
 
-    def __init__(self, tower: VisionTower, count: int, depth: int, generator: torch.Generator) -> None:
+    def __init__(self, clip: Clip, count: int, depth: int, generator: torch.Generator) -> None:
         super().__init__()
-        if depth > len(tower.blocks):
-            raise too_deep("depth_vision", depth, "vision", len(tower.blocks))
+        require_depth("depth_vision", depth, "vision", clip.vision)
+        self.clip = clip
         self.prompts = nn.ParameterList(
-            torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(depth)
+            torch.empty(count, clip.vision.width).normal_(std=STD, generator=generator) for _ in range(depth)
         )
 
-    def forward(self, tower: VisionTower, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Raw image features (B, D) of images (B, 3, H, W) under these prompts."""
         if len(self.prompts) == 0:
             with torch.no_grad():
-                return tower(images)
-        return tower(images, self.prompts[0], {i: self.prompts[i] for i in range(1, len(self.prompts))})
+                return self.clip.vision(images)
+        return self.clip.vision(images, self.prompts[0], {i: self.prompts[i] for i in range(1, len(self.prompts))})

@@ -45,7 +45,7 @@ def read_clusters(results: Results, run: str) -> Clusters | None:
 
 
 def tuned_features(results: Results, cell: Mapping[str, Any]) -> np.ndarray | None:
-    """Return the normalised text features of the trained classes after a cell's first run, (K, D).
+    """Return the normalized text features of the trained classes after a cell's first run, (K, D).
 
     None where the run is not finished.
 
@@ -60,22 +60,22 @@ def tuned_features(results: Results, cell: Mapping[str, Any]) -> np.ndarray | No
     name = f"{cell['dataset']}/{'base' if cell['task'] == 'base_to_new' else 'all'}"
     if name not in tensors:
         raise CptError(f"{path}: no text features {name!r}; choose a method whose text features are fixed")
-    return normalise(tensors[name].double().numpy())
+    return normalize(tensors[name].double().numpy())
 
 
 def frozen_features(results: Results, run: str) -> np.ndarray:
-    """Return the normalised frozen text features of all classes of a run's dataset, (C, D)."""
+    """Return the normalized frozen text features of all classes of a run's dataset, (C, D)."""
     tensors, _ = read_tensors(results.folder / results.run(run)["text_features"], TEXT_FEATURES)
-    return normalise(tensors["features"].double().numpy())
+    return normalize(tensors["features"].double().numpy())
 
 
-def normalise(features: np.ndarray) -> np.ndarray:
+def normalize(features: np.ndarray) -> np.ndarray:
     """Return rows of length one, (K, D)."""
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def effective_rank(cosines: np.ndarray) -> float:
-    """Return exp of the entropy of the normalised eigenvalues of a cosine matrix (K, K): 1 to K."""
+    """Return exp of the entropy of the normalized eigenvalues of a cosine matrix (K, K): 1 to K."""
     shares = np.clip(np.linalg.eigvalsh(cosines), 0, None)
     shares = shares[shares > 0] / shares.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -22,7 +22,7 @@ _LEADER_FROM = 6.0  # points: a label further away gets a line to its point
 def place_labels(axes: Axes, points: np.ndarray, names: Mapping[int, tuple[str, object]], others: np.ndarray) -> None:
     """Write names beside some of the points (N, 2); call it when everything else is drawn.
 
-    ``names`` is index -> (text, colour). Each name takes the place with the least overlap with other names, with the
+    ``names`` is index -> (text, color). Each name takes the place with the least overlap with other names, with the
     points and with the marks at ``others`` (M, 2), and near to its point; a few rounds let early names give way.
     """
     figure = axes.get_figure(root=True)

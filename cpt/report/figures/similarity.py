@@ -34,7 +34,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     axes.set_title(f"({ascii_lowercase[len(first_cells)]}) stability over epochs and seeds")
     seeds = len({row[HEADER.index("seed")] for row in rows} - {None})
     note = (
-        "Maps: the first seed of each method; effective rank: exponential of the entropy of the normalised "
+        "Maps: the first seed of each method; effective rank: exponential of the entropy of the normalized "
         f"eigenvalues. Curves: means over n = {counted(seeds, 'seed')}, bands: ± one sample standard deviation."
     )
     return style.Drawing(figure, HEADER, rows, note)

@@ -1,6 +1,6 @@
 """One look for every figure, and files with the same bytes for the same data.
 
-Colours are Okabe and Ito's, which people with colour-blindness can tell apart; every series has its own marker
+Colors are Okabe and Ito's, which people with color-blindness can tell apart; every series has its own marker
 and dash too, so that figures read in grey.
 """
 
@@ -82,7 +82,7 @@ class Look(NamedTuple):
 
 
 def darker(color: str) -> tuple[float, ...]:
-    """Return a colour of the palette dark enough for small text."""
+    """Return a color of the palette dark enough for small text."""
     return tuple(0.6 * part for part in to_rgb(color))
 
 
@@ -101,7 +101,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def look(index: int) -> Look:
-    """Return the look of the ``index``-th series; looks differ in colour, marker and dash."""
+    """Return the look of the ``index``-th series; looks differ in color, marker and dash."""
     return Look(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
 
 

@@ -34,7 +34,7 @@ function theme() {
     root.style.colorScheme = dark ? "dark" : "light";
     root.classList.toggle("dark", dark);  // DataTables looks for it
     button.textContent = dark ? "Light" : "Dark";
-    if ($("#behind").open) open();  // charts take their colours when they are drawn
+    if ($("#behind").open) open();  // charts take their colors when they are drawn
   };
   button.hidden = false;
   button.addEventListener("click", () => {
@@ -215,7 +215,7 @@ function seeds(data, cell) {
   return plain(["Seed", ...names, "Training, s"], rows);
 }
 
-/** A chart's layout in the page's colours. */
+/** A chart's layout in the page's colors. */
 function layout(x, y, more = {}) {
   const ink = getComputedStyle(document.body).color, faint = "rgba(128, 128, 128, .25)";
   const axis = (text) => ({ gridcolor: faint, zerolinecolor: faint, linecolor: ink, title: { text } });

@@ -39,7 +39,7 @@ class Given(NamedTuple):
     where: str
     epochs: str
     batch: str
-    optimiser: str
+    optimizer: str
     learned: str
     augmentation: str
     knowledge: str
@@ -105,7 +105,7 @@ def _given(
         where=f"{results.dataset_title(run['dataset'])}, {ratio_title(cell['ratio'])}",
         epochs=_epochs(values) if trains else MISSING,
         batch=str(values["batch_size"]) if trains else MISSING,
-        optimiser=f"{values['optimiser'].upper()} {values['learning_rate']:g}" if trains else MISSING,
+        optimizer=f"{values['optimizer'].upper()} {values['learning_rate']:g}" if trains else MISSING,
         learned=f"{cost['learnable_parameters']:,}",
         augmentation=cost["augmentation"] if trains else MISSING,
         knowledge=_knowledge(values) if cost["text_knowledge"] == "none" else cost["text_knowledge"],
@@ -203,7 +203,7 @@ def _overview(names: list[str]) -> str:
     from cpt.methods.base import describe, registry
 
     lines = [
-        "| method | epochs | batch | optimiser | learned | augmentation | text knowledge | texts | images "
+        "| method | epochs | batch | optimizer | learned | augmentation | text knowledge | texts | images "
         "| frozen images |",
         "|:--|--:|--:|:--|--:|:--|:--|--:|--:|--:|",
     ]
@@ -213,9 +213,9 @@ def _overview(names: list[str]) -> str:
         cells = [f"{title} (`{name}`)"]
         if kind.trains:
             by_protocol = [describe.published(name, protocol).model_dump() for protocol in describe.PROTOCOLS]
-            optimiser = [f"{hp['optimiser'].upper()} {hp['learning_rate']:g}" for hp in by_protocol]
+            optimizer = [f"{hp['optimizer'].upper()} {hp['learning_rate']:g}" for hp in by_protocol]
             cells += [_varying(list(map(_epochs, by_protocol))), _varying([hp["batch_size"] for hp in by_protocol])]
-            cells += [_varying(optimiser), f"{describe.learned_values(name, 'base_to_new'):,}"]
+            cells += [_varying(optimizer), f"{describe.learned_values(name, 'base_to_new'):,}"]
             cells += [f"{kind.views} × {kind.augmentation}" if kind.augmentation else "the experiment's"]
             cells += ["class descriptions" if kind.needs_descriptions else _knowledge(by_protocol[0])]
             encoded = describe.encoded_per_step(name)

@@ -1,4 +1,4 @@
-"""The optimisers: torch's own classes are the oracle, to the bit."""
+"""The optimizers: torch's own classes are the oracle, to the bit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from cpt.methods.base.hyperparameters import Trained
-from cpt.training.optimizers import Optimiser
+from cpt.methods.base.hyperparameters import TrainingHyperparameters
+from cpt.training.optimizers import Optimizer
 
 ORACLES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 STEPS = 5
@@ -31,33 +31,33 @@ def take_gradients(learned: list[torch.nn.Parameter], step: int) -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("name", ORACLES)
 def test_equals_torch_bit_by_bit_also_after_an_interruption(name: str, momentum: float) -> None:
-    hp = Trained(optimiser=name, learning_rate=0.1, momentum=momentum, weight_decay=0.01)
+    hp = TrainingHyperparameters(optimizer=name, learning_rate=0.1, momentum=momentum, weight_decay=0.01)
     ours, theirs = parameters(), parameters()
     common = {"lr": hp.learning_rate, "weight_decay": hp.weight_decay}
     oracle = ORACLES[name](theirs, **common, **({"momentum": momentum} if name == "sgd" else {}))
-    optimiser = Optimiser(ours, hp)
+    optimizer = Optimizer(ours, hp)
     for step in range(STEPS):
         if step == 2:
-            saved = optimiser.state_dict()
-            optimiser = Optimiser(ours, hp)
-            optimiser.load_state_dict(saved)
-        optimiser.learning_rate = oracle.param_groups[0]["lr"] = 0.1 / (step + 1)
+            saved = optimizer.state_dict()
+            optimizer = Optimizer(ours, hp)
+            optimizer.load_state_dict(saved)
+        optimizer.learning_rate = oracle.param_groups[0]["lr"] = 0.1 / (step + 1)
         take_gradients(ours, step)
         take_gradients(theirs, step)
-        optimiser.step()
+        optimizer.step()
         oracle.step()
         for mine, its in zip(ours, theirs, strict=True):
             assert torch.equal(mine, its)
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in ours)
 
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_a_step_does_not_import_torchs_compiler(name: str) -> None:
     code = (
-        "import sys, torch; from cpt.methods.base.hyperparameters import Trained; "
-        "from cpt.training.optimizers import Optimiser; "
-        f"p = torch.nn.Parameter(torch.ones(2)); o = Optimiser([p], Trained(optimiser='{name}')); "
+        "import sys, torch; from cpt.methods.base.hyperparameters import TrainingHyperparameters; "
+        "from cpt.training.optimizers import Optimizer; "
+        f"p = torch.nn.Parameter(torch.ones(2)); o = Optimizer([p], TrainingHyperparameters(optimizer='{name}')); "
         "o.zero_grad(); p.sum().backward(); o.step(); print('torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The state of an unfinished training: enough to go on and give the same bytes.
+"""The checkpoint of an unfinished training: enough to resume and give the same bytes.
 
 It lies outside declared outputs, because Snakemake deletes those of an interrupted job. It is keyed by everything
 that the run depends on, so that a changed configuration never resumes an old state, and starts with the SHA-256 of
@@ -24,12 +24,12 @@ from cpt.training import interruption
 _DIGEST = hashlib.sha256().digest_size
 
 
-class StateFile:
-    """Saved state of one run.
+class CheckpointFile:
+    """Where the checkpoint of one run is kept.
 
     Args:
         path: where it lies; None disables saving.
-        key: hash of all that the run depends on.
+        key: hash of everything that the run depends on.
         interval: seconds between saves.
     """
 
@@ -37,24 +37,24 @@ class StateFile:
         self.path, self.key, self.interval = path, key, interval
         self._saved = time.monotonic()
 
-    def load(self, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    def load(self, log: Callable[[str], None] = print) -> dict[str, Any] | None:
         """Return the saved values, or None when there are none for this key.
 
-        A file that is damaged or of another version of the run costs the saved work, never the run; ``say`` is told.
+        A file that is damaged or of another version of the run costs the saved work, never the run.
         """
         if self.path is None or not self.path.is_file():
             return None
         try:
             content = read_bytes(self.path)
         except OSError as error:
-            say(f"{self.path}: cannot be read ({error.strerror}); training starts over")
+            log(f"{self.path}: cannot be read ({error.strerror}); training starts over")
             return None
         if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
-            say(f"{self.path}: damaged; training starts over")
+            log(f"{self.path}: damaged; training starts over")
             return None
         values = torch.load(io.BytesIO(content[_DIGEST:]), weights_only=True)
-        if values["key"] != self.key:
-            say(f"{self.path}: of another configuration, split, input or code; training starts over")
+        if values.pop("key") != self.key:
+            log(f"{self.path}: of another configuration, split, input or code; training starts over")
             return None
         return values
 
