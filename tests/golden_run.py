@@ -123,7 +123,7 @@ class Run:
     def start(self) -> None:
         """Give the learnables their values, except those that the method itself initializes."""
         for learnable, parameter in self.parameters():
-            if learnable not in self.meta["kept_as_initialized"]:
+            if learnable not in self.meta["kept_as_initialised"]:
                 parameter.data.copy_(rule(learnable, tuple(parameter.shape), self.meta["weight_salt"]))
             self.case.assert_tensor(f"init/{learnable}", parameter, 0)
 

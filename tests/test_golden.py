@@ -52,7 +52,7 @@ class CoCoOp(Run):
             "logits": method.class_logits(image, self.classes),
             "meta_net_output": shifts,
             "ctx_shifted": method.text.context + shifts.unsqueeze(1),
-            "text_features_per_image": method.text_features(self.classes, shifts),
+            "text_features_per_image": F.normalize(method.text(self.classes, shift=shifts), dim=-1),
         }
 
 
@@ -143,9 +143,10 @@ class CoPrompt(MaPLe):
 
     def intermediates(self):
         method, descriptions = self.method, self.training.descriptions
+        plain = super(type(method), method)  # MaPLe
         raw = {
-            "text": method.raw_text_features(self.classes),
-            "image": method.raw_image_features(self.case.images(0)),
+            "text": plain.raw_text_features(self.classes),
+            "image": plain.raw_image_features(self.case.images(0)),
         }
         alone = {part: copy.copy(getattr(method, f"adapter_{part}")) for part in raw}
         for adapter in alone.values():
