@@ -20,8 +20,8 @@ from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split
 from cpt.methods.base import registry
 from cpt.methods.base.method import Method
-from tests import test_methods as contract
-from tests.contract import Toy
+from tests.helpers.contract import Toy
+from tests.methods import test_methods as contract
 
 DOCUMENT = Path("docs/adding.md").read_text()
 CONTRACT = [
@@ -73,8 +73,8 @@ def test_what_a_method_may_set_and_use_exists() -> None:
     flags = set(re.findall(r"`(\w+) = ", table))
     declared = {name for name in vars(Method) if isinstance(vars(Method)[name], bool | int | None) and name[0] != "_"}
     assert flags == declared - {"trains", "reconstruction"}
-    hooks = {"class_logits", "batch_features", "extended", "frozen_features", "target", "begin", "step_end", "epoch_end", "finish",
-             "training_state", "load_training_state"}  # fmt: skip
+    hooks = {"class_logits", "batch_features", "extended", "frozen_features", "target", "begin", "step_end",
+             "epoch_end", "finish", "training_state", "load_training_state"}  # fmt: skip
     assert all(re.search(rf"`(self\.)?{hook}[(`]", table) for hook in hooks)
     assert all(callable(getattr(Method, hook)) for hook in hooks)
 

@@ -21,8 +21,8 @@ from cpt.files import paths
 from cpt.methods.base import registry
 from cpt.report.figures import style
 from cpt.results.cells import Summary
-from tests.test_config import build, changed
-from tests.workflow import ONLY_TABLE_2, copy_project, snakemake
+from tests.experiment.test_config import build, changed
+from tests.helpers.workflow import ONLY_TABLE_2, copy_project, snakemake
 
 ODD = [
     "a b",

@@ -18,7 +18,7 @@ import psutil
 import yaml
 
 from cpt.workflow.verify import verify
-from tests.workflow import copy_project, write_photos
+from tests.helpers.workflow import copy_project, write_photos
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("results/slice")

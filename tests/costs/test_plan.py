@@ -1,0 +1,719 @@
+"""`cpt plan`: its jobs are Snakemake's, its steps those of real runs, its costs measured or stated, as it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from cpt.cli.plan import plan
+from cpt.costs import measure
+from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
+from cpt.data import world
+from cpt.data.entry import Entry
+from cpt.data.fewshot import by_class
+from cpt.data.manifest import Manifest
+from cpt.data.split import make_split
+from cpt.errors import CptError
+from cpt.evaluation.predict import predict
+from cpt.experiment import config
+from cpt.experiment import grid as grids
+from cpt.experiment.grid import Grid
+from cpt.files import paths
+from cpt.files.paths import CLASSIFIER, RUN
+from cpt.files.stage_files import read_json, read_tensors, write_json
+from cpt.methods.base import describe, registry
+from cpt.report.terminal.plan import hours, render, size
+from cpt.training.train import train
+from tests.helpers.experiment import COMMON, SMALL, linked, train_inputs
+from tests.workflow.test_workflow import CATALOG, EVERY_METHOD, configuration, planned, project
+from tests.workflow.test_workflow import SMALL as SMALL_CONFIG
+
+TABLE = {"kind": "table", "layout": "datasets", "title": "t", "tasks": ["base_to_new"]}
+LAND = {"title": "Land", "layout": "embedded", "per_class": {"train": 18, "val": 3, "test": 6}}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the project's configurations, where the test runs."""
+    shutil.copytree(root / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, catalog: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A small configuration: land's base classes, one table; keys that are given replace its own."""
+    values: dict[str, Any] = {
+        "experiment": "small",
+        "backbone": {"name": "tiny-clip", "architecture": "embedded"},
+        "catalog": "catalog.yaml",
+        "seeds": [1],
+        "imbalance_ratios": [1.0],
+        "augmentation": "none",
+        "device": "cpu",
+        "precision": "float32",
+        "variants": {"coop": {"method": "coop", "set": {"epochs": 2, "batch_size": 16}}},
+        "tasks": {"base_to_new": {"datasets": ["land"]}},
+        "exhibits": {"table2": TABLE | {"variants": list(changes.get("variants", {"coop": 0}))}},
+    }
+    (folder / "catalog.yaml").write_text(yaml.safe_dump(catalog or {"land": LAND}))
+    (folder / "small.yaml").write_text(yaml.safe_dump(values | changes))
+    return folder / "small.yaml"
+
+
+def built(path: Path) -> Grid:
+    return grids.build(config.load([path]), str(path))
+
+
+def planning(path: Path, device: str = "auto", precision: str = "auto") -> Plan:
+    return Plan(built(path), device, precision)
+
+
+def invoked(*words: Any) -> str:
+    app = typer.Typer()
+    app.command()(plan)
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+# Jobs
+
+
+def compared(folder: Path, name: str) -> dict[str, int]:
+    """The plan's jobs, which must be those of a dry run in a folder without results."""
+    counts = {rule: len(outputs) for rule, outputs in jobs(built(Path(name))).items()}
+    assert counts == planned(folder, "--configfile", name)
+    return counts
+
+
+@pytest.fixture
+def clone(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = project(tmp_path / "clone", root)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_jobs_are_those_of_snakemake(clone: Path) -> None:
+    counts = compared(clone, "config/config.yaml")
+    assert counts["train"] > 100
+    assert "fetch" not in counts
+
+
+def test_jobs_that_are_easily_forgotten_are_those_of_snakemake(clone: Path) -> None:
+    """Clusters that only measures need, with texts that no run uses; a source that no table shows; gated data."""
+    gated = {"title": "Gated", "layout": "folders", "root": "data/gated", "gated": "ask for it"}
+    (clone / "catalog.yaml").write_text(yaml.safe_dump(CATALOG | {"gated": gated}))
+    values = {
+        "experiment": "forgotten",
+        "backbone": {"name": "tiny-clip", "architecture": "embedded"},
+        "catalog": "catalog.yaml",
+        "seeds": [1, 2],
+        "imbalance_ratios": [0.25],
+        "templates": {"mine": ["a {}"]},
+        "overrides": [{"methods": ["cpt"], "set": {"templates": "mine"}}],
+        "variants": {"coop": {"method": "coop"}, "ivlp": {"method": "ivlp"}},
+        "tasks": {
+            "base_to_new": {"datasets": ["land"]},
+            "cross_dataset": {"source": "small_flowers", "targets": ["gated"]},
+        },
+        "exhibits": {
+            "table1": TABLE | {"variants": ["coop", "ivlp"], "layout": "measures", "measures": ["tail_as_head"]},
+            "table2": TABLE | {"variants": ["coop"], "tasks": ["cross_dataset"], "datasets": ["gated"]},
+        },
+    }
+    (clone / "forgotten.yaml").write_text(yaml.safe_dump(values))
+    counts = compared(clone, "forgotten.yaml")
+    assert counts["text_features"] == 5, "land and flowers: single and mine; gated: single"
+    assert (counts["clusters"], counts["fetch"], counts["image_features"]) == (2, 1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["config/paper.yaml", "config/pilot.yaml", "config/embedded_full.yaml"])
+def test_jobs_of_larger_experiments_are_those_of_snakemake(clone: Path, name: str) -> None:
+    compared(clone, name)
+
+
+@pytest.mark.slow
+def test_jobs_over_image_files_are_those_of_snakemake(clone: Path) -> None:
+    """Files with and without a fetch, cached frozen features and encoded images, validation, every method."""
+    files = {"title": "Files", "layout": "folders", "root": "data/files"}
+    source = {"provides": {"b.txt": []}, "sources": [{"url": "https://example.org/b.txt"}]}
+    catalog = {"land": LAND, "a": files, "b": files | {"root": "data/b", "files": [source]}}
+    (clone / "files.yaml").write_text(yaml.safe_dump(catalog))
+    tasks = {"base_to_new": {"datasets": ["land", "a"]}, "cross_dataset": {"source": "a", "targets": ["b"]}}
+    few = {"variants": ["row_coop", "row_zeroshot"], "ratios": None, "tasks": ["cross_dataset"]}
+    for augmentation in ("none", "rrc_flip"):
+        changes = SMALL_CONFIG["exhibits"] | dict.fromkeys(
+            ["table1", *(f"table{i}" for i in range(4, 8)), *(f"figure{i}" for i in range(1, 9))]
+        )
+        changes |= {"table3": few}
+        configuration(
+            clone,
+            "files_small.yaml",
+            catalog="files.yaml",
+            tasks=tasks | {"domain_generalization": None, "few_shot": None},
+            exhibits=changes,
+            augmentation=augmentation,
+            evaluate_on="val",
+        )
+        counts = compared(clone, "files_small.yaml")
+        assert counts["fetch"] == 1
+        assert counts["pixels"] == 1, "a, by methods that encode images; features of b are made from its files"
+        assert ("descriptions" in counts) == ("row_coprompt" in EVERY_METHOD)
+
+
+def test_what_is_there_is_counted(folder: Path) -> None:
+    path = write(folder, seeds=[1, 2])
+    found = jobs(built(path))
+    assert len(found["train"]) == len(found["split"]) == 2
+    for output in (found["train"][0], found["split"][0], found["split"][1], found["backbone"][0]):
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(output).touch()
+    numbers = planning(path).numbers()
+    there = {rule: count["there"] for rule, count in numbers["jobs"].items() if count["there"]}
+    assert there == {"train": 1, "split": 2, "backbone": 1}
+    assert numbers["jobs"]["train"]["total"] == 2
+    assert numbers["exhibits"][0]["finished"] == 1
+    for rule, outputs in found.items():
+        for output in outputs if rule not in ("all", "data") else []:
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+            Path(output).touch()
+    assert planning(path).numbers()["jobs"]["all"]["there"] == 0, "the manifest is still to be made"
+
+
+# Steps
+
+
+@pytest.mark.parametrize(
+    ("method", "ratio", "own"),
+    [
+        ("coop", 1.0, {}),
+        ("coop", 0.25, {"batch_size": 7, "epochs": 3}),
+        ("ivlp", 0.25, {"batch_size": 128}),
+        ("zeroshot", 1.0, {}),
+    ],
+)
+def test_steps_are_those_of_a_real_run(
+    results: Path, folder: Path, tmp_path: Path, method: str, ratio: float, own: dict[str, Any]
+) -> None:
+    given = {} if method == "zeroshot" else COMMON | SMALL.get(method, {}) | own
+    path = write(folder, variants={"row": {"method": method, "set": given}}, imbalance_ratios=[ratio])
+    made = planning(path)
+    (run,) = made.grid.runs.values()
+    inputs = train_inputs(results, method, f"r{run.ratio:g}")
+    inputs.hyperparameters.clear()
+    inputs.hyperparameters.update(given)
+    train(inputs, tmp_path / "run", lambda _: None)
+    assert made.steps(run) == read_json(tmp_path / "run/run.json", RUN)["steps"]
+
+
+def test_steps_of_a_continued_run_are_its_own(results: Path, folder: Path, tmp_path: Path) -> None:
+    start = COMMON | SMALL["promptsrc"]
+    given = COMMON | {"start": "promptsrc", "start_hyperparameters": start, "epochs": 3}
+    given.pop("templates")
+    made = planning(write(folder, variants={"dpc": {"method": "dpc", "set": given}}))
+    by_method = {run.method: run for run in made.grid.runs.values()}
+    train(train_inputs(results, "promptsrc"), tmp_path / "one", lambda _: None)
+    inputs = train_inputs(results, "dpc", hyperparameters=given, start=tmp_path / "one")
+    train(inputs, tmp_path / "two", lambda _: None)
+    for name, method in (("one", "promptsrc"), ("two", "dpc")):
+        assert made.steps(by_method[method]) == read_json(tmp_path / name / "run.json", RUN)["steps"], method
+    (row,) = made.numbers()["exhibits"]
+    assert row["runs"] == row["new"] == 2, "the started run is one that the table needs"
+    assert row["steps"] == made.numbers()["total"]["steps"] == 2 * 5 + 3 * 5
+
+
+def test_the_catalog_and_the_manifest_say_the_same(results: Path) -> None:
+    entry = Entry(name="land", **LAND)
+    told, read = known(entry, results / "nowhere"), known(entry, results / "data/land/manifest.parquet")
+    assert told == read
+    assert told.images == {"train": 180, "val": 30, "test": 60}
+
+
+def test_a_shift_has_the_images_that_are_drawn(results: Path) -> None:
+    entry = Entry(name="world_v2", title="W", layout="embedded", shift_of="world", per_class={"train": 5, "test": 2})
+    told = known(entry, results / "nowhere")
+    _, labels = world.render("world_v2", "test", 2)
+    assert (told.classes, told.images, told.pool) == (len(set(labels.tolist())), {"test": len(labels)}, None)
+
+
+@pytest.mark.parametrize("order", ["label", "random", "appearance"])
+@pytest.mark.parametrize("protocol", ["base_to_new", "all_classes"])
+@pytest.mark.parametrize("ratio", [1.0, 0.06])
+def test_training_images_of_uneven_classes(folder: Path, order: str, protocol: str, ratio: float) -> None:
+    sizes = [3, 40, 1, 16, 9, 2, 30]
+    label = np.random.default_rng(0).permutation(np.repeat(np.arange(7), sizes))
+    names = [f"class {i}" for i in range(7)]
+    every = np.append(label, np.arange(7))  # and a test image of each class
+    images = np.array(["x"] * len(every), dtype=object)
+    metadata = {"dataset": "d", "content_hash": "h"}
+    part = np.array(["train"] * len(label) + ["test"] * 7)
+    manifest = Manifest(images, np.full(len(every), -1), every, part, names, metadata)
+    chosen = config.load([write(folder, class_order=order, n_max=12)])
+    pool = [(label, len(positions)) for label, positions in by_class(label).items()]
+    for seed in (1, 2, 3):
+        options = {"imbalance_ratio": ratio, "n_max": 12, "seed": seed, "class_order": order}
+        table, _ = make_split(manifest, protocol=protocol, **options)
+        assert training_images(chosen, Known(7, {}, pool), protocol, ratio, seed) == len(table)
+    most = training_images(chosen, Known(7, {}), protocol, ratio, 1)
+    assert most is not None
+    assert most >= len(table)
+
+
+def test_batches_of_an_epoch() -> None:
+    assert [steps_per_epoch(images, 16) for images in (1, 15, 16, 31, 32)] == [1, 1, 1, 1, 2]
+
+
+def test_an_unknown_number_of_classes_is_said(folder: Path) -> None:
+    catalog = {"land": LAND, "mine": {"title": "Mine", "layout": "folders", "root": "data/mine"}}
+    tasks = {"base_to_new": {"datasets": ["land", "mine"]}}
+    made = planning(write(folder, catalog, tasks=tasks))
+    numbers = made.numbers()
+    assert numbers["total"]["unknown_steps"] == 1
+    assert any("mine: the number of classes is unknown" in note for note in numbers["notes"])
+    assert re.search(r"all runs +2 +0 +2 +≥ 10", printed(numbers))
+
+
+# Costs
+
+
+@pytest.fixture
+def every_method(folder: Path) -> Path:
+    """All methods on the tiny CLIP, at 5 and 10 classes."""
+    default = yaml.safe_load(Path("config/config.yaml").read_text())
+    tasks = {"base_to_new": {"datasets": ["land"]}, "few_shot": {"datasets": ["land"]}}
+    return write(
+        folder,
+        variants=EVERY_METHOD,
+        templates=default["templates"],
+        overrides=[*default["overrides"], {"set": {"epochs": 2}}],
+        tasks=tasks,
+        exhibits={"table2": TABLE | {"variants": list(EVERY_METHOD), "tasks": ["base_to_new", "few_shot"]}},
+    )
+
+
+def test_measuring_every_method(every_method: Path) -> None:
+    made, lines = planning(every_method), []
+    assert made.numbers()["costs"]["basis"] == "none"
+    made.time_here(lines.append)
+    trained = [name for name in registry.names() if registry.get(name).trains]
+    for name in trained:
+        said = [line for line in lines if line.startswith((f"{name}, ", f"{name} on "))]
+        assert [re.search(r", (\d+) classes: [\d.]+ ms per step", line)[1] for line in said] == ["5", "10"], name  # type: ignore[index]
+    costs = measure.read_measured(made.grid, made.costs_path, "auto", "auto")
+    assert costs is not None
+    assert {key.method for key in costs.groups} == set(registry.names())
+    for key, cost in costs.groups.items():
+        kind = registry.get(key.method)
+        assert len(cost.step) == (2 if kind.trains else 0)
+        assert all(seconds > 0 for _, seconds in cost.step)
+        assert (cost.image[0][1] > 0) == (kind.prompts_images or kind.image_conditioned), key
+        assert len(cost.image) == (2 if kind.image_conditioned else 1)
+    numbers = planning(every_method).numbers()
+    assert numbers["costs"]["basis"] == "measured"
+    assert "cpu with 1 thread" in numbers["costs"]["text"]
+    assert numbers["total"]["train_seconds"] > 0
+    assert numbers["total"]["unknown_seconds"] == 0
+    assert "not modeled" not in printed(numbers)
+
+
+def test_measured_steps_augment(folder: Path) -> None:
+    """Two views, a view of negatives, an augmentation of the method's own, frozen features that are not cached."""
+    default = yaml.safe_load(Path("config/config.yaml").read_text())
+    names = ("coop", "coprompt", "dpc", "lamp")
+    made = planning(
+        write(
+            folder,
+            augmentation="rrc_flip",
+            variants={name: {"method": name} for name in names},
+            templates=default["templates"],
+            overrides=[*default["overrides"], {"set": {"epochs": 2, "batch_size": 4}}],
+        )
+    )
+    made.time_here(lambda _: None)
+    record = read_json(made.costs_path, measure.SCHEMA)
+    assert {item["method"] for item in record["groups"]} == {*names, "promptsrc"}
+    assert all(seconds > 0 for item in record["groups"] for _, seconds in item["step"])
+
+
+@pytest.fixture
+def measured(folder: Path) -> Callable[..., Path]:
+    """A configuration with a file of costs: 2 s a step of CoOp at 5 classes, 10 images/s frozen."""
+    path = write(folder)
+
+    def make(**changes: Any) -> Path:
+        record = {
+            "schema": measure.SCHEMA,
+            "architecture": "embedded",
+            "augmentation": "none",
+            "device": "cpu",
+            "device_name": "cpu",
+            "precision": "float32",
+            "asked_precision": "auto",
+            "threads": 1,
+            "frozen_image": 0.1,
+            "groups": [
+                {"method": "coop", "start": "", "batch_size": 16, "step": [[5, 2.0]], "image": [[5, 0.0]],
+                 "peak_memory_mb": None},
+            ],
+        }  # fmt: skip
+        write_json(folder / "work/small/step-costs.json", record | changes)
+        return path
+
+    return make
+
+
+def test_hours_are_steps_times_measured_seconds(measured: Callable[..., Path], folder: Path) -> None:
+    path = measured()
+    numbers = planning(path).numbers()
+    assert numbers["total"]["steps"] == 10
+    assert numbers["total"]["train_seconds"] == numbers["total"]["left_seconds"] == 20
+    assert numbers["total"]["test_seconds"] == 0, "CoOp reads frozen features"
+    assert numbers["frozen_image_seconds"] == pytest.approx(0.1 * (180 + 60)), "training and test images, once"
+    (run,) = planning(path).grid.runs
+    record = folder / "results/small/runs" / run / "run.json"
+    record.parent.mkdir(parents=True)
+    record.touch()
+    finished = planning(path).numbers()["total"]
+    assert (finished["train_seconds"], finished["left_seconds"], finished["finished"]) == (20, 0, 1)
+
+
+def test_seconds_of_evaluation(measured: Callable[..., Path], folder: Path) -> None:
+    """Every test image once, with snapshots once more for every epoch; texts per image at the half's classes."""
+    groups = [
+        {"method": "ivlp", "start": "", "batch_size": 16, "step": [[5, 0.0]], "image": [[5, 0.5]],
+         "peak_memory_mb": 2048.0},
+        {"method": "cocoop", "start": "", "batch_size": 16, "step": [[5, 0.0]], "image": [[5, 1.0], [10, 2.0]],
+         "peak_memory_mb": 1024.0},
+    ]  # fmt: skip
+    measured(groups=groups)
+    common = {"batch_size": 16, "epochs": 2}
+    for own, protocol, seconds in (
+        ({"method": "ivlp", "set": common}, "base_to_new", 60 * 0.5),
+        ({"method": "ivlp", "set": common | {"snapshots": True}}, "base_to_new", 3 * 60 * 0.5),
+        ({"method": "cocoop", "set": common}, "base_to_new", 60 * 1.0),
+        ({"method": "cocoop", "set": common}, "few_shot", 60 * 2.0),
+    ):
+        table = TABLE | {"variants": ["row"], "tasks": [protocol]}
+        path = write(
+            folder, variants={"row": own}, tasks={protocol: {"datasets": ["land"]}}, exhibits={"table2": table}
+        )
+        numbers = planning(path).numbers()
+        assert numbers["total"]["test_seconds"] == pytest.approx(seconds), own
+        assert "GPU at most" in printed(numbers)
+
+
+def test_what_is_left_is_told_stage_by_stage(measured: Callable[..., Path], folder: Path) -> None:
+    """A run that is trained has yet to be tested; a later table shows it too without asking for it anew."""
+    group = {"method": "ivlp", "start": "", "batch_size": 16, "step": [[5, 2.0]], "image": [[5, 0.5]]}
+    measured(groups=[group | {"peak_memory_mb": None}])
+    ivlp = {"method": "ivlp", "set": {"batch_size": 16, "epochs": 2}}
+    tables = {name: TABLE | {"variants": ["ivlp"]} for name in ("table1", "table2")}
+    path = write(folder, variants={"ivlp": ivlp}, exhibits=tables)
+    (run,) = built(path).runs
+    done = folder / "results/small/runs" / run
+    done.mkdir(parents=True)
+    for file, left in ((None, 20 + 30), ("run.json", 30), ("predictions.parquet", 0)):
+        if file:
+            (done / file).touch()
+        numbers = planning(path).numbers()
+        first, second = numbers["exhibits"]
+        assert (numbers["disk"]["runs_bytes"] > 0) == (left > 0)
+        assert (first["train_seconds"], first["test_seconds"], first["left_seconds"]) == (20, 30, left)
+        assert (second["new"], second["left_seconds"]) == (0, 0)
+        assert first["finished"] == second["finished"] == (file is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "precision", "fits"),
+    [
+        ({}, "auto", "auto", True),
+        ({}, "cpu", "float32", True),
+        ({}, "cuda", "auto", False),
+        ({}, "auto", "bfloat16", False),
+        ({"architecture": "ViT-B-16"}, "auto", "auto", False),
+        ({"augmentation": "rrc_flip"}, "auto", "auto", False),
+        ({"threads": 2}, "auto", "auto", False),
+        ({"asked_precision": "float32"}, "auto", "auto", False),
+    ],
+)
+def test_costs_of_another_machine_are_not_used(
+    measured: Callable[..., Path], changes: dict[str, Any], device: str, precision: str, fits: bool
+) -> None:
+    numbers = planning(measured(**changes), device, precision).numbers()
+    assert numbers["costs"]["basis"] == ("measured" if fits else "none")
+
+
+def test_a_group_that_was_not_measured_is_said(measured: Callable[..., Path]) -> None:
+    other = {"method": "ivlp", "start": "", "batch_size": 16, "step": [[5, 1.0]], "image": [[5, 1.0]],
+             "peak_memory_mb": None}  # fmt: skip
+    numbers = planning(measured(groups=[other])).numbers()
+    assert numbers["total"]["unknown_seconds"] == 1
+    assert any("coop, 16 images a step: not measured" in note for note in numbers["notes"])
+    assert "≥ 0.00" in printed(numbers)
+
+
+def test_a_group_is_judged_by_what_most_of_its_runs_are(folder: Path) -> None:
+    """The learning rate that has more seeds; the smallest and the largest number of classes."""
+    rates = {"one": 0.001, "two": 0.002}
+    variants = {name: {"method": "coop", "set": {"learning_rate": rate}} for name, rate in rates.items()}
+    tables = {
+        "table1": TABLE | {"variants": ["one"], "seeds": [1]},
+        "table2": TABLE | {"variants": ["two"], "seeds": [1, 2]},
+    }
+    for most in ("two", "one"):
+        made = planning(write(folder, variants=variants, exhibits=tables))
+        ((key, members),) = measure.typical(made.grid.runs, made.classes, 2).items()
+        assert key == ("coop", "", 32)
+        assert [(count, run.hyperparameters.learning_rate) for count, run in members] == [(5, rates[most])]
+        tables["table1"], tables["table2"] = tables["table1"] | {"seeds": [1, 2, 3]}, tables["table2"] | {"seeds": [1]}
+    names = ["shapes", "land", "flowers", "textures"]
+    catalog = {name: LAND | {"title": name} for name in names}
+    made = planning(write(folder, catalog, tasks={"base_to_new": {"datasets": names}}))
+    numbers = sorted(set(made.classes.values()))
+    for count, expected in ((1, numbers[:1]), (2, [numbers[0], numbers[-1]])):
+        ((_, members),) = measure.typical(made.grid.runs, made.classes, count).items()
+        assert [k for k, _ in members] == expected
+
+
+def test_interpolation() -> None:
+    points = [(10, 1.0), (20, 2.0), (40, 8.0)]
+    found = [measure.linear(points, x) for x in (10, 15, 20, 30, 40, 60, 5)]
+    assert found == pytest.approx([1, 1.5, 2, 5, 8, 14, 0.5])
+    assert measure.linear([], 3) == 0
+    assert measure.linear([(5, 2.0)], 100) == 2
+    assert measure.linear([(10, 1.0), (20, 3.0)], 0) == 0, "no negative time"
+
+
+# The stated model
+
+
+@pytest.fixture
+def stated(folder: Path) -> Plan:
+    names = ("zeroshot", "coop", "ivlp", "promptsrc", "lamp", "cocoop")
+    return planning(
+        write(
+            folder,
+            variants={name: {"method": name} for name in names},
+            backbone={"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"},
+            augmentation="rrc_flip",
+            seeds=[1, 2],
+        )
+    )
+
+
+def test_the_stated_model(stated: Plan) -> None:
+    assert measure._forward(197, 768, 12) == pytest.approx(2 * 17.5e9, rel=0.02), "ViT-B/16: 17.5 GMAC an image"
+    costs = measure.stated(stated.grid, stated.classes)
+    assert costs.basis == "stated"
+    by_method = {run.method: run for run in stated.grid.runs.values()}
+    image, text = measure._forward(201, 768, 12), measure._forward(5, 512, 12)
+    flops = {
+        "coop": 2 * 5 * text + 32 * image,
+        "ivlp": 2 * 5 * text + 2 * 4 * image,
+        "promptsrc": 2 * 5 * text + 3 * 4 * image,
+        "lamp": 2 * 5 * text + 3 * 4 * image,
+        "cocoop": 2 * 5 * text + image,
+    }
+    for method, expected in flops.items():
+        assert costs.step(by_method[method], 5) == pytest.approx(0.025 + expected / 60e12), method
+    per_image = {"zeroshot": 0, "coop": 0, "ivlp": image, "lamp": 2 * image, "cocoop": 5 * text}
+    for method, expected in per_image.items():
+        assert costs.image(by_method[method], 5) == pytest.approx(expected / 60e12), method
+    numbers = stated.numbers()
+    assert numbers["total"]["unknown_seconds"] == 0
+    seconds = sum((stated.steps(run) or 0) * (costs.step(run, 5) or 0) for run in stated.grid.runs.values())
+    assert numbers["total"]["train_seconds"] == pytest.approx(seconds)
+    text_of = printed(numbers)
+    assert "25 ms" in text_of
+    assert "60 TFLOP/s" in text_of
+    assert "not measured" in text_of
+
+
+def test_cached_frozen_features_are_not_encoded_again(folder: Path) -> None:
+    backbone = {"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}
+    made = planning(write(folder, backbone=backbone))
+    costs = measure.stated(made.grid, made.classes)
+    (run,) = made.grid.runs.values()
+    assert costs.step(run, 5) == pytest.approx(0.025 + 2 * 5 * measure._forward(5, 512, 12) / 60e12)
+
+
+def test_what_a_step_encodes_follows_classes_and_batch() -> None:
+    hp = describe.published("promptsrc", "base_to_new")
+    for count, batch in ((40, 4), (7, 4), (7, 32)):
+        found = describe.encoded("promptsrc", hp, count, batch)
+        assert (found["texts"], found["images"], found["frozen_images"]) == (count, batch, batch)
+
+
+# Sums, disk and text
+
+
+def printed(numbers: dict[str, Any]) -> str:
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render(numbers), highlight=False)
+    return console.export_text()
+
+
+def test_new_runs_add_up(folder: Path) -> None:
+    numbers = planning(Path("config/config.yaml")).numbers()
+    rows = numbers["exhibits"]
+    assert [row["name"] for row in rows] == list(built(Path("config/config.yaml")).exhibits)
+    for key in ("new", "steps"):
+        assert sum(row[key] for row in rows) == numbers["total"][key]
+    assert numbers["total"]["runs"] == numbers["jobs"]["train"]["total"] > rows[0]["runs"] == rows[0]["new"]
+
+
+def test_json_holds_what_is_printed(measured: Callable[..., Path], folder: Path) -> None:
+    text = invoked(measured(), "--json", "plan.json", "--device", "cpu", "--precision", "auto")
+    numbers = json.loads((folder / "plan.json").read_text())
+    total = numbers["total"]
+    cells = [hours(total[key]) for key in ("train_seconds", "test_seconds", "left_seconds")]
+    row = ["all", "runs", *(str(total[key]) for key in ("runs", "finished", "new", "steps")), *cells]
+    assert row in [line.split() for line in text.splitlines()]
+    jobs_total = str(sum(count["total"] for count in numbers["jobs"].values()))
+    assert re.search(rf"total +{jobs_total} +0", text)
+    assert f"{size(numbers['disk']['needed_bytes'])} to come" in text
+    assert text.splitlines()[0] == "small: tiny-clip, embedded; costs: measured on cpu with 1 thread(s), float32"
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_measuring_from_the_command_line(folder: Path) -> None:
+    path = write(folder)
+    text = invoked(path, "--measure")
+    assert re.search(r"coop, 16 images a step, 5 classes: [\d.]+ ms per step", text)
+    assert "costs: measured on cpu" in text
+    before = (folder / "work/small/step-costs.json").read_bytes()
+    assert "costs: measured on cpu" in invoked(path)
+    assert (folder / "work/small/step-costs.json").read_bytes() == before
+
+
+def test_disk(folder: Path) -> None:
+    source = "https://example.org/"
+    files = [
+        {"provides": {"images": ["images"]}, "sources": [{"url": f"{source}a", "bytes": 5_000}, {"url": f"{source}b"}]},
+        {"provides": {"split.json": []}, "sources": [{"url": f"{source}s", "bytes": 70}]},
+        {"provides": {"labels.txt": []}, "sources": [{"url": f"{source}l"}]},
+        {"provides": {"derived.mat": []}, "sources": [{"url": f"{source}m", "bytes": 9}], "derived_split_only": True},
+    ]
+    expected = {"classes": 20, "names_sha256": "0", "images": {"train": 400, "test": 100}}
+    mine = {"title": "Mine", "layout": "split_json", "root": "data/mine", "split": "split.json", "files": files}
+    path = write(
+        folder,
+        {"mine": mine | {"expected": expected}},
+        tasks={"base_to_new": {"datasets": ["mine"]}},
+        variants={"ivlp": {"method": "ivlp", "set": {"depth_text": 2, "depth_vision": 2, "epochs": 2}}},
+    )
+    disk = planning(path).numbers()["disk"]
+    assert (disk["downloads_bytes"], disk["downloads_files"], disk["downloads_of_unknown_size"]) == (5_070, 3, 1)
+    assert disk["pixels_bytes"] == 100 * 32 * 32 * 3
+    learned = describe.stored_values("ivlp", next(iter(built(path).runs.values())).hyperparameters)
+    assert disk["runs_bytes"] == 4 * learned + 100 * 45 + 2 * 20 * 64 * 4, "predictions, text and image features"
+    assert disk["needed_bytes"] == 5_070 + disk["pixels_bytes"] + disk["runs_bytes"]
+    (folder / "data/mine").mkdir(parents=True)
+    (folder / "data/mine/split.json").touch()
+    pixels = folder / "results/small" / paths.pixels("mine", "test")
+    pixels.parent.mkdir(parents=True)
+    pixels.touch()
+    numbers = planning(path).numbers()
+    assert (numbers["disk"]["downloads_bytes"], numbers["disk"]["pixels_bytes"]) == (5_000, 0)
+    assert "at least 5 kB (2 files, 1 of unknown size)" in printed(numbers)
+
+
+@pytest.mark.parametrize(("method", "snapshots"), [("coop", False), ("coop", True), ("cocoop", False)])
+def test_the_disk_holds_what_a_classifier_holds(
+    results: Path, folder: Path, tmp_path: Path, method: str, snapshots: bool
+) -> None:
+    """Text features where no image changes them, and mean image features: as many values as a real run wrote."""
+    given = COMMON | SMALL.get(method, {}) | {"snapshots": snapshots}
+    (tmp_path / "x").mkdir()
+    run = linked(results, tmp_path / "x") / "run"
+    train(train_inputs(results, method, hyperparameters={"snapshots": snapshots}), run, lambda _: None)
+    predict(run, tmp_path / "x", [("land", "base"), ("land", "new")], device="cpu", progress=lambda _: None)
+    held, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
+    path = write(folder, variants={"row": {"method": method, "set": given}})
+    learned = describe.stored_values(method, next(iter(built(path).runs.values())).hyperparameters)
+    passes = 1 + COMMON["epochs"] * snapshots
+    disk = planning(path).numbers()["disk"]
+    assert disk["runs_bytes"] - passes * (4 * learned + 45 * 60) == 4 * sum(tensor.numel() for tensor in held.values())
+    assert disk["features_bytes"] == (180 + 60) * 64 * 4, "frozen features of training and test images"
+
+
+def test_the_fullest_disk_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"provides": {"x": []}, "sources": [{"url": "https://example.org/x"}]}
+    mine = {"title": "M", "layout": "folders", "root": str(folder / "mine/photos"), "files": [source]}
+    path = write(folder, {"mine": mine}, tasks={"base_to_new": {"datasets": ["mine"]}})
+    (folder / "mine").mkdir()
+    for here, there in ((10**9, 5), (7, 10**9)):
+        free = {folder: here, folder / "mine": there}
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda place, free=free: SimpleNamespace(free=free[Path(place).absolute()])
+        )
+        assert planning(path).numbers()["disk"]["free_bytes"] == min(here, there)
+
+
+def test_classes_that_the_catalog_names_are_counted(results: Path) -> None:
+    given = {"name": "a", "title": "A", "root": "a", "layout": "split_json", "split": "s.json"}
+    for names in (["ant", "bee", "cow"], {"n1": "ant", "n2": "bee", "n3": "cow"}):
+        assert known(Entry(**given, class_names=names), results / "nowhere").classes == 3
+    assert known(Entry(**given), results / "nowhere").classes is None
+
+
+def test_gated_data_are_named(folder: Path) -> None:
+    expected = {"classes": 20, "names_sha256": "0", "images": {"train": 400, "test": 100}}
+    mine = {
+        "title": "M",
+        "layout": "imagenet",
+        "root": "data/m",
+        "images": "i",
+        "class_names": {"n1": "a", "n2": "b"},
+        "gated": "x",
+    }
+    path = write(folder, {"mine": mine | {"expected": expected}}, tasks={"base_to_new": {"datasets": ["mine"]}})
+    notes = " ".join(planning(path).numbers()["notes"])
+    assert "mine: is not there and cpt cannot fetch it" in notes
+    assert "classes with fewer than 16 images" in notes
+    (folder / "data/m/i").mkdir(parents=True)
+    assert "mine: is not there" not in " ".join(planning(path).numbers()["notes"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"variants": {"x": {"method": "coopp"}}}, {}, "unknown method 'coopp'"),
+        ({"seeds": []}, {}, "seeds"),
+        ({}, {"device": "gpu"}, "device: unknown 'gpu'"),
+        ({}, {"precision": "half"}, "precision: unknown 'half'"),
+        ({"backbone": {"name": "x", "architecture": "ViT-B-17"}}, {}, "no model 'ViT-B-17'"),
+        ({"backbone": {"name": "x", "architecture": "nowhere.json"}}, {}, "nowhere.json: cannot be read"),
+        ({"backbone": {"name": "x", "architecture": "deep.json"}}, {}, "deep.json: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line(folder: Path, changes: dict[str, Any], options: dict[str, str], message: str) -> None:
+    (folder / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(CptError) as caught:
+        planning(write(folder, **changes), **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_for_people() -> None:
+    assert [size(count) for count in (0, 999, 1_500, 2.5e6, 34.9e9, 1.25e12)] == [
+        "0 B", "999 B", "2 kB", "2 MB", "34.9 GB", "1.25 TB",
+    ]  # fmt: skip
+    assert [hours(h * 3600) for h in (0, 0.001, 0.5, 9.994, 12.34, 12345.6)] == [
+        "0", "< 0.01", "0.50", "9.99", "12.3", "12,345.6",
+    ]  # fmt: skip
+    assert hours(3600, less=True) == "≥ 1.00"

@@ -1,0 +1,56 @@
+"""Configuration files as Snakemake gets them: ours is the only reader that counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helpers.workflow import ONLY_TABLE_2, copy_project, snakemake
+
+RULES = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))["overrides"]
+MINE: dict[str, Any] = {"extends": "config/config.yaml", "experiment": "mine", "seeds": [1], **ONLY_TABLE_2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    copy_project(made := tmp_path_factory.mktemp("configfile") / "project", root)
+    return made
+
+
+def refused(folder: Path, *words: str) -> str:
+    """What Snakemake is stopped by; one line of ours behind its own greeting."""
+    done = snakemake(folder, "-n", *words, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("cpt: ")]
+    return line
+
+
+def test_json_with_rules_of_its_own(folder: Path) -> None:
+    """Small numbers are no texts, and the rules that are lost are told of once."""
+    values = MINE | {"overrides": [{"set": {"weight_decay": 1e-5, "epochs": 1}}], "variants": {"dpc": None}}
+    (folder / "mine.json").write_text(json.dumps(values, indent="\t"))
+    done = snakemake(folder, "-n", "-q", "rules", "--configfile", "mine.json")
+    notices = [line for line in done.stderr.splitlines() if line.startswith("cpt: notice: ")]
+    start = (
+        f"cpt: notice: mine.json: overrides replace those of config/config.yaml: {len(RULES)} of its {len(RULES)} rules"
+    )
+    assert [line[: len(start)] for line in notices] == [start]
+
+
+def test_keys_that_stand_twice(folder: Path) -> None:
+    (folder / "twice.yaml").write_text("extends: config/config.yaml\nseeds: [1]\nexperiment: x\nseeds: [2]\n")
+    assert refused(folder, "--configfile", "twice.yaml") == (
+        "cpt: error: twice.yaml: line 4: 'seeds' stands in line 2 too; delete one"
+    )
+
+
+def test_changes_on_the_command_line(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(yaml.safe_dump(MINE))
+    for words in (["--configfile", "mine.yaml"], []):
+        line = refused(folder, *words, "--config", "n_max=8")
+        assert line.startswith("cpt: error: --config is not supported; put the changes into a file")

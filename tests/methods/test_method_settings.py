@@ -1,0 +1,404 @@
+"""What single methods promise beyond the contract: sizes, defaults, readings, chunks."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import cache
+
+import open_clip
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from benchmarks import naive
+from cpt.errors import CptError
+from cpt.methods import cocoop
+from cpt.methods.base import registry
+from cpt.methods.base.describe import published
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
+from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
+from cpt.seeds import torch_stream
+from tests.helpers.contract import CLASSES, Toy, images, model
+
+SHOWN = images(range(6), view=9)
+sized = cache(vit_b16)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "dataset", "expected"),
+    [
+        ("zeroshot", "base_to_new", "dtd", 0),
+        ("coop", "base_to_new", "dtd", 2_048),
+        ("cocoop", "base_to_new", "dtd", 35_360),
+        ("dekg", "base_to_new", "dtd", 2_048),
+        ("dekg_tcp", "base_to_new", "dtd", 331_904),
+        ("ivlp", "base_to_new", "dtd", 46_080),
+        ("ivlp", "all_classes", "imagenet", 15_360),
+        ("promptsrc", "base_to_new", "dtd", 46_080),
+        ("promptsrc", "all_classes", "imagenet", 15_360),
+        ("cpt", "base_to_new", "dtd", 46_080),
+        ("cpt", "all_classes", "imagenet", 15_360),
+        ("maple", "base_to_new", "dtd", 3_555_072),
+        ("maple", "all_classes", "imagenet", 1_185_024),
+        ("npt", "base_to_new", "dtd", 3_555_072),
+        ("npt", "all_classes", "imagenet", 1_185_024),
+        ("coprompt", "all_classes", "imagenet", 5_014_528),
+        ("coprompt", "base_to_new", "caltech101", 5_014_528),
+        ("coprompt", "base_to_new", "dtd", 5_002_240),
+        ("coprompt", "base_to_new", "food101", 3_826_432),
+        ("dpc", "base_to_new", "dtd", 46_080),
+        ("dpc", "all_classes", "imagenet", 15_360),
+    ],
+)
+def test_learned_values_on_vit_b16(name: str, protocol: str, dataset: str, expected: int) -> None:
+    """The published counts; what is stored is the same, but for the finished run's prompts that DPC keeps."""
+    clip = sized()
+    method = registry.get(name)(
+        clip, published(name, protocol, dataset), placeholder_classes(clip, 3), torch_stream(0, "unused")
+    )
+    assert method.learnable_parameters() == expected
+    stored = sum(value.numel() for value in method.state_dict().values())
+    assert stored == (2 if name == "dpc" else 1) * expected
+
+
+def test_vit_b16_has_the_shapes_of_open_clip() -> None:
+    with torch.device("meta"):
+        theirs = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16"))
+    clip = vit_b16()
+    ours = {}
+    for prefix, tower in (("", clip.text), ("visual.", clip.vision)):
+        ours |= {prefix + name.removeprefix("blocks."): tuple(t.shape) for name, t in tower.state_dict().items()}
+    expected = {name.replace("transformer.resblocks.", ""): tuple(t.shape) for name, t in theirs.state_dict().items()}
+    del expected["logit_scale"]
+
+    def flat(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        return {name.replace(".", "_"): shape for name, shape in shapes.items()}
+
+    assert flat(ours) == flat(expected)
+    assert all(t.is_meta for tower in (clip.text, clip.vision) for t in tower.state_dict().values())
+    assert clip.text.blocks[0].heads == theirs.transformer.resblocks[0].attn.num_heads
+    assert clip.vision.blocks[0].heads == theirs.visual.transformer.resblocks[0].attn.num_heads
+
+
+def test_the_small_clip_computes() -> None:
+    clip = small_clip()
+    classes = placeholder_classes(clip, 3)
+    method = registry.get("ivlp")(clip, published("ivlp", "base_to_new"), classes, torch_stream(0, "unused"))
+    text, image = method.text_features(classes), method.image_features(torch.ones(2, 3, *clip.image_size))
+    assert (text.shape, image.shape) == ((3, 8), (2, 8))
+    assert (text @ text.T - torch.eye(3)).abs().max() > 0.01
+    assert (text[0] - text[1]).abs().max() > 1e-3
+    assert len(clip.text.blocks) == len(clip.vision.blocks) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "ivlp",
+            {"depth_text": 13},
+            "prompt depth 13 exceeds the text tower's 12 blocks; set depth_text to at most 12",
+        ),
+        (
+            "ivlp",
+            {"depth_vision": 13},
+            "prompt depth 13 exceeds the vision tower's 12 blocks; set depth_vision to at most 12",
+        ),
+        ("maple", {"depth": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; set depth to at most 12"),
+        ("dekg_tcp", {"block": 12}, "block 12: the text tower has the blocks 0 to 11; lower it"),
+        ("lamp", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
+        ("lamp", {"first_block": 9}, "last_block 8: comes before first_block 9; raise it"),
+        ("lamp", {"top_k": 9}, "top_k 9: the pool has 8 entries; lower it"),
+        ("lamp", {"shared_prompts": 3}, "5 prompts do not fit the 4 words"),
+        ("dpc", {"start": "zeroshot"}, "start: 'zeroshot' cannot be continued; use promptsrc or coop"),
+        ("dpc", {"start": "cocoop"}, "start: 'cocoop' cannot be continued"),
+        ("dpc", {"start": "dpc"}, "start: 'dpc' cannot be continued"),
+        ("dpc", {"start": "promptsrcs"}, "unknown method 'promptsrcs'; did you mean 'promptsrc'"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(name: str, changes: dict, message: str) -> None:
+    kind = registry.get(name)
+    toy = Toy("zeroshot")
+    with pytest.raises(CptError, match=message):
+        kind(toy.clip, kind.hyperparameters(**changes), toy.classes, torch_stream(0, "unused"))
+
+
+def test_cpt_without_weights_is_ivlp_bit_by_bit() -> None:
+    states = []
+    for name, changes in (("ivlp", {}), ("cpt", {"tetf_weight": 0, "cc_weight": 0, "rs_weight": 0})):
+        toy = Toy(name, **changes)
+        toy.train(epochs=2)
+        states.append(toy.method.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_npt_and_coprompt_contain_maple() -> None:
+    """With the regularizers' weights at zero NPT steps as MaPLe; without adapters CoPrompt's features are MaPLe's."""
+    maple, npt = Toy("maple"), Toy("npt", collapse_weight=0, isomorphism_weight=0)
+    for toy in (maple, npt):
+        toy.train()
+    assert all(torch.equal(value, npt.method.state_dict()[key]) for key, value in maple.method.state_dict().items())
+    maple = Toy("maple", prompts=4, depth=12)
+    coprompt = Toy("coprompt", text_adapter=0, image_adapter=0)
+    coprompt.method.load_state_dict(maple.shaken().method.state_dict(), strict=False)
+    assert torch.allclose(maple.scores(SHOWN), coprompt.scores(SHOWN), atol=1e-5)
+
+
+def test_every_reading_of_cpt_trains() -> None:
+    readings = {
+        "tetf_reading": ["pairs", "sum", "entries"],
+        "cc_reading": ["present", "importance", "all"],
+        "rs_features": ["unit", "raw"],
+        "rs_reading": ["sum", "mean"],
+        "contrast": ["cross_entropy", "in_batch"],
+        "tetf_diagonal": [True],
+        "tetf_by_size": [True],
+        "cc_detach_text": [True],
+    }
+    values = set()
+    for key, value in itertools.chain.from_iterable(((k, v) for v in vs) for k, vs in readings.items()):
+        toy = Toy("cpt", **{key: value}).shaken()
+        toy.training = replace(toy.training, clusters=torch.tensor([0, 0, 1, 1, 1]))
+        loss = toy.loss()
+        loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in toy.method.parameters())
+        values.add(round(loss.item(), 6))
+    assert len(values) == 10  # a reading that changed nothing would not be read
+
+
+def test_words_without_depth_reproduce_zero_shot() -> None:
+    """Shallow text prompts start as the template's words: the prompted forward pass is the frozen one."""
+    ivlp, zero = Toy("ivlp", depth_text=1, depth_vision=0), Toy("zeroshot")
+    single = F.normalize(zero.clip.vision(SHOWN), dim=-1), naive.text_features(model(), zero.classes.tokens)
+    expected = 30 * single[0] @ F.normalize(single[1], dim=-1).T
+    assert torch.allclose(ivlp.scores(SHOWN), expected, atol=1e-3)
+    assert torch.allclose(zero.scores(SHOWN), 30 * single[0] @ zero.classes.directions.T, atol=1e-4)
+
+
+def test_dpc_mixes_for_trained_classes_only() -> None:
+    """Trained classes: 0.2 P' + 0.8 P; others: P alone, which is the finished run's prediction bit by bit."""
+    toy = Toy("dpc")
+    finished = Toy("promptsrc")
+    finished.method.load_state_dict(toy.method.parallel.state_dict())
+    before = finished.scores(SHOWN)
+    assert torch.allclose(toy.scores(SHOWN), before, atol=1e-4), "P' starts as P"
+    toy.shaken()
+    assert torch.equal(toy.scores(SHOWN, trained=False), before)
+    mixed = Toy("promptsrc")
+    parallel, tuned = toy.method.parallel.state_dict(), finished.method.state_dict()
+    mixed.method.load_state_dict({key: 0.2 * parallel[key] + 0.8 * tuned[key] for key in tuned})
+    assert torch.allclose(toy.scores(SHOWN), mixed.scores(SHOWN), atol=1e-4)
+    assert (toy.scores(SHOWN) - before).abs().max() > 0.01
+    toy.method.train()
+    with torch.no_grad():
+        in_training = toy.method.text_features(toy.classes)
+        finished.method.load_state_dict(parallel)
+        assert torch.equal(in_training, finished.method.text_features(toy.classes)), "P' alone is trained"
+
+
+@pytest.mark.parametrize("start", [name for name in registry.names() if name not in ("zeroshot", "cocoop", "dpc")])
+def test_dpc_continues_every_method(start: str) -> None:
+    toy = Toy("dpc", start=start)
+    before = toy.scores(SHOWN, trained=False)
+    tuned = {key: value.clone() for key, value in toy.method.tuned().items()}
+    toy.train()
+    assert torch.equal(toy.scores(SHOWN, trained=False), before)
+    for key, value in toy.method.tuned().items():
+        assert torch.equal(value, tuned[key]), key
+        assert not torch.equal(value, toy.method.parallel.get_parameter(key)), key
+    assert not torch.equal(toy.scores(SHOWN), before)
+
+
+@pytest.mark.parametrize("prompts", [1, 10, 30])
+def test_cocoop_in_chunks_is_cocoop(prompts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Toy("cocoop").shaken()
+    expected, gradients = whole.scores(SHOWN), whole.gradients()
+    monkeypatch.setattr(cocoop, "PROMPTS", prompts)
+    chunked = Toy("cocoop").shaken()
+    calls: list[int] = []
+    handle = chunked.clip.text.register_forward_hook(lambda _, inputs, features: calls.append(len(features)))
+    assert torch.allclose(chunked.scores(SHOWN), expected, atol=1e-4)
+    at_a_time = max(1, prompts // 5)
+    parts = [at_a_time] * (6 // at_a_time) + [6 % at_a_time] * (6 % at_a_time > 0)
+    assert calls == parts, "images at a time"
+    calls.clear()
+    found = chunked.gradients()
+    handle.remove()
+    again = parts if len(parts) > 1 else []
+    assert sorted(calls) == sorted(parts + again), "in training encoded again in the backward pass"
+    for key, value in gradients.items():
+        assert torch.allclose(found[key], value, atol=1e-5 * float(value.abs().max())), key
+
+
+@pytest.mark.parametrize("position", ["middle", "front"])
+def test_classes_are_permuted_with_the_lengths_of_their_names(position: str) -> None:
+    toy = Toy("coop", context_length=5, class_position=position).shaken()
+    order = [3, 0, 4, 2, 1]
+    assert torch.allclose(toy.scores(SHOWN, toy.classes.take(order)), toy.scores(SHOWN)[:, order], atol=2e-4)
+
+
+def test_cocoop_keeps_no_texts_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole test set at once: no tensor has a text feature for every image and class."""
+    toy, largest = Toy("cocoop"), 0
+    monkeypatch.setattr(cocoop, "PROMPTS", 2 * len(CLASSES))
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, given=(), named=None):
+            nonlocal largest
+            made = function(*given, **(named or {}))
+            if isinstance(made, torch.Tensor) and made.shape[1:] == (len(CLASSES), toy.clip.embed_dim):
+                largest = max(largest, len(made))
+            return made
+
+    many = F.normalize(torch.randn(40, toy.clip.embed_dim, generator=torch.Generator().manual_seed(0)), dim=-1)
+    with torch.no_grad(), Watch():
+        assert toy.method.class_logits(many, toy.classes).shape == (40, len(CLASSES))
+    assert largest == 2
+
+
+def test_cocoop_by_hand() -> None:
+    """Image by image with open_clip's own blocks: context + W2 relu(W1 x + b1) + b2."""
+    toy = Toy("cocoop").shaken()
+    net, context = toy.method.meta_net, toy.method.text.context.detach()
+    with torch.no_grad():
+        features = F.normalize(toy.clip.vision(SHOWN), dim=-1)
+        rows = []
+        for x in features:
+            hidden = (net.first.weight @ x + net.first.bias).clamp(min=0)
+            shift = net.second.weight @ hidden + net.second.bias
+            text = naive.text_features(model(), toy.classes.tokens, context + shift)
+            rows.append(30 * F.normalize(text, dim=-1) @ x)
+    assert torch.allclose(toy.scores(SHOWN), torch.stack(rows), atol=1e-3)
+
+
+def test_lamp_balances_its_pool() -> None:
+    """The bias moves by one step against the load, outside the loss, and a frozen pass counts for nothing."""
+    toy = Toy("lamp")
+    pool = toy.method.text_pool
+    toy.scores(SHOWN)
+    assert not pool.load.any()
+    toy.loss().backward()
+    load = pool.load.clone()
+    assert load.sum() == 2 * len(CLASSES)
+    toy.method.step_end()
+    assert torch.equal(pool.bias, 0.001 * torch.sign(load.mean() - load))
+    assert not pool.load.any()
+    assert pool.bias.grad is None
+    assert "text_pool.bias" in toy.method.state_dict()
+    toy = Toy("lamp")
+    toy.train()
+    assert toy.method.image_pool.bias.any(), "the loop balances after its steps"
+
+
+def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
+    """1 - cos of the prompted first view to the frozen second one, and of the texts to a description of the step."""
+    toy = Toy("coprompt").shaken()
+    batch = toy.batch()
+    with torch.no_grad():
+        found = toy.method.step(batch, toy.training).losses
+        first, text = toy.method.image_features(batch.images), toy.method.text_features(toy.classes)
+        second = toy.clip.vision(batch.second)
+    assert not torch.equal(batch.images, batch.second)
+    assert found["consistency_image"].item() == pytest.approx(1 - F.cosine_similarity(first, second).mean().item())
+    each = [1 - F.cosine_similarity(text, described).mean().item() for described in toy.training.descriptions]
+    assert sum(abs(found["consistency_text"].item() - distance) < 1e-5 for distance in each) == 1
+    chosen = set()
+    for step in range(12):
+        with torch.no_grad():
+            distance = toy.method.step(toy.at([0, 1], step), toy.training).losses["consistency_text"].item()
+        chosen.add(min(range(3), key=lambda d: abs(each[d] - distance)))
+    assert chosen == {0, 1, 2}
+
+
+def test_promptsrc_averages_its_epochs() -> None:
+    """The final prompts are the Gaussian-weighted sum of those after each epoch."""
+    toy = Toy("promptsrc", average_mean=2, average_std=1, snapshots=True)
+    toy.method.hp = toy.hp.model_copy(update={"epochs": 3})
+    after: list[dict[str, torch.Tensor]] = []
+    original = toy.method.epoch_end
+
+    def epoch_end(epoch: int) -> None:
+        after.append({key: value.detach().clone() for key, value in toy.method.named_parameters()})
+        original(epoch)
+
+    toy.method.epoch_end = epoch_end
+    toy.train(epochs=3)
+    density = torch.exp(-0.5 * torch.tensor([1.0, 0.0, 1.0]))
+    weights = density / density.sum()
+    for key, value in toy.method.named_parameters():
+        expected = sum(weight * state[key] for weight, state in zip(weights, after, strict=True))
+        assert torch.allclose(value, expected, atol=1e-6), key
+
+
+def test_strength_and_kind_of_the_prior_are_read() -> None:
+    settings = ({}, {"prior_strength": 0.5}, {"prior": "compensating"})
+    losses = {Toy("ivlp", **{"prior": "logit_adjustment"} | changes).loss().item() for changes in settings}
+    assert len(losses) == 3
+
+
+@pytest.mark.parametrize("name", ["ivlp", "maple", "promptsrc", "dekg_tcp", "lamp"])
+def test_random_prompts_start_as_published(name: str) -> None:
+    """N(0, 0.02²): deep text prompts, visual prompts, contexts without words."""
+    method = Toy(name).method
+    drawn = [
+        value.detach().flatten()
+        for key, value in method.named_parameters()
+        if any(part in key for part in ("text.deep", "visual", "pool", "shared"))
+        or (key == "text.context" and name == "dekg_tcp")
+    ]
+    values = torch.cat(drawn)
+    assert values.std().item() == pytest.approx(0.02, rel=4 / len(values) ** 0.5)
+    assert abs(values.mean().item()) < 4 * 0.02 / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["cocoop", "maple", "coprompt", "dekg_tcp", "lamp"])
+def test_linear_layers_start_like_torchs(name: str) -> None:
+    layers = [layer for layer in Toy(name).method.modules() if isinstance(layer, torch.nn.Linear)]
+    assert layers
+    for layer in layers:
+        ours, theirs = layer.weight.detach(), torch.nn.Linear(layer.in_features, layer.out_features).weight.detach()
+        assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.05)
+        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.2)
+        if layer.bias is not None:
+            assert layer.bias.abs().max() <= layer.in_features**-0.5
+
+
+def test_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(CptError, match="unknown method 'ivpl'; did you mean 'ivlp'"):
+        registry.get("ivpl")
+
+
+def test_defaults_by_protocol_and_dataset() -> None:
+    kind = registry.get("cpt").hyperparameters
+    assert resolve(kind, "base_to_new", "world").depth_text == 9
+    assert resolve(kind, "all_classes", "world").depth_text == 3
+    assert resolve(kind, "all_classes", "world").epochs == 8
+    assert resolve(kind, "few_shot", "world").epochs == 25
+    assert resolve(kind, "all_classes", "world", {"depth_text": 5}, {"depth_text": 6}).depth_text == 6
+    coprompt = registry.get("coprompt").hyperparameters
+    assert resolve(coprompt, "base_to_new", "food101").epochs == 5
+    assert resolve(coprompt, "base_to_new", "food101", {"epochs": 6}).epochs == 6
+    assert resolve(coprompt, "all_classes", "world").consistency_weight == 8
+    with pytest.raises(ValidationError):
+        resolve(kind, "base_to_new", "world", {"tetf_wieght": 1})
+    with pytest.raises(ValidationError):
+        TrainingHyperparameters(learning_rate=0)
+
+
+def test_npt_by_hand() -> None:
+    """Both regularizers pair by pair, as the docstring of the method describes them."""
+    toy = Toy("npt").shaken()
+    batch = toy.batch()
+    found = toy.method.step(batch, toy.training).losses
+    with torch.no_grad():
+        text, image = toy.method.text_features(toy.classes), toy.method.image_features(batch.images)
+    target = -1 / (len(CLASSES) - 1)
+    pairs = [float(a @ b - target) ** 2 for a, b in itertools.permutations(text, 2)]
+    distances = [float((x - text[y]).square().sum()) for x, y in zip(image, batch.labels.tolist(), strict=True)]
+    assert found["collapse"].item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-4)
+    assert found["isomorphism"].item() == pytest.approx(sum(distances) / len(distances), rel=1e-4)
+    assert toy.method.weights() == {"collapse": 0.1, "isomorphism": 1.0}

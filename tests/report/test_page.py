@@ -1,0 +1,355 @@
+"""The page: complete, self-contained, escaped, and with a headline that the data support."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cpt.errors import CptError
+from cpt.files import integrity
+from cpt.files.stage_files import write_json
+from cpt.report.figures.make import make_figure
+from cpt.report.page.make import best_method, command, headline, make_page, natural_order
+from cpt.report.tables import make_table
+from cpt.results.cells import Summary, read_results
+from tests.helpers import fake_results, rough_results
+
+TABLES = [f"table{number}" for number in range(1, 7)]
+FIGURES = [f"figure{number}" for number in range(1, 9)]
+
+
+class Elements(html.parser.HTMLParser):
+    """The elements of a page with their attributes, and its texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: dict[str | None, str] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self.found[-1] if self.found else ("", {})
+        if tag == "script":
+            name = attributes.get("id")
+            self.scripts[name] = self.scripts.get(name, "") + data
+        else:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the invented results, and what it is made from."""
+    folder = tmp_path_factory.mktemp("results")
+    grid, runs = fake_results.write_results(folder)
+    for name in TABLES:
+        make_table(grid, runs, name, folder / "tables")
+    for name in FIGURES:
+        make_figure(grid, runs, name, folder / "figures")
+    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> Elements:
+    return Elements((made / "report" / "index.html").read_text())
+
+
+def test_every_table_and_figure_is_there(page: Elements) -> None:
+    ids = [attributes.get("id") for _, attributes in page.found]
+    assert [name for name in ids if name in TABLES + FIGURES] == TABLES + FIGURES
+    assert sum(tag == "table" and a == {"class": "results"} for tag, a in page.found) == len(TABLES)
+    pictures = [a for tag, a in page.found if tag == "img" and "src" in a]
+    assert len(pictures) == len(FIGURES)
+    assert all(a["src"].startswith("data:image/svg+xml;base64,") for a in pictures)
+    assert pictures[0]["alt"].startswith("What figure1 shows: τ → 0 & a_b. Maps: the first seed")
+
+
+def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
+    text = (made / "report" / "index.html").read_text()
+    for _, attributes in page.found:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert not re.match(r"\s*(https?:)?//", attributes.get(name) or "")
+    assert not re.search(r"@import|url\(", text)
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in page.found}
+    assert {a["type"] for tag, a in page.found if tag == "script"} == {"module", "text/plain"}
+
+
+def test_what_each_method_was_given(page: Elements) -> None:
+    text = " ".join(page.text.split())
+    assert "CPT World, τ = 1 12 16 SGD 0.0025 1,664 none 15 16 0 4.0 none" in text, "median of the seeds' seconds"
+    assert "NPT reconstruction World, τ = 1" in text
+    assert (
+        "IVLP World, τ = 1 12 16 SGD 0.0025 1,664 none 15 16 0 4.0 50 descriptions per class from the file x.json"
+        in text
+    )
+    assert "Zero-shot World, τ = 1 – – – 0 – – – – – the dataset's template" in text
+    assert "batch_size 16 this experiment images per step a config" in text
+    assert "depth_text 3 published prompted blocks another config" in text, "the default of the protocol"
+    assert "tetf_reading pairs ours how Eq. 9 is read ours" in text
+    assert "snapshots" not in text
+
+
+def test_links_lead_to_the_files_beside_the_page(made: Path, page: Elements) -> None:
+    links = [a["href"] for tag, a in page.found if tag == "a"]
+    files = [link for link in links if not link.startswith("#")]
+    assert "../tables/table1.csv" in files
+    assert len(files) == len(TABLES) * 3 + len(FIGURES) * 4
+    assert all((made / "report" / link).is_file() for link in files)
+    ids = {a.get("id") for _, a in page.found}
+    inside = {link[1:] for link in links if link.startswith("#")}
+    assert {link for link in inside if not link.startswith("open=")} <= ids
+
+
+def behind(page: Elements) -> dict:
+    """The data that the page's numbers open."""
+    return json.loads(gzip.decompress(base64.b64decode(page.scripts["packed-data"])))
+
+
+def test_every_number_leads_to_the_runs_that_made_it(made: Path, page: Elements) -> None:
+    data, grid = behind(page), json.loads((made / "grid.json").read_text())
+    links = [a["href"] for tag, a in page.found if tag == "a" and a["href"].startswith("#open=table2/")]
+    assert len(links) == 3 * 5 * 4, "ratios, rows, datasets and the average"
+    for link in links:
+        cells = [grid["exhibits"]["table2"]["cells"][int(i)] for i in link.rpartition("/")[2].split(",")]
+        assert len(cells) in (1, 3)
+        assert len({(cell["row"], cell["ratio"]) for cell in cells}) == 1
+    for name, exhibit in grid["exhibits"].items():
+        for cell, place in zip(exhibit["cells"], data["opens"][name], strict=True):
+            told = data["cells"][place]
+            assert [data["runs"][run][0] for run in told["runs"]] == cell["runs"]
+            assert (told["target"], told["ratio"]) == (cell["dataset"], cell["ratio"])
+
+
+def test_a_number_opens_seeds_configuration_curves_and_classes(page: Elements) -> None:
+    data = behind(page)
+    wanted = {"method": "CPT", "dataset": "Flowers", "ratio": 0.06, "setting": None}
+    cells = [data["cells"][place] for place in data["opens"]["table2"]]
+    cell = next(cell for cell in cells if cell | wanted == cell)
+    accuracies = {"H": [60.0, 61.0, 62.0], "base": [63.0, 64.0, 65.0], "new": [57.5, 58.5, 59.5]}
+    assert cell["numbers"] == accuracies | {"tail": [43.0, 44.0, 45.0], "ECE base": [5.0, 6.0, 7.0]}
+    assert cell["means"]["new"] == [58.5, 1.0]
+    assert [data["runs"][run][1:3] for run in cell["runs"]] == [[1, 3.0], [2, 4.0], [3, 8.0]]
+    group = data["groups"][cell["group"]]
+    assert group["configuration"]["learning_rate"] == 0.0025
+    assert data["curves"][cell["runs"][1]]["loss"] == [2.2, 1.2, 0.8667, 0.7, 0.6, 0.5333]
+    base = group["tested"]["flowers/base"]
+    # 10 + k + seed of 50 over the seeds 1 to 3: (12 + k) / 50
+    assert base["accuracy"] == [240, 260, 280, 300, 320, 340]
+    assert (base["train"][:2], base["third"][-1]) == ([16, 15], "tail")
+    assert base["bins"] == [[300, 0.5, 0.4], [600, 0.96, 0.95]]
+    assert data["names"]["flowers/new"] == list(fake_results.CLASSES[6:])
+
+
+@pytest.fixture(scope="module")
+def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the tables of results of which no two numbers are alike."""
+    folder = tmp_path_factory.mktemp("rough")
+    grid, runs = rough_results.write_results(folder)
+    asked = json.loads(grid.read_text())
+    asked["exhibits"] = {name: asked["exhibits"][name] for name in TABLES}
+    write_json(grid, asked)
+    for name in TABLES:
+        make_table(grid, runs, name, folder / "tables")
+    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
+    return folder
+
+
+def test_what_a_number_opens_is_of_its_own_runs(rough: Path) -> None:
+    """Seeds, means, deviations, curves, classes and calibration of every cell, computed from the files with pandas."""
+    data = behind(Elements((rough / "report" / "index.html").read_text()))
+    grid = json.loads((rough / "grid.json").read_text())
+    counts, curves = (pd.read_parquet(rough / f"{name}.parquet") for name in ("counts", "curves"))
+    counts["weighted"] = counts["images"] * counts["confidence"]
+    metrics = {"H": "H", "accuracy": "accuracy", "base": "base", "new": "new", "tail": "tail", "ECE base": "ece_base"}
+    sizes = set()
+    for name, exhibit in grid["exhibits"].items():
+        for cell, place in zip(exhibit["cells"], data["opens"][name], strict=True):
+            told = data["cells"][place]
+            own = {title: rough_results.seeds(rough, cell, metric) for title, metric in metrics.items()}
+            own = {title: values for title, values in own.items() if len(values)}
+            if told["judged"] == "H":
+                own.pop("accuracy", None)
+            else:
+                own = {title: values for title, values in own.items() if title == "accuracy"}
+            sizes.add(len(cell["runs"]))
+            assert told["numbers"].keys() == told["means"].keys() == own.keys()
+            for title, values in own.items():
+                assert [v for v in told["numbers"][title] if v is not None] == [round(v, 2) for v in values]
+                mean, std = told["means"][title]
+                assert f"{mean:.2f}" == f"{values.mean():.2f}"
+                assert std is None if len(values) == 1 else f"{std:.2f}" == f"{values.std(ddof=1):.2f}"
+            for run, number in zip(cell["runs"], told["runs"], strict=True):
+                assert data["runs"][number][0] == run
+                drawn = curves[curves["run"] == run].sort_values("epoch").groupby("measure")["value"].agg(list)
+                assert data["curves"][number] == {m: pytest.approx(values, rel=1e-3) for m, values in drawn.items()}
+            tested = data["groups"][told["group"]]["tested"]
+            mine = counts[counts["run"].isin(cell["runs"]) & (counts["target"] == cell["dataset"])]
+            for subset, rows in mine.groupby("subset"):
+                entry = tested[f"{cell['dataset']}/{subset}"]
+                summed = rows.groupby(["by", "index"])[["images", "correct", "weighted"]].sum()
+                share = summed["correct"] / summed["images"]
+                assert entry["label"] == share["class"].index.tolist()
+                assert entry["accuracy"] == pytest.approx((1000 * share["class"]).tolist(), abs=0.51)
+                bins = summed.loc["confidence"]
+                assert [bin[0] for bin in entry["bins"]] == bins["images"].tolist()
+                confidences = (bins["weighted"] / bins["images"]).tolist()
+                assert [bin[1] for bin in entry["bins"]] == pytest.approx(confidences, abs=0.00051)
+                assert [bin[2] for bin in entry["bins"]] == pytest.approx(share["confidence"].tolist(), abs=0.00051)
+    assert sizes == {1, 2, 3}
+
+
+def test_a_number_is_the_mean_of_what_it_opens(rough: Path) -> None:
+    """Every number of every table, from the cells that its link names."""
+    grid = json.loads((rough / "grid.json").read_text())
+    text = (rough / "report" / "index.html").read_text()
+    links = re.findall(r'<a href="#open=(table[1-4])/([\d,]+)">(.*?)</a>', text)
+    for table, places, inner in links:
+        cells = [grid["exhibits"][table]["cells"][int(place)] for place in places.split(",")]
+        values = rough_results.over_datasets(rough, cells, "H" if cells[0]["task"] == "base_to_new" else "accuracy")
+        shown = re.sub(r"<sup>.*?</sup>|<.*?>", "", inner).split()
+        mean, std = f"{values.mean():.2f}", f"±{values.std(ddof=1):.2f}"
+        assert shown == (["–"] if values.empty else [mean] if len(values) == 1 else [mean, std])
+    assert len(links) > 150
+
+
+def test_what_a_method_was_given_includes_the_training_it_starts_from(rough: Path) -> None:
+    costs = pd.read_parquet(rough / "costs.parquet").set_index("run")["seconds"]
+    text = " ".join(Elements((rough / "report" / "index.html").read_text()).text.split())
+    for method, said in (("ivlp", "IVLP"), ("cptsum", "CPT as printed")):
+        runs = [f"base_to_new/world/r1/{method}/s{seed}" for seed in (1, 2, 3)]
+        spent = costs[runs].to_numpy()
+        if method == rough_results.STARTED[0]:
+            spent = spent + costs[[run.replace(*rough_results.STARTED) for run in runs]].to_numpy()
+        told = re.search(rf"{said} World, τ = 1 12 16 SGD 0\.0025 [\d,]+ none 15 16 0 ([\d.]+) ", text)
+        assert told[1] == f"{pd.Series(spent).median():.1f}"
+
+
+def test_unfinished_runs_have_no_numbers(page: Elements) -> None:
+    data = behind(page)
+    cells = [data["cells"][i] for i in data["opens"]["table2"]]
+    npt = [cell for cell in cells if cell["method"].startswith("NPT") and cell["ratio"] == 0.06]
+    assert [cell["numbers"].get("H") for cell in npt] == [[61.0, 62.0, 63.0], [59.0, 60.0, None], None]
+
+
+def test_class_names_cannot_leave_the_data(made: Path, page: Elements) -> None:
+    assert fake_results.WICKED in behind(page)["names"]["scripts/new"]
+    assert "onerror" not in (made / "report" / "index.html").read_text()
+
+
+def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.json"
+    assert command(grid)[-2:] == ["--resources", "gpu=1"]
+    record_path = Path(f"{grid}.provenance.json")
+    for configuration, words in (("config/my paper.yaml", ["--configfile"]), ("config/config.yaml", [])):
+        record = {"schema": integrity.SCHEMA, "path": "grid.json", "device": "cpu", "versions": {}, "sources": {},
+                  "outputs": {}, "configuration": [configuration]}  # fmt: skip
+        write_json(record_path, record | {"digest": integrity.digest(record)})
+        assert command(grid)[5:] == ([*words, configuration] if words else [])
+    record_path.write_text("{")
+    assert "--configfile" not in command(grid), "a damaged record says nothing"
+
+
+def test_text_is_escaped(made: Path, page: Elements) -> None:
+    assert "<script>alert(1)</script> (for A & B_C)" in page.text
+    assert "An invented table of 100% <b>markup</b>" in page.text
+
+
+def test_first_screen_says_what_was_run_and_what_came_out(made: Path, page: Elements) -> None:
+    text = " ".join(page.text.split())
+    assert "The numbers printed in the paper do not apply to this experiment" in text
+    assert "Backbone tiny_clip" in text
+    assert "Imbalance ratios τ 1, 0.25, 0.06" in text
+    assert "Zero-shot, IVLP, NPT (reconstruction), CPT (as printed), CPT" in text
+    assert "Seeds 1, 2, 3" in text
+    asked = {run["run"] for run in json.loads((made / "grid.json").read_text())["runs"]}
+    finished = asked & set(pd.read_parquet(made / "runs.parquet")["run"])
+    assert 0 < len(finished) < len(asked)
+    assert f"Runs {len(finished)} of {len(asked)} finished" in text
+    assert "τ = 0.06: CPT has the highest average H, 57.00 ± 1.00, 2.00 points above IVLP (55.00 ± 1.00)." in text
+    assert "τ = 1: CPT has the highest average H, 61.00 ± 1.00, 1.00 points above NPT (reconstruction)" in text
+
+
+def test_printed_experiment_has_no_warning(made: Path) -> None:
+    grid = json.loads((made / "grid.json").read_text()) | {"printed": True}
+    (made / "printed.json").write_text(json.dumps(grid))
+    output = made / "elsewhere" / "deep" / "page.html"
+    make_page(made / "printed.json", made / "runs.parquet", made / "tables", made / "figures", output)
+    text = output.read_text()
+    assert "do not apply" not in text
+    assert 'href="../../tables/table1.csv"' in text
+
+
+@pytest.mark.parametrize("layout", ["embedded", "folders"])
+def test_only_a_generated_benchmark_is_called_one(made: Path, tmp_path: Path, layout: str) -> None:
+    grid = json.loads((made / "grid.json").read_text())
+    grid["datasets"]["flowers"]["layout"] = layout
+    (made / "own.json").write_text(json.dumps(grid))
+    make_page(made / "own.json", made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "The numbers printed in the paper do not apply to this experiment" in text
+    assert ("generates itself" in text) == (layout == "embedded")
+
+
+def test_same_inputs_give_the_same_bytes(made: Path) -> None:
+    again = made / "report" / "again.html"
+    make_page(made / "grid.json", made / "runs.parquet", made / "tables", made / "figures", again)
+    assert again.read_bytes() == (made / "report" / "index.html").read_bytes()
+
+
+def test_missing_table_is_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(CptError, match=r"table1\.csv: not found"):
+        make_page(
+            made / "grid.json",
+            made / "runs.parquet",
+            tmp_path,
+            made / "figures",
+            tmp_path / "page.html",
+        )
+
+
+@pytest.mark.parametrize(
+    ("averages", "said"),
+    [
+        ({"A": Summary(None, None, 0)}, "no method has finished on every dataset."),
+        ({"A": Summary(50.0, None, 1)}, "A has the highest average H, 50.00; no other method has finished."),
+        (
+            {"A": Summary(50.0, 0.5, 3), "B": Summary(50.001, 0.5, 3)},
+            "B and A are level with an average H of 50.00 ± 0.50.",
+        ),
+        (
+            {"A": Summary(50.0, 0.5, 3), "B": Summary(50.25, None, 1), "C": Summary(None, None, 0)},
+            "B has the highest average H, 50.25, 0.25 points above A (50.00 ± 0.50). "
+            "This margin is smaller than the standard deviation over seeds.",
+        ),
+    ],
+)
+def test_headline_sentences(averages: dict[str, Summary], said: str) -> None:
+    assert best_method(averages) == said
+
+
+def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_path: Path) -> None:
+    grid = json.loads((made / "grid.json").read_text())
+    grid["exhibits"] = {"table5": grid["exhibits"]["table5"]}
+    changed = tmp_path / "grid.json"
+    changed.write_text(json.dumps(grid))
+    assert headline(read_results(changed, made / "runs.parquet")) == []
+    make_page(changed, made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
+    text = " ".join(Elements((tmp_path / "page.html").read_text()).text.split())
+    assert "so there is no headline" in text
+    assert "Methods cpt, cptsum" in text
+
+
+def test_exhibits_are_ordered_as_people_count() -> None:
+    assert sorted(["table10", "table2", "figure1"], key=natural_order) == ["figure1", "table2", "table10"]

@@ -1,0 +1,64 @@
+"""How many jobs share a GPU is what ``--resources gpu=N`` says: through Snakemake, with a ``cpt`` that takes notes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers.workflow import copy_project, snakemake
+
+DATASETS = ("land", "flowers")
+NOTING = """#!{python}
+import os, sys, time
+from pathlib import Path
+
+log = Path("{log}")
+
+def note(word):
+    with open(log, "a") as file:
+        file.write(word + " ")
+
+if "text-features" in sys.argv:
+    note("begin")
+    deadline = time.monotonic() + 120
+    while {together} and log.read_text().count("begin") < 2:  # the other one has to be there too
+        if time.monotonic() > deadline:
+            sys.exit("the other job did not begin")
+        time.sleep(0.05)
+from cpt.cli import app
+try:
+    app(sys.argv[1:])
+finally:
+    if "text-features" in sys.argv:
+        note("end")
+"""
+
+
+def run(folder: Path, root: Path, device: str, places: int, together: bool) -> list[str]:
+    """Make the text features of two datasets with so many places on the GPU; return what the jobs noted, in order."""
+    copy_project(folder, root)
+    log, commands = folder / "notes", folder / "commands"
+    commands.mkdir()
+    (commands / "cpt").write_text(NOTING.format(python=sys.executable, log=log, together=together))
+    (commands / "cpt").chmod(0o755)
+    changed = {"extends": "config/config.yaml", "experiment": "places", "device": device, "fork_server": False}
+    (folder / "places.yaml").write_text(yaml.safe_dump(changed))
+    targets = [f"results/places/features/{name}/text-single.safetensors" for name in DATASETS]
+    words = ["--configfile", "places.yaml", "--resources", f"gpu={places}", "--", *targets]
+    snakemake(folder, *words, commands=commands)
+    assert all((folder / target).is_file() for target in targets)
+    return log.read_text().split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("device", "places"), [("auto", 2), ("cpu", 1)], ids=["two-places", "no-place-needed"])
+def test_two_jobs_at_once(tmp_path: Path, root: Path, device: str, places: int) -> None:
+    assert run(tmp_path / "project", root, device, places, together=True)[:2] == ["begin", "begin"]
+
+
+@pytest.mark.slow
+def test_one_place_is_one_job_at_a_time(tmp_path: Path, root: Path) -> None:
+    assert run(tmp_path / "project", root, "auto", 1, together=False) == ["begin", "end"] * 2
