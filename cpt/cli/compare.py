@@ -1,4 +1,4 @@
-"""The verbs about an experiment's state and numbers: ``cpt status`` and ``cpt compare``."""
+"""The verb ``cpt compare``."""
 
 from __future__ import annotations
 
@@ -7,26 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.data import say
+from cpt.cli.options import say
 from cpt.errors import CptError
-
-
-def status(
-    configs: Annotated[list[Path] | None, typer.Argument(help="configuration files", metavar="[CONFIG...]")] = None,
-) -> None:
-    """Say how far an experiment is: done, running, failed with the log's path, missing; how fast, how long to go.
-
-    Call it in the project's folder; it reads files only and may be called while Snakemake works.
-
-    Example: `cpt status config/paper.yaml`
-    """
-    from cpt.experiment import config
-    from cpt.report.terminal.console import console
-    from cpt.report.terminal.status import render
-    from cpt.workflow.status import status as look
-
-    paths = configs or [Path("config/config.yaml")]
-    console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
 
 
 def compare(

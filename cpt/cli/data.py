@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cpt.cli.options import CATALOG, Catalog, Dataset, ManifestFile, Output, Seed, say
 from cpt.errors import CptError
 from cpt.files.provenance import recorded
 
@@ -16,20 +16,6 @@ data = typer.Typer(
     rich_markup_mode="markdown",
     help="Get datasets, check them, and make their manifests and image caches. docs/datasets.md tells the whole story.",
 )
-
-Catalog = Annotated[Path, typer.Option(help="file of dataset entries")]
-Dataset = Annotated[str, typer.Argument(help="entry of the catalog")]
-CATALOG = Path("config/datasets.yaml")
-
-
-def say(line: str) -> None:
-    """Print a progress line at once, also into a log file."""
-    print(line, flush=True)
-
-
-def notice(line: str) -> None:
-    """Print what is no mistake but may not be meant, beside the results."""
-    print(f"cpt: notice: {line}", file=sys.stderr, flush=True)
 
 
 @data.command()
@@ -141,3 +127,34 @@ def pixels(
         size = read_json(backbone, "cpt.backbone/1")["spec"]["vision"]["image_size"][0]
         count = make_pixels(manifest, part, size, output, threads, say)
     say(f"{count} images, {output.stat().st_size / 1e6:,.0f} MB")
+
+
+def split(
+    manifest: ManifestFile,
+    protocol: Annotated[str, typer.Option(help="base_to_new, all_classes or few_shot")],
+    ratio: Annotated[float, typer.Option(help="imbalance ratio τ in (0, 1]")],
+    seed: Seed,
+    output: Output,
+    n_max: Annotated[int, typer.Option(help="images of the head class")] = 16,
+    class_order: Annotated[str, typer.Option(help="label, random or appearance: which class is the head")] = "label",
+) -> None:
+    """Choose the long-tailed training images of the runs that share protocol, dataset, τ and seed.
+
+    Example: `cpt split --manifest results/embedded/data/flowers/manifest.parquet --protocol base_to_new --ratio 0.06
+    --seed 1 --output split.parquet`
+    """
+    from cpt.data.manifest import read_manifest
+    from cpt.data.split import make_split, write_split
+
+    with recorded(output):
+        table, metadata = make_split(
+            read_manifest(manifest),
+            protocol=protocol,
+            imbalance_ratio=ratio,
+            n_max=n_max,
+            seed=seed,
+            class_order=class_order,
+        )
+        write_split(output, table, metadata)
+    counts = sorted(table["count"].unique().to_pylist(), reverse=True)
+    say(f"{len(table)} images of {len(metadata['classes'])} classes, {counts[0]} to {counts[-1]} per class")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cpt.cli.data import say
+from cpt.cli.options import say
 from cpt.training import interruption
 
 

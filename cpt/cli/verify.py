@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.data import say
+from cpt.cli.options import say
 
 
 def verify(

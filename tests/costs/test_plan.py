@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from cpt.cli.experiment import plan
 from typer.testing import CliRunner
 
-from cpt.cli.plan import plan
 from cpt.costs import measure
 from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.data import world

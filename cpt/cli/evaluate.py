@@ -1,0 +1,69 @@
+"""Verbs that turn trained runs into numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.cli.options import Device, Results, Threads, say
+from cpt.errors import CptError
+from cpt.files.provenance import recorded
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    results: Results,
+    target: Annotated[list[str], typer.Option(help="dataset/subset with subset base, new or all; repeatable")],
+    part: Annotated[str, typer.Option(help="test or val")] = "test",
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Classify the test images of the targets with a finished run.
+
+    Example: `cpt predict my-run --results results/embedded --target flowers/base --target flowers/new`
+    """
+    from cpt.evaluation.predict import predict as run_prediction
+
+    pairs = []
+    for item in target:
+        dataset, slash, subset = item.partition("/")
+        if not slash:
+            raise CptError(f"--target {item}: write dataset/subset, for example flowers/base")
+        pairs.append((dataset, subset))
+    with recorded(run / "predictions.parquet"):
+        run_prediction(run, results, pairs, part=part, device=device, threads=threads, progress=say)
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="folder with run.json and predictions.parquet")],
+    split: Annotated[Path, typer.Option(help="split of the run: its class ranking")],
+    clusters: Annotated[
+        Path | None, typer.Option(help="clusters of the trained classes; without, nothing within clusters is measured")
+    ] = None,
+    class_groups: Annotated[
+        str, typer.Option(help="sizes of the head, the middle and the tail of the ranking, relative to each other")
+    ] = "1:1:1",
+) -> None:
+    """Turn predictions into metrics. No model is needed.
+
+    Example: `cpt score my-run --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet`
+    """
+    from cpt.data.classes import parse_groups
+    from cpt.evaluation.score import score as run_scoring
+
+    groups = parse_groups(class_groups)
+    with recorded(run / "metrics.parquet"):
+        run_scoring(run, split, clusters, groups)
+
+
+def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experiment")]) -> None:
+    """Gather all runs: metrics, costs, counts by class and confidence, and curves over epochs, a file each.
+
+    Example: `cpt aggregate --grid results/embedded/grid.json`
+    """
+    from cpt.results.aggregate import aggregate as gather
+
+    with recorded(grid.parent / "runs.parquet"):
+        gather(grid)

@@ -1,0 +1,177 @@
+"""Verbs of the frozen backbone and of what is computed once from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt import limits
+from cpt.cli.options import (
+    CATALOG,
+    BackboneFile,
+    Catalog,
+    Dataset,
+    Device,
+    ManifestFile,
+    Output,
+    Precision,
+    Sets,
+    Threads,
+    json_object,
+    say,
+)
+from cpt.files.provenance import recorded
+
+
+def backbone(
+    output: Output,
+    name: Annotated[str, typer.Option(help="what tables call it")] = "tiny-clip",
+    architecture: Annotated[
+        str, typer.Option(help="'embedded', a model name of open_clip, or a .json of one's own")
+    ] = "embedded",
+    pretrained: Annotated[str, typer.Option(help="tag of open_clip, a checkpoint file, or 'random'")] = "shipped",
+    sha256: Annotated[str | None, typer.Option(help="checksum that the file of the weights must have")] = None,
+) -> None:
+    """Export the towers of an unmodified open_clip model and prove that they compute the same.
+
+    Example: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name vit-b-16 --output backbone.json`
+    """
+    from cpt.clip.make_backbone import make_backbone
+
+    with recorded(output) as record:
+        parameters, difference = make_backbone(name, architecture, pretrained, output, sha256)
+        record["largest_difference_to_open_clip"] = difference
+    say(f"{name}: {parameters:,} parameters, largest difference to open_clip {difference:.1e}")
+
+
+def pretrain(
+    output: Annotated[Path, typer.Option(help="folder for weights, merges and recipe")] = Path("cpt/assets/tiny_clip"),
+    seed: Annotated[int, typer.Option(help="seed of the pretraining", min=0, max=limits.SEED)] = 0,
+    threads: Threads = 1,
+) -> None:
+    """Rebuild the tiny CLIP of the embedded benchmark from nothing (minutes)."""
+    from cpt.clip.pretrain import pretrain as run_pretraining
+
+    run_pretraining(output, seed=seed, threads=threads, progress=say)
+
+
+def text_features(
+    dataset: Dataset,
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset: its class names")],
+    backbone: BackboneFile,
+    output: Output,
+    templates: Annotated[str, typer.Option(help="single, dataset, ensemble, or a set of --sets")] = "single",
+    sets: Sets = "{}",
+    catalog: Catalog = CATALOG,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Compute the frozen text features of a dataset's classes, and their prompt tokens.
+
+    Example: `cpt text-features flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
+    results/embedded/backbone.json --output text.safetensors`
+    """
+    from cpt.clip import device as machine
+    from cpt.clip.backbone import load_backbone
+    from cpt.clip.make_backbone import load_tokenizer
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.manifest import read_manifest
+    from cpt.features.templates import template_set
+    from cpt.features.text import make_text_features
+
+    entry = find(load_catalog(catalog), dataset)
+    own = entry.template
+    chosen = template_set(templates, entry.template_for(templates), json_object("--sets", sets))
+    with recorded(output):
+        names = read_manifest(manifest).class_names
+        place, _ = machine.prepare(device, "float32", threads)
+        make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
+    say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
+
+
+def descriptions(
+    dataset: Annotated[str, typer.Argument(help="entry of the catalog; its file of descriptions, if it names one")],
+    manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset: its class names")],
+    backbone: BackboneFile,
+    output: Output,
+    templates: Annotated[str, typer.Option(help="template set that stands in where there is no file")] = "imagenet",
+    sets: Sets = "{}",
+    catalog: Catalog = CATALOG,
+    device: Device = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Compute the frozen features of class descriptions, for methods that use text knowledge (CoPrompt).
+
+    Example: `cpt descriptions flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
+    results/embedded/backbone.json --templates single --output descriptions.safetensors`
+    """
+    from cpt.clip import device as machine
+    from cpt.clip.backbone import load_backbone
+    from cpt.clip.make_backbone import load_tokenizer
+    from cpt.data.catalog import find, load_catalog
+    from cpt.data.manifest import read_manifest
+    from cpt.features.descriptions import make_descriptions
+    from cpt.features.templates import template_set
+
+    entry = find(load_catalog(catalog), dataset)
+    with recorded(output):
+        place, _ = machine.prepare(device, "float32", threads)
+        count = make_descriptions(
+            load_backbone(backbone, place),
+            load_tokenizer(backbone),
+            read_manifest(manifest).class_names,
+            output,
+            file=Path(entry.descriptions) if entry.descriptions else None,
+            templates=template_set(templates, entry.template_for(templates), json_object("--sets", sets)),
+            templates_name=templates,
+        )
+    say(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
+
+
+def image_features(
+    manifest: ManifestFile,
+    part: Annotated[str, typer.Option(help="train or test")],
+    backbone: BackboneFile,
+    output: Output,
+    pixels: Annotated[Path | None, typer.Option(help="image cache of the part, if there is one")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Compute frozen image features once, for methods that leave the vision tower as it is.
+
+    Example: `cpt image-features --manifest results/embedded/data/flowers/manifest.parquet --part test --backbone
+    results/embedded/backbone.json --output images.safetensors`
+    """
+    from cpt.clip import device as machine
+    from cpt.clip.backbone import load_backbone
+    from cpt.features.images import make_image_features
+
+    with recorded(output):
+        place, resolved = machine.prepare(device, precision, threads)
+        count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output, pixels)
+    say(f"{count} images")
+
+
+def clusters(
+    text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
+    protocol: Annotated[str, typer.Option(help="base_to_new clusters the base half, the others all classes")],
+    seed: Annotated[int, typer.Option(help="seed of the clustering", min=0, max=limits.SEED)],
+    output: Output,
+    algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
+    classes_per_cluster: Annotated[int, typer.Option(help="M = max(1, round(K / this))")] = 16,
+    number: Annotated[int | None, typer.Option(help="a fixed number of clusters M instead")] = None,
+) -> None:
+    """Cluster the trained classes by their frozen text features.
+
+    Example: `cpt clusters --text-features results/embedded/features/flowers/text-single.safetensors
+    --protocol base_to_new --seed 1 --classes-per-cluster 4 --output clusters.parquet`
+    """
+    from cpt.features.mining import make_clusters
+
+    with recorded(output):
+        found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
+    quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
+    say(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")

@@ -1,0 +1,97 @@
+"""Verbs that write what people read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.cli.options import Results, say
+from cpt.files.provenance import recorded
+
+
+def table(
+    name: Annotated[str, typer.Argument(help="name of the table, for example table2")],
+    results: Results,
+) -> None:
+    """Write a table as CSV (long form), Markdown, LaTeX and HTML.
+
+    Example: `cpt table table2 --results results/embedded`
+    """
+    from cpt.report.tables import make_table
+
+    with recorded(results / "tables" / f"{name}.csv"):
+        make_table(results / "grid.json", results / "runs.parquet", name, results / "tables")
+
+
+def figure(
+    name: Annotated[str, typer.Argument(help="name of the figure, for example figure3")],
+    results: Results,
+) -> None:
+    """Draw a figure as SVG, PDF and PNG, with its data as CSV.
+
+    Example: `cpt figure figure3 --results results/embedded`
+    """
+    from cpt.report.figures.make import make_figure
+
+    with recorded(results / "figures" / f"{name}.svg"):
+        make_figure(results / "grid.json", results / "runs.parquet", name, results / "figures")
+
+
+def page(results: Results) -> None:
+    """Write the page that shows all tables and figures: one HTML file that opens offline.
+
+    Example: `cpt page --results results/embedded`
+    """
+    from cpt.report.page.make import make_page
+
+    output = results / "report" / "index.html"
+    with recorded(output):
+        make_page(results / "grid.json", results / "runs.parquet", results / "tables", results / "figures", output)
+    say(f"open {output}")
+
+
+def ledger(
+    results: Results,
+    published: Annotated[Path, typer.Option(help="the printed numbers")] = Path("config/published.csv"),
+) -> None:
+    """Put every printed cell of Tables 1-5 beside ours: difference, interval, verdict.
+
+    Example: `cpt ledger --results results/paper`
+    """
+    from cpt.report.printed.ledger import make_ledger
+
+    with recorded(results / "report/ledger.parquet"):
+        make_ledger(results / "grid.json", results / "runs.parquet", published, results / "report")
+
+
+def audit(
+    output: Annotated[Path | None, typer.Option(help="folder for audit.md, audit.html and a CSV per question")] = None,
+    published: Annotated[Path, typer.Option(help="the printed numbers")] = Path("config/published.csv"),
+    claims: Annotated[Path, typer.Option(help="the text's sentences about them")] = Path(
+        "config/published_claims.yaml"
+    ),
+    everything: Annotated[bool, typer.Option("--all", help="print every row, not only the first ten")] = False,
+) -> None:
+    """Recompute what can be computed from the paper's printed tables: averages, agreement, proportions, claims.
+
+    It is arithmetic on printed numbers and needs no run.
+
+    Example: `cpt audit --output results/audit`
+    """
+    from cpt.files.stage_files import write_text
+    from cpt.report.printed import audit as arithmetic
+    from cpt.report.printed import audit_text
+
+    sections = arithmetic.audit(arithmetic.read_published(published), arithmetic.read_claims(claims))
+    for section in sections:
+        say(f"\n{section.title}\n")
+        audit_text.print_section(section, None if everything else 10)
+    if output is not None:
+        with recorded(output / "audit.html"):
+            for section in sections:
+                write_text(output / f"{section.name}.csv", section.rows.to_csv(index=False, lineterminator="\n"))
+            write_text(output / "audit.md", audit_text.markdown(sections))
+            write_text(output / "audit.html", audit_text.html(sections))
+        say(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")

@@ -1,0 +1,71 @@
+"""The verb that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed, Threads, json_object, say
+from cpt.files.provenance import recorded
+from cpt.training import interruption
+
+
+def train(
+    method: Annotated[str, typer.Option(help="module of cpt/methods; see `cpt methods`")],
+    seed: Seed,
+    backbone: BackboneFile,
+    manifest: ManifestFile,
+    split: Annotated[Path, typer.Option(help="split of the run")],
+    text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
+    output: Annotated[Path, typer.Option(help="folder for prompts.safetensors, history.parquet and run.json")],
+    hyperparameters: Annotated[str, typer.Option(help="JSON; what is absent takes the method's default")] = "{}",
+    clusters: Annotated[Path | None, typer.Option(help="clusters, for methods that need them")] = None,
+    image_features: Annotated[Path | None, typer.Option(help="frozen features of the training images")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="features of class descriptions, if needed")] = None,
+    start: Annotated[Path | None, typer.Option(help="folder of the finished run to start from, if needed")] = None,
+    augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
+    checkpoint: Annotated[Path | None, typer.Option(help="file for the checkpoint of an unfinished training")] = None,
+    checkpoint_interval: Annotated[float, typer.Option(help="seconds between checkpoints")] = 60.0,
+    code: Annotated[str | None, typer.Option(help="refuse to train with code of another version than this")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Train one run: dataset × τ × method × seed. An interrupted run resumes from --checkpoint.
+
+    SIGTERM and SIGUSR1 save the checkpoint after the current step and end with exit code 75: the same command resumes.
+
+    Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
+    --manifest results/embedded/data/flowers/manifest.parquet
+    --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet
+    --text-features results/embedded/features/flowers/text-single.safetensors
+    --hyperparameters '{"epochs": 5}' --augmentation none --output my-run`
+    """
+    interruption.watch()  # before the imports, which take seconds
+    from cpt.training.train import TrainInputs
+    from cpt.training.train import train as run_training
+
+    inputs = TrainInputs(
+        method=method,
+        hyperparameters=json_object("--hyperparameters", hyperparameters),
+        seed=seed,
+        backbone=backbone,
+        manifest=manifest,
+        split=split,
+        text_features=text_features,
+        clusters=clusters,
+        image_features=image_features,
+        descriptions=descriptions,
+        start=start,
+        augmentation=augmentation,
+        device=device,
+        precision=precision,
+        threads=threads,
+        checkpoint=checkpoint,
+        checkpoint_interval=checkpoint_interval,
+        code=code,
+    )
+    with recorded(output / "run.json"):
+        run_training(inputs, output, say)
