@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks import compute, embedded, images, jobs, memory, peak, rows
 from benchmarks.rows import Row
 from benchmarks.timing import Settings
-from cpt.clip import device as machine
+from cpt.clip.device import prepare_device
 
 LINES: dict[str, Callable[[Settings], list[Row]]] = {
     "peak": peak.lines,
@@ -63,7 +63,7 @@ def main(words: list[str] | None = None) -> int:
     names = given.only or [name for name in LINES if name != "whole" or given.whole]
     repeats = given.repeats or (2 if given.quick else 5)
     os.environ.pop("CPT_FORK_SERVER", None)
-    machine.prepare("cpu", "float32", given.threads)  # as jobs compute
+    prepare_device("cpu", "float32", given.threads)  # as jobs compute
     old = rows.read(given.output / rows.PARQUET) if given.only and (given.output / rows.PARQUET).is_file() else []
     old = [row for row in old if (row.quick, row.threads) == (given.quick, given.threads)]
     kept = {name: [row for row in old if row.name == name] for name in LINES}

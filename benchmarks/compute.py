@@ -84,8 +84,8 @@ def text_lines(settings: Settings) -> list[Row]:
     ours(), slow()  # the first pair warms up
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(gradients["ours"], gradients["naive"], strict=True)]
     _require(max(errors) <= TOLERANCE, f"text: gradients differ by {max(errors):.1e}")
-    settings.say(f"  gradients of {len(errors)} prompts agree within {max(errors):.1e}")
-    pairs = alternate(settings.repeats, ours, slow, lambda line: settings.say(f"  {line}"))
+    settings.log(f"  gradients of {len(errors)} prompts agree within {max(errors):.1e}")
+    pairs = alternate(settings.repeats, ours, slow, lambda line: settings.log(f"  {line}"))
     what = f"text path, forward and backward, K={count}"
     found = pairs.row() | (forward + backward)._asdict()
     note = "; ".join(filter(None, [f"gradients agree within {max(errors):.0e}", _how(chunk, count)]))
@@ -105,7 +105,7 @@ def step_lines(settings: Settings) -> list[Row]:
     targets = {20: None, 5: None} if settings.quick else STEP_TARGETS
     rows: list[Row] = []
     for count, target in targets.items():
-        settings.say(f"  K={count}")
+        settings.log(f"  K={count}")
         rows += one_step(settings, make_problem(quick=settings.quick), count, target)
     return rows
 
@@ -123,7 +123,7 @@ def one_step(settings: Settings, problem: Problem, count: int, target: float | N
     ours: list[Seconds] = []
     slower: list[Seconds] = []
     alternate(
-        settings.repeats, lambda: _kept(ours, fast), lambda: _kept(slower, slow), lambda line: settings.say(f"  {line}")
+        settings.repeats, lambda: _kept(ours, fast), lambda: _kept(slower, slow), lambda line: settings.log(f"  {line}")
     )
     rows = []
     for part in ("whole", *PARTS):
@@ -158,7 +158,7 @@ def _first_steps(fast: OurStep, slow: NaiveStep, settings: Settings, *, half: bo
     error = difference(fast, slow)
     if not half:
         _require(error <= TOLERANCE, f"step: gradients differ by {error:.1e}")
-    settings.say(f"  losses {mine:.5f} and {theirs:.5f}, gradients agree within {error:.1e}")
+    settings.log(f"  losses {mine:.5f} and {theirs:.5f}, gradients agree within {error:.1e}")
     return error
 
 
@@ -187,7 +187,7 @@ def _require(condition: bool, message: str) -> None:
 def cuda_lines(settings: Settings, device: str = "cuda", precision: str = "bfloat16") -> list[Row]:
     """Whole steps in half precision on a GPU; one line of progress where there is none."""
     if device == "cuda" and not torch.cuda.is_available():
-        settings.say("  not measured: this machine has no CUDA device")
+        settings.log("  not measured: this machine has no CUDA device")
         return []
     rows = []
     for count, target in ({20: None} if settings.quick else CUDA_TARGETS).items():

@@ -32,7 +32,7 @@ def lines(settings: Settings) -> list[Row]:
     for _ in range(settings.repeats):
         pairs.naive.append(2 * step(BATCH))
         pairs.ours.append(step(2 * BATCH))
-        settings.say(
+        settings.log(
             f"  two steps with {BATCH} images {pairs.naive[-1]:.3g} s, one with {2 * BATCH} {pairs.ours[-1]:.3g} s"
         )
     single = {"ours": pairs.row()["naive"] / 2, "repeats": settings.repeats}

@@ -17,8 +17,8 @@ from benchmarks.experiment import PHOTOS
 from benchmarks.problem import DEPTH, QUICK_DEPTH
 from benchmarks.rows import Row
 from benchmarks.timing import Pairs, Settings, alternate, seconds
-from cpt.clip import device as machine
 from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.device import prepare_device
 from cpt.data.images import ImageStore, normalize
 from cpt.data.pixels import make_pixels
 from cpt.evaluation import predict
@@ -47,7 +47,7 @@ def evaluate(run: Path, results: Path, threads: int) -> float:
         return clip
 
     with mock.patch.object(predict, "load_backbone", load):
-        predict.predict(run, results, TARGETS, device="cpu", threads=threads, progress=_silent)
+        predict.predict(run, results, TARGETS, device="cpu", threads=threads, log=_silent)
     return time.perf_counter() - loaded[0]
 
 
@@ -69,7 +69,7 @@ def evaluation_lines(settings: Settings) -> list[Row]:
     run = experiment.trained(results, PHOTOS, QUICK_DEPTH if settings.quick else DEPTH, settings.threads)
     clip = load_backbone(results / "backbone.json")
     cache = _cache(results, clip.image_size[0], settings.threads)
-    machine.prepare("cpu", "float32", settings.threads)
+    prepare_device("cpu", "float32", settings.threads)
     first, deep = _visual_prompts(run)
     images = normalize(np.load(cache), clip.mean, clip.std)
     size = batch_size(clip)
@@ -86,7 +86,7 @@ def evaluation_lines(settings: Settings) -> list[Row]:
         settings.repeats,
         lambda: evaluate(run, results, settings.threads),
         bare,
-        lambda line: settings.say(f"  {line} (naive: bare forward pass)"),
+        lambda line: settings.log(f"  {line} (naive: bare forward pass)"),
     )
     ours, other = statistics.median(pairs.ours), statistics.median(pairs.naive)
     return [
@@ -141,8 +141,8 @@ def cache_lines(settings: Settings) -> list[Row]:
     cached, decoded = (ImageStore(manifest, SIDE, path).pixels(wanted[:8]) for path in (cache, None))
     if not np.array_equal(cached, decoded):
         raise AssertionError("cache: its pixels are not those that decoding gives")
-    say = lambda line: settings.say(f"  {line}")  # noqa: E731
-    pairs = alternate(settings.repeats, lambda: read(cache), lambda: read(None), say)
+    log = lambda line: settings.log(f"  {line}")  # noqa: E731
+    pairs = alternate(settings.repeats, lambda: read(cache), lambda: read(None), log)
     target = None if settings.quick else CACHE_TARGET
     note = f"{count} JPEGs of 500 x 375 to {SIDE} x {SIDE}; naive: decoded again in every pass"
     what = "input of evaluation, cached / decoded"
@@ -161,7 +161,7 @@ def cache_lines(settings: Settings) -> list[Row]:
             hidden.rename(cache)
 
     evaluate(run, results, settings.threads)
-    pairs = alternate(settings.repeats, lambda: evaluate(run, results, settings.threads), decoding, say)
+    pairs = alternate(settings.repeats, lambda: evaluate(run, results, settings.threads), decoding, log)
     what = "whole evaluation, cached / decoded"
     note = "the embedded CLIP, whose towers cost next to nothing"
     rows.append(Row("cache", what, "s/1000", note=note, **_per_thousand(pairs, count)))
@@ -174,7 +174,7 @@ def _building(settings: Settings, results: Path, count: int) -> list[Row]:
         settings.repeats,
         lambda: seconds(lambda: _cache(results, SIDE, settings.threads)),
         lambda: seconds(lambda: _cache(results, SIDE, 1)),
-        lambda line: settings.say(f"  {line} (building; naive: one thread)"),
+        lambda line: settings.log(f"  {line} (building; naive: one thread)"),
     )
     what = f"building the cache, {settings.threads} threads / 1 thread"
     return [Row("cache", what, "s/1000", **_per_thousand(pairs, count))]

@@ -39,7 +39,7 @@ def startup_lines(settings: Settings) -> list[Row]:
 
     imports(), job()  # bytecode and files are in memory from here on
     with fork_server(settings.folder / "server/fork-server") as address:
-        pairs = alternate(settings.repeats, lambda: job(address), job, lambda line: settings.say(f"  {line}"))
+        pairs = alternate(settings.repeats, lambda: job(address), job, lambda line: settings.log(f"  {line}"))
         importing = alternate(settings.repeats, imports, lambda: imports("torch"))
     fresh, imported, library = map(statistics.median, (pairs.naive, importing.ours, importing.naive))
     target = None if settings.quick else STARTUP_TARGET
@@ -163,7 +163,7 @@ def dag_lines(settings: Settings) -> list[Row]:
         for kept in (first, again):
             kept.append(snakemake(folder, "-n", "-q", "rules", "--configfile", config))
         floor.append(snakemake(bare, "-n", "-q", "rules"))
-        settings.say(f"  first {first[-1]:.1f} s, again {again[-1]:.1f} s, bare rules {floor[-1]:.1f} s")
+        settings.log(f"  first {first[-1]:.1f} s, again {again[-1]:.1f} s, bare rules {floor[-1]:.1f} s")
     common = {
         "target": None if settings.quick else DAG_TARGET,
         "bounds": "ours",
@@ -181,5 +181,5 @@ def whole_lines(settings: Settings) -> list[Row]:
     """The embedded experiment in a fresh copy of the project."""
     folder = copy_project(settings.folder / "whole")
     taken = snakemake(folder)
-    settings.say(f"  {taken:.0f} s")
+    settings.log(f"  {taken:.0f} s")
     return [Row("whole", "embedded experiment, 2 cores", "s", taken, None, None, WHOLE_TARGET, "ours")]

@@ -32,7 +32,7 @@ def lines(settings: Settings) -> list[Row]:
     for count in counts:
         ours = _peak(settings, "ours", count)
         naive, note = _naive(settings, count)
-        settings.say(f"  K={count}: naive {naive:,.0f} MiB, ours {ours:,.0f} MiB, ratio {naive / ours:.3g}")
+        settings.log(f"  K={count}: naive {naive:,.0f} MiB, ours {ours:,.0f} MiB, ratio {naive / ours:.3g}")
         target = TARGET if count == 500 else None
         found = {"ours": ours, "naive": naive, "ratio": naive / ours, "peak_memory_mb": ours}
         what = f"peak memory of a step, K={count}"
@@ -70,9 +70,9 @@ def measured(kind: str, count: int, threads: int, quick: bool) -> float:
     """MiB of the first step of either kind beyond what the process has when the model is loaded."""
     from benchmarks.problem import make_problem
     from benchmarks.steps import NaiveStep, OurStep
-    from cpt.clip import device as machine
+    from cpt.clip.device import prepare_device
 
-    machine.prepare("cpu", "float32", threads)
+    prepare_device("cpu", "float32", threads)
     problem = make_problem(quick=quick)
     classes = problem.classes(count)
     method = problem.method(classes)

@@ -40,7 +40,7 @@ class Settings:
         threads: threads of torch.
         repeats: pairs of measurements.
         folder: for temporary files.
-        say: takes a line of progress.
+        log: takes a line of progress.
         peak: filled in by the first line.
     """
 
@@ -48,7 +48,7 @@ class Settings:
     threads: int
     repeats: int
     folder: Path
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     peak: Peak = field(default_factory=Peak)
 
 
@@ -85,16 +85,16 @@ def seconds(work: Callable[[], Any], device: torch.device | str = "cpu") -> floa
 
 
 def alternate(
-    repeats: int, ours: Callable[[], float], naive: Callable[[], float], say: Callable[[str], None] | None = None
+    repeats: int, ours: Callable[[], float], naive: Callable[[], float], log: Callable[[str], None] | None = None
 ) -> Pairs:
     """Measure both ways in turn; each call returns its own seconds."""
     pairs = Pairs([], [])
     for _ in range(repeats):
         pairs.naive.append(naive())
         pairs.ours.append(ours())
-        if say is not None:
+        if log is not None:
             slow, fast = pairs.naive[-1], pairs.ours[-1]
-            say(f"naive {slow:.3g} s, ours {fast:.3g} s, ratio {slow / fast:.3g}")
+            log(f"naive {slow:.3g} s, ours {fast:.3g} s, ratio {slow / fast:.3g}")
     return pairs
 
 

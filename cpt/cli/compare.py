@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import say
+from cpt.cli.options import log
 from cpt.errors import CptError
 
 
@@ -44,7 +44,7 @@ def compare(
     values = [comparison.values_of(*side) for side in sides]
     lines, left = comparison.compare(*values)
     for letter, name, folder in zip("AB", rows, folders, strict=True):
-        say(f"{letter}: {name} in {folder}")
+        log(f"{letter}: {name} in {folder}")
     tables = [*comparison_text.over_datasets(lines), *comparison_text.over_runs(comparison.over_runs(*values))]
     if images:
         tables += comparison_text.over_images(comparison.over_images(*sides))
@@ -52,8 +52,8 @@ def compare(
     for table in tables:
         printer.print(table)
     counts = sorted({line.seeds for line in lines})
-    say(f"\npercentage points; means over {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}")
+    log(f"\npercentage points; means over {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}")
     if left:
         places = list(dict.fromkeys(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left))
         shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-        say(f"left out: {len(left)} numbers whose seed is not on both sides and all datasets ({shown})")
+        log(f"left out: {len(left)} numbers whose seed is not on both sides and all datasets ({shown})")

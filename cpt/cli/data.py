@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import CATALOG, Catalog, Dataset, ManifestFile, Output, Seed, say
+from cpt.cli.options import CATALOG, Catalog, Dataset, ManifestFile, Output, Seed, log
 from cpt.errors import CptError
 from cpt.files.provenance import recorded
 
@@ -35,13 +35,13 @@ def fetch(
     entry = find(load_catalog(catalog), dataset)
     if entry.layout == "embedded":
         raise CptError(f"{dataset}: is drawn by cpt itself, there is nothing to fetch")
-    record = prepare(entry, say)
+    record = prepare(entry, log)
     if output is not None:
         write_json(output, record)
     if not entry.files:
-        say(f"{dataset}: there is nothing to fetch; {record['root']} is there, `cpt data check {dataset}` looks at it")
+        log(f"{dataset}: there is nothing to fetch; {record['root']} is there, `cpt data check {dataset}` looks at it")
         return
-    say(f"{dataset}: {len(record['files'])} of {len(record['files'])} files and folders are in {record['root']}")
+    log(f"{dataset}: {len(record['files'])} of {len(record['files'])} files and folders are in {record['root']}")
 
 
 @data.command()
@@ -100,11 +100,11 @@ def manifest(
 
     with recorded(output / "manifest.parquet"):
         entry = find(load_catalog(catalog), dataset)
-        made = read_manifest(make_manifest(entry, output, lambda line: say(f"{dataset}: {line}")))
+        made = read_manifest(make_manifest(entry, output, lambda line: log(f"{dataset}: {line}")))
     parts = {part: len(made.rows(part)) for part in ("train", "val", "test")}
     counts = ", ".join(f"{count} {part}" for part, count in parts.items() if count)
     derived = " (derived split, not comparable)" if made.metadata["derived"] else ""
-    say(f"{dataset}: {len(made.class_names)} classes, {counts} images{derived}")
+    log(f"{dataset}: {len(made.class_names)} classes, {counts} images{derived}")
 
 
 @data.command()
@@ -125,8 +125,8 @@ def pixels(
 
     with recorded(output):
         size = read_json(backbone, "cpt.backbone/1")["spec"]["vision"]["image_size"][0]
-        count = make_pixels(manifest, part, size, output, threads, say)
-    say(f"{count} images, {output.stat().st_size / 1e6:,.0f} MB")
+        count = make_pixels(manifest, part, size, output, threads, log)
+    log(f"{count} images, {output.stat().st_size / 1e6:,.0f} MB")
 
 
 def split(
@@ -157,4 +157,4 @@ def split(
         )
         write_split(output, table, metadata)
     counts = sorted(table["count"].unique().to_pylist(), reverse=True)
-    say(f"{len(table)} images of {len(metadata['classes'])} classes, {counts[0]} to {counts[-1]} per class")
+    log(f"{len(table)} images of {len(metadata['classes'])} classes, {counts[0]} to {counts[-1]} per class")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import Device, Results, Threads, say
+from cpt.cli.options import Device, Results, Threads, log
 from cpt.errors import CptError
 from cpt.files.provenance import recorded
 
@@ -33,7 +33,7 @@ def predict(
             raise CptError(f"--target {item}: write dataset/subset, for example flowers/base")
         pairs.append((dataset, subset))
     with recorded(run / "predictions.parquet"):
-        run_prediction(run, results, pairs, part=part, device=device, threads=threads, progress=say)
+        run_prediction(run, results, pairs, part=part, device=device, threads=threads, log=log)
 
 
 def score(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import ConfigFiles, Output, notice, say
+from cpt.cli.options import ConfigFiles, Output, log, notice
 from cpt.files.provenance import recorded
 
 
@@ -25,7 +25,7 @@ def grid(configs: ConfigFiles, output: Output) -> None:
     with recorded(output) as record:
         write_json(output, resolved.as_json())
         record["configuration"] = [str(path) for path in configs]
-    say(f"{len(resolved.runs)} runs for {', '.join(resolved.exhibits)}")
+    log(f"{len(resolved.runs)} runs for {', '.join(resolved.exhibits)}")
 
 
 def plan(
@@ -56,7 +56,7 @@ def plan(
     grid = grids.build(loaded, " + ".join(str(path) for path in configs))
     made = Plan(grid, device or loaded.device, precision or loaded.precision)
     if measure:
-        made.time_here(say)
+        made.time_here(log)
     numbers = made.numbers()
     if json is not None:
         write_json(json, numbers)
@@ -98,10 +98,10 @@ def methods(
 
     if sheet is not None:
         write_text(sheet, markdown())
-        say(f"wrote {sheet}")
+        log(f"wrote {sheet}")
     elif name is not None:
         facts = describe.facts(registry.check(name))
-        say(f"{facts['title']}: {facts['summary']}\nsource: {facts['source']}\n")
+        log(f"{facts['title']}: {facts['summary']}\nsource: {facts['source']}\n")
         listing = Table("hyperparameter", "default", "meaning", "source of the default", box=None)
         for field, about in facts["hyperparameters"].items():
             listing.add_row(field, str(about["default"]), about["description"], about["source"])

@@ -20,7 +20,7 @@ from cpt.cli.options import (
     Sets,
     Threads,
     json_object,
-    say,
+    log,
 )
 from cpt.files.provenance import recorded
 
@@ -43,7 +43,7 @@ def backbone(
     with recorded(output) as record:
         parameters, difference = make_backbone(name, architecture, pretrained, output, sha256)
         record["largest_difference_to_open_clip"] = difference
-    say(f"{name}: {parameters:,} parameters, largest difference to open_clip {difference:.1e}")
+    log(f"{name}: {parameters:,} parameters, largest difference to open_clip {difference:.1e}")
 
 
 def pretrain(
@@ -54,7 +54,7 @@ def pretrain(
     """Rebuild the tiny CLIP of the embedded benchmark from nothing (minutes)."""
     from cpt.clip.pretrain import pretrain as run_pretraining
 
-    run_pretraining(output, seed=seed, threads=threads, progress=say)
+    run_pretraining(output, seed=seed, threads=threads, log=log)
 
 
 def text_features(
@@ -73,8 +73,8 @@ def text_features(
     Example: `cpt text-features flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
     results/embedded/backbone.json --output text.safetensors`
     """
-    from cpt.clip import device as machine
     from cpt.clip.backbone import load_backbone
+    from cpt.clip.device import prepare_device
     from cpt.clip.make_backbone import load_tokenizer
     from cpt.data.catalog import find, load_catalog
     from cpt.data.manifest import read_manifest
@@ -86,9 +86,9 @@ def text_features(
     chosen = template_set(templates, entry.template_for(templates), json_object("--sets", sets))
     with recorded(output):
         names = read_manifest(manifest).class_names
-        place, _ = machine.prepare(device, "float32", threads)
+        place, _ = prepare_device(device, "float32", threads)
         make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
-    say(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
+    log(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
 
 
 def descriptions(
@@ -107,8 +107,8 @@ def descriptions(
     Example: `cpt descriptions flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
     results/embedded/backbone.json --templates single --output descriptions.safetensors`
     """
-    from cpt.clip import device as machine
     from cpt.clip.backbone import load_backbone
+    from cpt.clip.device import prepare_device
     from cpt.clip.make_backbone import load_tokenizer
     from cpt.data.catalog import find, load_catalog
     from cpt.data.manifest import read_manifest
@@ -117,7 +117,7 @@ def descriptions(
 
     entry = find(load_catalog(catalog), dataset)
     with recorded(output):
-        place, _ = machine.prepare(device, "float32", threads)
+        place, _ = prepare_device(device, "float32", threads)
         count = make_descriptions(
             load_backbone(backbone, place),
             load_tokenizer(backbone),
@@ -127,7 +127,7 @@ def descriptions(
             templates=template_set(templates, entry.template_for(templates), json_object("--sets", sets)),
             templates_name=templates,
         )
-    say(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
+    log(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
 
 
 def image_features(
@@ -145,14 +145,14 @@ def image_features(
     Example: `cpt image-features --manifest results/embedded/data/flowers/manifest.parquet --part test --backbone
     results/embedded/backbone.json --output images.safetensors`
     """
-    from cpt.clip import device as machine
     from cpt.clip.backbone import load_backbone
+    from cpt.clip.device import prepare_device
     from cpt.features.images import make_image_features
 
     with recorded(output):
-        place, resolved = machine.prepare(device, precision, threads)
+        place, resolved = prepare_device(device, precision, threads)
         count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output, pixels)
-    say(f"{count} images")
+    log(f"{count} images")
 
 
 def clusters(
@@ -174,4 +174,4 @@ def clusters(
     with recorded(output):
         found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
     quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
-    say(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")
+    log(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cpt.cli.options import say
+from cpt.cli.options import log
 from cpt.training import interruption
 
 
@@ -32,7 +32,7 @@ def add_many(app: typer.Typer) -> None:
         if checkpoint_interval is not None:
             interruption.watch()
         also = [] if checkpoint_interval is None else ["--checkpoint-interval", str(checkpoint_interval)]
-        run_all([parse(text) for text in commands], _runner(app, also), say)
+        run_all([parse(text) for text in commands], _runner(app, also), log)
 
 
 def _runner(app: typer.Typer, also: list[str]) -> Callable[[list[str]], Any]:

@@ -28,7 +28,7 @@ ConfigFiles = Annotated[list[Path], typer.Argument(help="configuration files; la
 CATALOG = Path("config/datasets.yaml")
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Print a progress line at once, also into a log file."""
     print(line, flush=True)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import Results, say
+from cpt.cli.options import Results, log
 from cpt.files.provenance import recorded
 
 
@@ -49,7 +49,7 @@ def page(results: Results) -> None:
     output = results / "report" / "index.html"
     with recorded(output):
         make_page(results / "grid.json", results / "runs.parquet", results / "tables", results / "figures", output)
-    say(f"open {output}")
+    log(f"open {output}")
 
 
 def ledger(
@@ -86,7 +86,7 @@ def audit(
 
     sections = arithmetic.audit(arithmetic.read_published(published), arithmetic.read_claims(claims))
     for section in sections:
-        say(f"\n{section.title}\n")
+        log(f"\n{section.title}\n")
         audit_text.print_section(section, None if everything else 10)
     if output is not None:
         with recorded(output / "audit.html"):
@@ -94,4 +94,4 @@ def audit(
                 write_text(output / f"{section.name}.csv", section.rows.to_csv(index=False, lineterminator="\n"))
             write_text(output / "audit.md", audit_text.markdown(sections))
             write_text(output / "audit.html", audit_text.html(sections))
-        say(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")
+        log(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed, Threads, json_object, say
+from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed, Threads, json_object, log
 from cpt.files.provenance import recorded
 from cpt.training import interruption
 
@@ -68,4 +68,4 @@ def train(
         code=code,
     )
     with recorded(output / "run.json"):
-        run_training(inputs, output, say)
+        run_training(inputs, output, log)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import say
+from cpt.cli.options import log
 
 
 def verify(
@@ -24,16 +24,16 @@ def verify(
     from cpt.files.stage_files import write_json
     from cpt.workflow.verify import verify as check
 
-    report = check(folder, say)
+    report = check(folder, log)
     if json is not None:
         write_json(json, report.as_json())
     for finding in report.findings:
-        say(f"{folder / finding.file}: {finding.problem}; mend: {finding.mend}")
+        log(f"{folder / finding.file}: {finding.problem}; mend: {finding.mend}")
     for notice in report.notices:
-        say(f"notice: {notice}")
+        log(f"notice: {notice}")
     read = f"{folder}: {report.files:,} files ({report.size / 1e6:,.0f} MB) of {report.runs:,} runs read"
     if report.findings:
-        say(f"{read}, {len(report.findings):,} findings; after mending, run `snakemake` once more and verify again")
+        log(f"{read}, {len(report.findings):,} findings; after mending, run `snakemake` once more and verify again")
         raise typer.Exit(1)
     origin = f"commit {', '.join(report.commits)}; device {', '.join(report.devices)}"
-    say(f"{read}, all fit; {origin}")
+    log(f"{read}, all fit; {origin}")

@@ -15,7 +15,7 @@ DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
-def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, str]:
+def prepare_device(device: str, precision: str, threads: int) -> tuple[torch.device, str]:
     """Set threads and determinism; resolve ``auto``.
 
     On the CPU the same job gives the same bits for the same number of threads; on a GPU operations without a
@@ -40,7 +40,7 @@ def prepare(device: str, precision: str, threads: int) -> tuple[torch.device, st
     if precision == "auto":
         precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
     place = torch.device("cuda" if cuda else "cpu")
-    provenance.computing_on(describe(place))
+    provenance.computing_on(device_name(place))
     return place, precision
 
 
@@ -58,6 +58,6 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def describe(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     """Name of the device for records."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

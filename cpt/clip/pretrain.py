@@ -51,7 +51,7 @@ def train(
     *,
     seed: int,
     steps: int,
-    progress: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[CLIP, dict[str, torch.Tensor], list[float]]:
     """Trains a tiny CLIP with the symmetric contrastive loss.
 
@@ -104,7 +104,7 @@ def train(
             spent = time.monotonic() - started
             rest = spent / (step + 1) * (steps - step - 1)
             recent = mean(losses[-50:])
-            progress(f"step {step + 1}/{steps}  loss {recent:.3f}  {spent:.0f} s, {rest:.0f} s to go")
+            log(f"step {step + 1}/{steps}  loss {recent:.3f}  {spent:.0f} s, {rest:.0f} s to go")
     return model.eval(), halfway, losses
 
 
@@ -130,7 +130,7 @@ def pretrain(
     pairs: int = 60_000,
     steps: int = 1800,
     threads: int = 1,
-    progress: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Makes the embedded web, trains the tiny CLIP on it and measures it.
 
@@ -143,7 +143,7 @@ def pretrain(
         pairs: images with captions, at least 128.
         steps: optimizer steps, at least 2.
         threads: torch's threads; the result depends on them in the last digits.
-        progress: receives one line at a time.
+        log: receives one line at a time.
 
     Raises:
         CptError: fewer pairs than a batch, or fewer than two steps.
@@ -174,21 +174,19 @@ def pretrain(
         "image_std": list(IMAGE_STD),
     }
     write_json(output / "config.json", config)
-    progress(f"rendering {pairs} captioned images")
+    log(f"rendering {pairs} captioned images")
     web = captions.web(pairs, seed)
     images = captions.render_web(web)
     lap("render")
-    progress(f"rendered in {seconds['render']:.0f} s; training")
-    model, halfway, losses = train(
-        images, [pair.caption for pair in web], tokenizer, seed=seed, steps=steps, progress=progress
-    )
+    log(f"rendered in {seconds['render']:.0f} s; training")
+    model, halfway, losses = train(images, [pair.caption for pair in web], tokenizer, seed=seed, steps=steps, log=log)
     lap("train")
     for name, state in (("model", model.state_dict()), ("halfway", halfway)):
         write_tensors(output / f"{name}.safetensors", _half(state), SCHEMA)
-    progress("choosing the images of world_a")
+    log("choosing the images of world_a")
     kept = rank_adversarial(*load(output, "halfway.safetensors"), CANDIDATES)
     write_json(output / "world_a.json", {"candidates": CANDIDATES, "kept": kept})
-    progress("measuring zero-shot accuracy")
+    log("measuring zero-shot accuracy")
     table = measure(output, KEYS, TEST_IMAGES)
     lap("measure")
     recipe = {
@@ -219,7 +217,7 @@ def pretrain(
         "sha256": {name: sha256_file(output / name) for name in FILES},
     }
     write_json(output / "recipe.json", recipe)
-    progress(f"done in {sum(seconds.values()):.0f} s")
+    log(f"done in {sum(seconds.values()):.0f} s")
 
 
 def _half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -252,7 +250,7 @@ def main() -> None:
         pairs=given.pairs,
         steps=given.steps,
         threads=given.threads,
-        progress=lambda line: print(line, flush=True),
+        log=lambda line: print(line, flush=True),
     )
 
 

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional as F
 
-from cpt.clip import device as machine
 from cpt.clip.backbone import SCHEMA as BACKBONE
 from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.device import device_name, peak_memory_mb, prepare_device
 from cpt.data.images import ImageStore, normalize
 from cpt.data.split import Split
 from cpt.errors import CptError
@@ -183,7 +183,7 @@ def measure(
     path: Path,
     device: str,
     precision: str,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Costs:
     """Time steps of every group at its smallest and largest number of classes, and write them to ``path``.
 
@@ -195,21 +195,21 @@ def measure(
         path: file to write.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: of the frozen towers, or ``auto``.
-        say: takes a line per measurement.
+        log: takes a line per measurement.
 
     Raises:
         CptError: the device is absent, or the architecture cannot be made.
     """
     config = grid.config
-    place, resolved = machine.prepare(device, precision, config.threads)
+    place, resolved = prepare_device(device, precision, config.threads)
     with _backbone(grid) as file:
         clip = load_backbone(file, place, resolved)
     groups = {}
     for key, members in typical(grid.runs, classes, 2).items():
-        if cost := _measured_group(grid, clip, key, members, say):
+        if cost := _measured_group(grid, clip, key, members, log):
             groups[key] = cost
     frozen = _per_image(lambda: clip.vision(_images(clip)), batch_size(clip), place)
-    say(f"frozen image features: {1 / frozen:,.0f} images/s")
+    log(f"frozen image features: {1 / frozen:,.0f} images/s")
     write_json(
         path,
         {
@@ -217,7 +217,7 @@ def measure(
             "architecture": config.backbone.architecture,
             "augmentation": config.augmentation,
             "device": place.type,
-            "device_name": machine.describe(place),
+            "device_name": device_name(place),
             "precision": resolved,
             "asked_precision": precision,
             "threads": config.threads,
@@ -289,7 +289,7 @@ def _backbone(grid: Grid) -> Iterator[Path]:
 
 
 def _measured_group(
-    grid: Grid, clip: Clip, key: Group, members: list[tuple[int, Run]], say: Callable[[str], None]
+    grid: Grid, clip: Clip, key: Group, members: list[tuple[int, Run]], log: Callable[[str], None]
 ) -> Cost | None:
     """Cost of a group; None when the GPU's memory does not hold it."""
     kind, cuda = registry.get(key.method), clip.device.type == "cuda"
@@ -306,11 +306,11 @@ def _measured_group(
                 image.append((count, _evaluation(method, classes)))
             if kind.trains:
                 step.append((count, _step(grid, run, method, classes)))
-                say(f"{key.label}, {count} classes: {1000 * step[-1][1]:.1f} ms per step")
+                log(f"{key.label}, {count} classes: {1000 * step[-1][1]:.1f} ms per step")
     except torch.cuda.OutOfMemoryError:
-        say(f"{key.label}, {count} classes: does not fit the memory of {machine.describe(clip.device)}")
+        log(f"{key.label}, {count} classes: does not fit the memory of {device_name(clip.device)}")
         return None
-    return Cost(step, image, round(machine.peak_memory_mb(clip.device), 1) if cuda else None)
+    return Cost(step, image, round(peak_memory_mb(clip.device), 1) if cuda else None)
 
 
 def _step(grid: Grid, run: Run, method: Method, classes: Classes) -> float:

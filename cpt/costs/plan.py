@@ -203,13 +203,13 @@ class Plan:
         self._images: dict[tuple, int | None] = {}
         self._stored: dict[str, int] = {}
 
-    def time_here(self, say: Callable[[str], None] = print) -> None:
+    def time_here(self, log: Callable[[str], None] = print) -> None:
         """Measure what steps cost on this machine and keep it for this and later plans.
 
         Raises:
             CptError: the device is absent, or the architecture cannot be made.
         """
-        measure.measure(self.grid, self.classes, self.costs_path, self.device, self.precision, say)
+        measure.measure(self.grid, self.classes, self.costs_path, self.device, self.precision, log)
 
     def numbers(self) -> dict[str, Any]:
         """Return everything that ``cpt plan`` prints, as plain values: counts, seconds, bytes."""

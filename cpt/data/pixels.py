@@ -24,7 +24,7 @@ from cpt.files.stage_files import atomic, note_sha256, write_json
 
 
 def make_pixels(
-    manifest_path: Path, part: str, size: int, output: Path, workers: int, say: Callable[[str], None] = print
+    manifest_path: Path, part: str, size: int, output: Path, workers: int, log: Callable[[str], None] = print
 ) -> int:
     """Write ``output`` (N, size, size, 3) and its record beside it (.json); return N.
 
@@ -67,7 +67,7 @@ def make_pixels(
             file.write(done)
             digest.update(done)
             checksums.append(zlib.crc32(done))
-            say(f"{min(start + CHUNK, len(rows))} of {len(rows)} images")
+            log(f"{min(start + CHUNK, len(rows))} of {len(rows)} images")
         check_decodable(failures, len(rows))
         note_sha256(temporary, digest.hexdigest())  # so that a large file is not read again
     write_json(

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cpt.clip import device as machine
 from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.device import prepare_device
 from cpt.data.classes import subset_labels, trained_rows
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
@@ -66,7 +66,7 @@ def predict(
     part: str = "test",
     device: str = "auto",
     threads: int = 1,
-    progress: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Write predictions.parquet and classifier.safetensors of a run.
 
@@ -81,7 +81,7 @@ def predict(
     """
     started = time.monotonic()
     record = read_json(run / "run.json", RUN)
-    place, _ = machine.prepare(device, record["precision"], threads)
+    place, _ = prepare_device(device, record["precision"], threads)
     clip = load_backbone(results / "backbone.json", place, record["precision"])
     kind = registry.get(record["method"])
     hp = kind.hyperparameters(**record["hyperparameters"])
@@ -105,11 +105,11 @@ def predict(
                 pairs = zip(chosen, texts, strict=True)
                 classifiers |= {f"{t.dataset}/{t.subset}": text for t, text in pairs if text is not None}
                 seen = sum(len(target.rows) for target in chosen)
-                progress(f"{chosen[0].dataset}: {seen} images, {time.monotonic() - started:.1f} s")
+                log(f"{chosen[0].dataset}: {seen} images, {time.monotonic() - started:.1f} s")
     write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, run=record["method"])
     seconds = round(time.monotonic() - started, 3)
     write_parquet(run / "predictions.parquet", pa.concat_tables(tables), PREDICTIONS)
-    progress(f"wrote predictions for {len(loaded)} targets in {seconds:.1f} s")
+    log(f"wrote predictions for {len(loaded)} targets in {seconds:.1f} s")
 
 
 def _trained_classes(results: Path, record: dict[str, Any], templates: str, clip: Clip) -> Classes:

@@ -13,8 +13,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from cpt.clip import device as machine
 from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.device import device_name, peak_memory_mb, prepare_device
 from cpt.clip.passes import KINDS
 from cpt.data.classes import trained_rows
 from cpt.data.images import ImageStore
@@ -98,7 +98,7 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     code = provenance.code_version("cpt.training.train", *registry.modules(inputs.method, hp))
     if inputs.code is not None:
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
-    device, precision = machine.prepare(inputs.device, inputs.precision, inputs.threads)
+    device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads)
     clip = load_backbone(inputs.backbone, device, precision)
     split = read_split(inputs.split)
     if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:
@@ -152,8 +152,8 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
             "views": views,
             "seconds": round(seconds_before + time.monotonic() - started, 3),
             "resumed": resumed,
-            "peak_memory_mb": round(machine.peak_memory_mb(device), 1),
-            "device_name": machine.describe(device),
+            "peak_memory_mb": round(peak_memory_mb(device), 1),
+            "device_name": device_name(device),
             "deterministic": device.type == "cpu",
         },
     )

@@ -60,13 +60,13 @@ def parse(text: str) -> Command:
         raise CptError(f"cpt many: {text[:60]!r} is not a JSON object ({error})") from None
 
 
-def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], say: Callable[[str], None] = print) -> None:
+def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], log: Callable[[str], None] = print) -> None:
     """Run the commands one after the other.
 
     Args:
         commands: the job.
         run: runs the words of a command.
-        say: gets a line per command.
+        log: gets a line per command.
 
     Raises:
         CptError: commands failed; the others' files are kept.
@@ -76,18 +76,18 @@ def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], say: C
     for number, command in enumerate(commands, 1):
         title = f"{number}/{len(commands)} {command.words[0]} {command.makes[0].parent}"
         if _restore(command):
-            say(f"{title}: finished by an earlier attempt")
+            log(f"{title}: finished by an earlier attempt")
             continue
-        say(title)
+        log(title)
         try:
             run(["--code", command.code, *command.words] if command.code else command.words)
         except StoppedError:
             raise
         except CptError as error:
-            say(f"cpt: error: {error}")
+            log(f"cpt: error: {error}")
             failed.append(title)
         except Exception:  # the other runs of the job are not lost for it
-            say(traceback.format_exc())
+            log(traceback.format_exc())
             failed.append(title)
         else:
             _keep(command)

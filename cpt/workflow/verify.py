@@ -70,26 +70,26 @@ class Report:
         return {"schema": "cpt.verification/1", **asdict(self)}
 
 
-def verify(folder: Path, say: Callable[[str], None] = print) -> Report:
+def verify(folder: Path, log: Callable[[str], None] = print) -> Report:
     """Check an experiment.
 
     Args:
         folder: ``results/<experiment>``.
-        say: gets lines of progress.
+        log: gets lines of progress.
 
     Raises:
         CptError: the folder is none of an experiment.
     """
     if not folder.is_dir():
         raise CptError(f"{folder}: no such folder; give results/<experiment>")
-    return _Check(folder, say).report()
+    return _Check(folder, log).report()
 
 
 class _Check:
     """One experiment: its records, and the files that they name, all by path relative to the folder."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self.say = folder, say
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
+        self.folder, self.log = folder, log
         self.configuration = configuration(folder)
         self.records: dict[str, dict[str, Any]] = {}  # by the stage's main file
         self.maker: dict[str, str] = {}  # file -> main file of the record that has it among its outputs
@@ -216,7 +216,7 @@ class _Check:
                 elif problem is not None:
                     self.absent[file] = problem
                 if done % tenths == 0 and len(files) > MANY:
-                    self.say(f"{done:,} of {len(files):,} files read")
+                    self.log(f"{done:,} of {len(files):,} files read")
 
     # ---- what does not fit ---------------------------------------------------------------------
 

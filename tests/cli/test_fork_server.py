@@ -212,7 +212,7 @@ def test_the_backbones_file_holds_no_rounding_error(tmp_path: Path) -> None:
 def test_threads_that_are_asked_for_are_used(tmp_path: Path) -> None:
     code = (
         "import sys; from cpt.cli import app; from cpt.clip import device; app._before_every_verb(False, None); "
-        "import torch; print(torch.get_num_threads()); device.prepare('cpu', 'float32', 2); "
+        "import torch; print(torch.get_num_threads()); device.prepare_device('cpu', 'float32', 2); "
         "print(torch.get_num_threads())"
     )
     done = subprocess.run(

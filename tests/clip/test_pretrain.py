@@ -34,7 +34,7 @@ def run(tokenizer, steps=20):
     texts = [pair.caption for pair in web]
     lines = []
     images = captions.render_web(web)
-    model, halfway, losses = recipe.train(images, texts, tokenizer, seed=5, steps=steps, progress=lines.append)
+    model, halfway, losses = recipe.train(images, texts, tokenizer, seed=5, steps=steps, log=lines.append)
     return model, halfway, losses, lines
 
 
@@ -83,7 +83,7 @@ def test_pretraining_writes_all_files_and_a_recipe_that_names_them(tmp_path, mon
     monkeypatch.setattr(benchmark, "CANDIDATES", 3)
     threads = torch.get_num_threads()
     lines = []
-    recipe.pretrain(tmp_path, seed=1, pairs=150, steps=3, progress=lines.append)
+    recipe.pretrain(tmp_path, seed=1, pairs=150, steps=3, log=lines.append)
     torch.set_num_threads(threads)
     found = json.loads((tmp_path / "recipe.json").read_text())
     assert {path.name for path in tmp_path.iterdir()} == {*recipe.FILES, "recipe.json"}
@@ -96,7 +96,7 @@ def test_pretraining_writes_all_files_and_a_recipe_that_names_them(tmp_path, mon
 
 def test_too_little_to_train_on_is_said():
     with pytest.raises(CptError, match="at least 128 pairs and 2 steps, not 100 and 20"):
-        recipe.pretrain(Path("never"), pairs=100, steps=20, progress=print)
+        recipe.pretrain(Path("never"), pairs=100, steps=20, log=print)
 
 
 def test_the_command_line_explains_itself_without_importing_torch():

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from cpt.cli.experiment import plan
 from typer.testing import CliRunner
 
+from cpt.cli.experiment import plan
 from cpt.costs import measure
 from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.data import world
@@ -641,7 +641,7 @@ def test_the_disk_holds_what_a_classifier_holds(
     (tmp_path / "x").mkdir()
     run = linked(results, tmp_path / "x") / "run"
     train(train_inputs(results, method, hyperparameters={"snapshots": snapshots}), run, lambda _: None)
-    predict(run, tmp_path / "x", [("land", "base"), ("land", "new")], device="cpu", progress=lambda _: None)
+    predict(run, tmp_path / "x", [("land", "base"), ("land", "new")], device="cpu", log=lambda _: None)
     held, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
     path = write(folder, variants={"row": {"method": method, "set": given}})
     learned = describe.stored_values(method, next(iter(built(path).runs.values())).hyperparameters)

@@ -59,7 +59,7 @@ def run(target, *sources, **options):
     found = fetch(
         [source if isinstance(source, Source) else Source(source) for source in sources],
         target,
-        **{"say": said.append, "wait": 0.01, "timeout": 20, "attempts": 3, "progress": False, **options},
+        **{"log": said.append, "wait": 0.01, "timeout": 20, "attempts": 3, "progress": False, **options},
     )
     return found, said
 

@@ -277,7 +277,7 @@ def test_predictions_are_the_same_with_and_without_a_cache(experiment: Path, res
             for path in (experiment / "photos/test").rglob("*.jpg"):
                 path.write_bytes(b"the cache is read, not the files")
         targets = [("photos", "all"), ("photos", "new")]
-        predict(tmp_path / "run", experiment, targets, device="cpu", progress=quiet)
+        predict(tmp_path / "run", experiment, targets, device="cpu", log=quiet)
         found.append(pq.read_table(tmp_path / "run/predictions.parquet"))
     assert found[0].equals(found[1])
     assert len(found[0]) == 20 + 10

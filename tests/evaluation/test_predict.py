@@ -26,7 +26,7 @@ def silent(_: str) -> None:
 
 
 def predicted(folder: Path, root: Path, subsets: Any = SUBSETS) -> list[dict[str, Any]]:
-    predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=silent)
+    predict(folder, root, [("land", subset) for subset in subsets], device="cpu", log=silent)
     return read_parquet(folder / "predictions.parquet", PREDICTIONS)[0].to_pylist()
 
 

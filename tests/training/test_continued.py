@@ -166,7 +166,7 @@ def scores(folder: Path) -> pd.DataFrame:
 
 
 def predicted(run: Path, root: Path) -> pd.DataFrame:
-    predict(run, root, TARGETS, device="cpu", progress=lambda _: None)
+    predict(run, root, TARGETS, device="cpu", log=lambda _: None)
     return scores(run)
 
 

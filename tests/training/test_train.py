@@ -83,7 +83,7 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         folder = root / "runs" / run
         train(inputs(results, method, protocol), folder, lines.append)
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
-        predict(folder, root, [("land", subset) for subset in subsets], device="cpu", progress=lines.append)
+        predict(folder, root, [("land", subset) for subset in subsets], device="cpu", log=lines.append)
         score(folder, results / f"splits/{protocol}/land/r1/s1.parquet", inputs(results, "cpt", protocol).clusters)
         identity = {"run": run, "protocol": protocol, "dataset": "land", "imbalance_ratio": 1.0, "method": method}
         grid = {"schema": "cpt.grid/5", "experiment": "x", "backbone": "tiny-clip", "datasets": {}}

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from cpt.data.download.connection import Connection
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 _PAGE = (b"<!doctype html", b"<html")
 _SECONDS_BETWEEN_LINES = 2.0
@@ -79,7 +79,7 @@ def fetch(
     sources: Sequence[Source],
     destination: Path,
     *,
-    say: Say = print,
+    log: Log = print,
     room: float = 1.0,
     timeout: float = 30,
     attempts: int = 5,
@@ -95,7 +95,7 @@ def fetch(
     Args:
         sources: mirrors, the best first.
         destination: the file's path; its folder is made.
-        say: takes the lines for the user.
+        log: takes the lines for the user.
         room: free bytes needed for each byte of the file: 1, of which what is there of it counts, and what unpacking
             needs.
         timeout: seconds without an answer or a byte.
@@ -114,12 +114,12 @@ def fetch(
         if found := _already_there(sources, destination, note):
             return found
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(destination, say):
+        with _locked(destination, log):
             if found := _already_there(sources, destination, note):
                 return found
             failures = []
             with Connection(timeout) as connection:
-                transfer = _Transfer(connection, destination, note, say, room, bar)
+                transfer = _Transfer(connection, destination, note, log, room, bar)
                 for source in sources:
                     try:
                         return transfer.persist(source, attempts, wait)
@@ -148,11 +148,11 @@ class _Transfer:
         connection: Connection,
         destination: Path,
         note: Path | None,
-        say: Say,
+        log: Log,
         room: float,
         bar: bool,
     ) -> None:
-        self.connection, self.destination, self.note, self.say = connection, destination, note, say
+        self.connection, self.destination, self.note, self.log = connection, destination, note, log
         self.room, self.bar = room, bar
         self.part = Part(destination)
 
@@ -167,7 +167,7 @@ class _Transfer:
                 if tries == attempts or (tries == 2 and isinstance(reason, UnknownHostError)):
                     raise RefusedError(f"{reason}, {tries} times") from None
                 pause = min(LONGEST_PAUSE, max(wait * 2 ** (tries - 1), reason.after))
-                self.say(f"{self.destination.name}: {reason}; trying again in {pause:.3g} s")
+                self.log(f"{self.destination.name}: {reason}; trying again in {pause:.3g} s")
                 sleep(pause)
             except (RefusedError, CptError, OSError):
                 raise
@@ -220,7 +220,7 @@ class _Transfer:
         got = start
         with (
             open(self.part.path, "ab" if start else "wb") as file,
-            _progress(self.destination.name, start, size, self.say, self.bar) as show,
+            _progress(self.destination.name, start, size, self.log, self.bar) as show,
         ):
             for chunk in chunks:
                 got += len(chunk)
@@ -299,14 +299,14 @@ def _already_there(sources: Sequence[Source], destination: Path, note: Path | No
     return Fetched(destination, "already there", sha256, size)
 
 
-def acquire(lock: BaseFileLock, say: Say, waiting: str) -> None:
+def acquire(lock: BaseFileLock, log: Log, waiting: str) -> None:
     """Take a lock; ``waiting`` is said once where another process has it. File systems without locks go without."""
     from filelock import Timeout
 
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(waiting)
+        log(waiting)
         lock.acquire()
     except OSError as error:
         if error.errno not in _NO_LOCKS:
@@ -314,12 +314,12 @@ def acquire(lock: BaseFileLock, say: Say, waiting: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(destination: Path, say: Say) -> Iterator[None]:
+def _locked(destination: Path, log: Log) -> Iterator[None]:
     from filelock import FileLock
 
     path = destination.with_name(f"{destination.name}.lock")
     lock = FileLock(path)
-    acquire(lock, say, f"{destination.name}: another process is fetching it; waiting")
+    acquire(lock, log, f"{destination.name}: another process is fetching it; waiting")
     try:
         yield
     finally:
@@ -329,7 +329,7 @@ def _locked(destination: Path, say: Say) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(name: str, start: int, size: int | None, say: Say, bar: bool) -> Iterator[Callable[[int], None]]:
+def _progress(name: str, start: int, size: int | None, log: Log, bar: bool) -> Iterator[Callable[[int], None]]:
     """Yield a function that takes the bytes had so far and shows them, as a bar or as a line every tenth."""
     if bar:
         from rich import progress as rich
@@ -347,7 +347,7 @@ def _progress(name: str, start: int, size: int | None, say: Say, bar: bool) -> I
             yield lambda got: shown.update(task, completed=got)
         return
     whole = f" of {size / 1e6:.1f} MB" if size is not None else ""
-    say(f"{name}: {'continuing' if start else 'beginning'} at {start / 1e6:.1f} MB{whole}")
+    log(f"{name}: {'continuing' if start else 'beginning'} at {start / 1e6:.1f} MB{whole}")
     step = max(size // 10, 1) if size is not None else 10**8
     said, due = monotonic(), start + step
 
@@ -356,6 +356,6 @@ def _progress(name: str, start: int, size: int | None, say: Say, bar: bool) -> I
         if got >= due and got != size and monotonic() - said >= _SECONDS_BETWEEN_LINES:
             said, due = monotonic(), got + step
             percent = f" ({100 * got // size} %)" if size else ""
-            say(f"{name}: {got / 1e6:.1f} MB{whole}{percent}")
+            log(f"{name}: {got / 1e6:.1f} MB{whole}{percent}")
 
     yield line

@@ -27,7 +27,7 @@ ROOM_FOR_SPLIT = 1.5
 """The same where only images of the split are kept: of SUN397's bundle these are about a third (39,700 of 108,754)."""
 
 
-def prepare(entry: Entry, say: Callable[[str], None] = print) -> dict[str, Any]:
+def prepare(entry: Entry, log: Callable[[str], None] = print) -> dict[str, Any]:
     """Fetch what a dataset lacks below its root; return where everything came from (``fetched.json``).
 
     Raises:
@@ -44,7 +44,7 @@ def prepare(entry: Entry, say: Callable[[str], None] = print) -> dict[str, Any]:
     wanted = needed(entry)
     try:
         if any(not present(root, item) for item in wanted):
-            _prepare(entry, wanted, say)
+            _prepare(entry, wanted, log)
     except OSError as error:
         raise _unwritable(entry, wanted, error) from None
     return {
@@ -56,17 +56,17 @@ def prepare(entry: Entry, say: Callable[[str], None] = print) -> dict[str, Any]:
     }
 
 
-def _prepare(entry: Entry, wanted: list[Files], say: Callable[[str], None]) -> None:
+def _prepare(entry: Entry, wanted: list[Files], log: Callable[[str], None]) -> None:
     from filelock import FileLock
 
     downloads = entry.folder / DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
     lock = FileLock(downloads / "lock")
-    fetch.acquire(lock, say, f"{entry.name}: another process is preparing it; waiting")
+    fetch.acquire(lock, log, f"{entry.name}: another process is preparing it; waiting")
     try:
         if missing := [item for item in wanted if not present(entry.folder, item)]:  # or the other process got it
-            say(announcement(entry, missing))
-            _get_all(entry, missing, say)
+            log(announcement(entry, missing))
+            _get_all(entry, missing, log)
     finally:
         lock.release()
 
@@ -121,24 +121,24 @@ def _is_archive(item: Files) -> bool:
     return any(item.provides.values())
 
 
-def _get_all(entry: Entry, items: list[Files], say: Callable[[str], None]) -> None:
+def _get_all(entry: Entry, items: list[Files], log: Callable[[str], None]) -> None:
     """Get items in their order; one that has no source may still come out of the archive of a later one."""
     failures = []
     for item in items:
         if not present(entry.folder, item):
             try:
-                _get(entry, item, say)
+                _get(entry, item, log)
             except CptError as error:
                 if _is_archive(item) or any(other.only_split_images for other in items):
                     raise
-                say(f"{error}; looking into the archives")
+                log(f"{error}; looking into the archives")
                 failures.append((item, error))
     for item, failure in failures:
         if not present(entry.folder, item):
             raise failure
 
 
-def _get(entry: Entry, item: Files, say: Callable[[str], None]) -> None:
+def _get(entry: Entry, item: Files, log: Callable[[str], None]) -> None:
     """Try the sources of an item until one gives what it should."""
     name = next(iter(item.provides))
     file = entry.folder / DOWNLOADS / (f"{name}.archive" if _is_archive(item) else name)
@@ -149,11 +149,11 @@ def _get(entry: Entry, item: Files, say: Callable[[str], None]) -> None:
     failures: list[str] = []
     while True:
         try:
-            got = fetch.fetch(sources, file, say=say, room=room, note=note)
+            got = fetch.fetch(sources, file, log=log, room=room, note=note)
         except CptError as error:
             raise CptError("; ".join([*failures, str(error)])) from None
         try:
-            names = _place(entry, item, file, keep, say)
+            names = _place(entry, item, file, keep, log)
             break
         except BadArchiveError as error:  # any other failure is not the archive's, which is kept
             reason = str(error).removeprefix(f"{file}: ").rpartition("; ")[0]
@@ -167,7 +167,7 @@ def _get(entry: Entry, item: Files, say: Callable[[str], None]) -> None:
                 raise CptError(
                     f"{entry.name}: no source gives {name}: {'; '.join(failures)}; put the archive at {file} yourself"
                 ) from None
-            say(f"{failures[-1]}; trying the next source")
+            log(f"{failures[-1]}; trying the next source")
     _remove(file, note)
     for placed in names:
         write_json(_record(entry.folder, placed), got.origin)
@@ -178,7 +178,7 @@ def _remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _place(entry: Entry, item: Files, file: Path, keep: _SplitImages | None, say: Callable[[str], None]) -> list[str]:
+def _place(entry: Entry, item: Files, file: Path, keep: _SplitImages | None, log: Callable[[str], None]) -> list[str]:
     """Put a fetched file, or what an archive holds of this and other missing items, below the root."""
     root = entry.folder
     if not _is_archive(item):
@@ -190,7 +190,7 @@ def _place(entry: Entry, item: Files, file: Path, keep: _SplitImages | None, say
         shutil.rmtree(old)
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=root / DOWNLOADS) as folder:
         content = Path(folder) / "content"
-        say(f"{entry.name}: unpacking {_readable(file.stat().st_size)}")
+        log(f"{entry.name}: unpacking {_readable(file.stat().st_size)}")
         count = unpack(file, content, keep=keep, nested=item.nested)
         places = {name: _find(content, under) for name, under in item.provides.items()}
         if absent := [name for name, place in places.items() if place is None]:
@@ -207,7 +207,7 @@ def _place(entry: Entry, item: Files, file: Path, keep: _SplitImages | None, say
                 target.rmdir()
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(place, target)
-        say(f"{entry.name}: {count} files unpacked")
+        log(f"{entry.name}: {count} files unpacked")
         return list(placed)
 
 
