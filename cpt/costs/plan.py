@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cpt.clip.device import DEVICES, PRECISIONS
-from cpt.costs import measure
+from cpt.costs import measured_costs, stated_costs, step_costs
 from cpt.data.classes import trained_rows
 from cpt.data.download.prepare import needed, present
 from cpt.data.entry import Entry
@@ -199,7 +199,7 @@ class Plan:
             if count := self.known[run.dataset].classes:
                 self.classes[run.id] = len(trained_rows(count, run.protocol))
         self.costs_path = Path("work", grid.config.experiment, "step-costs.json")
-        self.shape = measure.shape(grid)
+        self.shape = stated_costs.shape(grid)
         self._images: dict[tuple, int | None] = {}
         self._stored: dict[str, int] = {}
 
@@ -209,12 +209,12 @@ class Plan:
         Raises:
             CptError: the device is absent, or the architecture cannot be made.
         """
-        measure.measure(self.grid, self.classes, self.costs_path, self.device, self.precision, log)
+        measured_costs.measure(self.grid, self.classes, self.costs_path, self.device, self.precision, log)
 
     def numbers(self) -> dict[str, Any]:
         """Return everything that ``cpt plan`` prints, as plain values: counts, seconds, bytes."""
-        costs = measure.read_measured(self.grid, self.costs_path, self.device, self.precision)
-        costs = costs or measure.stated(self.grid, self.classes)
+        costs = measured_costs.read_measured(self.grid, self.costs_path, self.device, self.precision)
+        costs = costs or stated_costs.stated(self.grid, self.classes)
         estimates = {run.id: self._estimate(run, costs) for run in self.grid.runs.values()}
         config = self.grid.config
         return {
@@ -243,7 +243,7 @@ class Plan:
         images = self._images[key]
         return None if images is None else hp.epochs * steps_per_epoch(images, hp.batch_size)
 
-    def _estimate(self, run: Run, costs: measure.Costs) -> Estimate:
+    def _estimate(self, run: Run, costs: step_costs.Costs) -> Estimate:
         hp: Any = run.hyperparameters
         folder = Path(self.grid.root, "runs", run.id)
         passes = 1 + (hp.epochs if getattr(hp, "snapshots", False) else 0)
@@ -310,24 +310,24 @@ class Plan:
             "unknown_seconds": sum(e.train is None or e.test is None for e in own),
         }
 
-    def _frozen(self, costs: measure.Costs) -> float | None:
+    def _frozen(self, costs: step_costs.Costs) -> float | None:
         """Seconds of all frozen image features, which are computed once."""
         pairs = {pair for run in self.grid.runs.values() for pair in self.grid.frozen_image_parts(run)}
         images = sum(self.known[name].images.get(part, 0) for name, part in pairs)
         return None if costs.frozen_image is None else images * costs.frozen_image
 
-    def _groups(self, costs: measure.Costs) -> list[dict[str, Any]]:
+    def _groups(self, costs: step_costs.Costs) -> list[dict[str, Any]]:
         """What a step costs, group by group, at the smallest and the largest number of classes."""
         rows = []
-        for key, members in measure.typical(self.grid.runs, self.classes, 2).items():
+        for key, members in step_costs.typical(self.grid.runs, self.classes, 2).items():
             cost = costs.groups.get(key)
             ends = (members[0][0], members[-1][0])
             rows.append(
                 {
                     **key._asdict(),
                     "classes": list(ends),
-                    "step_seconds": [measure.linear(cost.step, end) for end in ends] if cost and cost.step else None,
-                    "image_seconds": [measure.linear(cost.image, end) for end in ends] if cost else None,
+                    "step_seconds": [step_costs.linear(cost.step, end) for end in ends] if cost and cost.step else None,
+                    "image_seconds": [step_costs.linear(cost.image, end) for end in ends] if cost else None,
                     "peak_memory_mb": cost.peak_memory_mb if cost else None,
                 }
             )
@@ -381,7 +381,7 @@ class Plan:
         )
         return {"decoded_images_bytes": MEMORY if decodes else 0, "threads": self.grid.config.threads}
 
-    def _notes(self, costs: measure.Costs) -> list[str]:
+    def _notes(self, costs: step_costs.Costs) -> list[str]:
         part, lines = self.grid.config.evaluate_on, []
         unknown = [name for name, dataset in self.known.items() if dataset.classes is None]
         if unknown:
@@ -403,7 +403,7 @@ class Plan:
             if entry.gated and not (entry.folder / entry.images).is_dir():
                 lines.append(f"{name}: is not there and cpt cannot fetch it; `cpt data check {name}` says what to do")
         if costs.basis != "none":
-            groups = measure.typical(self.grid.runs, self.classes, 1)
+            groups = step_costs.typical(self.grid.runs, self.classes, 1)
             if absent := [key.label for key in groups if key not in costs.groups]:
                 lines.append(f"{'; '.join(absent)}: not measured; measure again, the hours are without them")
             lines.append("hours are of one device, without starting jobs, decoding images, text features and reports")

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cpt.cli.experiment import plan
-from cpt.costs import measure
+from cpt.costs import measured_costs, stated_costs, step_costs
 from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
 from cpt.data import world
 from cpt.data.entry import Entry
@@ -311,7 +311,7 @@ def test_measuring_every_method(every_method: Path) -> None:
     for name in trained:
         said = [line for line in lines if line.startswith((f"{name}, ", f"{name} on "))]
         assert [re.search(r", (\d+) classes: [\d.]+ ms per step", line)[1] for line in said] == ["5", "10"], name  # type: ignore[index]
-    costs = measure.read_measured(made.grid, made.costs_path, "auto", "auto")
+    costs = measured_costs.read_measured(made.grid, made.costs_path, "auto", "auto")
     assert costs is not None
     assert {key.method for key in costs.groups} == set(registry.names())
     for key, cost in costs.groups.items():
@@ -342,7 +342,7 @@ def test_measured_steps_augment(folder: Path) -> None:
         )
     )
     made.time_here(lambda _: None)
-    record = read_json(made.costs_path, measure.SCHEMA)
+    record = read_json(made.costs_path, measured_costs.SCHEMA)
     assert {item["method"] for item in record["groups"]} == {*names, "promptsrc"}
     assert all(seconds > 0 for item in record["groups"] for _, seconds in item["step"])
 
@@ -354,7 +354,7 @@ def measured(folder: Path) -> Callable[..., Path]:
 
     def make(**changes: Any) -> Path:
         record = {
-            "schema": measure.SCHEMA,
+            "schema": measured_costs.SCHEMA,
             "architecture": "embedded",
             "augmentation": "none",
             "device": "cpu",
@@ -474,7 +474,7 @@ def test_a_group_is_judged_by_what_most_of_its_runs_are(folder: Path) -> None:
     }
     for most in ("two", "one"):
         made = planning(write(folder, variants=variants, exhibits=tables))
-        ((key, members),) = measure.typical(made.grid.runs, made.classes, 2).items()
+        ((key, members),) = step_costs.typical(made.grid.runs, made.classes, 2).items()
         assert key == ("coop", "", 32)
         assert [(count, run.hyperparameters.learning_rate) for count, run in members] == [(5, rates[most])]
         tables["table1"], tables["table2"] = tables["table1"] | {"seeds": [1, 2, 3]}, tables["table2"] | {"seeds": [1]}
@@ -483,17 +483,17 @@ def test_a_group_is_judged_by_what_most_of_its_runs_are(folder: Path) -> None:
     made = planning(write(folder, catalog, tasks={"base_to_new": {"datasets": names}}))
     numbers = sorted(set(made.classes.values()))
     for count, expected in ((1, numbers[:1]), (2, [numbers[0], numbers[-1]])):
-        ((_, members),) = measure.typical(made.grid.runs, made.classes, count).items()
+        ((_, members),) = step_costs.typical(made.grid.runs, made.classes, count).items()
         assert [k for k, _ in members] == expected
 
 
 def test_interpolation() -> None:
     points = [(10, 1.0), (20, 2.0), (40, 8.0)]
-    found = [measure.linear(points, x) for x in (10, 15, 20, 30, 40, 60, 5)]
+    found = [step_costs.linear(points, x) for x in (10, 15, 20, 30, 40, 60, 5)]
     assert found == pytest.approx([1, 1.5, 2, 5, 8, 14, 0.5])
-    assert measure.linear([], 3) == 0
-    assert measure.linear([(5, 2.0)], 100) == 2
-    assert measure.linear([(10, 1.0), (20, 3.0)], 0) == 0, "no negative time"
+    assert step_costs.linear([], 3) == 0
+    assert step_costs.linear([(5, 2.0)], 100) == 2
+    assert step_costs.linear([(10, 1.0), (20, 3.0)], 0) == 0, "no negative time"
 
 
 # The stated model
@@ -514,11 +514,11 @@ def stated(folder: Path) -> Plan:
 
 
 def test_the_stated_model(stated: Plan) -> None:
-    assert measure._forward(197, 768, 12) == pytest.approx(2 * 17.5e9, rel=0.02), "ViT-B/16: 17.5 GMAC an image"
-    costs = measure.stated(stated.grid, stated.classes)
+    assert stated_costs._forward(197, 768, 12) == pytest.approx(2 * 17.5e9, rel=0.02), "ViT-B/16: 17.5 GMAC an image"
+    costs = stated_costs.stated(stated.grid, stated.classes)
     assert costs.basis == "stated"
     by_method = {run.method: run for run in stated.grid.runs.values()}
-    image, text = measure._forward(201, 768, 12), measure._forward(5, 512, 12)
+    image, text = stated_costs._forward(201, 768, 12), stated_costs._forward(5, 512, 12)
     flops = {
         "coop": 2 * 5 * text + 32 * image,
         "ivlp": 2 * 5 * text + 2 * 4 * image,
@@ -544,9 +544,9 @@ def test_the_stated_model(stated: Plan) -> None:
 def test_cached_frozen_features_are_not_encoded_again(folder: Path) -> None:
     backbone = {"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}
     made = planning(write(folder, backbone=backbone))
-    costs = measure.stated(made.grid, made.classes)
+    costs = stated_costs.stated(made.grid, made.classes)
     (run,) = made.grid.runs.values()
-    assert costs.step(run, 5) == pytest.approx(0.025 + 2 * 5 * measure._forward(5, 512, 12) / 60e12)
+    assert costs.step(run, 5) == pytest.approx(0.025 + 2 * 5 * stated_costs._forward(5, 512, 12) / 60e12)
 
 
 def test_what_a_step_encodes_follows_classes_and_batch() -> None:

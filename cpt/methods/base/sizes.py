@@ -56,16 +56,21 @@ def _clip(*, widths: tuple[int, int], heads: tuple[int, int], joint: int, image:
     return Clip("", *towers(tensors, spec), 100.0, joint, black, ones, (image, image), "", torch.device(device))
 
 
-def placeholder_classes(clip: Clip, count: int) -> Classes:
-    """Classes whose names are one token each, behind the four tokens of ``a photo of a``, with random features."""
+def placeholder_classes(clip: Clip, count: int, tokens_per_name: int = 1) -> Classes:
+    """Classes of random tokens and features: ``a photo of a <name>.``; no two names begin alike."""
+    vocabulary = len(clip.text.token_embedding_weight)
+    stream = torch.Generator().manual_seed(1)
+    end = 1 + PHRASE + tokens_per_name
     tokens = torch.zeros(count, clip.text.context_length, dtype=torch.long)
-    tokens[:, : 1 + PHRASE] = torch.tensor([VOCABULARY - 2, *range(1, 1 + PHRASE)])
-    tokens[:, 1 + PHRASE] = 1 + PHRASE + torch.arange(count)
-    tokens[:, 2 + PHRASE] = VOCABULARY - 1
-    frozen = torch.randn(count, clip.embed_dim, generator=torch.Generator().manual_seed(1)).to(clip.device)
+    tokens[:, : 1 + PHRASE] = torch.tensor([vocabulary - 2, *range(1, 1 + PHRASE)])
+    tokens[:, 1 + PHRASE : end] = torch.randint(1, vocabulary - 2, (count, tokens_per_name), generator=stream)
+    tokens[:, 1 + PHRASE] = 1 + torch.arange(count) % (vocabulary - 3)
+    tokens[:, end] = 1  # the full stop
+    tokens[:, end + 1] = vocabulary - 1
+    frozen = torch.randn(count, clip.embed_dim, generator=stream).to(clip.device)
     names = tuple(f"class {i}" for i in range(count))
     directions = torch.nn.functional.normalize(frozen, dim=-1)
-    return Classes(names, tokens, PHRASE, frozen, directions, tokens, torch.ones(count, dtype=torch.long))
+    return Classes(names, tokens, PHRASE, frozen, directions, tokens, torch.full((count,), tokens_per_name))
 
 
 def _block_shape(name: str, width: int) -> tuple[int, ...]:
