@@ -55,14 +55,12 @@ class CPTHyperparameters(IVLPHyperparameters):
     tetf_reading: Literal["sum", "pairs", "entries"] = field(
         "sum", "L_TETF: sum as printed, mean over off-diagonal pairs, or mean over all entries", "CPT, Eq. 9"
     )
-    tetf_diagonal: bool = field(False, "add the printed constant of the diagonal (no gradient)", "ours")
     tetf_by_size: bool = field(False, "weight clusters by size instead of 1/M", "CPT, Eq. 9")
-    cc_reading: Literal["present", "importance", "all"] = field(
-        "present", "L_CC on a batch: mean over present classes, importance-weighted, or divided by K", "ours"
+    cc_reading: Literal["present", "importance"] = field(
+        "present", "L_CC on a batch: mean over present classes, or importance-weighted", "ours"
     )
     cc_detach_text: bool = field(False, "L_CC: no gradient into the text features", "CPT, Eq. 10")
     rs_features: Literal["raw", "unit"] = field("raw", "L_RS on raw or unit-norm text features", "CPT, Eq. 11")
-    rs_reading: Literal["sum", "mean"] = field("sum", "L_RS: sum or mean over coordinates", "CPT, Eq. 11")
 
 
 class CPT(IVLP):
@@ -93,7 +91,7 @@ class CPT(IVLP):
         if hp.tetf_weight:
             assert training_set.clusters is not None
             components["separation"] = cluster_separation(
-                text, training_set.clusters, hp.tetf_reading, diagonal=hp.tetf_diagonal, by_size=hp.tetf_by_size
+                text, training_set.clusters, hp.tetf_reading, by_size=hp.tetf_by_size
             )
         if hp.cc_weight:
             components["consistency"] = class_consistency(
@@ -102,7 +100,7 @@ class CPT(IVLP):
         if hp.rs_weight:
             frozen = training_set.classes.frozen
             if hp.rs_features == "raw":
-                components["anchor"] = anchor(raw, frozen, hp.rs_reading)
+                components["anchor"] = anchor(raw, frozen)
             else:
-                components["anchor"] = anchor(text, F.normalize(frozen, dim=-1), hp.rs_reading)
+                components["anchor"] = anchor(text, F.normalize(frozen, dim=-1))
         return components

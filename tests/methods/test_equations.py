@@ -46,7 +46,7 @@ def frozen_text() -> Tensor:
     return torch.stack([naive.text_features(model(), tokens) for tokens in each]).mean(dim=0)
 
 
-def separation(text: Tensor, reading: str, diagonal: bool, by_size: bool) -> Tensor:
+def separation(text: Tensor, reading: str, by_size: bool) -> Tensor:
     """Eq. 6-9: per cluster ||C_m + (11ᵀ - I)/(k_m - 1)||²_F, over the clusters that have pairs."""
     terms, sizes = [], []
     for cluster in sorted(set(CLUSTERS)):
@@ -55,7 +55,7 @@ def separation(text: Tensor, reading: str, diagonal: bool, by_size: bool) -> Ten
         if k == 1:
             continue
         matrix = columns.T @ columns + (torch.ones(k, k) - torch.eye(k)) / (k - 1)
-        term = sum(matrix[i, j] ** 2 for i in range(k) for j in range(k) if i != j or diagonal)
+        term = sum(matrix[i, j] ** 2 for i in range(k) for j in range(k) if i != j)
         terms.append(term / {"sum": 1, "pairs": k * (k - 1), "entries": k * k}[reading])
         sizes.append(k if by_size else 1)
     return sum(size * term for size, term in zip(sizes, terms, strict=True)) / sum(sizes)
@@ -69,14 +69,14 @@ def consistency(image: Tensor, text: Tensor, labels: list[int], reading: str) ->
         return sum(w * d for w, d in zip(weights, distances, strict=True)) / len(labels)
     present = sorted(set(labels))
     means = [sum(d for d, y in zip(distances, labels, strict=True) if y == c) / labels.count(c) for c in present]
-    return sum(means) / (len(NAMES) if reading == "all" else len(present))
+    return sum(means) / len(present)
 
 
-def anchor(text: Tensor, frozen: Tensor, on: str, reading: str) -> Tensor:
+def anchor(text: Tensor, frozen: Tensor, on: str) -> Tensor:
     """Eq. 11: (1/K) Σ_c ||g_c - ĝ_c||₁."""
     pairs = ((g, h) if on == "raw" else (g / g.norm(), h / h.norm()) for g, h in zip(text, frozen, strict=True))
     norms = [(g - h).abs().sum() for g, h in pairs]
-    return sum(norms) / len(norms) / (text.shape[1] if reading == "mean" else 1)
+    return sum(norms) / len(norms)
 
 
 def contrast(image: Tensor, text: Tensor, labels: list[int], reading: str) -> Tensor:
@@ -89,17 +89,17 @@ def contrast(image: Tensor, text: Tensor, labels: list[int], reading: str) -> Te
     return sum(terms) / (len(terms) if reading == "cross_entropy" else 1)
 
 
-PRINTED = {"tetf_reading": "sum", "rs_features": "raw", "rs_reading": "sum"}
+PRINTED = {"tetf_reading": "sum", "rs_features": "raw"}
 """Eq. 9 and 11 as printed, but for the constant of the diagonal, which has no gradient."""
 READINGS: list[dict[str, Any]] = [
     {},
     PRINTED,
-    PRINTED | {"tetf_diagonal": True, "contrast": "in_batch", "cc_reading": "all"},
-    PRINTED | {"tetf_diagonal": True, "cc_reading": "importance"},
+    PRINTED | {"contrast": "in_batch"},
+    PRINTED | {"cc_reading": "importance"},
     {"tetf_reading": "pairs", "rs_features": "unit"},
     {"tetf_reading": "entries", "tetf_by_size": True, "rs_features": "unit"},
-    {"tetf_reading": "pairs", "tetf_by_size": True, "rs_features": "raw", "rs_reading": "mean"},
-    {"tetf_diagonal": True, "cc_detach_text": True, "rs_features": "unit", "rs_reading": "mean"},
+    {"tetf_reading": "pairs", "tetf_by_size": True, "rs_features": "raw"},
+    {"cc_detach_text": True, "rs_features": "unit"},
     {"cc_reading": "importance", "cc_detach_text": True, "contrast": "in_batch"},
     {"tetf_weight": 0.0, "rs_features": "raw"},
     {"rs_weight": 0.0, "cc_reading": "importance"},
@@ -120,10 +120,10 @@ def test_a_step_of_cpt_is_its_equations(changes: dict[str, Any]) -> None:
     still = text.detach() if hp.cc_detach_text else text
     loss = contrast(image, text, labels, hp.contrast)
     if hp.tetf_weight:
-        loss = loss + 0.25 * separation(text, hp.tetf_reading, hp.tetf_diagonal, hp.tetf_by_size)
+        loss = loss + 0.25 * separation(text, hp.tetf_reading, hp.tetf_by_size)
     loss = loss + 0.15 * consistency(image, still, labels, hp.cc_reading)
     if hp.rs_weight:
-        loss = loss + 0.10 * anchor(text, frozen, hp.rs_features, hp.rs_reading)
+        loss = loss + 0.10 * anchor(text, frozen, hp.rs_features)
     gradients = torch.autograd.grad(loss, list(learned.values()))
 
     found = toy.method.total(toy.method.step(batch, toy.training).losses)

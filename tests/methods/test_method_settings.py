@@ -151,11 +151,9 @@ def test_npt_and_coprompt_contain_maple() -> None:
 def test_every_reading_of_cpt_trains() -> None:
     readings = {
         "tetf_reading": ["pairs", "sum", "entries"],
-        "cc_reading": ["present", "importance", "all"],
+        "cc_reading": ["present", "importance"],
         "rs_features": ["unit", "raw"],
-        "rs_reading": ["sum", "mean"],
         "contrast": ["cross_entropy", "in_batch"],
-        "tetf_diagonal": [True],
         "tetf_by_size": [True],
         "cc_detach_text": [True],
     }
@@ -167,7 +165,7 @@ def test_every_reading_of_cpt_trains() -> None:
         loss.backward()
         assert all(parameter.grad.isfinite().all() for parameter in toy.method.parameters())
         values.add(round(loss.item(), 6))
-    assert len(values) == 10  # a reading that changed nothing would not be read
+    assert len(values) == 7  # a reading that changed nothing would not be read
 
 
 def test_words_without_depth_reproduce_zero_shot() -> None:

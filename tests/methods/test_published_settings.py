@@ -43,8 +43,8 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "cpt": IVLP
     | {"tetf_weight": 0.25, "cc_weight": 0.15, "rs_weight": 0.10, "clustering": "spherical"}
     | {"classes_per_cluster": 16, "clusters": None, "cluster_seed": None, "templates": "ensemble"}
-    | {"tetf_reading": "sum", "tetf_diagonal": False, "tetf_by_size": False, "contrast": "cross_entropy"}
-    | {"cc_reading": "present", "cc_detach_text": False, "rs_features": "raw", "rs_reading": "sum"},
+    | {"tetf_reading": "sum", "tetf_by_size": False, "contrast": "cross_entropy"}
+    | {"cc_reading": "present", "cc_detach_text": False, "rs_features": "raw"},
     "promptsrc": IVLP | {"text_weight": 25, "image_weight": 10, "logits_weight": 1, "templates": "ensemble"},
     "maple": MAPLE,
     "npt": MAPLE,

@@ -26,7 +26,6 @@ def cluster_separation(
     clusters: Tensor,
     reading: str = "pairs",
     *,
-    diagonal: bool = False,
     by_size: bool = False,
 ) -> Tensor:
     """L_TETF, Eq. 6-9: pull every cluster's text features towards a simplex ETF of its size.
@@ -37,9 +36,8 @@ def cluster_separation(
     Args:
         unit_text: (K, D) unit text features.
         clusters: (K,) cluster of every class.
-        reading: ``sum`` is the squared Frobenius norm as printed; ``pairs`` divides it by the k_m (k_m - 1)
-            off-diagonal entries; ``entries`` by all k_m² entries.
-        diagonal: add the printed constant k_m of the diagonal (no gradient).
+        reading: ``sum`` is the squared Frobenius norm as printed, without the diagonal's constant k_m; ``pairs``
+            divides it by the k_m (k_m - 1) off-diagonal entries; ``entries`` by all k_m² entries.
         by_size: weight clusters by their size instead of 1/M.
     """
     same = clusters.unsqueeze(0) == clusters.unsqueeze(1)
@@ -51,8 +49,6 @@ def cluster_separation(
     target = -1.0 / (size - 1).clamp(min=1)
     squared = (unit_text @ unit_text.T - target.unsqueeze(1)).square() * pairs  # (K, K)
     per_class = squared.sum(dim=1)
-    if diagonal:
-        per_class = per_class + used.to(per_class.dtype)
     if reading == "pairs":
         per_class = per_class / (size * (size - 1)).clamp(min=1)
     elif reading == "entries":
@@ -71,8 +67,7 @@ def class_consistency(
     Args:
         unit_image: (B, D). unit_text: (K, D). labels: (B,).
         reading: what a batch estimates. ``present``: mean over the classes in the batch of per-class means;
-            ``importance``: every image weighted by N/(K N_c), unbiased for Eq. 10, needs ``counts`` (K,);
-            ``all``: per-class means divided by K.
+            ``importance``: every image weighted by N/(K N_c), unbiased for Eq. 10, needs ``counts`` (K,).
         detach_text: no gradient into the text features.
     """
     text = unit_text.detach() if detach_text else unit_text
@@ -84,7 +79,7 @@ def class_consistency(
     present = torch.zeros(len(unit_text), dtype=distance.dtype, device=distance.device)
     number = present.index_add(0, labels, torch.ones_like(distance))
     means = present.index_add(0, labels, distance) / number.clamp(min=1)
-    return means.sum() / (len(unit_text) if reading == "all" else (number > 0).sum())
+    return means.sum() / (number > 0).sum()
 
 
 def anchor(text: Tensor, frozen: Tensor, reading: str = "sum") -> Tensor:
