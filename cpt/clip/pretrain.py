@@ -231,28 +231,3 @@ def _versions() -> dict[str, str]:
 
     packages = ("torch", "open_clip_torch", "numpy", "pillow", "scikit-learn", "matplotlib")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def main() -> None:
-    """The command line: `python -m cpt.clip.pretrain FOLDER`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m cpt.clip.pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("output", type=Path, help="folder for the weights and their recipe")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the web, the weights and the batches (0)")
-    parser.add_argument("--pairs", type=int, default=60_000, help="captioned images (60000)")
-    parser.add_argument("--steps", type=int, default=1800, help="optimizer steps (1800)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
-    given = parser.parse_args()
-    pretrain(
-        given.output,
-        seed=given.seed,
-        pairs=given.pairs,
-        steps=given.steps,
-        threads=given.threads,
-        log=lambda line: print(line, flush=True),
-    )
-
-
-if __name__ == "__main__":
-    main()

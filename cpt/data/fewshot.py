@@ -2,8 +2,7 @@
 
 The rule is that of repo KaiyangZhou/Dassl.pytorch, dassl/data/datasets/base_dataset.py
 (``generate_fewshot_dataset``) as called by repo KaiyangZhou/CoOp, datasets/oxford_pets.py: Python's generator is
-seeded once with the run's seed; classes are walked in order of first appearance in the list; the validation shots
-go on with the same generator.
+seeded once with the run's seed; classes are walked in order of first appearance in the list.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import random
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-VALIDATION_SHOTS = 4
 
 
 def by_class(labels: ArrayLike) -> dict[int, NDArray[np.int64]]:
@@ -24,11 +21,10 @@ def by_class(labels: ArrayLike) -> dict[int, NDArray[np.int64]]:
     return {int(present[i]): positions[i] for i in np.argsort(first)}
 
 
-def sample_shots(labels: ArrayLike, shots: int, seed: int, *, repeat: bool = False) -> NDArray[np.int64]:
+def sample_shots(labels: ArrayLike, shots: int, seed: int) -> NDArray[np.int64]:
     """Return the positions of at most ``shots`` items of every class.
 
-    A class with fewer items than ``shots`` is taken whole, in order, without use of randomness; with ``repeat`` it
-    is drawn with replacement instead, so that every class has exactly ``shots`` items.
+    A class with fewer items than ``shots`` is taken whole, in order, without use of randomness.
 
     Args:
         labels: (N,) labels in list order; the result depends on this order.
@@ -38,26 +34,9 @@ def sample_shots(labels: ArrayLike, shots: int, seed: int, *, repeat: bool = Fal
     Returns:
         positions in the order of the published lists: class by class, inside a class in drawing order.
     """
-    return _draw(labels, shots, random.Random(seed), repeat)
-
-
-def sample_train_and_validation(
-    train_labels: ArrayLike, validation_labels: ArrayLike, shots: int, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the training shots, and min(shots, 4) validation shots drawn after them from the same generator."""
     generator = random.Random(seed)
-    train = _draw(train_labels, shots, generator, repeat=False)
-    return train, _draw(validation_labels, min(shots, VALIDATION_SHOTS), generator, repeat=False)
-
-
-def _draw(labels: ArrayLike, shots: int, generator: random.Random, repeat: bool) -> NDArray[np.int64]:
     drawn: list[int] = []
     for positions in by_class(labels).values():
         items = positions.tolist()
-        if len(items) >= shots:
-            drawn += generator.sample(items, shots)
-        elif repeat:
-            drawn += generator.choices(items, k=shots)
-        else:
-            drawn += items
+        drawn += generator.sample(items, shots) if len(items) >= shots else items
     return np.array(drawn, dtype=np.int64)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cpt.errors import CptError
-
 
 def normalize(features: Tensor) -> Tensor:
     """Divide every row of (..., D) by its L2 norm, without epsilon, as CLIP does."""
@@ -21,29 +19,6 @@ def cosine_matrix(features: Tensor) -> Tensor:
     """Return the (K, K) cosines between the rows of (K, D)."""
     unit = normalize(features)
     return unit @ unit.T
-
-
-def simplex_etf(classes: int, dimension: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Return a (K, D) simplex equiangular tight frame: unit rows, every pair with cosine -1/(K-1).
-
-    Raises:
-        CptError: D below K-1, where no such frame exists.
-    """
-    if dimension < max(classes - 1, 1):
-        raise CptError(
-            f"simplex of {classes} classes: needs at least {max(classes - 1, 1)} dimensions, got {dimension}; "
-            "use fewer classes"
-        )
-    frame = torch.zeros(classes, dimension, dtype=torch.float64)
-    if classes == 1:
-        frame[0, 0] = 1
-        return frame.to(dtype)
-    # Column j of the Helmert matrix: j+1 equal entries balanced by one; all span the complement of the ones.
-    index = torch.arange(classes, dtype=torch.float64).unsqueeze(1)
-    step = torch.arange(1, classes, dtype=torch.float64)
-    helmert = ((index < step).double() - step * (index == step).double()) / torch.sqrt(step * (step + 1))
-    frame[:, : classes - 1] = helmert * (classes / (classes - 1)) ** 0.5
-    return frame.to(dtype)
 
 
 def etf_distance(features: Tensor) -> Tensor:

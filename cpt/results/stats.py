@@ -48,29 +48,6 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-# Base and new accuracy
-
-
-def mean_of_harmonic_means(base: ArrayLike, new: ArrayLike) -> float:
-    """Mean over datasets of each dataset's harmonic mean: the convention of CPT's tables.
-
-    Args:
-        base: (n,) accuracies on base classes.
-        new: (n,) accuracies on new classes of the same datasets.
-    """
-    b, n = _pair(base, new)
-    return float(harmonic_means(b, n).mean())
-
-
-def harmonic_mean_of_means(base: ArrayLike, new: ArrayLike) -> float:
-    """Harmonic mean of both averages: the convention of most earlier papers (repo KaiyangZhou/CoOp, README.md).
-
-    It is never below the mean of the harmonic means, because the harmonic mean is concave.
-    """
-    b, n = _pair(base, new)
-    return float(harmonic_means(b.mean(), n.mean()))
-
-
 # Two methods, image by image
 
 

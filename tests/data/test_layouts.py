@@ -17,7 +17,7 @@ from cpt.data.catalog import load_catalog
 from cpt.data.check import check_dataset
 from cpt.data.download.prepare import prepare
 from cpt.data.entry import Entry
-from cpt.data.fewshot import sample_train_and_validation
+from cpt.data.fewshot import sample_shots
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import digest, find_images, make_manifest
 from cpt.data.manifest import Manifest, read_manifest
@@ -178,14 +178,13 @@ def test_shots_are_those_that_the_published_rule_draws_from_the_file(bench: Benc
     """The walk over the lists of the JSON, written down again without manifests."""
     manifest, lists = bench.manifest(name), bench.split(name)
     generator, expected = random.Random(1), []
-    for part, shots in (("train", 1), ("val", 1)):
-        groups: dict[int, list[str]] = {}
-        for path, label, _ in lists[part]:
-            groups.setdefault(label, []).append(path)
-        expected.append([path for items in groups.values() for path in generator.sample(items, shots)])
-    train, val = manifest.rows("train"), manifest.rows("val")
-    drawn = sample_train_and_validation(manifest.label[train], manifest.label[val], 1, 1)
-    assert [manifest.path[rows[i]].tolist() for rows, i in zip((train, val), drawn, strict=True)] == expected
+    groups: dict[int, list[str]] = {}
+    for path, label, _ in lists["train"]:
+        groups.setdefault(label, []).append(path)
+    expected += [path for items in groups.values() for path in generator.sample(items, 1)]
+    train = manifest.rows("train")
+    drawn = sample_shots(manifest.label[train], 1, 1)
+    assert manifest.path[train[drawn]].tolist() == expected
     if name in ("stanford_cars", "oxford_flowers"):
         labels = manifest.label[train].tolist()
         assert labels != sorted(labels), "the miniature is shuffled as the published file is"

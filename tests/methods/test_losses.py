@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cpt.methods.base.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
-from cpt.metrics.geometry import simplex_etf
+from tests.helpers.simplex import simplex_etf
 
 
 def one_cluster(k: int) -> torch.Tensor:

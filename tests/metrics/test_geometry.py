@@ -3,23 +3,18 @@
 import pytest
 import torch
 
-from cpt.errors import CptError
 from cpt.metrics import geometry
+from tests.helpers.simplex import simplex_etf
 
 
 @pytest.mark.parametrize(("classes", "dimension"), [(1, 1), (1, 3), (2, 1), (3, 2), (5, 4), (5, 64), (31, 30)])
 def test_simplex_has_equal_angles(classes, dimension):
-    frame = geometry.simplex_etf(classes, dimension)
+    frame = simplex_etf(classes, dimension)
     expected = torch.full((classes, classes), -1 / max(classes - 1, 1), dtype=torch.float64).fill_diagonal_(1)
     assert frame.shape == (classes, dimension)
     assert torch.allclose(geometry.cosine_matrix(frame), expected, atol=1e-12)
     assert geometry.etf_distance(frame).item() == pytest.approx(0, abs=1e-12)
     assert geometry.effective_rank(frame).item() == pytest.approx(max(classes - 1, 1))
-
-
-def test_simplex_needs_dimensions():
-    with pytest.raises(CptError, match="at least 4 dimensions, got 3"):
-        geometry.simplex_etf(5, 3)
 
 
 def test_orthonormal_classes():
@@ -81,7 +76,7 @@ def test_measures_have_gradients():
 
 
 def test_clusters_of_simplices_have_no_distance_and_clusters_by_hand():
-    frames = [geometry.simplex_etf(size, 4) for size in (3, 1, 2)]
+    frames = [simplex_etf(size, 4) for size in (3, 1, 2)]
     clusters = torch.tensor([0, 0, 0, 1, 2, 2])
     features = torch.block_diag(*frames)
     assert geometry.cluster_etf_distance(features, clusters).item() == pytest.approx(0, abs=1e-12)
@@ -102,7 +97,7 @@ def test_npts_degrees_by_hand():
     text = torch.tensor([[1.0, 0], [0, 1], [0, -2]])
     cosines = (0.0, 0.0, -1.0)  # of the three pairs; -1/(K-1) is -1/2
     assert geometry.collapse_degree(text).item() == pytest.approx(sum(abs(c + 0.5) for c in cosines) / 3)
-    assert geometry.collapse_degree(geometry.simplex_etf(5, 4)).item() == pytest.approx(0, abs=1e-12)
+    assert geometry.collapse_degree(simplex_etf(5, 4)).item() == pytest.approx(0, abs=1e-12)
     assert geometry.collapse_degree(text[:1]).item() == 0
     means = torch.tensor([[0.5, 0], [0.5, 0], [0, 0.1]])  # along their text, across it, against it
     assert geometry.modality_mismatch(means, text).item() == pytest.approx((0 + 2**0.5 + 2) / 3)
@@ -135,7 +130,7 @@ def test_variability_of_few_images_is_unbiased():
 
 
 def test_collapsed_images_have_no_variability_and_too_few_none_that_is_known():
-    points = geometry.simplex_etf(4, 6)
+    points = simplex_etf(4, 6)
     assert geometry.within_class_variability(points, torch.full((4,), 5)).item() == pytest.approx(0, abs=1e-12)
     for means, counts in (
         (points / 2, torch.ones(4)),
@@ -146,7 +141,7 @@ def test_collapsed_images_have_no_variability_and_too_few_none_that_is_known():
 
 
 def test_measures_that_mean_nothing_are_nan():
-    text, means = geometry.simplex_etf(3, 4), geometry.simplex_etf(3, 4) * 0.9
+    text, means = simplex_etf(3, 4), simplex_etf(3, 4) * 0.9
     found = geometry.collapse_measures(text, means, torch.tensor([4, 4, 4]), torch.tensor([0, 0, 1]))
     assert all(value == value for value in found.values())
     assert found["alignment"] == pytest.approx(1)

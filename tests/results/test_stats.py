@@ -259,16 +259,6 @@ def test_a_paired_bootstrap_is_antisymmetric(right: list[tuple[bool, bool]], ran
     assert stats.paired_bootstrap([first], [second], generator(), resamples=1).estimate == pytest.approx(found.estimate)
 
 
-@given(st.lists(st.tuples(st.floats(1, 100), st.floats(1, 100)), min_size=1, max_size=11))
-def test_conventions_of_the_averaged_harmonic_mean(pairs: list[tuple[float, float]]) -> None:
-    base, new = np.array(pairs).T
-    separate = np.mean([2 / (1 / b + 1 / n) for b, n in pairs])
-    assert stats.mean_of_harmonic_means(base, new) == pytest.approx(separate)
-    together = 2 / (1 / base.mean() + 1 / new.mean())
-    assert stats.harmonic_mean_of_means(base, new) == pytest.approx(together)
-    assert together >= separate - 1e-9
-
-
 def test_equal_generators_give_equal_numbers() -> None:
     scores, right = generator().normal(size=(3, 5)), [generator().random(50) < 0.5]
     for seed in (0, 1):
