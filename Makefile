@@ -8,7 +8,7 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run full test slow lint bench environment generated tiny-clip readme clean
+.PHONY: run full test slow lint bench environment generated tiny-clip clean
 
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
@@ -53,5 +53,3 @@ $(READY): pyproject.toml envs/requirements.txt
 clean:  ## everything that is generated, but not the environment
 	rm -rf results/*/ work logs
 
-readme: $(READY)  ## keep the numbers of results/embedded and write them into the documents
-	python docs/write_numbers.py results/embedded README.md

@@ -29,6 +29,7 @@ CONFIGS = {
     "ablation": "config/ablation.yaml",
     "pilot": "config/pilot.yaml",
     "effort": "config/effort.yaml",
+    "embedded_full": "config/embedded_full.yaml",
 }
 
 
@@ -135,15 +136,21 @@ def holm(found: Sequence[Difference]) -> list[float]:
     return [float(p) for p in stats.holm([difference.p for difference in found])]
 
 
-def difference_table(named: Mapping[tuple[str, ...], Difference], heads: Sequence[str]) -> str:
-    """Differences as Markdown; p corrected by Holm's method over the lines."""
+def difference_table(named: Mapping[tuple[str, ...], Difference], heads: Sequence[str], family: int = 0) -> str:
+    """Differences as Markdown; p corrected by Holm's method over lines that share their first ``family`` cells."""
     lines = [
         f"| {' | '.join(heads)} | mean | 95 % interval | higher on | p | corrected p |",
         "|" + ":--|" * len(heads) + "--:|--:|--:|--:|--:|",
     ]
-    for (names, d), p in zip(named.items(), holm(list(named.values())), strict=True):
+    families: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for names in named:
+        families.setdefault(names[:family], []).append(names)
+    corrected = {}
+    for lines_of_family in families.values():
+        corrected |= dict(zip(lines_of_family, holm([named[names] for names in lines_of_family]), strict=True))
+    for names, d in named.items():
         cells = [*names, f"{d.mean:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", f"{d.higher} of {d.datasets}"]
-        lines.append(f"| {' | '.join(cells)} | {d.p:.3f} | {p:.3f} |")
+        lines.append(f"| {' | '.join(cells)} | {d.p:.3f} | {corrected[names]:.3f} |")
     return markdown(lines)
 
 

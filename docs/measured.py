@@ -41,7 +41,7 @@ def averages(experiment: str) -> Text:
 
 
 def against(experiment: str, table: str, reference: str, ratios: Sequence[float], task: str = "base_to_new") -> Text:
-    """Every row of a table minus one of them, paired by dataset and seed."""
+    """Every row of a table minus one of them, paired by dataset and seed; a family of tests is the lines of one τ."""
 
     def text() -> str:
         rows = [row["id"] for row in kept(experiment).exhibit(table)["rows"] if row["id"] != reference]
@@ -52,6 +52,7 @@ def against(experiment: str, table: str, reference: str, ratios: Sequence[float]
                 for row in rows
             },
             ("τ", f"minus {label(experiment, table, reference)}"),
+            family=1,
         )
 
     return text

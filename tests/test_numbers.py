@@ -223,7 +223,8 @@ def test_differences_are_computed_another_way(command: dict) -> None:
             values = (h_by_dataset(frame, seeds, method=method, **own) - cpt)[cpt.index].tolist()
             expected.append([f"{ratio:g}", method, *expected_line(values)])
             p_values.append(exact_p(values))
-    for line, wanted, p, adjusted in zip(text, expected, p_values, holm_by_hand(p_values), strict=True):
+    corrected = [*holm_by_hand(p_values[:3]), *holm_by_hand(p_values[3:])]  # over the lines of a τ, as in the tables
+    for line, wanted, p, adjusted in zip(text, expected, p_values, corrected, strict=True):
         assert [line[0], *line[2:]] == [wanted[0], *wanted[2:], f"{p:.3f}", f"{adjusted:.3f}"]
 
 
