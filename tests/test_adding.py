@@ -18,6 +18,8 @@ from cpt.data.catalog import load_catalog
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split
+from cpt.experiment.config import load
+from cpt.experiment.grid import build
 from cpt.methods.base import registry
 from cpt.methods.base.method import Method
 from tests.helpers.contract import Toy
@@ -99,3 +101,22 @@ def test_a_dataset_in_one_entry(tmp_path: Path) -> None:
     )
     assert metadata["classes"] == ["great tit", "house finch"]
     assert table["label"].to_pylist() == [0, 0, 0, 0, 1]
+
+
+def test_the_tutorials_experiment(tmp_path: Path) -> None:
+    """Its entry and its configuration resolve to the runs of one table."""
+    entry, experiment = (
+        yaml.safe_load(text)
+        for text in re.findall(r"```yaml\n(.*?)```", Path("docs/tutorial.md").read_text(), re.DOTALL)
+    )
+    catalog = tmp_path / "datasets.yaml"
+    catalog.write_text(yaml.safe_dump(yaml.safe_load(Path("config/datasets.yaml").read_text()) | entry))
+    (tmp_path / "classes").symlink_to(Path("config/classes").absolute())
+    below = Path(experiment["extends"]).absolute()
+    mine = tmp_path / "pets.yaml"
+    mine.write_text(yaml.safe_dump(experiment | {"extends": str(below), "catalog": str(catalog)}))
+    grid = build(load([mine]), "pets.yaml")
+    assert list(grid.exhibits) == ["table2"]
+    runs = [(run.method, run.dataset, run.ratio, run.seed) for run in grid.runs.values() if run.method != "zeroshot"]
+    assert sorted(runs) == [(method, "pets", 0.06, seed) for method in ("coop", "cpt", "ivlp") for seed in (1, 2, 3)]
+    assert {run.dataset for run in grid.runs.values()} == {"pets"}

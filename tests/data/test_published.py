@@ -17,7 +17,7 @@ from cpt.experiment.grid import build
 
 with open("config/published.csv", encoding="utf-8") as file:
     ROWS = list(csv.DictReader(file))
-with open("tests/data/published_groups.csv", encoding="utf-8") as file:
+with open("config/published_groups.csv", encoding="utf-8") as file:
     GROUPS = {row["group"]: row for row in csv.DictReader(file)}
 PAPER = build(load([Path("config/paper.yaml")]), "paper")
 
