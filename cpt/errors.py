@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class CptError(Exception):
-    """A problem that the user can mend. The message is one line: what is wrong, where, and the mend."""
+    """A problem that the user can fix. The message is one line: what is wrong, where, and the fix."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Turn a pydantic error into the one line that users see: field, value, mend."""
+"""Turn a pydantic error into the one line that users see: field, value, fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """Describe the first problem as ``field: value: what is wrong; the mend``.
+    """Describe the first problem as ``field: value: what is wrong; the fix``.
 
     Args:
         error: what pydantic raised.
@@ -79,7 +79,7 @@ _REASONS = {
 
 
 def _reason(problems: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with a value, and the mend, in words of a configuration."""
+    """What is wrong with a value, and the fix, in words of a configuration."""
     kinds = [_KINDS[problem["type"]] for problem in problems if problem["type"] in _KINDS]
     if not kinds:
         kind, context = problems[0]["type"], problems[0].get("ctx", {})

@@ -64,7 +64,7 @@ def unreasoned(exceptions: Mapping[str, Mapping[str, str]]) -> list[str]:
 
 
 def main() -> int:
-    """Print what was found; return 1 if anything has to be mended."""
+    """Print what was found; return 1 if anything has to be fixed."""
     exceptions = yaml.safe_load(EXCEPTIONS.read_text(encoding="utf-8"))
     problems = unreasoned(exceptions)
     pins = ["-r", str(ROOT / "envs/requirements.txt"), "--no-deps", "--disable-pip", "--format", "json"]
@@ -88,7 +88,7 @@ def main() -> int:
     else:
         problems += secrets(json.loads(scan.stdout), exceptions["secrets"])
         print("secrets: tracked files scanned")
-    print("\n".join(problems) or "nothing to mend")
+    print("\n".join(problems) or "nothing to fix")
     return int(bool(problems))
 
 

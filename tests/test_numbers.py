@@ -33,7 +33,7 @@ def test_documents_say_what_was_measured(command: dict, capsys: pytest.CaptureFi
     assert command["main"](["--check"]) == 0, capsys.readouterr().out
 
 
-def test_a_changed_number_is_found_and_mended(command: dict, tmp_path: Path) -> None:
+def test_a_changed_number_is_found_and_fixed(command: dict, tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     shutil.copy(ROOT / "docs/performance.md", document)
     text = document.read_text(encoding="utf-8")

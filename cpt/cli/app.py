@@ -54,7 +54,7 @@ def command() -> Callable[..., Any]:
 
 
 def run() -> int:
-    """Run the command line on sys.argv; return the exit code. Problems that users can mend are one line."""
+    """Run the command line on sys.argv; return the exit code. Problems that users can fix are one line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a terminal or a log cannot show is no reason to fail
     try:

@@ -14,7 +14,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
     json: Annotated[Path | None, typer.Option(help="write the same as JSON")] = None,
 ) -> None:
-    """Recheck the chain of hashes from split to table; say what does not fit and how to mend it.
+    """Recheck the chain of hashes from split to table; say what does not fit and how to fix it.
 
     The exit code is 1 when something does not fit. Runs of different code or of a changed checkout are no fault and
     are told too.
@@ -28,12 +28,12 @@ def verify(
     if json is not None:
         write_json(json, report.as_json())
     for finding in report.findings:
-        log(f"{folder / finding.file}: {finding.problem}; mend: {finding.mend}")
+        log(f"{folder / finding.file}: {finding.problem}; fix: {finding.fix}")
     for notice in report.notices:
         log(f"notice: {notice}")
     read = f"{folder}: {report.files:,} files ({report.size / 1e6:,.0f} MB) of {report.runs:,} runs read"
     if report.findings:
-        log(f"{read}, {len(report.findings):,} findings; after mending, run `snakemake` once more and verify again")
+        log(f"{read}, {len(report.findings):,} findings; after fixing, run `snakemake` once more and verify again")
         raise typer.Exit(1)
     origin = f"commit {', '.join(report.commits)}; device {', '.join(report.devices)}"
     log(f"{read}, all fit; {origin}")

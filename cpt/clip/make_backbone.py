@@ -150,10 +150,10 @@ def _require_activation(architecture: str, pretrained: str, config: dict[str, An
     if trained == built:
         return
     names = {True: "QuickGELU", False: "GELU"}
-    mend = f"set quick_gelu: {str(trained).lower()} in it" if architecture.endswith(".json") else ""
+    fix = f"set quick_gelu: {str(trained).lower()} in it" if architecture.endswith(".json") else ""
     raise CptError(
         f"backbone.architecture: the weights {pretrained!r} were trained with {names[trained]}, {architecture} has "
-        f"{names[built]}; {mend or f'use {weights.sibling(architecture)}'}"
+        f"{names[built]}; {fix or f'use {weights.sibling(architecture)}'}"
     )
 
 

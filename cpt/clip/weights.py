@@ -192,7 +192,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         try:
             held = load_bytes(read_bytes(path))  # not every disk can map files
         except OSError as error:
-            raise CptError(f"backbone.pretrained: {path}: cannot be read ({error.strerror}); mend that") from None
+            raise CptError(f"backbone.pretrained: {path}: cannot be read ({error.strerror}); fix that") from None
         except Exception as error:
             raise CptError(
                 f"backbone.pretrained: {path}: damaged, or not safetensors ({_reason(error)}); get it again"

@@ -43,7 +43,7 @@ def shape(grid: Grid) -> Shape | None:
         try:
             described = parse_json(Path(architecture).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CptError(f"backbone.architecture: {architecture}: cannot be read ({error}); mend the path") from None
+            raise CptError(f"backbone.architecture: {architecture}: cannot be read ({error}); fix the path") from None
         if isinstance(described, dict):
             described = described.get("model_cfg", described)
     else:

@@ -28,8 +28,8 @@ def load_catalog(path: Path) -> dict[str, Entry]:
     try:
         described = handwritten.load(path)
     except FileNotFoundError:
-        mend = handwritten.instead(path) or "; give the catalog of datasets, for example config/datasets.yaml"
-        raise CptError(f"{path}: not found{mend}") from None
+        fix = handwritten.instead(path) or "; give the catalog of datasets, for example config/datasets.yaml"
+        raise CptError(f"{path}: not found{fix}") from None
     except ValueError as error:
         raise CptError(f"{path}: {error}") from None
     if not isinstance(described, dict):
@@ -78,9 +78,7 @@ def _with_names(path: Path, entry: Entry) -> Entry:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         where = f"{path}: {entry.name}.class_names: {entry.class_names}"
-        raise CptError(
-            f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); mend the path"
-        ) from None
+        raise CptError(f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); fix the path") from None
     lines = {i: line.strip() for i, line in enumerate(text.splitlines(), 1) if line.strip()}
     if entry.layout not in BY_FOLDER:
         return entry.model_copy(update={"class_names": list(lines.values())})

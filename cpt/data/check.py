@@ -25,7 +25,7 @@ class State:
     Attributes:
         state: ``complete``, ``derived split``, ``missing`` or ``damaged``.
         found: number of images by part.
-        advice: what is wrong and what mends it; empty when complete.
+        advice: what is wrong and what fixes it; empty when complete.
         notices: what looks odd and may be meant, a line each (``cpt.data.notices``).
     """
 

@@ -117,16 +117,16 @@ def _check_files(entry: Entry, listing: Listing, root: Path) -> None:
         normal = posixpath.normpath(path)
         if normal in seen:
             spelling = "" if seen[normal] == path else f", as {seen[normal]!r} too"
-            raise CptError(f"{entry.name}: image {path!r} is listed twice{spelling}; mend the list that names it")
+            raise CptError(f"{entry.name}: image {path!r} is listed twice{spelling}; fix the list that names it")
         seen[normal] = path
     faults = map_blocks(lambda path: _fault(root / path), paths, _THREADS, 1024)
     if bad := [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]:
         path, fault = bad[0]
         count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
-        mend = f"get the dataset again: {again(entry, root / path)}"
+        fix = f"get the dataset again: {again(entry, root / path)}"
         if "\\" in path:
-            mend = "write the paths of the split file with / instead of \\"
-        raise CptError(f"{entry.name}: {count}{root / path} ({fault}); {mend}")
+            fix = "write the paths of the split file with / instead of \\"
+        raise CptError(f"{entry.name}: {count}{root / path} ({fault}); {fix}")
 
 
 def digest(entry: Entry) -> str:
@@ -155,18 +155,18 @@ def check(entry: Entry, listing: Listing) -> None:
     assert expected is not None
     names = listing.class_names
     named = None if entry.split is None or listing.derived else entry.folder / entry.split
-    mend = again(entry, named)  # a split file decides on names and parts
+    fix = again(entry, named)  # a split file decides on names and parts
     found = (len(names), files.sha256_text("\n".join(names)))
     if found != (expected.classes, expected.names_sha256):
         raise CptError(
-            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again: {mend}"
+            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again: {fix}"
         )
     middle = (len(names) + 1) // 2
     boundary = (names[0], names[middle - 1], names[middle], names[-1])
     if expected.boundary not in (None, boundary):
         raise CptError(
             f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}; "
-            f"get it again: {mend}"
+            f"get it again: {fix}"
         )
     count = Counter(("images", part) for part, _, _ in listing.images)
     count += Counter(("base" if label < middle else "new", part) for part, label, _ in listing.images)
@@ -176,7 +176,7 @@ def check(entry: Entry, listing: Listing) -> None:
                 kind = "" if half == "images" else f" of {half} classes"
                 raise CptError(
                     f"{entry.name}: {count[half, part]} {part} images{kind} instead of {wanted}; "
-                    f"this is no complete copy of the published release, get it again: {mend}"
+                    f"this is no complete copy of the published release, get it again: {fix}"
                 )
 
 

@@ -325,7 +325,7 @@ def parse(values: Any, source: str, notify: Callable[[str], None] = lambda _: No
         notify: gets a line for what is no mistake but may not be meant.
 
     Raises:
-        CptError: one line naming file, field, value and mend.
+        CptError: one line naming file, field, value and fix.
     """
     merged = _extended(values, source, notify)
     try:
@@ -390,7 +390,7 @@ NEEDS = {"exhibits": "kind", "variants": "method"}
 
 
 def _alone(error: ValidationError, values: Any) -> str:
-    """The mend of a configuration that should stand on top of another one."""
+    """The fix of a configuration that should stand on top of another one."""
     problem = problems_of(error)[0]
     forgot = problem["type"] == "missing" and len(problem["loc"]) == 1 and "extends" not in values
     return ", or what it changes: `extends: config/config.yaml`" if forgot else ""

@@ -97,7 +97,7 @@ def _unwritable(path: Path, error: Exception) -> str | None:
     if number in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
         return f"{path}: cannot be written, the disk is full ({free / 1e6:,.1f} MB free); free some and run again"
-    return f"{path}: cannot be written ({os.strerror(number)}); mend that and run again"
+    return f"{path}: cannot be written ({os.strerror(number)}); fix that and run again"
 
 
 def _concerns(path: Path, error: Exception) -> bool:

@@ -136,7 +136,7 @@ def work_folder(root: Path) -> Path:
     return root.parent.parent / "work" / root.name
 
 
-def mend(path: Path) -> str | None:
+def fix(path: Path) -> str | None:
     """Return the command that makes a file of an experiment, or a record, again.
 
     None for files that its workflow does not make.

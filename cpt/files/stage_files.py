@@ -47,7 +47,7 @@ def unusable(path: Path, problem: object) -> CptError:
     Args:
         problem: words, or the error of reading it.
     """
-    mend = integrity.mend(path)
+    fix = integrity.fix(path)
     otherwise = "delete it and run again"
     if isinstance(problem, FileNotFoundError):
         problem, otherwise = "not found", "run the stage that writes it (docs/files.md)"
@@ -55,7 +55,7 @@ def unusable(path: Path, problem: object) -> CptError:
         problem = f"cannot be read ({problem.strerror})"
     elif isinstance(problem, Exception):
         problem = f"damaged ({' '.join(str(problem).split())})"
-    return CptError(f"{path}: {problem}; {f'mend: {mend}' if mend else otherwise}")
+    return CptError(f"{path}: {problem}; {f'fix: {fix}' if fix else otherwise}")
 
 
 def require_unchanged(path: Path, *, sha256: str | None = None) -> None:

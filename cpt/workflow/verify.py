@@ -35,12 +35,12 @@ class Finding:
     Attributes:
         file: path relative to the experiment's folder.
         problem: what is wrong with it.
-        mend: shell command.
+        fix: shell command.
     """
 
     file: str
     problem: str
-    mend: str
+    fix: str
 
 
 @dataclass

@@ -129,7 +129,7 @@ def test_damaged(entries: dict, tmp_path: Path) -> None:
     )
 
 
-def test_the_advice_for_a_half_mends_it(
+def test_the_advice_for_a_half_fixes_it(
     entries: dict, tmp_path: Path, catalog: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is there at all is not fetched, so that fetching alone would say that all is well."""

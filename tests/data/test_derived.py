@@ -352,7 +352,7 @@ def test_a_mat_file_of_something_else(tmp_path: Path) -> None:
 def test_classes_that_the_catalog_does_not_name(tmp_path: Path, rule: str) -> None:
     described = RULES[rule](tmp_path, [5, 5, 5], [1, 1, 1])[0]
     few = described.model_copy(update={"class_names": described.class_names[:2]})
-    refused(few, "raw: 3 classes found, class_names does not name them; mend class_names")
+    refused(few, "raw: 3 classes found, class_names does not name them; fix class_names")
 
 
 def test_folders_that_the_catalog_does_not_name(tmp_path: Path) -> None:

@@ -689,7 +689,7 @@ def test_a_note_that_cannot_be_written_does_not_cost_the_file(server, target):
 def test_a_folder_in_the_place_of_the_parts_note_is_one_line(server, target):
     target.with_name(PART[1]).mkdir(parents=True)
     reason = refused(target, server.add("/a", BODY), left=[PART[1]])
-    assert reason == f"{target.with_name(PART[1])}: cannot be written (Is a directory); mend that and run again"
+    assert reason == f"{target.with_name(PART[1])}: cannot be written (Is a directory); fix that and run again"
 
 
 def test_a_folder_in_the_place_of_the_file_is_one_line(target):
@@ -797,8 +797,8 @@ def test_a_proxy_that_will_not_is_told_in_its_own_words(server, target, monkeypa
             f"socks5://{LOGIN}@127.0.0.1:9",
             "the proxy socks5://127.0.0.1:9 of the environment cannot be used (Missing dep",
         ),
-        (f"http://{LOGIN}@[bad", "the address of the proxy of the environment is malformed; mend or unset it"),
-        (f"{LOGIN}@127.0.0.1:9", "the address of the proxy of the environment is malformed; mend or unset it"),
+        (f"http://{LOGIN}@[bad", "the address of the proxy of the environment is malformed; fix or unset it"),
+        (f"{LOGIN}@127.0.0.1:9", "the address of the proxy of the environment is malformed; fix or unset it"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named(target, monkeypatch, proxy, words):

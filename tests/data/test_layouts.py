@@ -455,7 +455,7 @@ def changed(part: str, place: int, item: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("split", "words"),
     [
-        (changed("test", 0, ["cat/1.jpg", 0, "cat"]), ["image 'cat/1.jpg' is listed twice", "mend the list"]),
+        (changed("test", 0, ["cat/1.jpg", 0, "cat"]), ["image 'cat/1.jpg' is listed twice", "fix the list"]),
         (changed("test", 0, ["../../secret.jpg", 0, "cat"]), ["test: '../../secret.jpg' leads out of"]),
         (changed("train", 0, ["cat/../../../x.jpg", 0, "cat"]), ["train: 'cat/../../../x.jpg' leads out of"]),
         (changed("val", 0, ["/etc/passwd", 1, "big_dog"]), ["val: '/etc/passwd' leads out of"]),
@@ -481,7 +481,7 @@ def changed(part: str, place: int, item: Any) -> dict[str, Any]:
         (CAT_AND_DOG | {"valid": []}, ["split.json: 'valid' is no part; did you mean 'val'?"]),
         (CAT_AND_DOG | {"test": []}, ["pets: has no test image"]),
         ({"train": [], "test": []}, ["split.json: lists no image"]),
-        ("{", ["damaged, or no JSON", "mend it"]),
+        ("{", ["damaged, or no JSON", "fix it"]),
         ("<html>\n<body>not found</body>\n</html>", ["damaged, or no JSON"]),
         ('{"train": [], "train": [], "test": []}', ["damaged, or no JSON (a key is there twice)"]),
         pytest.param("[" * 100_000, ["damaged, or no JSON"], id="deep"),
@@ -497,14 +497,14 @@ def test_split_files_that_will_not_do(pets: Entry, split: object, words: list[st
 @pytest.mark.parametrize(
     ("split", "own", "published"),
     [
-        ("{", "mend it", "delete it and fetch it again"),
-        (changed("test", 0, 7), "mend the file", "get the published file"),
-        (changed("test", 0, ["cat/2.jpg", 1, "cat"]), "mend the file", "get the published file"),
-        (changed("test", 0, ["/x.jpg", 0, "cat"]), "mend the file", "get the published file"),
+        ("{", "fix it", "delete it and fetch it again"),
+        (changed("test", 0, 7), "fix the file", "get the published file"),
+        (changed("test", 0, ["cat/2.jpg", 1, "cat"]), "fix the file", "get the published file"),
+        (changed("test", 0, ["/x.jpg", 0, "cat"]), "fix the file", "get the published file"),
         (changed("test", 0, ["cat/2.jpg", 3, "cow"]), "number the classes from 0", "get the published file"),
     ],
 )
-def test_a_split_file_of_ones_own_is_mended_and_a_published_one_fetched(
+def test_a_split_file_of_ones_own_is_fixed_and_a_published_one_fetched(
     pets: Entry, split: object, own: str, published: str
 ) -> None:
     write(pets.folder, split)
@@ -614,7 +614,7 @@ def files(provides: str, source: str) -> str:
     ("fields", "message"),
     [
         ("layout: wnid_folders, root: r, class_names: n.txt", "n.txt: line 2: write `<folder> <name>`"),
-        ("layout: folders, root: r, class_names: absent.txt", "a.class_names: .*absent.txt: cannot .*; mend the path"),
+        ("layout: folders, root: r, class_names: absent.txt", "a.class_names: .*absent.txt: cannot .*; fix the path"),
         ("layout: folders, root: r, class_names: latin.txt", "a.class_names: .*latin.txt: cannot be read"),
         ("layout: folders, root: r, derive: {rule: folder}", "a.derive.rule: 'folder': is no rule; .*'folders'"),
         ("layout: folders, root: r, derive: {rule: pets, drp: [x]}", "a.derive.drp: unknown key; .*'drop'"),

@@ -703,7 +703,7 @@ def test_only_what_the_archive_is_to_blame_for_says_that_it_is_bad(box, monkeypa
     assert not isinstance(caught.value, BadArchiveError)
     for where, number, reason in (
         (tempfile, errno.ENOSPC, "out/new: cannot be written (No space left on device)"),
-        (zipfile.ZipExtFile, errno.EIO, "a.zip: cannot be read (Input/output error); mend that and run again"),
+        (zipfile.ZipExtFile, errno.EIO, "a.zip: cannot be read (Input/output error); fix that and run again"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, "mkdtemp" if where is tempfile else "read", failing(number))

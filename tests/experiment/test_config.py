@@ -1,4 +1,4 @@
-"""Configurations are refused early, in one line that says where and how to mend; good ones resolve to runs."""
+"""Configurations are refused early, in one line that says where and how to fix; good ones resolve to runs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_an_unknown_key_is_told_before_the_one_that_is_missing() -> None:
         config.parse(values, "my.yaml")
 
 
-def test_exhibits_of_other_datasets_are_told_at_once_and_the_mend_works() -> None:
+def test_exhibits_of_other_datasets_are_told_at_once_and_the_fix_works() -> None:
     over = {"extends": "config/config.yaml", "tasks": {"base_to_new": {"datasets": ["shapes"]}}}
     with pytest.raises(CptError) as caught:
         build(over)
@@ -162,12 +162,12 @@ def test_exhibits_of_other_datasets_are_told_at_once_and_the_mend_works() -> Non
     assert message.startswith(
         "my.yaml: exhibits.table5.datasets: none of world belongs to the task base_to_new; choose of shapes, or leave"
     )
-    mend = yaml.safe_load(message[message.index("exhibits: {") :])
-    assert "table2" not in mend["exhibits"]
-    assert {run.dataset for run in build(over | mend).runs.values() if run.protocol == "base_to_new"} >= {"shapes"}
+    fix = yaml.safe_load(message[message.index("exhibits: {") :])
+    assert "table2" not in fix["exhibits"]
+    assert {run.dataset for run in build(over | fix).runs.values() if run.protocol == "base_to_new"} >= {"shapes"}
 
 
-def test_the_mend_of_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fix_of_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CptError) as caught:
         config.load([Path("config/pilto.yaml")])
     message = "config/pilto.yaml: no such configuration file; did you mean config/pilot.yaml?"

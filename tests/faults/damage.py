@@ -122,15 +122,15 @@ def damage(kept: Kept, folder: Path, group: str) -> dict[str, Outcome]:
         found = dict(messages(session.text, "cpt: error: "))
         assert found.keys() <= names.keys(), session.text[-3000:]
         assert found.keys() - {file for file, _ in told}, session.text[-3000:]
-        for file, (problem, mend) in found.items():
+        for file, (problem, fix) in found.items():
             told[file, "reader"] = problem
-            session.type(mend, "mend")
+            session.type(fix, "fix")
     if left := {finding.file for finding in verify(root).findings}:
         session.type(f"cpt verify {RESULTS}", "verify")
-        for file, (problem, mend) in messages(session.text, ""):
+        for file, (problem, fix) in messages(session.text, ""):
             assert os.path.relpath(file, RESULTS) in left
             told[file, "verify"] = problem
-            assert session.type(mend, "mend"), session.text
+            assert session.type(fix, "fix"), session.text
         assert session.again(), session.text
     expected = {(file, damages[name].noticed) for file, name in names.items() if damages[name].noticed != "nobody"}
     assert told.keys() == expected, (told, expected)
@@ -140,9 +140,9 @@ def damage(kept: Kept, folder: Path, group: str) -> dict[str, Outcome]:
 
 
 def messages(text: str, beginning: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Files, what is wrong with them, and the command that mends it."""
-    for file, problem, mend in re.findall(rf"^{beginning}(\S+): (.*); mend: (snakemake .*)$", text, re.MULTILINE):
-        yield file, (problem, mend)
+    """Files, what is wrong with them, and the command that fixes it."""
+    for file, problem, fix in re.findall(rf"^{beginning}(\S+): (.*); fix: (snakemake .*)$", text, re.MULTILINE):
+        yield file, (problem, fix)
 
 
 def outcome(noticed: str, problem: str | None, same: bool) -> Outcome:
@@ -153,4 +153,4 @@ def outcome(noticed: str, problem: str | None, same: bool) -> Outcome:
         r"\w{12} then, \w{12} now|(?<=images )\d+ to \d+|(?<=damaged \().*(?=\))|(?<=read \().*:.*(?=\))", "…", problem
     )
     first = () if noticed == "reader" else (f"cpt verify {RESULTS}",)
-    return Outcome(f"`FILE: {seen}; mend: COMMAND`", (*first, "COMMAND", "snakemake"), same)
+    return Outcome(f"`FILE: {seen}; fix: COMMAND`", (*first, "COMMAND", "snakemake"), same)

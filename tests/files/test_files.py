@@ -106,12 +106,10 @@ for name, write in {WRITERS}.items():
 
 def test_a_folder_that_takes_no_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        CptError, match=r"x.txt: cannot be written \((Not a directory|File exists)\); mend that and run"
-    ):
+    with pytest.raises(CptError, match=r"x.txt: cannot be written \((Not a directory|File exists)\); fix that and run"):
         files.write_text(tmp_path / "file" / "x.txt", "x")
     (tmp_path / "y.txt").mkdir()
-    with pytest.raises(CptError, match=r"y.txt: cannot be written \(Is a directory\); mend that and run again"):
+    with pytest.raises(CptError, match=r"y.txt: cannot be written \(Is a directory\); fix that and run again"):
         files.write_text(tmp_path / "y.txt", "x")
 
 
@@ -166,7 +164,7 @@ def test_errors_that_name_no_file_are_of_what_is_written(
 
     monkeypatch.setattr(os, "fsync", broken)
     why = (
-        "the disk is full" if number == errno.ENOSPC else re.escape(f"({os.strerror(number)}); mend that and run again")
+        "the disk is full" if number == errno.ENOSPC else re.escape(f"({os.strerror(number)}); fix that and run again")
     )
     with pytest.raises(CptError, match=f"^{tmp_path}/{name}: cannot be written,? {why}"):
         write(name, tmp_path / name)
@@ -178,7 +176,7 @@ def test_paths_that_are_relative_are_one_line_too(tmp_path: Path, monkeypatch: p
     Path("folder/y.txt").mkdir(parents=True)
     Path("file").touch()
     for name, why in (("folder/y.txt", "Is a directory"), ("file/x.txt", "(Not a directory|File exists)")):
-        with pytest.raises(CptError, match=rf"^{name}: cannot be written \({why}\); mend that and run again"):
+        with pytest.raises(CptError, match=rf"^{name}: cannot be written \({why}\); fix that and run again"):
             files.write_text(Path(name), "x")
 
 

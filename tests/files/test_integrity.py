@@ -94,7 +94,7 @@ def test_a_record_that_cannot_be_read_is_told(tmp_path: Path, name: str) -> None
     assert message.startswith(f"{record}: cannot be read (Too many levels of symbolic links); ")
 
 
-def test_the_mend_of_a_record_that_cannot_be_read_makes_its_file(tmp_path: Path) -> None:
+def test_the_fix_of_a_record_that_cannot_be_read_makes_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "project/results/mine"
     write_all(folder / "runs")
     files.write_json(folder / "grid.json", {})
@@ -102,7 +102,7 @@ def test_the_mend_of_a_record_that_cannot_be_read_makes_its_file(tmp_path: Path)
     record.unlink()
     record.symlink_to(record)
     message = refusal(files.read_tensors, folder / "runs/c.safetensors", "s/1")
-    assert "; mend: snakemake results/mine/runs/b.parquet --force" in message
+    assert "; fix: snakemake results/mine/runs/b.parquet --force" in message
 
 
 ODD: dict[str, Any] = {
@@ -149,7 +149,7 @@ def test_a_damaged_record_accuses_nobody(tmp_path: Path) -> None:
         assert files.read_json(tmp_path / "a.json", "s/1")["number"] == 1
 
 
-def test_the_mend_names_the_stages_main_file_and_the_configuration(tmp_path: Path) -> None:
+def test_the_fix_names_the_stages_main_file_and_the_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "project/results/my experiment"
     write_all(folder / "runs")
     with recorded(folder / "grid.json") as record:
@@ -158,20 +158,20 @@ def test_the_mend_names_the_stages_main_file_and_the_configuration(tmp_path: Pat
     ending = "--force --cores 2 --resources gpu=1 --configfile config/config.yaml 'my config.yaml'"
     (folder / "runs/c.safetensors").write_bytes(b"x")
     message = refusal(files.read_tensors, folder / "runs/c.safetensors", "s/1")
-    assert message.endswith(f"; mend: snakemake 'results/my experiment/runs/b.parquet' {ending}")
+    assert message.endswith(f"; fix: snakemake 'results/my experiment/runs/b.parquet' {ending}")
     message = refusal(files.read_json, folder / "runs/absent.json", "s/1")
     assert message == (
-        f"{folder}/runs/absent.json: not found; mend: snakemake 'results/my experiment/runs/absent.json' {ending}"
+        f"{folder}/runs/absent.json: not found; fix: snakemake 'results/my experiment/runs/absent.json' {ending}"
     )
     (folder / f"grid.json{integrity.SUFFIX}").unlink()
-    assert integrity.mend(folder / "runs/a.json") == (
+    assert integrity.fix(folder / "runs/a.json") == (
         "snakemake 'results/my experiment/runs/a.json' --force --cores 2 --resources gpu=1"
     )
     remember(["config/config.yaml", "my config.yaml"], folder)
-    assert integrity.mend(folder / "grid.json") == f"snakemake 'results/my experiment/grid.json' {ending}"
+    assert integrity.fix(folder / "grid.json") == f"snakemake 'results/my experiment/grid.json' {ending}"
 
 
-def test_there_is_no_mend_for_what_the_workflow_does_not_make(tmp_path: Path) -> None:
+def test_there_is_no_fix_for_what_the_workflow_does_not_make(tmp_path: Path) -> None:
     folder = tmp_path / "results/own"
     run = "base_to_new/land/r1/coop-12345678/s1"
     files.write_json(folder / "grid.json", {"runs": [{"run": run}], "datasets": {"land": {}}})
@@ -179,7 +179,7 @@ def test_there_is_no_mend_for_what_the_workflow_does_not_make(tmp_path: Path) ->
             "splits/base_to_new/land/r1/s1.parquet", "backbone.json", "tables/table2.csv"]  # fmt: skip
     unknown = [f"runs/{run.removesuffix('/s1')}/run.json", "data/bird/manifest.parquet",
                "features/bird/text-single.safetensors", "splits/base_to_new/bird/r1/s1.parquet"]  # fmt: skip
-    assert all(integrity.mend(folder / file) for file in made)
+    assert all(integrity.fix(folder / file) for file in made)
     for file in unknown:
         message = refusal(files.read_json, folder / file, "s/1")
         assert message == f"{folder / file}: not found; run the stage that writes it (docs/files.md)"

@@ -348,7 +348,7 @@ def test_impossible_sizes_are_refused_in_one_line(name: str, field: str) -> None
         message = str(error)
         assert "\n" not in message
         assert "76" in message or field in message
-        assert any(mend in message for mend in ("lower", "raise", "shorten", f"set {field} to at most"))
+        assert any(fix in message for fix in ("lower", "raise", "shorten", f"set {field} to at most"))
         if "tokens" in message:
             assert message.startswith("class 'tench' with 76 context vectors")
     else:

@@ -402,7 +402,7 @@ def test_no_folder_is_one_line(tmp_path: Path) -> None:
 # ---- what the verb says ------------------------------------------------------------------------
 
 
-def test_the_verb_names_file_problem_and_mend(made: Path, tmp_path: Path) -> None:
+def test_the_verb_names_file_problem_and_fix(made: Path, tmp_path: Path) -> None:
     fits = CliRunner().invoke(app, ["verify", str(made)])
     assert fits.exit_code == 0
     assert "all fit" in fits.output
@@ -411,7 +411,7 @@ def test_the_verb_names_file_problem_and_mend(made: Path, tmp_path: Path) -> Non
         done = CliRunner().invoke(app, ["verify", str(made), "--json", str(tmp_path / "report.json")])
     assert done.exit_code == 1
     line = next(line for line in done.output.splitlines() if line.startswith(f"{made / name}: has changed"))
-    words = shlex.split(line.partition("; mend: ")[2])
+    words = shlex.split(line.partition("; fix: ")[2])
     assert words == ["snakemake", str(made / "tables/table2.csv"), "--force", "--cores", "2", "--resources", "gpu=1",
                      "--configfile", "slice.yaml"]  # fmt: skip
     told = json.loads((tmp_path / "report.json").read_text())
@@ -531,11 +531,11 @@ def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# ---- the mend ----------------------------------------------------------------------------------
+# ---- the fix ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_mend_mends(tmp_path: Path, root: Path) -> None:
+def test_the_fix_fixes(tmp_path: Path, root: Path) -> None:
     folder = tmp_path / "project"
     copy_project(folder, root)
     configure(folder)
@@ -556,7 +556,7 @@ def test_the_mend_mends(tmp_path: Path, root: Path) -> None:
             path.write_bytes(content)
             report = verify(RESULTS)
             assert [finding.file for finding in report.findings] == [str(path.relative_to(RESULTS))]
-            subprocess.run(report.findings[0].mend, shell=True, check=True, capture_output=True, env=environment)
+            subprocess.run(report.findings[0].fix, shell=True, check=True, capture_output=True, env=environment)
             snakemake(folder, "--configfile", "slice.yaml")
             assert found(RESULTS) == {}
         assert (RESULTS / "runs.parquet").read_bytes() == before

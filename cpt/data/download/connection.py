@@ -113,7 +113,7 @@ class Connection:
         if proxy and isinstance(error, exceptions.InvalidSchema):  # the file's own address has been parsed before
             return RefusedError(f"the proxy {shown(proxy)} of the environment cannot be used ({words}); unset it")
         if proxy and isinstance(error, exceptions.InvalidURL):
-            return RefusedError("the address of the proxy of the environment is malformed; mend or unset it")
+            return RefusedError("the address of the proxy of the environment is malformed; fix or unset it")
         return RefusedError(f"answered with what is no HTTP ({words or type(error).__name__})")
 
 

@@ -131,9 +131,9 @@ def fetch(
                         raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = "make room or choose another folder" if full else "mend that"
+        fix = "make room or choose another folder" if full else "fix that"
         place = error.filename or destination
-        raise CptError(f"{place}: cannot be written ({error.strerror}); {mend} and run again") from None
+        raise CptError(f"{place}: cannot be written ({error.strerror}); {fix} and run again") from None
     raise CptError(
         f"{destination.name}: {'; '.join(failures) or 'no address is known'}; "
         f"check the network or put the file at {destination} yourself"

@@ -80,8 +80,8 @@ def _unwritable(entry: Entry, wanted: list[Files], error: OSError) -> CptError:
         elif os.path.isfile(path):
             reason = f"{path} is no folder"
     lacking = ", ".join(names)
-    missing, mend = (f"missing there: {lacking}; ", f" or put {lacking} there") if names else ("", "")
-    return CptError(f"{root}: cannot be written ({reason}); {missing}make it writable{mend}")
+    missing, fix = (f"missing there: {lacking}; ", f" or put {lacking} there") if names else ("", "")
+    return CptError(f"{root}: cannot be written ({reason}); {missing}make it writable{fix}")
 
 
 def needed(entry: Entry) -> list[Files]:

@@ -96,7 +96,7 @@ def unpack(
         temporary.chmod(0o777 & ~umask)
         temporary.rename(place)
     except OSError as error:
-        raise CptError(f"{folder}: cannot be written ({error.strerror}); mend that and run again") from None
+        raise CptError(f"{folder}: cannot be written ({error.strerror}); fix that and run again") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -389,7 +389,7 @@ def _damage(label: str, name: str | None = None) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a seek to nowhere is damage
-            raise CptError(f"{label}: cannot be read ({error.strerror}); mend that and run again") from None
+            raise CptError(f"{label}: cannot be read ({error.strerror}); fix that and run again") from None
         member = "" if name is None else f"member {name!r} "
         reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
         raise BadArchiveError(f"{label}: {member}is damaged ({reason}); delete it and fetch again") from None

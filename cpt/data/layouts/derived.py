@@ -63,7 +63,7 @@ def _folders(entry: Entry) -> tuple[list[str], Pools, None]:
     found = {name: files for name, files in class_folders(root).items() if name not in entry.derive.drop}
     names = [entry.derive.rename.get(folder, folder) for folder in found]
     if entry.class_names is not None and names != entry.class_names:
-        raise CptError(f"{entry.name}: the class folders of {root} are not those of class_names; mend one of them")
+        raise CptError(f"{entry.name}: the class folders of {root} are not those of class_names; fix one of them")
     pool = {label: [f"{folder}/{file}" for file in files] for label, (folder, files) in enumerate(found.items())}
     return names, pool, None
 
@@ -138,7 +138,7 @@ RULES: dict[str, Callable[[Entry], tuple[list[str], Pools, Pools | None]]] = {
 def _names(entry: Entry, pool: Pools) -> list[str]:
     names = entry.class_names
     if not isinstance(names, list) or sorted(pool) != list(range(len(names))):
-        raise CptError(f"{entry.name}: {len(pool)} classes found, class_names does not name them; mend class_names")
+        raise CptError(f"{entry.name}: {len(pool)} classes found, class_names does not name them; fix class_names")
     return names
 
 

@@ -113,7 +113,7 @@ def _items(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as listing:
             return [item for item in listing if _is_wanted(item.name)]
     except OSError as error:
-        raise CptError(f"{folder}: cannot be read ({error.strerror}); mend the folder or delete it") from None
+        raise CptError(f"{folder}: cannot be read ({error.strerror}); fix the folder or delete it") from None
 
 
 def _is_wanted(name: str) -> bool:
@@ -125,7 +125,7 @@ def _is_image(name: str) -> bool:
 
 
 def again(entry: Entry, path: Path | None = None) -> str:
-    """Return how to mend a copy that is not whole: what is there at all is not fetched until it is out of the way.
+    """Return how to fix a copy that is not whole: what is there at all is not fetched until it is out of the way.
 
     Args:
         entry: the dataset.

@@ -31,23 +31,23 @@ def split_json(entry: Entry) -> Listing:
     if entry.derived_split:
         return derive(entry)
     path, lists = read_split_file(entry)
-    mend = _mend(entry)
+    fix = _fix(entry)
     names: dict[int, str] = {}
     images = []
     for part, items in lists.items():
         for image, label, name in items:
             if names.setdefault(label, name) != name:
-                raise CptError(f"{path}: label {label} is {names[label]!r} and {name!r}; {mend}")
+                raise CptError(f"{path}: label {label} is {names[label]!r} and {name!r}; {fix}")
             images.append((part, label, image))
     if not names:
-        raise CptError(f"{path}: lists no image; {mend}")
+        raise CptError(f"{path}: lists no image; {fix}")
     if sorted(names) != list(range(len(names))):
         least, most = _short.repr(min(names)), _short.repr(max(names))
-        mend = mend if entry.files else "number the classes from 0 without gaps"
-        raise CptError(f"{path}: labels are not 0..{len(names) - 1} but reach from {least} to {most}; {mend}")
+        fix = fix if entry.files else "number the classes from 0 without gaps"
+        raise CptError(f"{path}: labels are not 0..{len(names) - 1} but reach from {least} to {most}; {fix}")
     class_names = [names[label] for label in range(len(names))]
     if entry.class_names is not None and class_names != entry.class_names:
-        raise CptError(f"{path}: its class names are not those of {entry.name}.class_names; {mend}")
+        raise CptError(f"{path}: its class names are not those of {entry.name}.class_names; {fix}")
     return Listing(class_names, images, image_root=entry.folder / entry.images)
 
 
@@ -65,8 +65,8 @@ def read_split_file(entry: Entry) -> tuple[Path, dict[str, list[tuple[str, int, 
         other = ", or set derived_split: true to make one that is not comparable" if entry.derive else ""
         raise CptError(f"{path}: not found; {_source(entry)}{other}") from None
     except (OSError, ValueError) as error:
-        mend = "delete it and fetch it again" if entry.files else "mend it"
-        raise CptError(f"{path}: damaged, or no JSON ({error}); {mend}") from None
+        fix = "delete it and fetch it again" if entry.files else "fix it"
+        raise CptError(f"{path}: damaged, or no JSON ({error}); {fix}") from None
     if not isinstance(lists, dict) or not {"train", "test"} <= set(lists):
         raise CptError(f"{path}: no split file; it must hold the lists train, val and test")
     if unknown := sorted(set(lists) - set(PARTS)):
@@ -88,13 +88,13 @@ def _item(entry: Entry, path: Path, part: str, item: Any) -> tuple[str, int, str
         case [str(image), int(label), str(name)] if not isinstance(label, bool):
             where = PurePosixPath(image)
             if where.is_absolute() or ".." in where.parts:
-                raise CptError(f"{path}: {part}: {image!r} leads out of the dataset's folder; {_mend(entry)}")
+                raise CptError(f"{path}: {part}: {image!r} leads out of the dataset's folder; {_fix(entry)}")
             return image, label, name
-    raise CptError(f"{path}: {part}: {_short.repr(item)} is not [path, label, class name]; {_mend(entry)}")
+    raise CptError(f"{path}: {part}: {_short.repr(item)} is not [path, label, class name]; {_fix(entry)}")
 
 
-def _mend(entry: Entry) -> str:
-    return "get the published file" if entry.files else "mend the file"
+def _fix(entry: Entry) -> str:
+    return "get the published file" if entry.files else "fix the file"
 
 
 def _source(entry: Entry) -> str:
