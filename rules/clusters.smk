@@ -9,8 +9,8 @@ rule clusters:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         options=lambda wildcards: clustering(wildcards)[1:],
         code=CODE["clusters"],

@@ -199,6 +199,11 @@ wildcard_constraints:
     run=SINGLE_RUNS,
 
 
+def growing(amount):
+    """A resource of which every further attempt gets once more."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def own_images(wildcards):
     """What there is of a user's own images, which no rule makes."""
     entry = CATALOG[wildcards.dataset]

@@ -43,8 +43,8 @@ rule data:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         entry=lambda wildcards: CATALOG[wildcards.dataset].identity,
         images=own_images,
@@ -68,8 +68,8 @@ rule pixels:
         ENVIRONMENT
     threads: 8
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         code=CODE["pixels"],
     shell:
@@ -87,8 +87,8 @@ rule split:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         n_max=CONFIG.n_max,
         class_order=CONFIG.class_order,

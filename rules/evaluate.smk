@@ -12,8 +12,8 @@ rule predict:
     threads: CONFIG.threads
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         options=predict_options,
         code=CODE["predict"],
@@ -32,8 +32,8 @@ rule score:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         options=lambda wildcards: scoring_options(wildcards.run),
         code=CODE["score"],
@@ -64,8 +64,8 @@ for seeds, cells in BATCHES.items():
         threads: CONFIG.threads
         resources:
             gpu=GPU,
-            mem_mb=lambda wildcards, attempt: 8000 * attempt,
-            runtime=lambda wildcards, attempt: 60 * attempt * CONFIG.runs_per_job,
+            mem_mb=growing(8000),
+            runtime=growing(60 * CONFIG.runs_per_job),
         params:
             commands=batch_commands(
                 seeds, "predict", prediction_options, prediction_files
@@ -93,8 +93,8 @@ for seeds, cells in BATCHES.items():
         conda:
             ENVIRONMENT
         resources:
-            mem_mb=lambda wildcards, attempt: 2000 * attempt,
-            runtime=lambda wildcards, attempt: 30 * attempt,
+            mem_mb=growing(2000),
+            runtime=growing(30),
         params:
             commands=batch_commands(seeds, "score", scoring_options, scoring_files),
             code=CODE["score"],

@@ -36,8 +36,8 @@ rule text_features:
         ENVIRONMENT
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: (
@@ -66,8 +66,8 @@ rule descriptions:
         ENVIRONMENT
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: CATALOG[wildcards.dataset].template,
@@ -100,8 +100,8 @@ rule image_features:
     threads: CONFIG.threads
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         device=CONFIG.device,
         precision=CONFIG.precision,

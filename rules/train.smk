@@ -12,8 +12,8 @@ rule train:
     threads: CONFIG.threads
     resources:
         gpu=GPU,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(120),
         checkpoint_interval=CONFIG.checkpoint_interval,  # not a param: it changes no result
     params:
         options=train_options,  # one function, few fields: thousands of jobs are formatted
@@ -44,8 +44,8 @@ for seeds, cells in BATCHES.items():
         threads: CONFIG.threads
         resources:
             gpu=GPU,
-            mem_mb=lambda wildcards, attempt: 8000 * attempt,
-            runtime=lambda wildcards, attempt: 120 * attempt * CONFIG.runs_per_job,
+            mem_mb=growing(8000),
+            runtime=growing(120 * CONFIG.runs_per_job),
             checkpoint_interval=CONFIG.checkpoint_interval,
         params:
             commands=batch_commands(seeds, "train", training_options, training_files),
