@@ -159,7 +159,8 @@ def _number(value: Any) -> str:
 
 READING = (
     "ours and naive are medians, ratio the median over n pairs measured in turn; limit is what ours would be at the "
-    "measured peak of a matrix product, or what the note says; GB is an upper bound of the memory traffic."
+    "peak of a matrix product that the row's own run measured, or what the note says; GB is an upper bound of the memory "
+    "traffic."
 )
 
 

@@ -133,6 +133,8 @@ def effort_outcome() -> str:
             f"{s.epochs}, {s.learning_rate:g} | {s.mean:.2f}"
             for s in (best_setting(settings), chosen_setting(settings))
         ]
-        lines.append(f"| {registry.get(method).title} (`{method}`) | {len(settings)} | {' | '.join(pair)} |")
+        kind = registry.get(method)
+        mark = " _(reconstruction)_" if kind.reconstruction else ""
+        lines.append(f"| {kind.title}{mark} (`{method}`) | {len(settings)} | {' | '.join(pair)} |")
     runs = sum(len(setting.values) for settings in effort().values() for setting in settings)
     return markdown([*lines, "", f"{runs} runs. H on validation images, mean over the datasets."])

@@ -58,6 +58,24 @@ def against(experiment: str, table: str, reference: str, ratios: Sequence[float]
     return text
 
 
+def pairs(experiment: str, table: str, rows: Sequence[tuple[str, str]], ratios: Sequence[float]) -> Text:
+    """Rows of a table minus others of it, paired by dataset and seed; all lines are one family of tests."""
+
+    def text() -> str:
+        return difference_table(
+            {
+                (f"{ratio:g}", f"{label(experiment, table, one)} - {label(experiment, table, other)}"): paired(
+                    experiment, table, ratio, one, other
+                )
+                for ratio in ratios
+                for one, other in rows
+            },
+            ("τ", "difference"),
+        )
+
+    return text
+
+
 def below(experiment: str, ratio: float) -> Text:
     """On which datasets each row of Table 2 has a lower H than zero-shot CLIP."""
 

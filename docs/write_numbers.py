@@ -96,6 +96,14 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "embedded_profiles": measured.profiles("embedded", 0.06),
     "embedded_below": measured.below("embedded", 0.06),
     "embedded_differences": measured.against("embedded", "table2", "cpt", (1.0, 0.06)),
+    "full_averages": measured.averages("embedded_full"),
+    "full_differences": measured.against("embedded_full", "table2", "cpt", (1.0, 0.25, 0.06)),
+    "full_prior": measured.pairs(
+        "embedded_full", "table2", (("ivlp_la", "ivlp"), ("cpt_la", "cpt")), (1.0, 0.25, 0.06)
+    ),
+    "full_transfer": measured.against("embedded_full", "table3", "zeroshot", (0.06,), "cross_dataset"),
+    "full_profiles": measured.profiles("embedded_full", 0.06),
+    "full_below": measured.below("embedded_full", 0.06),
     "ablation_differences": measured.against("ablation", "table1", "ivlp", (0.06,)),
     "other_cpu": measured.other_cpu,
     "bench": lambda: "\n" + rows.markdown(bench()),

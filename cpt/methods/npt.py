@@ -18,7 +18,9 @@ from cpt.methods.base.losses import cluster_separation
 from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
-PILOT = "ours: not published; best of 12 pairs for the tiny CLIP on validation images (config/pilot.yaml)"
+PILOT = (
+    "ours: not published; highest of 12 pairs for the tiny CLIP on validation images, within noise (config/pilot.yaml)"
+)
 
 
 class NPTHyperparameters(MaPLeHyperparameters):

@@ -330,13 +330,16 @@ def test_missing_table_is_refused(made: Path, tmp_path: Path) -> None:
         ),
         (
             {"A": Summary(50.0, 0.5, 3), "B": Summary(50.25, None, 1), "C": Summary(None, None, 0)},
-            "B has the highest average H, 50.25, 0.25 points above A (50.00 ± 0.50). "
-            "This margin is smaller than the standard deviation over seeds.",
+            "B has the highest average H, 50.25, 0.25 points above A (50.00 ± 0.50); corrected p 0.250.",
+        ),
+        (
+            {"C": Summary(50.0, 0.5, 3), "B": Summary(50.25, None, 1), "A": Summary(1.0, None, 1)},
+            "B has the highest average H, 50.25, 0.25 points above C (50.00 ± 0.50); not tested.",
         ),
     ],
 )
 def test_headline_sentences(averages: dict[str, Summary], said: str) -> None:
-    assert best_method(averages) == said
+    assert best_method(averages, "A", {"B": 0.25, "C": 0.75}) == said
 
 
 def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ BATCH, CLASSES = 4, 40
 def facts(name: str) -> dict[str, Any]:
     """Return title, source, summary and the hyperparameters of a method: {name: description, source, default}."""
     kind = registry.get(name)
-    fields = kind.hyperparameters.model_fields
     return {
         "title": kind.title,
         "summary": kind.summary,
@@ -32,14 +31,19 @@ def facts(name: str) -> dict[str, Any]:
         "reconstruction": kind.reconstruction,
         "protocol_defaults": kind.hyperparameters.protocol_defaults,
         "dataset_defaults": kind.hyperparameters.dataset_defaults,
-        "hyperparameters": {
-            field: {
-                "description": info.description,
-                "source": info.json_schema_extra["source"],  # type: ignore[index, call-overload]
-                "default": info.default,
-            }
-            for field, info in fields.items()
-        },
+        "hyperparameters": hyperparameters(kind.hyperparameters),
+    }
+
+
+def hyperparameters(kind: type[Hyperparameters]) -> dict[str, dict[str, Any]]:
+    """Return description, source and default of every field."""
+    return {
+        field: {
+            "description": info.description,
+            "source": info.json_schema_extra["source"],  # type: ignore[index, call-overload]
+            "default": info.default,
+        }
+        for field, info in kind.model_fields.items()
     }
 
 

@@ -19,7 +19,7 @@ from cpt.report.formats import html, templates
 from cpt.report.page import web
 from cpt.report.page.details import details
 from cpt.report.page.sheet import sheet
-from cpt.report.tables import DECIMALS, Key, layout, long_form
+from cpt.report.tables import DECIMALS, Key, layout, long_form, significance
 from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 from cpt.results.cells import Results, Summary, read_results
 
@@ -161,17 +161,24 @@ def headline(results: Results) -> list[tuple[str, str]]:
     if table is None:
         return []
     numbers = long_form(results, table)
-    return [
-        (
-            ratio_title(ratio),
-            best_method({row_title(row): numbers[Key(ratio, row["id"], AVERAGE, "H")] for row in table["rows"]}),
-        )
-        for ratio in table["ratios"]
-    ]
+    titles = {row["id"]: row_title(row) for row in table["rows"]}
+    tested = significance(results, table)
+    found = []
+    for ratio in table["ratios"]:
+        averages = {title: numbers[Key(ratio, row, AVERAGE, "H")] for row, title in titles.items()}
+        p_values = {titles[row]: p for (where, row), p in tested.items() if where == ratio}
+        found.append((ratio_title(ratio), best_method(averages, titles.get(table["reference"]), p_values)))
+    return found
 
 
-def best_method(averages: Mapping[str, Summary]) -> str:
-    """Return a sentence that names the best of some methods, its number and its margin over the second."""
+def best_method(averages: Mapping[str, Summary], reference: str | None, p_values: Mapping[str, float]) -> str:
+    """Return a sentence that names the best of some methods, its number, its margin over the second and its test.
+
+    Args:
+        averages: average over the datasets by method.
+        reference: the method that the others are tested against.
+        p_values: corrected p of the others' differences from it (``cpt.report.tables.significance``).
+    """
     means = {name: cell.mean for name, cell in averages.items() if cell.mean is not None}
     if not means:
         return "no method has finished on every dataset."
@@ -185,9 +192,10 @@ def best_method(averages: Mapping[str, Summary]) -> str:
         return f"{said}; no other method has finished."
     second = averages[order[1]]
     margin = means[order[0]] - means[order[1]]
-    noise = max(best.std or 0.0, second.std or 0.0)
-    doubt = " This margin is smaller than the standard deviation over seeds." if margin < noise else ""
-    return f"{said}, {margin:.{DECIMALS}f} points above {order[1]} ({_number(second)}).{doubt}"
+    one, other = order[:2]
+    p = p_values.get(other if one == reference else one) if reference in (one, other) else None
+    tested = "not tested" if p is None else f"corrected p {p:.3f}"
+    return f"{said}, {margin:.{DECIMALS}f} points above {other} ({_number(second)}); {tested}."
 
 
 def _number(cell: Summary) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cpt.files.paths import COSTS, RUNS
 from cpt.files.stage_files import read_parquet
-from cpt.methods.base.hyperparameters import layers
+from cpt.methods.base.hyperparameters import TrainingHyperparameters, layers
 from cpt.report.words import MISSING, ratio_title
 from cpt.results.cells import Results
 
@@ -171,8 +171,9 @@ def markdown() -> str:
 
     names = sorted(registry.names(), key=lambda name: (registry.get(name).trains, name))
     introduction = _INTRODUCTION.format(batch=describe.BATCH, classes=describe.CLASSES)
-    parts = [introduction, _overview(names), _EFFORT, _SETTINGS]
-    return "\n\n".join([*parts, *(_section(name) for name in names)]) + "\n"
+    shared = describe.hyperparameters(TrainingHyperparameters)
+    parts = [introduction, _overview(names), _EFFORT, _SETTINGS, _settings(shared, {}, {})]
+    return "\n\n".join([*parts, *(_section(name, shared) for name in names)]) + "\n"
 
 
 _INTRODUCTION = (
@@ -188,12 +189,14 @@ _INTRODUCTION = (
 )
 _EFFORT = (
     "## Effort on the embedded benchmark\n\n"
-    "There every method's learning rate and epochs are chosen by one procedure on validation images "
+    "There the learning rate and epochs of every method but CPT, which takes IVLP's, are chosen by one procedure on "
+    "validation images "
     "([embedded.md](embedded.md#equal-effort)). What was tried and chosen, written by `docs/write_numbers.py`:\n\n"
     "<!-- =effort --><!-- / -->"
 )
 _SETTINGS = (
     "## Settings\n\n"
+    "Every trained method has these hyperparameters; its own section lists what it adds or sets otherwise. "
     "*Chosen by us* marks what no publication fixes. A *reconstruction* is built from a description because neither "
     "equations nor code are public: its numbers say little about the original."
 )
@@ -227,7 +230,19 @@ def _overview(names: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _section(name: str) -> str:
+def _settings(fields: Mapping[str, Any], by_protocol: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    """A table of hyperparameters, without those that are as in ``shared`` under every protocol."""
+    lines = ["| hyperparameter | value | meaning | source | chosen by us |", "|:--|:--|:--|:--|:--|"]
+    for field, about in fields.items():
+        value = _over_protocols(field, about["default"], by_protocol)
+        if field in LEFT_OUT or (about == shared.get(field) and value == _shown(about["default"])):
+            continue
+        ours = "yes" if _origin(about["source"]) == "ours" else ""
+        lines.append(f"| `{field}` | {value} | {_cell(about['description'])} | {_cell(about['source'])} | {ours} |")
+    return "\n".join(lines)
+
+
+def _section(name: str, shared: Mapping[str, Any]) -> str:
     from cpt.methods.base import describe
 
     facts = describe.facts(name)
@@ -235,18 +250,7 @@ def _section(name: str) -> str:
     lines = [
         f"### {facts['title']} · `{name}`{mark}",
         f"{facts['summary'][:1].upper()}{facts['summary'][1:]}. Source: {facts['source']}.",
-        "\n".join(
-            [
-                "| hyperparameter | value | meaning | source | chosen by us |",
-                "|:--|:--|:--|:--|:--|",
-                *(
-                    f"| `{field}` | {_over_protocols(facts, field)} | {_cell(about['description'])} | "
-                    f"{_cell(about['source'])} | {'yes' if _origin(about['source']) == 'ours' else ''} |"
-                    for field, about in facts["hyperparameters"].items()
-                    if field not in LEFT_OUT
-                ),
-            ]
-        ),
+        _settings(facts["hyperparameters"], facts["protocol_defaults"], shared),
     ]
     if facts["dataset_defaults"]:
         lines.append("Trained on these datasets it differs:")
@@ -259,11 +263,10 @@ def _section(name: str) -> str:
     return "\n\n".join(lines)
 
 
-def _over_protocols(facts: Mapping[str, Any], field: str) -> str:
+def _over_protocols(field: str, default: Any, by_protocol: Mapping[str, Any]) -> str:
     from cpt.methods.base.describe import PROTOCOLS
 
-    default = facts["hyperparameters"][field]["default"]
-    return _varying([_shown(facts["protocol_defaults"].get(p, {}).get(field, default)) for p in PROTOCOLS])
+    return _varying([_shown(by_protocol.get(protocol, {}).get(field, default)) for protocol in PROTOCOLS])
 
 
 def _varying(values: list[Any]) -> str:
