@@ -159,7 +159,7 @@ def _number(value: Any) -> str:
 
 READING = (
     "ours and naive are medians, ratio the median over n pairs measured in turn; limit is what ours would be at the "
-    "peak of a matrix product that the row's own run measured, or what the note says; GB is an upper bound of the memory "
+    "peak of a matrix product that its own run measured, or what the note says; GB is an upper bound of the memory "
     "traffic."
 )
 

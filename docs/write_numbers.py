@@ -30,6 +30,7 @@ from benchmarks import rows  # noqa: E402
 from cpt.costs.plan import Plan  # noqa: E402
 from cpt.errors import CptError, nearest  # noqa: E402
 from cpt.experiment import config, grid  # noqa: E402
+from cpt.report.printed.audit import read_published  # noqa: E402
 from docs import choices, measured  # noqa: E402
 from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
 
@@ -75,6 +76,20 @@ def jobs() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def published(heads: str, *metrics: str) -> str:
+    """Published zero-shot accuracies of config/published.csv: a line per dataset that has all of the metrics."""
+    printed = read_published(ROOT / "config/published.csv")
+    lines: dict[str, dict[str, float]] = {}
+    for line in printed[printed["group"] == "zeroshot"].itertuples():
+        lines.setdefault(line.dataset, {})[line.metric] = line.value
+    rows = [
+        f"| {' | '.join([name, *(f'{own[m]:.2f}' for m in metrics)])} |"
+        for name, own in lines.items()
+        if own.keys() >= {*metrics}
+    ]
+    return "\n" + "\n".join([heads, "|---" * (1 + len(metrics)) + "|", *rows]) + "\n"
+
+
 def total(name: str) -> float:
     """A number of the paper's plan."""
     return planned()["total"][name]
@@ -110,6 +125,8 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "whole": lambda: f"{benchmark('whole', 'embedded').ours / 60:.0f}",
     "embedded_share": lambda: share(benchmark("embedded", "training step")),
     "embedded_batch": lambda: f"{benchmark('embedded', 'one step').ratio:.2f}",
+    "published_zeroshot": lambda: published("| dataset | base | new | H |", "base", "new", "H"),
+    "published_shifts": lambda: published("| trained on nothing, tested on | accuracy |", "accuracy"),
     "plan_jobs": jobs,
     "plan_steps": lambda: f"{total('steps') / 1e6:.1f}",
     "plan_hours": lambda: f"{(total('train_seconds') + total('test_seconds')) / 3600:.0f}",
