@@ -208,24 +208,68 @@ def test_learning_rates_and_epochs_are_what_the_procedure_chose(command: dict) -
             assert (hp.epochs, hp.learning_rate) == chosen[run.method], run.id
 
 
-def test_differences_are_computed_another_way(command: dict) -> None:
-    frame = runs_of("embedded")
-    text = lines_of(command["NUMBERS"]["embedded_differences"]())
-    reading = READINGS["printed"] if CPTHyperparameters().tetf_reading == "sum" else READINGS["pairs_unit"]
-    standard = CPT_AS_IN_TABLES | {
-        "tetf_reading": reading[0], "rs_features": reading[1], "classes_per_cluster": 4, "clustering": "spherical",
-    }  # fmt: skip
-    expected, p_values = [], []
-    for ratio in (1.0, 0.06):
-        cpt = h_by_dataset(frame[frame["clusters"].isna()], [1, 2], imbalance_ratio=ratio, snapshots=False, **standard)
-        for method, seeds in (("zeroshot", [0]), ("coop", [1, 2]), ("ivlp", [1, 2])):
-            own = {} if method == "zeroshot" else {"imbalance_ratio": ratio, "prior": "none"}
-            values = (h_by_dataset(frame, seeds, method=method, **own) - cpt)[cpt.index].tolist()
-            expected.append([f"{ratio:g}", method, *expected_line(values)])
-            p_values.append(exact_p(values))
-    corrected = [*holm_by_hand(p_values[:3]), *holm_by_hand(p_values[3:])]  # over the lines of a τ, as in the tables
-    for line, wanted, p, adjusted in zip(text, expected, p_values, corrected, strict=True):
-        assert [line[0], *line[2:]] == [wanted[0], *wanted[2:], f"{p:.3f}", f"{adjusted:.3f}"]
+CPT_ROW = CPT_AS_IN_TABLES | {"classes_per_cluster": 4, "clustering": "spherical", "snapshots": False, "prior": "none"}
+ROWS: dict[str, dict[str, object]] = {
+    "zeroshot": {"method": "zeroshot"},
+    **{name: {"method": name, "prior": "none"} for name in ("coop", "ivlp", "maple", "coprompt", "promptsrc", "lamp")},
+    "npt": {"method": "npt", "snapshots": False},
+    "dekg": {"method": "dekg_tcp"},
+    "dpc": {"method": "dpc", "start": "promptsrc", "base_weight": 0.2},
+    "cpt": CPT_ROW,
+    "ivlp_la": {"method": "ivlp", "prior": "logit_adjustment"},
+    "cpt_la": CPT_ROW | {"prior": "logit_adjustment"},
+}
+"""Rows of Table 2 by the hyperparameters that tell their runs apart."""
+
+
+def row_of(frame: pd.DataFrame, row: str, ratio: float, seeds: list[int]) -> pd.Series:
+    """H per dataset of a row of Table 2."""
+    printed = READINGS["printed"] if CPTHyperparameters().tetf_reading == "sum" else READINGS["pairs_unit"]
+    wanted = dict(ROWS[row])
+    if row == "zeroshot":
+        return h_by_dataset(frame, [0], **wanted)
+    if wanted["method"] == "cpt":
+        frame = frame[frame["clusters"].isna()]
+        wanted |= {"tetf_reading": printed[0], "rs_features": printed[1]}
+    return h_by_dataset(frame, seeds, imbalance_ratio=ratio, **wanted)
+
+
+FULL = ["zeroshot", "coop", "ivlp", "maple", "coprompt", "npt", "dekg", "dpc", "promptsrc", "lamp", "ivlp_la", "cpt_la"]
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment", "rows", "ratios", "seeds"),
+    [
+        ("embedded_differences", "embedded", ["zeroshot", "coop", "ivlp"], [1.0, 0.06], [1, 2]),
+        ("full_differences", "embedded_full", FULL, [1.0, 0.25, 0.06], [1, 2, 3]),
+    ],
+)
+def test_differences_are_computed_another_way(
+    command: dict, name: str, experiment: str, rows: list[str], ratios: list[float], seeds: list[int]
+) -> None:
+    frame = runs_of(experiment)
+    text = iter(lines_of(command["NUMBERS"][name]()))
+    for ratio in ratios:
+        cpt = row_of(frame, "cpt", ratio, seeds)
+        values = [(row_of(frame, row, ratio, seeds) - cpt)[cpt.index].tolist() for row in rows]
+        p_values = [exact_p(own) for own in values]
+        for own, p, adjusted in zip(values, p_values, holm_by_hand(p_values), strict=True):  # over the rows of a τ
+            line = next(text)
+            assert [line[0], *line[2:]] == [f"{ratio:g}", *expected_line(own), f"{p:.3f}", f"{adjusted:.3f}"]
+    assert next(text, None) is None
+
+
+def test_what_the_prior_changes_is_computed_another_way(command: dict) -> None:
+    frame, seeds = runs_of("embedded_full"), [1, 2, 3]
+    pairs = [(ratio, method) for ratio in (1.0, 0.25, 0.06) for method in ("ivlp", "cpt")]
+    values = []
+    for ratio, method in pairs:
+        one, other = (row_of(frame, row, ratio, seeds) for row in (f"{method}_la", method))
+        values.append((one - other)[other.index].tolist())
+    p_values = [exact_p(own) for own in values]
+    lines = lines_of(command["NUMBERS"]["full_prior"]())
+    for line, (ratio, _), own, p, adjusted in zip(lines, pairs, values, p_values, holm_by_hand(p_values), strict=True):
+        assert [line[0], *line[2:]] == [f"{ratio:g}", *expected_line(own), f"{p:.3f}", f"{adjusted:.3f}"]
 
 
 def test_profiles_average_over_datasets_first(command: dict) -> None:
