@@ -106,7 +106,7 @@ def zero_shot(
 
 
 def measure(folder: Path, keys: Iterable[str], per_class: int) -> dict[str, dict[str, float]]:
-    """Zero-shot accuracies in percent, by data set, of the weights in a folder that `pretrain` wrote."""
+    """Zero-shot accuracies in percent, by dataset, of the weights in a folder that `pretrain` wrote."""
     from cpt.data.world import benchmark
 
     model, tokenizer = load(folder)

@@ -1,1 +1,1 @@
-"""What an experiment will take."""
+"""What an experiment takes: hours, memory, disk."""

@@ -1,1 +1,1 @@
-"""Data sets, real and embedded: what they contain, where they come from, how they are split."""
+"""Datasets, real and embedded: what they contain, where they come from, how they are split."""

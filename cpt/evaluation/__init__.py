@@ -1,1 +1,1 @@
-"""One run's numbers."""
+"""The numbers of one run."""

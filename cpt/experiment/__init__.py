@@ -1,1 +1,1 @@
-"""From the configuration to runs."""
+"""From the configuration to the runs that it asks for."""

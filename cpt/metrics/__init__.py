@@ -1,1 +1,1 @@
-"""Measures of predictions."""
+"""Numbers from arrays: accuracy, calibration, geometry of features."""

@@ -1,1 +1,1 @@
-"""All runs' numbers."""
+"""The numbers of all runs, and their statistics."""

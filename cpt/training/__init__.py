@@ -1,1 +1,1 @@
-"""One run."""
+"""Training one run."""

@@ -1,6 +1,6 @@
-"""The embedded benchmark: eleven data sets and four shifts, each a style and a list of classes.
+"""The embedded benchmark: eleven datasets and four shifts, each a style and a list of classes.
 
-Each takes the place of a data set of the published benchmark, by its difficulty and by how its images differ from
+Each takes the place of a dataset of the published benchmark, by its difficulty and by how its images differ from
 those of the embedded web.
 """
 
@@ -26,13 +26,13 @@ CANDIDATES = 180
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set.
+    """One dataset.
 
     Args:
-        role: the data set of the published benchmark whose place it takes.
+        role: the dataset of the published benchmark whose place it takes.
         families: number of classes per family.
         style: how its images look.
-        classes_of: the data set whose classes it shares, None for classes of its own.
+        classes_of: the dataset whose classes it shares, None for classes of its own.
     """
 
     role: str
@@ -95,12 +95,12 @@ SHIFTS = tuple(key for key, data_set in DATA_SETS.items() if data_set.classes_of
 
 @cache
 def classes(key: str) -> tuple[tuple[str, Composition], ...]:
-    """The classes of a data set in label order, each a family and a composition.
+    """The classes of a dataset in label order, each a family and a composition.
 
     The order is shuffled by a fixed seed; the first half, rounded up, are the base classes.
 
     Raises:
-        KeyError: unknown data set.
+        KeyError: unknown dataset.
     """
     data_set = DATA_SETS[key]
     if data_set.classes_of:
@@ -115,12 +115,12 @@ def classes(key: str) -> tuple[tuple[str, Composition], ...]:
 
 
 def class_names(key: str) -> tuple[str, ...]:
-    """The class names of a data set in label order; the first half, rounded up, are the base classes."""
+    """The class names of a dataset in label order; the first half, rounded up, are the base classes."""
     return tuple(FAMILIES[family].class_name(composition) for family, composition in classes(key))
 
 
 def novel(key: str) -> tuple[bool, ...]:
-    """Which classes of a data set, in label order, are compositions that were held out from pretraining."""
+    """Which classes of a dataset, in label order, are compositions that were held out from pretraining."""
     return tuple(composition in held_out(family) for family, composition in classes(key))
 
 
@@ -146,7 +146,7 @@ def render_class(key: str, label: int, part: str, indices: list[int] | range) ->
 def render(
     key: str, part: str, per_class: int, kept: Mapping[str, list[int]] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Renders the first images of every class of a data set; the same on every call, whatever `per_class` is.
+    """Renders the first images of every class of a dataset; the same on every call, whatever `per_class` is.
 
     Args:
         key: one of `KEYS`.
@@ -158,10 +158,10 @@ def render(
         uint8 images (N, 32, 32, 3) by label, then index, and int64 labels (N,).
 
     Raises:
-        CptError: unknown data set or part, or more images of world_a than it has.
+        CptError: unknown dataset or part, or more images of world_a than it has.
     """
     if key not in DATA_SETS:
-        raise CptError(f"the embedded world has no data set {key!r}; {nearest(key, KEYS)}")
+        raise CptError(f"the embedded world has no dataset {key!r}; {nearest(key, KEYS)}")
     if part not in ("train", "test") or (part == "train" and key in SHIFTS):
         raise CptError(f"{key} of the embedded world has no part {part!r}")
     names = class_names(key)

@@ -2,7 +2,7 @@
 
 A family is a product of attributes; one choice per attribute is a *composition*, and a composition has one class
 name ("red star", "desert at night"). A fixed share of each family's compositions, land excepted, is held out from
-pretraining: data sets contain classes whose words the tiny CLIP knows but whose combination it has never met.
+pretraining: datasets contain classes whose words the tiny CLIP knows but whose combination it has never met.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ FONTS = {
     "serif": ("DejaVuSerif", "cmr10", "STIXGeneral"),
     "italic": ("DejaVuSans-Oblique", "STIXGeneralItalic", "DejaVuSerif-Italic"),
 }
-# Half of the hand-written digits teach the tiny CLIP, the others are the data set's: no scan is in two parts.
+# Half of the hand-written digits teach the tiny CLIP, the others are the dataset's: no scan is in two parts.
 SCAN_SHARES = {"web": (0.0, 0.5), "train": (0.5, 0.7), "test": (0.7, 1.0)}
 
 

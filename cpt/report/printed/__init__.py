@@ -1,1 +1,1 @@
-"""The paper's printed numbers."""
+"""The paper's printed numbers: their arithmetic, and ours beside them."""
