@@ -25,6 +25,7 @@ slow: $(READY)  ## the workflow end to end
 lint: $(READY)
 	ruff check .
 	ruff format --check .
+	codespell
 	mypy
 	snakefmt --check Snakefile rules
 	snakemake --lint
