@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from cpt.errors import CptError
 from cpt.metrics.measures import MEASURES
 from cpt.report import tables
+from cpt.report.words import LEVEL
 from cpt.results.cells import Results
-from docs.kept import by_dataset, cell, difference_table, differences, kept, label, markdown, numbers, paired
+from docs.kept import by_dataset, cell, difference_table, differences, holm, kept, label, markdown, numbers, paired
 
 Text = Callable[[], str]
 
@@ -25,11 +26,12 @@ def averages(experiment: str) -> Text:
         lines = [f"| τ | method | {' | '.join(TITLES)} |", "|--:|:--" + "|--:" * len(TITLES) + "|"]
         seeds, found = set(), {}
         for table, metric in AVERAGES:
-            names = {row["id"]: row["label"] for row in kept(experiment).exhibit(table)["rows"]}
             for key, number in numbers(experiment, table).items():
                 if (key.dataset, key.metric) == ("Avg", metric) and number.mean is not None:
                     spread = "" if number.std is None else f" ± {number.std:.2f}"
-                    found.setdefault((key.ratio, names[key.row]), {})[table, metric] = f"{number.mean:.2f}{spread}"
+                    found.setdefault((key.ratio, label(experiment, table, key.row)), {})[table, metric] = (
+                        f"{number.mean:.2f}{spread}"
+                    )
                     seeds.add(number.n)
         for (ratio, name), by_metric in sorted(found.items(), key=lambda item: -item[0][0]):
             lines.append(f"| {ratio:g} | {name} | {' | '.join(by_metric.get(each, '–') for each in AVERAGES)} |")
@@ -54,6 +56,28 @@ def against(experiment: str, table: str, reference: str, ratios: Sequence[float]
             ("τ", f"minus {label(experiment, table, reference)}"),
             family=1,
         )
+
+    return text
+
+
+def beyond(experiment: str, table: str, reference: str, ratios: Sequence[float]) -> Text:
+    """Which rows differ from one of them beyond the corrected test; a family of tests is the rows of one τ."""
+
+    def text() -> str:
+        lines = []
+        for ratio in ratios:
+            rows = [row["id"] for row in kept(experiment).exhibit(table)["rows"] if row["id"] != reference]
+            found = [paired(experiment, table, ratio, row, reference) for row in rows]
+            sides: dict[str, list[str]] = {"above": [], "below": []}
+            for row, difference, p in zip(rows, found, holm(found), strict=True):
+                if p < LEVEL:
+                    interval = f"{difference.mean:+.2f}, {difference.low:+.2f} to {difference.high:+.2f}, p {p:.3f}"
+                    side = "above" if difference.mean > 0 else "below"
+                    sides[side].append(f"{label(experiment, table, row)} ({interval})")
+            name = label(experiment, table, reference)
+            said = "; ".join(f"{side} {name}: {', '.join(own) or 'none'}" for side, own in sides.items())
+            lines.append(f"- τ = {ratio:g}: {said}.")
+        return markdown(lines)
 
     return text
 

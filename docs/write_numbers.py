@@ -113,6 +113,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "embedded_differences": measured.against("embedded", "table2", "cpt", (1.0, 0.06)),
     "full_averages": measured.averages("embedded_full"),
     "full_differences": measured.against("embedded_full", "table2", "cpt", (1.0, 0.25, 0.06)),
+    "full_beyond": measured.beyond("embedded_full", "table2", "cpt", (1.0, 0.25, 0.06)),
     "full_prior": measured.pairs(
         "embedded_full", "table2", (("ivlp_la", "ivlp"), ("cpt_la", "cpt")), (1.0, 0.25, 0.06)
     ),

@@ -55,7 +55,7 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
-@pytest.mark.parametrize("module", MODULES.keys() - {"cpt"})
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "cpt"])
 def test_imports_go_one_way(module: str) -> None:
     assert room(module) in LEVEL, f"{module} stands in no room of ROOMS"
     for name in imports(MODULES[module]):

@@ -130,7 +130,8 @@ def lines_of(text: str) -> list[list[str]]:
 
 def expected_line(values: list[float]) -> list[str]:
     """Mean, interval and number of wins of one difference per dataset, as the documents print them."""
-    low, high = scipy.stats.t.interval(0.95, len(values) - 1, np.mean(values), scipy.stats.sem(values))
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    low, high = np.mean(values) - half, np.mean(values) + half
     return [f"{np.mean(values):+.2f}", f"{low:+.2f} to {high:+.2f}", f"{np.sum(np.array(values) > 0)} of {len(values)}"]
 
 
@@ -257,6 +258,20 @@ def test_differences_are_computed_another_way(
             line = next(text)
             assert [line[0], *line[2:]] == [f"{ratio:g}", *expected_line(own), f"{p:.3f}", f"{adjusted:.3f}"]
     assert next(text, None) is None
+
+
+def test_rows_beyond_the_test_are_those_of_the_table(command: dict) -> None:
+    """Of the differences above, those whose corrected p is below 0.05, on the side of their sign."""
+    expected: dict[tuple[str, str], list[str]] = {}
+    for ratio, name, mean, interval, _, _, corrected in lines_of(command["NUMBERS"]["full_differences"]()):
+        if float(corrected) < 0.05:
+            side = "above" if float(mean) > 0 else "below"
+            expected.setdefault((ratio, side), []).append(f"{name} ({mean}, {interval}, p {corrected})")
+    for line in command["NUMBERS"]["full_beyond"]().strip().splitlines():
+        ratio, above, below = re.fullmatch(r"- τ = ([\d.]+): above CPT: (.*); below CPT: (.*)\.", line).groups()
+        for side, text in (("above", above), ("below", below)):
+            assert text == (", ".join(expected.pop((ratio, side), [])) or "none")
+    assert not expected
 
 
 def test_what_the_prior_changes_is_computed_another_way(command: dict) -> None:

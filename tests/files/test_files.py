@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from cpt import seeds
-from cpt.cli.app import _json_object
+from cpt.cli.options import json_object
 from cpt.errors import CptError, nearest
 from cpt.features.descriptions import read_description_file
 from cpt.files import stage_files as files
@@ -319,7 +319,7 @@ def test_json_of_others_that_is_nested_deeply_is_one_line(tmp_path: Path) -> Non
     for read in (
         lambda: read_description_file(tmp_path / "texts.json", ["a"]),
         lambda: many.parse(deep),
-        lambda: _json_object("--hyperparameters", deep),
+        lambda: json_object("--hyperparameters", deep),
     ):
         with pytest.raises(CptError, match=r"JSON.*nested too deeply"):
             read()
