@@ -81,7 +81,7 @@ def _before_every_verb(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
     code: Annotated[str | None, typer.Option(hidden=True, help="refuse to work with code of another stamp")] = None,
 ) -> None:
-    _one_thread()
+    one_thread()
     if version:
         print(__version__)
         raise typer.Exit
@@ -89,7 +89,7 @@ def _before_every_verb(
         require_code(code)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """Let every library compute with one thread, so that bits depend on neither the machine nor who starts the verb.
 
     ``--threads`` gives torch more. Libraries read their variables when they are loaded, later than this or in a fork

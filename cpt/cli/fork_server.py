@@ -47,12 +47,13 @@ def serve(address: str, owner: int | None = None) -> None:
             server's own and goes with it.
         owner: process whose end ends the server; default: the parent.
     """
-    sources = _sources()  # before the imports: what changes meanwhile is imported anew
-    for name in (*LIBRARIES, *_own_modules()):
-        importlib.import_module(name)
     from cpt.cli import app
     from cpt.files import provenance
 
+    app.one_thread()  # before the imports: libraries read it when they are loaded
+    sources = _sources()  # before the imports: what changes meanwhile is imported anew
+    for name in (*LIBRARIES, *_own_modules()):
+        importlib.import_module(name)
     app.command(), provenance.versions(), provenance.code_version(*_own_modules())  # kept by their modules
     gc.collect()
     gc.freeze()  # a job's collector would touch, and so copy, all that it shares with the server

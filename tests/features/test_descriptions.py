@@ -207,12 +207,12 @@ def test_the_trained_classes_get_their_own_descriptions(results: Path, tmp_path:
     """Of all ten classes' descriptions the training takes the base half's."""
     from cpt.data.split import read_split
     from cpt.methods.base import registry
-    from cpt.training.train import _training
+    from cpt.training.train import _training_set
 
     path = knowledge_of(results, tmp_path)
     given = train_inputs(results, "coprompt", descriptions=path)
     clip = load_backbone(results / "backbone.json")
-    training, _ = _training(given, registry.get("coprompt"), read_split(given.split), clip)
+    training, _ = _training_set(given, registry.get("coprompt"), read_split(given.split), clip)
     texts = [f"the {name}" for name in training.classes.names]
     assert len(texts) == 5
     assert torch.allclose(training.descriptions[0], open_clip_features(texts), atol=1e-5)

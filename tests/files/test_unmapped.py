@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np, pyarrow, torch
 from PIL import Image
 from safetensors.torch import save
-from cpt import files
+from cpt.files import stage_files as files
 from cpt.clip import tiny, weights
 from cpt.data.entry import Entry
 from cpt.data.images import ImageStore
-from cpt.data.layouts import make_manifest
+from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.image_cache import open_pixels
 from cpt.data.pixels import make_pixels

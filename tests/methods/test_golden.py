@@ -235,12 +235,12 @@ KINDS = {
 """Cases of trained methods by the beginning of their name."""
 
 ELSEWHERE = {
-    "data_fewshot": "test_fewshot.py",
-    "data_longtail": "test_longtail.py",
-    "data_subsample_classes": "test_classes.py",
-    "promptsrc_gauss": "test_golden_losses.py",
-    "longtail_losses": "test_golden_losses.py",
-    "lr_sequences": "test_golden_losses.py",
+    "data_fewshot": "data/test_fewshot.py",
+    "data_longtail": "data/test_longtail.py",
+    "data_subsample_classes": "data/test_classes.py",
+    "promptsrc_gauss": "methods/test_golden_losses.py",
+    "longtail_losses": "methods/test_golden_losses.py",
+    "lr_sequences": "methods/test_golden_losses.py",
 }
 """Cases that other files test."""
 

@@ -64,7 +64,7 @@ def several_ratios(made: Path, name: str) -> dict[str, Any]:
 def draw(made: Path, shown: Mapping[str, Any]) -> style.Drawing:
     results = read_results(made / "grid.json", made / "runs.parquet")
     with style.house_style():
-        drawing = import_module(f"cpt.report.{shown['kind']}").draw(results, shown)
+        drawing = import_module(f"cpt.report.figures.{shown['kind']}").draw(results, shown)
         drawing.figure.draw_without_rendering()
     inside(drawing.figure.axes)
     return drawing

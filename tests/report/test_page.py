@@ -277,7 +277,10 @@ def test_first_screen_says_what_was_run_and_what_came_out(made: Path, page: Elem
     finished = asked & set(pd.read_parquet(made / "runs.parquet")["run"])
     assert 0 < len(finished) < len(asked)
     assert f"Runs {len(finished)} of {len(asked)} finished" in text
-    assert "τ = 0.06: CPT has the highest average H, 57.00 ± 1.00, 2.00 points above IVLP (55.00 ± 1.00)." in text
+    assert (
+        "τ = 0.06: CPT has the highest average H, 57.00 ± 1.00, 2.00 points above IVLP (55.00 ± 1.00); corrected p"
+        in text
+    )
     assert "τ = 1: CPT has the highest average H, 61.00 ± 1.00, 1.00 points above NPT (reconstruction)" in text
 
 

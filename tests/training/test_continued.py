@@ -330,7 +330,7 @@ def test_cocoop_predicts_every_image_by_texts_of_its_own(results: Path, tmp_path
         for row, line in list(table.loc[subset].iterrows())[::7]:
             x = torch.nn.functional.normalize(features[rows == row].float(), dim=-1)
             with torch.no_grad():
-                text = method.text_features(own, method.meta_net(x))[0]
+                text = torch.nn.functional.normalize(method.text(own, shift=method.meta_net(x)), dim=-1)[0]
                 probabilities = (clip.logit_scale * x @ text.T).softmax(dim=1)[0]
             assert line["true_score"] == pytest.approx(float(probabilities[line["label"]]), abs=1e-4)
             assert line["top_labels"].tolist() == probabilities.topk(5).indices.tolist()

@@ -148,10 +148,12 @@ def test_a_signal_from_outside_reaches_the_training(
 def test_what_cannot_save_says_so(server: str, results: Path, tmp_path: Path) -> None:
     done = call(server, train_words(train_inputs(results, "coop"), tmp_path / "run"), 2, signal.SIGTERM)
     assert done.returncode == EXIT_CODE
-    assert done.stderr == "cpt: SIGTERM: stopped at epoch 1, step 2; nothing is kept, because no --state was given\n"
+    assert (
+        done.stderr == "cpt: SIGTERM: stopped at epoch 1, step 2; nothing is kept, because no --checkpoint was given\n"
+    )
     unwritable = tmp_path / "folder.checkpoint"
     unwritable.mkdir()
-    words = train_words(train_inputs(results, "coop", state=unwritable), tmp_path / "run")
+    words = train_words(train_inputs(results, "coop", checkpoint=unwritable), tmp_path / "run")
     done = call(server, words, 2, signal.SIGTERM)
     assert done.returncode == 1
     assert done.stderr.startswith(f"cpt: error: {unwritable}: cannot be written (")
