@@ -157,7 +157,7 @@ def test_what_cannot_save_says_so(server: str, results: Path, tmp_path: Path) ->
     done = call(server, words, 2, signal.SIGTERM)
     assert done.returncode == 1
     assert done.stderr.startswith(f"cpt: error: {unwritable}: cannot be written (")
-    assert "the state was not saved, training goes on" in done.stdout
+    assert "the checkpoint was not saved, training goes on" in done.stdout
 
 
 def test_a_finished_training_ignores_the_signal(server: str, results: Path, tmp_path: Path) -> None:
