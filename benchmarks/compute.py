@@ -94,7 +94,7 @@ def text_lines(settings: Settings) -> list[Row]:
 
 
 def _raw_text(method: Method, classes: Classes) -> Tensor:
-    return method.text(method.clip.text, classes)
+    return method.raw_text_features(classes)
 
 
 # The whole step

@@ -28,7 +28,7 @@ if "text-features" in sys.argv:
         if time.monotonic() > deadline:
             sys.exit("the other job did not begin")
         time.sleep(0.05)
-from cpt.cli import app
+from cpt.cli.app import app
 try:
     app(sys.argv[1:])
 finally:
