@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Long-tailed prompt tuning of CLIP, stage by stage. Each verb reads and writes the files of docs/files.md; "
-    "`snakemake --cores 1 --resources gpu=1` calls them in order. Every verb's --help shows an example on the files "
+    "`snakemake --cores 1 --resources gpu=1` calls them in order. Most verbs' --help shows an example on the files "
     "that the default run writes.",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ standard deviation is 1. NPT has no run on ``scripts`` and lacks seed 3 on ``flo
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def value(method: str, dataset: str, ratio: float, seed: int, what: str = "harmo
     """Return the invented percentage; an untrained method knows neither ratio nor seed."""
     tail = 0.0 if method == "zeroshot" else RATIOS[ratio] + SEEDS[seed]
     return METHODS[method] + DATASETS[dataset] + tail + OFFSETS[what]
+
+
+def write_exhibits(folder: Path, names: Sequence[str], make: Callable[..., None], kind: str) -> Path:
+    """Write the results and, into ``folder``/``kind``, what ``make`` makes of them by name; return ``folder``."""
+    grid, runs = write_results(folder)
+    for name in names:
+        make(grid, runs, name, folder / kind)
+    return folder
 
 
 def write_results(folder: Path) -> tuple[Path, Path]:

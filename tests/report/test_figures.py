@@ -27,11 +27,7 @@ NAMES = [f"figure{number}" for number in range(1, 9)]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every figure of the invented results."""
-    folder = tmp_path_factory.mktemp("results")
-    grid, runs = fake_results.write_results(folder)
-    for name in NAMES:
-        make_figure(grid, runs, name, folder / "figures")
-    return folder
+    return fake_results.write_exhibits(tmp_path_factory.mktemp("results"), NAMES, make_figure, "figures")
 
 
 def drawn(made: Path, name: str) -> list[dict[str, str]]:

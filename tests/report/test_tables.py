@@ -28,11 +28,7 @@ NAMES = [f"table{number}" for number in range(1, 7)]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every table of the invented results."""
-    folder = tmp_path_factory.mktemp("results")
-    grid, runs = fake_results.write_results(folder)
-    for name in NAMES:
-        make_table(grid, runs, name, folder / "tables")
-    return folder
+    return fake_results.write_exhibits(tmp_path_factory.mktemp("results"), NAMES, make_table, "tables")
 
 
 def numbers(made: Path, name: str) -> dict[tuple[str, ...], tuple[str, str, str]]:
