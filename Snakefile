@@ -24,6 +24,7 @@ include: "rules/features.smk"
 include: "rules/clusters.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
+include: "rules/batches.smk"
 include: "rules/report.smk"
 
 
@@ -31,23 +32,22 @@ rule all:
     default_target: True
     input:
         f"{ROOT}/report/index.html",
-        RESULTS,
-        METRICS,
-        COUNTS,
-        TABLES,
-        FIGURES,  # named here too, so that a deleted one is made again
+        STAGES.gathered,
+        STAGES.scored,
+        STAGES.tables,
+        STAGES.figures,  # named here too, so that a deleted one is made again
     localrule: True
 
 
 rule tables:
     input:
-        TABLES,
+        STAGES.tables,
     localrule: True
 
 
 rule figures:
     input:
-        FIGURES,
+        STAGES.figures,
     localrule: True
 
 

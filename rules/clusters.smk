@@ -1,6 +1,8 @@
 rule clusters:
     input:
-        text_features=lambda wildcards: f"{ROOT}/{clustering(wildcards)[0]}",
+        text_features=asked(
+            lambda wildcards: STAGES.clusters(wildcards.clusters).inputs
+        ),
     output:
         clusters=f"{ROOT}/clusters/{{clusters}}.parquet",
         centroids=f"{ROOT}/clusters/{{clusters}}.safetensors",
@@ -12,8 +14,8 @@ rule clusters:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        options=lambda wildcards: clustering(wildcards)[1:],
-        code=CODE["clusters"],
+        words=asked(lambda wildcards: STAGES.clusters(wildcards.clusters).words),
+        code=STAGES.code("clusters"),
     shell:
-        "cpt --code {params.code:q} clusters --text-features {input.text_features:q} {params.options:q}"
+        "cpt --code {params.code:q} {params.words:q}"
         " --output {output.clusters:q} >{log:q} 2>&1"

@@ -1,6 +1,6 @@
 rule grid:
     input:
-        config=ancient(CONFIG_FILES),  # what they resolve to counts: params.digest
+        config=ancient(STAGES.files),  # what they resolve to counts: params.digest
     output:
         f"{ROOT}/grid.json",
     log:
@@ -9,7 +9,7 @@ rule grid:
     conda:
         ENVIRONMENT
     params:
-        digest=PLAN.digest,
+        digest=STAGES.resolved.digest,
     shell:
         "cpt grid --output {output:q} -- {input.config:q} >{log:q} 2>&1"
 
@@ -50,7 +50,7 @@ rule data:
         images=own_images,
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
         catalog=CONFIG.catalog,
-        code=CODE["data"],
+        code=STAGES.code("data"),
     shell:
         "cpt --code {params.code:q} data manifest {wildcards.dataset:q} --catalog {params.catalog:q} --output {params.folder:q} >{log:q} 2>&1"
 
@@ -71,7 +71,7 @@ rule pixels:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        code=CODE["pixels"],
+        code=STAGES.code("pixels"),
     shell:
         "cpt --code {params.code:q} data pixels --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q}"
         " --threads {threads} --output {output.pixels:q} >{log:q} 2>&1"
@@ -92,7 +92,7 @@ rule split:
     params:
         n_max=CONFIG.n_max,
         class_order=CONFIG.class_order,
-        code=CODE["split"],
+        code=STAGES.code("split"),
     shell:
         "cpt --code {params.code:q} split --manifest {input.manifest:q} --protocol {wildcards.protocol} --ratio {wildcards.ratio}"
         " --seed {wildcards.seed} --n-max {params.n_max} --class-order {params.class_order}"

@@ -18,7 +18,7 @@ rule backbone:
         architecture=CONFIG.backbone.architecture,
         pretrained=CONFIG.backbone.pretrained,
         checksum=f" --sha256 {CONFIG.backbone.sha256}" if CONFIG.backbone.sha256 else "",
-        code=CODE["backbone"],
+        code=STAGES.code("backbone"),
     shell:
         "cpt --code {params.code:q} backbone --name {params.name:q} --architecture {params.architecture:q}"
         " --pretrained {params.pretrained:q}{params.checksum} --output {output.record:q} >{log:q} 2>&1"
@@ -44,9 +44,9 @@ rule text_features:
             CATALOG[wildcards.dataset].template,
             CATALOG[wildcards.dataset].template_for(wildcards.templates),
         ),
-        sets=lambda wildcards: template_sets(wildcards.templates),
+        sets=lambda wildcards: STAGES.template_sets(wildcards.templates),
         device=CONFIG.device,
-        code=CODE["text_features"],
+        code=STAGES.code("text_features"),
     shell:
         "cpt --code {params.code:q} text-features {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {wildcards.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
@@ -71,10 +71,18 @@ rule descriptions:
     params:
         catalog=CONFIG.catalog,
         template=lambda wildcards: CATALOG[wildcards.dataset].template,
-        templates=lambda wildcards, output: description_templates(output[0]),
-        sets=lambda wildcards, output: template_sets(description_templates(output[0])),
+        templates=asked(
+            lambda wildcards: STAGES.stand_in(
+                wildcards.dataset, wildcards.descriptions
+            )
+        ),
+        sets=asked(
+            lambda wildcards: STAGES.template_sets(
+                STAGES.stand_in(wildcards.dataset, wildcards.descriptions)
+            )
+        ),
         device=CONFIG.device,
-        code=CODE["descriptions"],
+        code=STAGES.code("descriptions"),
     shell:
         "cpt --code {params.code:q} descriptions {wildcards.dataset:q} --manifest {input.manifest:q} --backbone {input.backbone:q}"
         " --templates {params.templates:q} --sets {params.sets:q} --catalog {params.catalog:q}"
@@ -88,7 +96,7 @@ rule image_features:
         pixels=lambda wildcards: (
             f"{ROOT}/{paths.pixels(wildcards.dataset, wildcards.part)}"
             if wildcards.part == CONFIG.evaluate_on
-            and wildcards.dataset in PLAN.pixels
+            and wildcards.dataset in STAGES.resolved.pixels
             else []
         ),
     output:
@@ -109,7 +117,7 @@ rule image_features:
         pixels=lambda wildcards, input: (
             ["--pixels", input.pixels] if input.pixels else []
         ),
-        code=CODE["image_features"],
+        code=STAGES.code("image_features"),
     shell:
         "cpt --code {params.code:q} image-features --manifest {input.manifest:q} --part {wildcards.part} --backbone {input.backbone:q} {params.pixels:q}"
         " --device {params.device} --precision {params.precision} --threads {params.threads}"

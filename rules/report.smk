@@ -24,7 +24,7 @@ rule table:
         ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
-        code=CODE["table"],
+        code=STAGES.code("table"),
     shell:
         "cpt --code {params.code:q} table {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
 
@@ -32,7 +32,7 @@ rule table:
 rule figure:
     input:
         grid=f"{ROOT}/grid.json",
-        gathered=RESULTS,
+        gathered=STAGES.gathered,
     output:
         svg=report(
             f"{ROOT}/figures/{{name}}.svg",
@@ -51,7 +51,7 @@ rule figure:
         ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
-        code=lambda wildcards: known(FIGURE_CODE, wildcards.name, "figure"),
+        code=asked(lambda wildcards: STAGES.figure_code(wildcards.name)),
     shell:
         "cpt --code {params.code:q} figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
 
@@ -72,7 +72,7 @@ rule ledger:
         ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
-        code=CODE["ledger"],
+        code=STAGES.code("ledger"),
     shell:
         "cpt --code {params.code:q} ledger --results {params.results:q} --published {input.published:q} >{log:q} 2>&1"
 
@@ -91,7 +91,7 @@ rule audit:
         ENVIRONMENT
     params:
         folder=lambda wildcards, output: os.path.dirname(output.html),
-        code=CODE["audit"],
+        code=STAGES.code("audit"),
     shell:
         "cpt --code {params.code:q} audit --published {input.published:q} --claims {input.claims:q} --output {params.folder:q} >{log:q} 2>&1"
 
@@ -105,8 +105,8 @@ rule page:
         costs=f"{ROOT}/costs.parquet",
         counts=f"{ROOT}/counts.parquet",
         curves=f"{ROOT}/curves.parquet",
-        tables=TABLES,
-        figures=FIGURES,
+        tables=STAGES.tables,
+        figures=STAGES.figures,
     output:
         report(
             f"{ROOT}/report/index.html",
@@ -121,6 +121,6 @@ rule page:
         ENVIRONMENT
     params:
         results=lambda wildcards, input: os.path.dirname(input.grid),
-        code=CODE["page"],
+        code=STAGES.code("page"),
     shell:
         "cpt --code {params.code:q} page --results {params.results:q} >{log:q} 2>&1"

@@ -15,6 +15,16 @@ CURVES = "cpt.curves/1"
 RUNS = "cpt.runs/2"
 COSTS = "cpt.costs/2"
 
+TRAINED = ("run.json", "prompts.safetensors", "history.parquet")
+PREDICTED = ("predictions.parquet", "classifier.safetensors")
+SCORED = ("metrics.parquet", "counts.parquet")
+"""Files of a stage in a run's folder; the first one says that the stage is done."""
+GATHERED = tuple(f"{name}.parquet" for name in ("runs", "costs", "counts", "curves"))
+"""What ``cpt aggregate`` writes."""
+TABLE = ("csv", "md", "tex", "html")
+FIGURE = ("svg", "pdf", "png", "csv", "txt")
+"""Suffixes of a table's and of a figure's files; the first one has the record beside it."""
+
 IMAGES = "images"
 """Last part of the name of a target's mean image features in classifier.safetensors."""
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from cpt.experiment.config import Config
 from cpt.experiment.resolved import load
+from cpt.experiment.stages import Stages
+from cpt.files import paths
 from cpt.workflow.instance import working
 
-STAGES = (("train", "run.json"), ("predict", "predictions.parquet"), ("score", "metrics.parquet"))
+STAGES = (("train", paths.TRAINED[0]), ("predict", paths.PREDICTED[0]), ("score", paths.SCORED[0]))
 """Stages of a run in order, with the file that says that it is done."""
 
 DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
@@ -77,6 +79,7 @@ def status(config: Config, source: str, now: float | None = None) -> Status:
     now = time.time() if now is None else now
     work = Path("work", config.experiment)
     plan = load(config, source, work / "workflow.json")
+    stages = Stages(config, plan)
     worker = working(work)
     states, failures, finished = {}, [], []
     for run in plan.runs:
@@ -87,7 +90,7 @@ def status(config: Config, source: str, now: float | None = None) -> Status:
             finished.append(times[-1])
             continue
         stage = next(name for (name, _), when in zip(STAGES, times, strict=True) if when is None)
-        log = Path("logs", config.experiment, stage, f"{run}.log")
+        log = Path(stages.log(stage, run))
         states[run], line = _unfinished(log, worker is not None)
         if states[run] == FAILED:
             failures.append(Failure(run, log, line))

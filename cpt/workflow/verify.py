@@ -20,8 +20,6 @@ from cpt.files.hashes import digest_of_file
 from cpt.files.integrity import SUFFIX, command, configuration, is_path, read_record
 from cpt.files.stage_files import read_json
 
-TABLE = ("csv", "md", "tex", "html")
-FIGURE = ("svg", "pdf", "png", "csv", "txt")
 MANY = 1000
 """Files from which on progress is told."""
 
@@ -134,18 +132,18 @@ class _Check:
     def _wanted(self, grid: dict[str, Any]) -> list[str]:
         """The ends of the chain, and the files in its middle that the grid names."""
         files = ["grid.json", "backbone.json", "report/index.html"]
-        files += [f"{name}.parquet" for name in ("runs", "costs", "counts", "curves")]
+        files += paths.GATHERED
         for name, exhibit in grid["exhibits"].items():
-            kind, suffixes = ("tables", TABLE) if exhibit["kind"] == "table" else ("figures", FIGURE)
+            kind, suffixes = ("tables", paths.TABLE) if exhibit["kind"] == "table" else ("figures", paths.FIGURE)
             files += [f"{kind}/{name}.{suffix}" for suffix in suffixes]
         for run in grid["runs"]:
-            files.append(f"runs/{run['run']}/metrics.parquet")
+            files.append(f"runs/{run['run']}/{paths.SCORED[0]}")
             if (self.folder / "runs" / run["run"] / "run.json").exists():  # else not trained yet: one finding, not six
                 where = run["protocol"], run["dataset"], run["imbalance_ratio"], run["seed"]
                 clusters = run["clusters"], run["measured_clusters"]
                 made = [paths.split(*where), run["text_features"], *clusters, run["descriptions"]]
                 files += [file for file in made if file]
-                files += [f"runs/{run['run']}/{name}" for name in ("run.json", "predictions.parquet")]
+                files += [f"runs/{run['run']}/{name}" for name in (paths.TRAINED[0], paths.PREDICTED[0])]
         if not all(map(is_path, files)):
             raise ValueError
         return list(dict.fromkeys(files))

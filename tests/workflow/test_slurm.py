@@ -176,6 +176,7 @@ exec {real} "$@"
     )
     (commands / "cpt").chmod(0o755)
     rule = project / "rules/train.smk"
+    assert "growing(120)" in rule.read_text()
     rule.write_text(rule.read_text().replace("growing(120)", "growing(1)"))  # minutes
     known = {job["JobID"] for job in slurm.jobs()}
     Submitted(project, commands=commands).finish()

@@ -59,4 +59,4 @@ def test_every_job_says_its_memory_and_time_and_asks_for_more_on_a_retry(root: P
     assert len(jobs) > 10
     for block in jobs:
         for resource in ("mem_mb", "runtime"):
-            assert re.search(rf"{resource}=growing\(\d+", block), block
+            assert re.search(rf"{resource}=growing\(\s*\d+", block), block

@@ -128,3 +128,13 @@ def test_the_papers_grid_is_shown_by_method(config: Config) -> None:
     assert len(found.states) == found.counts()[MISSING] > 1000
     assert "DeKg" not in printed(found)
     assert "dekg_tcp" in printed(found)
+
+
+def test_several_seeds_in_a_job_have_one_log(tmp_path: Path, config: Config) -> None:
+    """Of a job for several seeds (runs_per_job) the log tells about all of them."""
+    together = config.model_copy(update={"runs_per_job": 2})
+    run = next(name for name in runs() if name.endswith("/s1") and name.removesuffix("1") + "2" in runs())
+    failed = log("train", f"{Path(run).parent}/seeds_1_2", "1/2 train\ncpt: error: out of luck\n")
+    found = look(together)
+    assert found.states[run] == found.states[run.removesuffix("1") + "2"] == FAILED
+    assert {failure.log for failure in found.failures} == {failed}

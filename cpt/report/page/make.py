@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from cpt.files import paths
 from cpt.files.integrity import configuration, snakemake
 from cpt.files.stage_files import note_read, require_unchanged, unusable, write_text
 from cpt.report.formats import html, templates
@@ -23,8 +24,8 @@ from cpt.report.tables import DECIMALS, Key, layout, long_form, significance
 from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 from cpt.results.cells import Results, Summary, read_results
 
-TABLE_FILES = ("csv", "md", "tex")
-FIGURE_FILES = ("svg", "pdf", "png", "csv")
+TABLE_FILES = [suffix for suffix in paths.TABLE if suffix != "html"]  # the page holds it itself
+FIGURE_FILES = [suffix for suffix in paths.FIGURE if suffix != "txt"]
 _SCREEN_SCALE = 1.35  # figures are drawn for print; on a screen they are shown larger
 _POINT = 4 / 3  # CSS pixels
 
