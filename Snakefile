@@ -4,6 +4,7 @@ from snakemake.utils import min_version
 
 min_version("9.10")
 sys.path.insert(0, workflow.basedir)
+from cpt.cli.fork_server import start as start_fork_server
 
 if (
     not workflow.configfiles

@@ -1,5 +1,7 @@
 # Several seeds of a run in one job (runs_per_job): the rules of train.smk and evaluate.smk for `cpt many`
 
+from cpt.experiment.stages import batch_name, one_of
+
 MINUTES = {"train": 120, "predict": 60}  # of one run
 MADE = {"train": paths.TRAINED, "predict": paths.PREDICTED, "score": paths.SCORED}
 

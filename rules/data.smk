@@ -47,7 +47,7 @@ rule data:
         runtime=growing(120),
     params:
         entry=lambda wildcards: CATALOG[wildcards.dataset].identity,
-        images=own_images,
+        images=lambda wildcards: STAGES.own_images(wildcards.dataset),
         folder=lambda wildcards, output: os.path.dirname(output.manifest),
         catalog=CONFIG.catalog,
         code=STAGES.code("data"),

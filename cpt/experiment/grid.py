@@ -18,7 +18,7 @@ from cpt.data.catalog import load_catalog
 from cpt.data.entry import Entry
 from cpt.errors import CptError, nearest
 from cpt.experiment import config as cfg
-from cpt.experiment.runs import Run
+from cpt.experiment.runs import Job, Run
 from cpt.features.templates import TEMPLATE_SETS
 from cpt.files import paths
 from cpt.files.stage_files import canonical_json, sha256_text
@@ -38,6 +38,12 @@ PROTOCOL = {
 
 CLUSTERED = "cpt"
 """The method within whose clusters all methods are measured."""
+
+LISTED = [
+    *("protocol", "dataset", "imbalance_ratio", "method", "key", "seed", "clusters", "measured_clusters"),
+    *("descriptions", "start", "text_features", "targets"),
+]
+"""What grid.json holds of a job."""
 
 RANDOM = " (random weights: the numbers mean nothing)"
 
@@ -111,24 +117,7 @@ class Grid:
             "backbone": backbone.name + (RANDOM if backbone.pretrained == "random" else ""),
             "printed": self.config.printed,
             "class_groups": self.config.class_groups.model_dump(),
-            "runs": [
-                {
-                    "run": run.id,
-                    "protocol": run.protocol,
-                    "dataset": run.dataset,
-                    "imbalance_ratio": run.ratio,
-                    "method": run.method,
-                    "key": run.key,
-                    "seed": run.seed,
-                    "clusters": run.clusters,
-                    "measured_clusters": measured.clusters if (measured := self.clustered(run)) else None,
-                    "descriptions": self.descriptions(run),
-                    "start": run.start.id if run.start else None,
-                    "text_features": run.text_features,
-                    "targets": [list(target) for target in sorted(run.targets)],
-                }
-                for run in self.runs.values()
-            ],
+            "runs": [self._listed(name, run) for name, run in self.runs.items()],
             "methods": {method: facts(method) for method in sorted({run.method for run in self.runs.values()})},
             "datasets": {
                 name: self.catalog[name].model_dump(include={"title", "counterpart", "layout", "derived_split"})
@@ -136,6 +125,36 @@ class Grid:
             },
             "exhibits": self.exhibits,
         }
+
+    def job(self, run: Run) -> Job:
+        """What the workflow and grid.json know of a run."""
+        hp: Any = run.hyperparameters
+        measured, descriptions = self.clustered(run), self.descriptions(run)
+        own = self.catalog[run.dataset].descriptions
+        return Job(
+            protocol=run.protocol,
+            dataset=run.dataset,
+            imbalance_ratio=run.ratio,
+            method=run.method,
+            key=run.key,
+            seed=run.seed,
+            targets=[list(target) for target in sorted(run.targets)],
+            hyperparameters=run.hyperparameters_json,
+            templates=hp.templates,
+            split=run.split,
+            text_features=run.text_features,
+            clusters=run.clusters,
+            measured_clusters=measured.clusters if measured else None,
+            descriptions=descriptions,
+            stand_in=None if own or not descriptions else hp.descriptions,
+            start=run.start.id if run.start else None,
+            frozen_images=[list(pair) for pair in self.frozen_image_parts(run)],
+            modules=list(run.modules),
+        )
+
+    def _listed(self, name: str, run: Run) -> dict[str, Any]:
+        job = self.job(run)
+        return {"run": name, **{field: getattr(job, field) for field in LISTED}}
 
 
 def build(config: cfg.Config, source: str) -> Grid:

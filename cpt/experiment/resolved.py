@@ -17,46 +17,11 @@ from cpt.data.catalog import load_catalog
 from cpt.data.entry import Entry
 from cpt.errors import CptError
 from cpt.experiment.config import Config
-from cpt.experiment.runs import Run
+from cpt.experiment.runs import Job, Run
 from cpt.files.integrity import CONFIGURATION, work_folder
 from cpt.files.provenance import code_version
 from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json, write_text
 from cpt.methods.base import registry
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training job. Paths are relative to the experiment's folder.
-
-    Attributes:
-        targets: (dataset, subset) that it is tested on, sorted.
-        hyperparameters: canonical JSON of the resolved ones.
-        templates: template set of its text features.
-        clusters: those that it trains with, None when it needs none.
-        measured_clusters: those that it is measured within, None where no table shows it.
-        descriptions: features of class descriptions, None when it needs none.
-        stand_in: template set that stands in for a file of descriptions.
-        start: folder of the run that it starts from.
-        frozen_images: (dataset, part) of the frozen image features that it can use.
-        modules: modules that define its method.
-    """
-
-    protocol: str
-    dataset: str
-    method: str
-    seed: int
-    targets: list[list[str]]
-    hyperparameters: str
-    templates: str
-    split: str
-    text_features: str
-    clusters: str | None
-    measured_clusters: str | None
-    descriptions: str | None
-    stand_in: str | None
-    start: str | None
-    frozen_images: list[list[str]]
-    modules: list[str]
 
 
 @dataclass(frozen=True)
@@ -137,41 +102,21 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
     from cpt.experiment import grid as grids
 
     grid = grids.build(config, source)
-    runs, files, clusters = {}, set(), {}
-    for name, run in grid.runs.items():
-        hp: Any = run.hyperparameters
-        descriptions, own = grid.descriptions(run), grid.catalog[run.dataset].descriptions
-        if descriptions and own:
-            files.add(own)
-        runs[name] = Job(
-            protocol=run.protocol,
-            dataset=run.dataset,
-            method=run.method,
-            seed=run.seed,
-            targets=[list(target) for target in sorted(run.targets)],
-            hyperparameters=run.hyperparameters_json,
-            templates=hp.templates,
-            split=run.split,
-            text_features=run.text_features,
-            clusters=run.clusters,
-            measured_clusters=measured.clusters if (measured := grid.clustered(run)) else None,
-            descriptions=descriptions,
-            stand_in=None if own or not descriptions else hp.descriptions,
-            start=run.start.id if run.start else None,
-            frozen_images=[list(pair) for pair in grid.frozen_image_parts(run)],
-            modules=list(run.modules),
-        )
-        for one in (run, measured):
+    clusters = {}
+    for run in grid.runs.values():
+        for one in (run, grid.clustered(run)):
             if one and one.clusters and one.clusters not in clusters:
                 clusters[one.clusters] = [one.text_features, *_clustering(one)]
+    jobs = {name: grid.job(run) for name, run in grid.runs.items()}
+    own = {grid.catalog[job.dataset].descriptions for job in jobs.values() if job.descriptions}
     return {
         "root": grid.root,
         "clusters": dict(sorted(clusters.items())),
-        "runs": {name: asdict(job) for name, job in runs.items()},
+        "runs": {name: asdict(job) for name, job in jobs.items()},
         "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
         "digest": grids.digest(grid),
         "pixels": sorted(grid.pixels),
-        "files": sorted(files),
+        "files": sorted(own - {None}),
     }
 
 

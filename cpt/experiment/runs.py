@@ -82,3 +82,41 @@ class Run:
         """Path of the clusters it needs."""
         found = self.clustering
         return paths.clusters(self.protocol, self.dataset, found["name"], found["seed"]) if found else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the workflow and grid.json know of a run. Paths are relative to the experiment's folder.
+
+    Attributes:
+        key: method and hash of the hyperparameters.
+        targets: (dataset, subset) that it is tested on, sorted.
+        hyperparameters: canonical JSON of the resolved ones.
+        templates: template set of its text features.
+        clusters: those that it trains with, None when it needs none.
+        measured_clusters: those that it is measured within, None where no table shows it.
+        descriptions: features of class descriptions, None when it needs none.
+        stand_in: template set that stands in for a file of descriptions.
+        start: folder of the run that it starts from.
+        frozen_images: (dataset, part) of the frozen image features that it can use.
+        modules: modules that define its method.
+    """
+
+    protocol: str
+    dataset: str
+    imbalance_ratio: float
+    method: str
+    key: str
+    seed: int
+    targets: list[list[str]]
+    hyperparameters: str
+    templates: str
+    split: str
+    text_features: str
+    clusters: str | None
+    measured_clusters: str | None
+    descriptions: str | None
+    stand_in: str | None
+    start: str | None
+    frozen_images: list[list[str]]
+    modules: list[str]

@@ -7,19 +7,23 @@ them. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from cpt.data.make_manifest import digest
 from cpt.errors import CptError, close
 from cpt.experiment.config import Config
 from cpt.experiment.config import load as load_config
-from cpt.experiment.resolved import Job, Workflow
+from cpt.experiment.resolved import Workflow
 from cpt.experiment.resolved import load as load_resolved
 from cpt.experiment.resolved import remember as note_files
+from cpt.experiment.runs import Job
 from cpt.files import paths
 from cpt.files.provenance import code_version, stamp
 from cpt.validation import no_braces
@@ -48,26 +52,36 @@ CODE: dict[str, tuple[list[str], list[str]]] = {
 """Modules, and files of the package, whose change makes a stage's outputs stale. Training: see ``Stages.train``."""
 
 
-def load_stages(folder: str, files: Sequence[str], notice: Callable[[str], None], *, remember: bool) -> Stages:
-    """Return the stages of the experiment that configuration files describe.
+def load_stages(workflow: Any) -> Stages:
+    """Return the stages of the experiment whose configuration files Snakemake was given.
 
     Args:
-        folder: where the Snakefile lies.
-        files: configuration files; later ones win.
-        notice: takes lines about what is no mistake but may not be meant.
-        remember: note the files beside the experiment's work.
+        workflow: Snakemake's, of the Snakefile. Its main process prints notices and notes the files' names beside the
+            experiment's work; the processes of jobs do not.
 
     Raises:
-        CptError: a path has braces, or the configuration or its catalog is wrong.
+        CptError: a path has braces, ``--config`` was given, or the configuration or its catalog is wrong.
     """
-    for path in (folder, *files):
+    if workflow.config_settings.config:
+        raise CptError(
+            "--config is not supported; put the changes into a file that has `extends: config/config.yaml` and give "
+            "it with --configfile"
+        )
+    files = [os.path.relpath(path) for path in workflow.configfiles]
+    for path in (str(workflow.basedir), *files):
         try:
             no_braces(path)
         except ValueError as error:
             raise CptError(f"{path}: {error}") from None
-    config = load_config([Path(path) for path in files], notice)
+
+    def notify(notice: str) -> None:
+        if workflow.is_main_process:
+            print(f"cpt: notice: {notice}", file=sys.stderr)
+
+    # Snakemake has read the files too, otherwise than `cpt plan` does: its YAML is laxer
+    config = load_config([Path(path) for path in files], notify)
     resolved = load_resolved(config, " + ".join(files), Path("work", config.experiment, "workflow.json"))
-    if remember:
+    if workflow.is_main_process:
         note_files(files, Path(resolved.root))
     return Stages(config, resolved, files)
 
@@ -281,6 +295,11 @@ class Stages:
         runs = {run.descriptions: run for run in self.resolved.runs.values() if run.descriptions}
         path = f"features/{dataset}/descriptions-{descriptions}.safetensors"
         return self._known(runs, path, "descriptions").stand_in or "single"
+
+    def own_images(self, dataset: str) -> Any:
+        """What there is of a user's own images, which no rule makes; None for others."""
+        entry = self.resolved.catalog[dataset]
+        return None if entry.fetched or not entry.has_files else digest(entry)
 
     def template_sets(self, name: str) -> str:
         """The configuration's template set of this name as JSON, for ``--sets``."""

@@ -14,6 +14,8 @@ import shutil
 import socket
 import subprocess
 import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +23,13 @@ from cpt.errors import CptError
 from cpt.files.stage_files import parse_json, write_json
 
 _NAME = "snakemake.json"
+LOCKS = Path(".snakemake/locks")
+READ_ONLY = [
+    *("dryrun", "summary", "detailed_summary", "dag", "rulegraph", "filegraph", "d3dag", "lint", "report"),
+    *("list_rules", "list_target_rules", "list_changes", "list_input_changes", "list_params_changes"),
+    *("list_untracked", "list_conda_envs", "print_compilation"),
+]
+"""Options of Snakemake with which it changes no file."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,28 @@ def release(folder: Path) -> None:
     """The work of this process has ended; that of another goes on."""
     if (record := _record(folder)) and record.here and record.pid == os.getpid():
         (folder / _NAME).unlink(missing_ok=True)
+
+
+def check_call(folder: Path, words: Sequence[str], parser: Callable[[], ArgumentParser], locks: Path = LOCKS) -> None:
+    """See that a call of Snakemake does no harm to another one that works.
+
+    Args:
+        folder: ``work/<experiment>``.
+        words: its command line.
+        parser: returns Snakemake's.
+        locks: where Snakemake keeps its locks.
+
+    Raises:
+        CptError: it would.
+    """
+    if any(word.startswith("--unl") for word in words):  # argparse takes the start of an option for it
+        return check_unlock(folder, locks)
+    try:
+        check(folder, locks)
+    except CptError:
+        asked = parser().parse_args(words[1:])
+        if asked.report_after_run or not any(getattr(asked, name) for name in READ_ONLY):
+            raise
 
 
 def check(folder: Path, locks: Path) -> None:
