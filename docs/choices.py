@@ -1,6 +1,6 @@
-"""What validation images chose: the default reading of CPT's equations, every method's learning rate and epochs.
+"""Choices made on validation images: the default reading of CPT's equations, learning rates and epochs of all methods.
 
-The rules stand in docs/switches.md and docs/embedded.md; they were written before their results.
+The rules are in docs/switches.md and docs/embedded.md; they were written before their results.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def tested() -> dict[str, tuple[Difference, float]]:
 
 
 def chosen_reading() -> str:
-    """The row that the rule makes the default: the printed one, unless another is better beyond the corrected test."""
+    """The default row by the rule: the printed one, unless another is significantly better after correction."""
     better = {row: d.mean for row, (d, corrected) in tested().items() if d.mean > 0 and corrected < LEVEL}
     return max(better, key=lambda row: better[row], default=PRINTED)
 
@@ -123,7 +123,7 @@ def chosen_setting(settings: Sequence[Setting]) -> Setting:
 
 
 def effort_outcome() -> str:
-    """What was tried for every method, and what was chosen."""
+    """Settings tried and chosen for every method."""
     lines = [
         "| method | settings | best: epochs, learning rate | H | chosen: epochs, learning rate | H |",
         "|:--|--:|:--|--:|:--|--:|",

@@ -1,4 +1,4 @@
-"""What the embedded experiments measured, as the documents tell it."""
+"""Results of the embedded experiments, as text for the documents."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def against(experiment: str, table: str, reference: str, ratios: Sequence[float]
 
 
 def beyond(experiment: str, table: str, reference: str, ratios: Sequence[float]) -> Text:
-    """Which rows differ from one of them beyond the corrected test; a family of tests is the rows of one τ."""
+    """Rows that differ significantly from one of them after correction; a family of tests is the rows of one τ."""
 
     def text() -> str:
         lines = []
@@ -104,7 +104,7 @@ def below(experiment: str, ratio: float) -> Text:
     """On which datasets each row of Table 2 has a lower H than zero-shot CLIP."""
 
     def text() -> str:
-        results, lines = kept(experiment), ["| method | H below zero-shot CLIP's on |", "|:--|:--|"]
+        results, lines = kept(experiment), ["| method | datasets with H below zero-shot CLIP's |", "|:--|:--|"]
         zeroshot = by_dataset(experiment, "table2", ratio, "zeroshot")
         for row in results.exhibit("table2")["rows"]:
             values = by_dataset(experiment, "table2", ratio, row["id"])

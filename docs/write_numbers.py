@@ -1,13 +1,13 @@
-"""Write every number that a run or a measurement gave into the documents, from what is kept in docs/results.
+"""Write measured numbers into the documents, from the results kept in docs/results.
 
 python docs/write_numbers.py                               write README.md and docs/*.md anew
-python docs/write_numbers.py --check                       only name the documents that have drifted; exit code 1
+python docs/write_numbers.py --check                       only list documents whose numbers differ; then exit code 1
 python docs/write_numbers.py --keep results/embedded       keep a finished experiment's runs.parquet first
 python docs/write_numbers.py --keep results/benchmarks     or bench.parquet
-python docs/write_numbers.py --against results/embedded    does a fresh run say what the kept one says?
+python docs/write_numbers.py --against results/embedded    compare a fresh run with the kept one
 python docs/write_numbers.py --other-cpu results/embedded  keep the default run of another kind of CPU
 
-A place in a document is <!-- =NAME -->what is replaced<!-- / -->; NAME is a key of NUMBERS below.
+A number in a document stands between <!-- =NAME --> and <!-- / -->; NAME is a key of NUMBERS below.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
 
 PLACE = re.compile(r"(<!-- =(\w+) -->)(.*?)(<!-- / -->)", re.DOTALL)
 TOLERANCE = 1.0
-"""Points that a table's cell may differ by on another kind of CPU; what was seen is in README.md."""
+"""Points that a table's cell may differ by on another kind of CPU; README.md has the differences measured."""
 
 
 @cache
@@ -46,7 +46,7 @@ def bench() -> list[rows.Row]:
 
 
 def benchmark(name: str, beginning: str) -> rows.Row:
-    """The measurement of a line whose description begins so."""
+    """The measurement whose description starts with ``beginning``."""
     return next(row for row in bench() if row.name == name and row.what.startswith(beginning))
 
 
@@ -59,7 +59,7 @@ def share(row: rows.Row) -> str:
 
 @cache
 def planned() -> dict[str, Any]:
-    """What ``cpt plan config/paper.yaml`` says where nothing is there yet."""
+    """Numbers of ``cpt plan config/paper.yaml`` when nothing exists yet."""
     resolved = grid.build(config.load([ROOT / "config/paper.yaml"]), "config/paper.yaml")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         return Plan(resolved, "auto", "auto").numbers()
@@ -127,7 +127,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "embedded_share": lambda: share(benchmark("embedded", "training step")),
     "embedded_batch": lambda: f"{benchmark('embedded', 'one step').ratio:.2f}",
     "published_zeroshot": lambda: published("| dataset | base | new | H |", "base", "new", "H"),
-    "published_shifts": lambda: published("| trained on nothing, tested on | accuracy |", "accuracy"),
+    "published_shifts": lambda: published("| dataset, all classes | accuracy |", "accuracy"),
     "plan_jobs": jobs,
     "plan_steps": lambda: f"{total('steps') / 1e6:.1f}",
     "plan_hours": lambda: f"{(total('train_seconds') + total('test_seconds')) / 3600:.0f}",
@@ -142,7 +142,7 @@ def documents() -> list[Path]:
 
 
 def written(document: Path) -> str:
-    """The document with its numbers as they should be.
+    """The document with its numbers written anew.
 
     Raises:
         CptError: it names a number that NUMBERS lacks, or kept results lack what it needs.
