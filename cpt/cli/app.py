@@ -1,4 +1,4 @@
-"""The command line: one verb per stage. Heavy libraries are imported inside the verbs that need them."""
+"""The command line: one command per stage. Heavy libraries are imported inside the commands that need them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Long-tailed prompt tuning of CLIP, stage by stage. Each verb reads and writes the files of docs/files.md; "
-    "`snakemake --cores 1 --resources gpu=1` calls them in order. Most verbs' --help shows an example on the files "
-    "that the default run writes.",
+    help="Long-tailed prompt tuning of CLIP, stage by stage. Commands read and write the files described in "
+    "docs/files.md; `snakemake --cores 1 --resources gpu=1` runs them in order. Most commands' --help has an example "
+    "on files that the default experiment writes.",
 )  # fmt: skip
 
 app.add_typer(data.data, name="data")
@@ -49,14 +49,16 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 @functools.cache
 def command() -> Callable[..., Any]:
-    """The command line, built once: typer takes as long for it as a small job computes."""
+    """The command line, built once, because building it takes typer as long as a small job computes."""
     return typer.main.get_command(app)
 
 
 def run() -> int:
-    """Run the command line on sys.argv; return the exit code. Problems that users can fix are one line."""
+    """Run the command line on sys.argv; return the exit code. Errors that users can fix are printed as one line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what a terminal or a log cannot show is no reason to fail
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # a character that a terminal or a log cannot show must not end the command
     try:
         code = command()(prog_name="cpt", standalone_mode=False)
     except CptError as error:
@@ -69,7 +71,7 @@ def run() -> int:
         return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line itself
-            if message := error.format_message():  # none where the help itself was printed
+            if message := error.format_message():  # empty if the help was printed instead
                 print(f"cpt: error: {message}; see `cpt --help`", file=sys.stderr)
             return 2
         raise
@@ -79,7 +81,9 @@ def run() -> int:
 @app.callback(invoke_without_command=True)
 def _before_every_verb(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
-    code: Annotated[str | None, typer.Option(hidden=True, help="refuse to work with code of another stamp")] = None,
+    code: Annotated[
+        str | None, typer.Option(hidden=True, help="refuse to run with another version of the code")
+    ] = None,
 ) -> None:
     one_thread()
     if version:
@@ -90,10 +94,10 @@ def _before_every_verb(
 
 
 def one_thread() -> None:
-    """Let every library compute with one thread, so that bits depend on neither the machine nor who starts the verb.
+    """Limit every library to one thread, so that results depend on neither the machine nor how a command is started.
 
-    ``--threads`` gives torch more. Libraries read their variables when they are loaded, later than this or in a fork
-    server, which comes by here too.
+    ``--threads`` gives torch more. Libraries read these variables when they are loaded: after this call, or in the fork
+    server, which calls this too.
     """
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     if "torch" in sys.modules:

@@ -1,4 +1,4 @@
-"""The verb ``cpt compare``."""
+"""The command ``cpt compare``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cpt.errors import CptError
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="a row (cpt, ivlp, ...), or a folder of results")],
-    second: Annotated[str, typer.Argument(help="another row, or another folder")],
-    results: Annotated[Path, typer.Option(help="where both rows are")] = Path("results/embedded"),
-    row: Annotated[str, typer.Option(help="the row that is compared between two folders")] = "cpt",
-    images: Annotated[bool, typer.Option(help="also every dataset, image by image, from the predictions")] = False,
+    first: Annotated[str, typer.Argument(help="row of a table (cpt, ivlp, ...), or folder of results")],
+    second: Annotated[str, typer.Argument(help="second row or folder")],
+    results: Annotated[Path, typer.Option(help="folder of results with both rows")] = Path("results/embedded"),
+    row: Annotated[str, typer.Option(help="row to compare between two folders")] = "cpt",
+    images: Annotated[bool, typer.Option(help="also compare image by image on every dataset")] = False,
 ) -> None:
     """Compare two methods of an experiment, or one method in two experiments, paired by dataset and seed.
 
     Differences are the second (B) minus the first (A) in percentage points, over the seeds that both have on all
-    datasets. Intervals are over datasets; p is by flipping signs of the datasets' differences, corrected for all lines
-    by Holm's method. Below, over all runs: interquartile means and the chance that a run of B beats one of A on a
-    dataset, with bootstrap intervals over seeds.
+    datasets. Intervals are over datasets. p is from flipping the signs of the datasets' differences, corrected over all
+    rows by Holm's method. A second table has, over all runs, interquartile means and the probability that a run of B
+    beats a run of A on a dataset, with bootstrap intervals over seeds.
 
     Examples: `cpt compare ivlp cpt`, `cpt compare results/embedded results/mine --row cpt`
     """

@@ -1,4 +1,4 @@
-"""The verbs of `cpt data`: getting datasets, looking at them, and what the other stages read of them."""
+"""The commands of `cpt data`, which download, check and prepare datasets, and `cpt split`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cpt.files.provenance import recorded
 data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Get datasets, check them, and make their manifests and image caches. docs/datasets.md tells the whole story.",
+    help="Download and check datasets; make their manifests and image caches. See docs/datasets.md.",
 )
 
 
@@ -22,9 +22,9 @@ data = typer.Typer(
 def fetch(
     dataset: Dataset,
     catalog: Catalog = CATALOG,
-    output: Annotated[Path | None, typer.Option(help="write here where the files came from (JSON)")] = None,
+    output: Annotated[Path | None, typer.Option(help="write the origin of the files here (JSON)")] = None,
 ) -> None:
-    """Download and unpack what a dataset lacks. What is there already stays as it is; an interrupted download goes on.
+    """Download and unpack missing files of a dataset. Existing files stay; an interrupted download resumes.
 
     Example: `cpt data fetch dtd`
     """
@@ -46,12 +46,12 @@ def fetch(
 
 @data.command()
 def check(
-    datasets: Annotated[list[str] | None, typer.Argument(help="entries of the catalog; default: all")] = None,
+    datasets: Annotated[list[str] | None, typer.Argument(help="datasets: names in the catalog; default: all")] = None,
     catalog: Catalog = CATALOG,
-    decode: Annotated[bool, typer.Option("--decode", help="decode and compare every image too (minutes)")] = False,
-    threads: Annotated[int, typer.Option(help="threads that decode")] = 8,
+    decode: Annotated[bool, typer.Option("--decode", help="also decode and compare every image (minutes)")] = False,
+    threads: Annotated[int, typer.Option(help="decoding threads")] = 8,
 ) -> None:
-    """Show which datasets are complete, missing or damaged; the exit code is 1 unless all named ones are complete.
+    """Show which datasets are complete, missing or damaged. The exit code is 1 if any of them is missing or damaged.
 
     Example: `cpt data check`
     """
@@ -79,7 +79,7 @@ def check(
     printer = console()
     printer.print(listing)
     if advice:
-        printer.print("", *advice, sep="\n", soft_wrap=True)  # whole lines, to be copied
+        printer.print("", *advice, sep="\n", soft_wrap=True)  # no line breaks, so that lines can be copied
     if any(state in ("missing", "damaged") for state in states):
         raise typer.Exit(1)
 
@@ -90,7 +90,7 @@ def manifest(
     output: Annotated[Path, typer.Option(help="folder to write manifest.parquet into")],
     catalog: Catalog = CATALOG,
 ) -> None:
-    """Make the manifest of a dataset: one row per image, checked against what the catalog expects.
+    """Make the manifest of a dataset, one row per image, and check it against the catalog.
 
     Example: `cpt data manifest flowers --output results/embedded/data/flowers`
     """
@@ -111,11 +111,11 @@ def manifest(
 def pixels(
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of a dataset whose images are files")],
     part: Annotated[str, typer.Option(help="test or val")],
-    backbone: Annotated[Path, typer.Option(help="backbone.json: the image size")],
+    backbone: Annotated[Path, typer.Option(help="backbone.json; gives the image size")],
     output: Annotated[Path, typer.Option(help=".npy file to write")],
-    threads: Annotated[int, typer.Option(help="threads that decode; they change no pixel")] = 1,
+    threads: Annotated[int, typer.Option(help="decoding threads; they do not affect the pixels")] = 1,
 ) -> None:
-    """Decode, resize and crop a part once, for every evaluation to read.
+    """Make an image cache: decode, resize and crop the images of a part once, for all evaluations.
 
     Example: `cpt data pixels --manifest results/paper/data/dtd/manifest.parquet --part test
     --backbone results/paper/backbone.json --output results/paper/data/dtd/pixels-test.npy --threads 8`
@@ -135,10 +135,10 @@ def split(
     ratio: Annotated[float, typer.Option(help="imbalance ratio τ in (0, 1]")],
     seed: Seed,
     output: Output,
-    n_max: Annotated[int, typer.Option(help="images of the head class")] = 16,
-    class_order: Annotated[str, typer.Option(help="label, random or appearance: which class is the head")] = "label",
+    n_max: Annotated[int, typer.Option(help="training images of the head class")] = 16,
+    class_order: Annotated[str, typer.Option(help="ranking of the classes: label, random or appearance")] = "label",
 ) -> None:
-    """Choose the long-tailed training images of the runs that share protocol, dataset, τ and seed.
+    """Choose the long-tailed training images for all runs with this protocol, dataset, τ and seed.
 
     Example: `cpt split --manifest results/embedded/data/flowers/manifest.parquet --protocol base_to_new --ratio 0.06
     --seed 1 --output split.parquet`

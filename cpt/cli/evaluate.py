@@ -1,4 +1,4 @@
-"""Verbs that turn trained runs into numbers."""
+"""Commands that evaluate runs: predictions, metrics, and the results of all runs together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cpt.files.provenance import recorded
 def predict(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     results: Results,
-    target: Annotated[list[str], typer.Option(help="dataset/subset with subset base, new or all; repeatable")],
+    target: Annotated[list[str], typer.Option(help="dataset/subset, where subset is base, new or all; repeatable")],
     part: Annotated[str, typer.Option(help="test or val")] = "test",
     device: Device = "auto",
     threads: Threads = 1,
@@ -38,15 +38,14 @@ def predict(
 
 def score(
     run: Annotated[Path, typer.Argument(help="folder with run.json and predictions.parquet")],
-    split: Annotated[Path, typer.Option(help="split of the run: its class ranking")],
+    split: Annotated[Path, typer.Option(help="split of the run; gives the ranking of the classes")],
     clusters: Annotated[
-        Path | None, typer.Option(help="clusters of the trained classes; without, nothing within clusters is measured")
+        Path | None,
+        typer.Option(help="clusters of the trained classes; without them nothing is measured within clusters"),
     ] = None,
-    class_groups: Annotated[
-        str, typer.Option(help="sizes of the head, the middle and the tail of the ranking, relative to each other")
-    ] = "1:1:1",
+    class_groups: Annotated[str, typer.Option(help="relative sizes of head, medium and tail of the ranking")] = "1:1:1",
 ) -> None:
-    """Turn predictions into metrics. No model is needed.
+    """Compute metrics from predictions, without a model.
 
     Example: `cpt score my-run --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet`
     """
@@ -59,7 +58,7 @@ def score(
 
 
 def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experiment")]) -> None:
-    """Gather all runs: metrics, costs, counts by class and confidence, and curves over epochs, a file each.
+    """Collect the results of all runs in one file each: metrics, costs, counts by class and confidence, and curves.
 
     Example: `cpt aggregate --grid results/embedded/grid.json`
     """

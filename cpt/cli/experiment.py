@@ -1,4 +1,4 @@
-"""Verbs of an experiment as a whole: what it consists of, what it costs, how far it is."""
+"""Commands about a whole experiment: its runs, its cost and its progress, and about methods and the schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cpt.files.provenance import recorded
 
 
 def grid(configs: ConfigFiles, output: Output) -> None:
-    """Resolve a configuration into runs, tables and figures.
+    """Resolve a configuration into the runs that its tables and figures need.
 
     Example: `cpt grid config/config.yaml --output results/embedded/grid.json`
     """
@@ -31,17 +31,20 @@ def grid(configs: ConfigFiles, output: Output) -> None:
 def plan(
     configs: ConfigFiles,
     measure: Annotated[
-        bool, typer.Option("--measure", help="time steps on this machine first, for this and later plans (minutes)")
+        bool, typer.Option("--measure", help="first time steps on this machine, for this and later plans (minutes)")
     ] = False,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda: whose costs; default: the configuration's")
+        str | None, typer.Option(help="device to estimate for: auto, cpu or cuda; default: the configuration's")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto, float32, bfloat16 or float16; default: the configuration's")
+        str | None,
+        typer.Option(
+            help="precision to estimate for: auto, float32, bfloat16 or float16; default: the configuration's"
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="write the same numbers as JSON, seconds and bytes")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the numbers as JSON, in seconds and bytes")] = None,
 ) -> None:
-    """Say what an experiment will do and cost before it starts: jobs, runs, steps, hours, disk, memory, what is there.
+    """Estimate what an experiment costs before it starts: jobs, runs, steps, hours, disk, memory. Show what exists.
 
     Example: `cpt plan config/paper.yaml`
     """
@@ -66,9 +69,9 @@ def plan(
 def status(
     configs: Annotated[list[Path] | None, typer.Argument(help="configuration files", metavar="[CONFIG...]")] = None,
 ) -> None:
-    """Say how far an experiment is: done, running, failed with the log's path, missing; how fast, how long to go.
+    """Show the progress of an experiment: jobs done, running, failed (with logs) and missing, speed, and time left.
 
-    Call it in the project's folder; it reads files only and may be called while Snakemake works.
+    Run it in the project's folder. It only reads files, so it can run beside Snakemake.
 
     Example: `cpt status config/paper.yaml`
     """
@@ -82,10 +85,14 @@ def status(
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="a method: list its hyperparameters")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="write everything about all methods as Markdown")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="method whose hyperparameters to list; default: list all methods")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="write a comparison of all methods and their hyperparameters here (Markdown)")
+    ] = None,
 ) -> None:
-    """List the methods: what each does, how many values it learns on ViT-B/16, its source.
+    """List the methods with summary, number of learned values on ViT-B/16, and source.
 
     Example: `cpt methods cpt` lists the hyperparameters of CPT with the source of every default.
     """

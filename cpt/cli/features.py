@@ -1,4 +1,4 @@
-"""Verbs of the frozen backbone and of what is computed once from it."""
+"""Commands for the frozen backbone, and for the features and clusters computed once from it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from cpt.files.provenance import recorded
 
 def backbone(
     output: Output,
-    name: Annotated[str, typer.Option(help="what tables call it")] = "tiny-clip",
+    name: Annotated[str, typer.Option(help="display name in tables")] = "tiny-clip",
     architecture: Annotated[
-        str, typer.Option(help="'embedded', a model name of open_clip, or a .json of one's own")
+        str, typer.Option(help="'embedded', a model name of open_clip, or your own .json")
     ] = "embedded",
-    pretrained: Annotated[str, typer.Option(help="tag of open_clip, a checkpoint file, or 'random'")] = "shipped",
-    sha256: Annotated[str | None, typer.Option(help="checksum that the file of the weights must have")] = None,
+    pretrained: Annotated[str, typer.Option(help="tag of open_clip, checkpoint file, or 'random'")] = "shipped",
+    sha256: Annotated[str | None, typer.Option(help="required SHA-256 of the weights file")] = None,
 ) -> None:
-    """Export the towers of an unmodified open_clip model and prove that they compute the same.
+    """Export both towers of an unmodified open_clip model and check them against it on random inputs.
 
     Example: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name vit-b-16 --output backbone.json`
     """
@@ -51,7 +51,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="seed of the pretraining", min=0, max=limits.SEED)] = 0,
     threads: Threads = 1,
 ) -> None:
-    """Rebuild the tiny CLIP of the embedded benchmark from nothing (minutes)."""
+    """Pretrain the tiny CLIP of the embedded benchmark from scratch (minutes)."""
     from cpt.clip.pretrain import pretrain as run_pretraining
 
     run_pretraining(output, seed=seed, threads=threads, log=log)
@@ -62,7 +62,9 @@ def text_features(
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset: its class names")],
     backbone: BackboneFile,
     output: Output,
-    templates: Annotated[str, typer.Option(help="single, dataset, ensemble, or a set of --sets")] = "single",
+    templates: Annotated[
+        str, typer.Option(help="template set: single, dataset, ensemble, or one of --sets")
+    ] = "single",
     sets: Sets = "{}",
     catalog: Catalog = CATALOG,
     device: Device = "auto",
@@ -92,11 +94,13 @@ def text_features(
 
 
 def descriptions(
-    dataset: Annotated[str, typer.Argument(help="entry of the catalog; its file of descriptions, if it names one")],
+    dataset: Annotated[
+        str, typer.Argument(help="dataset: a name in the catalog, which may name a file of descriptions")
+    ],
     manifest: Annotated[Path, typer.Option(help="manifest.parquet of the dataset: its class names")],
     backbone: BackboneFile,
     output: Output,
-    templates: Annotated[str, typer.Option(help="template set that stands in where there is no file")] = "imagenet",
+    templates: Annotated[str, typer.Option(help="template set to use without such a file")] = "imagenet",
     sets: Sets = "{}",
     catalog: Catalog = CATALOG,
     device: Device = "auto",
@@ -140,7 +144,7 @@ def image_features(
     precision: Precision = "auto",
     threads: Threads = 1,
 ) -> None:
-    """Compute frozen image features once, for methods that leave the vision tower as it is.
+    """Compute the frozen image features of a part, for methods that leave the vision tower unprompted.
 
     Example: `cpt image-features --manifest results/embedded/data/flowers/manifest.parquet --part test --backbone
     results/embedded/backbone.json --output images.safetensors`
@@ -157,12 +161,12 @@ def image_features(
 
 def clusters(
     text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
-    protocol: Annotated[str, typer.Option(help="base_to_new clusters the base half, the others all classes")],
+    protocol: Annotated[str, typer.Option(help="base_to_new: cluster the base half; others: all classes")],
     seed: Annotated[int, typer.Option(help="seed of the clustering", min=0, max=limits.SEED)],
     output: Output,
     algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
     classes_per_cluster: Annotated[int, typer.Option(help="M = max(1, round(K / this))")] = 16,
-    number: Annotated[int | None, typer.Option(help="a fixed number of clusters M instead")] = None,
+    number: Annotated[int | None, typer.Option(help="fixed number of clusters M, instead")] = None,
 ) -> None:
     """Cluster the trained classes by their frozen text features.
 

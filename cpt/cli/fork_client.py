@@ -1,4 +1,4 @@
-"""The client of the fork server: as light as it can be, because every small job starts with it."""
+"""The client of the fork server. It imports as little as possible, because every small job starts with it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import struct
 import sys
 
 HEADER = 8
-"""Bytes of every length, process number and exit code on the wire."""
+"""Bytes of every length, process id and exit code in the protocol."""
 
 PATIENCE = 10.0
-"""Seconds that a server may take to begin; one that was stopped never does."""
+"""Seconds to wait for a server to start the job; a stopped server never does."""
 
 
 def call(address: str, arguments: list[str]) -> int | None:
-    """Run a command in a fork of the server and return its exit code; None when no server takes it."""
+    """Run a command in a fork of the server and return its exit code; None if no server accepts it."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(PATIENCE)
         try:
@@ -30,9 +30,9 @@ def call(address: str, arguments: list[str]) -> int | None:
             socket.send_fds(connection, [b"f"], [0, 1, 2])
             connection.sendall(request)
             started = receive(connection, HEADER)
-            if started is None:  # no server, or none that can do it
+            if started is None:  # no server, or none that accepts the job
                 return None
-            connection.sendall(b"!")  # only now does the job begin: never here and there
+            connection.sendall(b"!")  # the job begins only now, so it never runs twice
         except OSError:
             return None
         connection.settimeout(None)
@@ -52,7 +52,7 @@ def call(address: str, arguments: list[str]) -> int | None:
 
 
 def _myself(arguments: list[str]) -> dict[str, object]:
-    """What the job's process takes over from this one.
+    """State of this process that the job's process takes over.
 
     Raises:
         OSError: the working folder is gone.
@@ -70,12 +70,12 @@ def _myself(arguments: list[str]) -> dict[str, object]:
 
 
 def installation() -> list[str]:
-    """Environment and folder that this code is of: a server of another one would run other code."""
+    """Environment and folder of this code; a server of another installation would run different code."""
     return [sys.prefix, os.path.dirname(os.path.dirname(os.path.realpath(__file__)))]
 
 
 def same_user(connection: socket.socket) -> bool:
-    """Whether the process at the other end is this user's; elsewhere than on Linux its folder has to do."""
+    """Whether the process at the other end is this user's. Only Linux can tell; elsewhere the folder must ensure it."""
     if sys.platform != "linux":
         return True
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -83,7 +83,7 @@ def same_user(connection: socket.socket) -> bool:
 
 
 def receive(connection: socket.socket, size: int) -> bytes | None:
-    """Read exactly ``size`` bytes, or None when the other side is gone or says nothing in time."""
+    """Read exactly ``size`` bytes; None if the other side is gone or does not answer in time."""
     data = b""
     while len(data) < size:
         try:

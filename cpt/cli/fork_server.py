@@ -1,12 +1,13 @@
 """The fork server: import the libraries once, then fork one process per job.
 
-Importing torch and the rest costs seconds, many times what a small job computes, and building the command line costs a
-tenth of one. Every job is a process of its own with its own log, exit code and failure; without a server everything
-works the same, only slower to start. A child whose source files changed since the server read them imports them anew,
-so old code is never served. The server never touches CUDA, because a CUDA context does not survive a fork.
+Importing torch and the other libraries takes seconds, many times what a small job computes; building the command line
+takes a tenth of a second. Every job is a process of its own with its own log, exit code and failure. Without a server
+everything works the same but starts more slowly. If the source files have changed since the server read them, the
+child imports them again, so old code never runs. The server never touches CUDA, because a CUDA context does not survive
+a fork.
 
 A client sends its arguments, folder, environment, umask and its three standard streams; the forked child takes them
-over. It has no more than its client: a client of another user or of another installation runs its job itself.
+over. It gains nothing beyond its client: a client of another user or of another installation runs its job itself.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ def serve(address: str, owner: int | None = None) -> None:
     """Import the libraries, then fork a process for every call until the owner process is gone.
 
     Args:
-        address: path of the Unix socket to listen on; it appears when the server is ready. Its folder is the
-            server's own and goes with it.
-        owner: process whose end ends the server; default: the parent.
+        address: path of the Unix socket to listen on; it appears when the server is ready. Its folder belongs to the
+            server, which deletes it at the end.
+        owner: process with which the server ends; default: the parent.
     """
     from cpt.cli import app
     from cpt.files import provenance
 
-    app.one_thread()  # before the imports: libraries read it when they are loaded
-    sources = _sources()  # before the imports: what changes meanwhile is imported anew
+    app.one_thread()  # before the imports, because libraries read it when they are loaded
+    sources = _sources()  # before the imports, so that files changed meanwhile are imported again
     for name in (*LIBRARIES, *_own_modules()):
         importlib.import_module(name)
-    app.command(), provenance.versions(), provenance.code_version(*_own_modules())  # kept by their modules
+    app.command(), provenance.versions(), provenance.code_version(*_own_modules())  # cached in their modules
     gc.collect()
-    gc.freeze()  # a job's collector would touch, and so copy, all that it shares with the server
+    gc.freeze()  # a job's collector would touch, and so copy, all memory that it shares with the server
     owner = owner or os.getppid()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the clients; the server ends with its owner
@@ -81,9 +82,9 @@ def serve(address: str, owner: int | None = None) -> None:
 
 
 def start(log: str) -> None:
-    """Start a server for the jobs of this process, unless it has one; it ends with this process.
+    """Start a server for the jobs of this process, unless one runs already; it ends with this process.
 
-    Jobs find it by the environment variable CPT_FORK_SERVER; those that come before it is ready run without it.
+    Jobs find it through the environment variable CPT_FORK_SERVER. Jobs that start before it is ready run without it.
     """
     if "CPT_FORK_SERVER" in os.environ:
         return
@@ -96,14 +97,14 @@ def start(log: str) -> None:
 
 
 def _own_modules() -> list[str]:
-    """Names of all modules of the package but the entry, which runs when it is imported."""
+    """Names of all modules of the package except ``__main__``, which runs when it is imported."""
     package = importlib.import_module("cpt")
     found = pkgutil.walk_packages(package.__path__, "cpt.")
     return [module.name for module in found if module.name != "cpt.__main__"]
 
 
 def _sources() -> dict[str, tuple[int, int]]:
-    """Time and size of every source file of the package."""
+    """Modification time and size of every source file of the package."""
     stats = {str(path): path.stat() for path in Path(__file__).parents[1].rglob("*.py")}
     return {path: (stat.st_mtime_ns, stat.st_size) for path, stat in stats.items()}
 
@@ -119,7 +120,7 @@ def _child(connection: socket.socket) -> None:
         taken = same_user(connection) and _take_over(connection)
     except (OSError, ValueError, KeyError):
         taken = False
-    if not taken:  # the client runs it
+    if not taken:  # the client runs the job
         os._exit(1)
     code = 1
     try:
@@ -127,7 +128,7 @@ def _child(connection: socket.socket) -> None:
         from cpt.cli.app import run
 
         code = run()
-    except BaseException:  # the traceback belongs into the job's log, the code to the client
+    except BaseException:  # the traceback goes to the job's log, the exit code to the client
         import traceback
 
         traceback.print_exc()
@@ -140,7 +141,7 @@ def _child(connection: socket.socket) -> None:
 
 
 def _take_over(connection: socket.socket) -> bool:
-    """Take over the client's streams, folder and environment; False when it is gone or of another installation."""
+    """Take over the client's streams, folder and environment; False if it is gone or of another installation."""
     size = receive(connection, HEADER)
     if size is None:
         return False
@@ -166,7 +167,7 @@ def _take_over(connection: socket.socket) -> bool:
 
 
 def _end_with_client(connection: socket.socket) -> None:
-    """A killed client closes its connection: nobody waits for the job any more."""
+    """End the job when its client is gone: a killed client closes the connection, and nobody waits for the job."""
     with contextlib.suppress(OSError):
         connection.recv(1)
     os._exit(143)
@@ -183,6 +184,6 @@ def _alive(process: int) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=serve.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", help="path of the socket")
-    parser.add_argument("--owner", type=int, help="process whose end ends the server")
+    parser.add_argument("--owner", type=int, help="process with which the server ends")
     given = parser.parse_args()
     serve(given.address, given.owner)

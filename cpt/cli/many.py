@@ -1,4 +1,4 @@
-"""The verb that runs several commands in one job of a cluster."""
+"""The command that runs several commands in one cluster job."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cpt.training import interruption
 
 
 def add_many(app: typer.Typer) -> None:
-    """Add ``cpt many``, which runs the other verbs of the application."""
+    """Add ``cpt many``, which runs other commands of the application."""
 
     @app.command()
     def many(
         commands: Annotated[list[str], typer.Argument(help="JSON objects with words, needs, makes and keep")],
         checkpoint_interval: Annotated[float | None, typer.Option(help="seconds between checkpoints")] = None,
     ) -> None:
-        """Run several commands in this process, as jobs of a cluster do (`runs_per_job`, docs/slurm.md).
+        """Run several commands in this process, for cluster jobs with several runs (`runs_per_job`, docs/slurm.md).
 
-        A failed one does not end the others; what is finished is kept in `keep` until all have succeeded.
+        If one fails, the others still run. Finished files are kept in `keep` until all commands have succeeded.
 
         Example: `cpt many '{"words": ["score", "my-run", "--split", "s1.parquet"], "needs": ["s1.parquet"],
         "makes": ["my-run/metrics.parquet"], "keep": "work/my-run.score"}'`
@@ -37,7 +37,7 @@ def add_many(app: typer.Typer) -> None:
 
 def _runner(app: typer.Typer, also: list[str]) -> Callable[[list[str]], Any]:
     def run(words: list[str]) -> Any:
-        sys.argv = ["cpt", *words]  # what the records of the results name
+        sys.argv = ["cpt", *words]  # recorded in the provenance of results
         return app([*words, *also], standalone_mode=False)
 
     return run

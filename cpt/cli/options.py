@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how verbs report."""
+"""Options and output that commands share."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ Results = Annotated[Path, typer.Option(help="folder of the experiment", metavar=
 BackboneFile = Annotated[Path, typer.Option(help="backbone.json that `cpt backbone` wrote")]
 ManifestFile = Annotated[Path, typer.Option(help="manifest.parquet of the dataset")]
 Output = Annotated[Path, typer.Option(help="file to write")]
-Dataset = Annotated[str, typer.Argument(help="entry of the catalog")]
-Catalog = Annotated[Path, typer.Option(help="file of dataset entries")]
-Sets = Annotated[str, typer.Option(help="further template sets as JSON: {name: [template, ...]}")]
+Dataset = Annotated[str, typer.Argument(help="dataset: a name in the catalog")]
+Catalog = Annotated[Path, typer.Option(help="catalog file with the dataset entries")]
+Sets = Annotated[str, typer.Option(help="additional template sets as JSON: {name: [template, ...]}")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 Seed = Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1, max=limits.THREADS)]
-ConfigFiles = Annotated[list[Path], typer.Argument(help="configuration files; later ones win", metavar="CONFIG...")]
+ConfigFiles = Annotated[
+    list[Path], typer.Argument(help="configuration files; later ones override earlier ones", metavar="CONFIG...")
+]
 
 CATALOG = Path("config/datasets.yaml")
 
 
 def log(line: str) -> None:
-    """Print a progress line at once, also into a log file."""
+    """Print a progress line and flush it, so that log files are current."""
     print(line, flush=True)
 
 
 def notice(line: str) -> None:
-    """Print what is no mistake but may not be meant, beside the results."""
+    """Print a notice to stderr: not an error, but possibly not intended."""
     print(f"cpt: notice: {line}", file=sys.stderr, flush=True)
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:
-    """Read an option's JSON object.
+    """Parse the JSON object given to an option.
 
     Raises:
-        CptError: it is none.
+        CptError: the text is not a JSON object.
     """
     try:
         value = parse_json(text)

@@ -1,4 +1,4 @@
-"""Verbs that write what people read."""
+"""Commands that write tables, figures and reports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def figure(
 
 
 def page(results: Results) -> None:
-    """Write the page that shows all tables and figures: one HTML file that opens offline.
+    """Write the report page with all tables and figures: one HTML file that opens offline.
 
     Example: `cpt page --results results/embedded`
     """
@@ -54,9 +54,9 @@ def page(results: Results) -> None:
 
 def ledger(
     results: Results,
-    published: Annotated[Path, typer.Option(help="the printed numbers")] = Path("config/published.csv"),
+    published: Annotated[Path, typer.Option(help="the paper's printed numbers")] = Path("config/published.csv"),
 ) -> None:
-    """Put every printed cell of Tables 1-5 beside ours: difference, interval, verdict.
+    """Compare every printed cell of the paper's Tables 1-5 with ours: difference, interval, verdict.
 
     Example: `cpt ledger --results results/paper`
     """
@@ -68,15 +68,11 @@ def ledger(
 
 def audit(
     output: Annotated[Path | None, typer.Option(help="folder for audit.md, audit.html and a CSV per question")] = None,
-    published: Annotated[Path, typer.Option(help="the printed numbers")] = Path("config/published.csv"),
-    claims: Annotated[Path, typer.Option(help="the text's sentences about them")] = Path(
-        "config/published_claims.yaml"
-    ),
-    everything: Annotated[bool, typer.Option("--all", help="print every row, not only the first ten")] = False,
+    published: Annotated[Path, typer.Option(help="the paper's printed numbers")] = Path("config/published.csv"),
+    claims: Annotated[Path, typer.Option(help="the paper's claims about them")] = Path("config/published_claims.yaml"),
+    everything: Annotated[bool, typer.Option("--all", help="print all rows, not only the first ten")] = False,
 ) -> None:
-    """Recompute what can be computed from the paper's printed tables: averages, agreement, proportions, claims.
-
-    It is arithmetic on printed numbers and needs no run.
+    """Check the arithmetic of the paper's printed tables: averages, agreement, proportions, claims. It needs no run.
 
     Example: `cpt audit --output results/audit`
     """

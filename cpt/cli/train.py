@@ -1,4 +1,4 @@
-"""The verb that trains."""
+"""The command ``cpt train``."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from cpt.training import interruption
 
 
 def train(
-    method: Annotated[str, typer.Option(help="module of cpt/methods; see `cpt methods`")],
+    method: Annotated[str, typer.Option(help="name of the method; `cpt methods` lists them")],
     seed: Seed,
     backbone: BackboneFile,
     manifest: ManifestFile,
     split: Annotated[Path, typer.Option(help="split of the run")],
     text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
     output: Annotated[Path, typer.Option(help="folder for prompts.safetensors, history.parquet and run.json")],
-    hyperparameters: Annotated[str, typer.Option(help="JSON; what is absent takes the method's default")] = "{}",
-    clusters: Annotated[Path | None, typer.Option(help="clusters, for methods that need them")] = None,
+    hyperparameters: Annotated[str, typer.Option(help="JSON; absent ones take the method's default")] = "{}",
+    clusters: Annotated[Path | None, typer.Option(help="clusters, if the method needs them")] = None,
     image_features: Annotated[Path | None, typer.Option(help="frozen features of the training images")] = None,
-    descriptions: Annotated[Path | None, typer.Option(help="features of class descriptions, if needed")] = None,
-    start: Annotated[Path | None, typer.Option(help="folder of the finished run to start from, if needed")] = None,
+    descriptions: Annotated[
+        Path | None, typer.Option(help="features of class descriptions, if the method needs them")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="folder of the finished run to start from, if the method needs one")
+    ] = None,
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
-    checkpoint: Annotated[Path | None, typer.Option(help="file for the checkpoint of an unfinished training")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="checkpoint file of the unfinished training")] = None,
     checkpoint_interval: Annotated[float, typer.Option(help="seconds between checkpoints")] = 60.0,
-    code: Annotated[str | None, typer.Option(help="refuse to train with code of another version than this")] = None,
+    code: Annotated[str | None, typer.Option(help="refuse to train with another version of the code")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
 ) -> None:
     """Train one run: dataset × τ × method × seed. An interrupted run resumes from --checkpoint.
 
-    SIGTERM and SIGUSR1 save the checkpoint after the current step and end with exit code 75: the same command resumes.
+    On SIGTERM or SIGUSR1 it saves a checkpoint after the current step and exits with code 75. The same command resumes.
 
     Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
     --manifest results/embedded/data/flowers/manifest.parquet

@@ -1,4 +1,4 @@
-"""The verb ``cpt verify``."""
+"""The command ``cpt verify``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cpt.cli.options import log
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
-    json: Annotated[Path | None, typer.Option(help="write the same as JSON")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the report as JSON")] = None,
 ) -> None:
-    """Recheck the chain of hashes from split to table; say what does not fit and how to fix it.
+    """Check every file against the chain of hashes from split to table; report mismatches and how to fix them.
 
-    The exit code is 1 when something does not fit. Runs of different code or of a changed checkout are no fault and
-    are told too.
+    The exit code is 1 if there is a mismatch. Runs of different code versions or of a changed checkout are reported as
+    notices, not as errors.
 
     Example: `cpt verify results/embedded`
     """

@@ -1,6 +1,6 @@
-"""The frozen CLIP of an experiment as jobs read it: two towers, without open_clip, whose import costs seconds.
+"""The frozen CLIP of an experiment, as jobs load it: two towers, without importing open_clip, which takes seconds.
 
-``cpt.clip.make_backbone`` writes it.
+``cpt.clip.make_backbone`` writes the files.
 """
 
 from __future__ import annotations

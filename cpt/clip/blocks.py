@@ -64,7 +64,7 @@ class Block(nn.Module):
     def __init__(self, tensors: dict[str, Tensor], heads: int, activation: str, eps: float) -> None:
         super().__init__()
         self.heads, self.activation, self.eps = heads, ACTIVATIONS[activation], eps
-        if activation == "quick_gelu":  # its factor goes into the weights around it: one kernel instead of three
+        if activation == "quick_gelu":  # fold its factor into the weights around it: one kernel instead of three
             up, down = ("mlp.c_fc.weight", "mlp.c_fc.bias"), "mlp.c_proj.weight"
             tensors = tensors | {name: tensors[name] * QUICK for name in up} | {down: tensors[down] / QUICK}
         for name in (*self.NAMES, *self.OPTIONAL):
@@ -93,8 +93,8 @@ class Block(nn.Module):
         """Dense attention over ``x`` (B, T, d).
 
         Args:
-            causal: every token sees itself and what stands before it.
-            only_first: return token 0 alone (B, 1, d); nothing else of the last block is ever read.
+            causal: every token attends only to itself and earlier tokens.
+            only_first: return only token 0 (B, 1, d): the rest of the last block is never read.
         """
         q, k, v = (self.split_heads(part) for part in self.qkv(x))
         if only_first:

@@ -1,4 +1,4 @@
-"""Where and how a job computes: device, precision, threads, determinism, peak memory."""
+"""Device, precision, threads, determinism and peak memory of a job."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 def prepare_device(device: str, precision: str, threads: int) -> tuple[torch.device, str]:
     """Set threads and determinism; resolve ``auto``.
 
-    On the CPU the same job gives the same bits for the same number of threads; on a GPU operations without a
+    On the CPU the same job gives the same bits with the same number of threads. On a GPU, operations without a
     deterministic version warn.
 
     Returns:
         The device and the precision of the frozen towers (``float32``, ``bfloat16`` or ``float16``).
 
     Raises:
-        CptError: an unknown name, or CUDA is asked for and absent.
+        CptError: unknown device or precision, or CUDA is requested but not available.
     """
     for option, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise CptError(f"{option}: unknown {value!r}; {nearest(value, known)}")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch's compiler: seconds
-    # torch would write every output twice: first with NaN
+    # otherwise torch writes every output twice, first with NaN
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
@@ -45,13 +45,13 @@ def prepare_device(device: str, precision: str, threads: int) -> tuple[torch.dev
 
 
 def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return an array as a tensor on a device; a copy to a GPU goes on while the host does something else."""
+    """Return an array as a tensor on a device; copies to a GPU are asynchronous."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB: allocated on the GPU, or resident of this process."""
+    """Peak memory in MiB: allocated on the GPU, or resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024

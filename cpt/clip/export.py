@@ -1,7 +1,7 @@
-"""Towers out of an unmodified open_clip model, with proof that they compute the same.
+"""Export both towers of an unmodified open_clip model and check them against it.
 
-``export`` reads the weights of a model, ``verify`` compares the exported towers with the model itself on random
-inputs. The backbone stage does both, so a model that our towers do not understand is refused before any training.
+``export`` reads the weights of a model; ``verify`` compares the exported towers with the model on random inputs. The
+backbone stage does both, so that a model which our towers do not support is refused before any training.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Tensors by open_clip's names behind ``text.`` and ``vision.``, and a specification that JSON can hold.
 
     Raises:
-        CptError: the architecture has parts that our towers do not have, which is named, or damaged weights.
+        CptError: the weights are damaged, or the architecture has a part that our towers lack; names the part.
     """
     require_model(model)
     text, visual = getattr(model, "text", model), model.visual
@@ -63,7 +63,7 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def require_config(config: Mapping[str, Any]) -> None:
-    """Refuse a model configuration of open_clip for parts that would not even be built without other libraries.
+    """Refuse a model configuration of open_clip with parts that open_clip builds only with other libraries.
 
     Raises:
         CptError: names the part.
@@ -78,7 +78,7 @@ def require_config(config: Mapping[str, Any]) -> None:
 
 
 def require_model(model: Any) -> None:
-    """Refuse a model of open_clip whose parts our towers do not have.
+    """Refuse an open_clip model that has parts which our towers lack.
 
     Raises:
         CptError: names the part.
@@ -137,7 +137,7 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
         (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(packed), dim=-1)),
     )
     for half, (theirs, _) in zip(("image", "text"), pairs, strict=True):
-        if not ((theirs.norm(dim=-1) - 1).abs() < TOLERANCE).all():  # NaN; or zero, where the raw norm is infinite
+        if not ((theirs.norm(dim=-1) - 1).abs() < TOLERANCE).all():  # NaN; or zero if the raw norm is infinite
             raise CptError(f"backbone: the weights give {half} features without a direction; get them again")
     difference = float(torch.stack([(theirs - ours).abs().max() for theirs, ours in pairs]).max())  # NaN if any is
     if not difference <= TOLERANCE:
@@ -149,7 +149,7 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
 
 
 def _describe(transformer: Any) -> dict[str, Any]:
-    """Depth, heads, activation and epsilon of a transformer whose blocks are all the plain residual block."""
+    """Depth, heads, width, activation and epsilon of a transformer; refuse any but plain residual blocks."""
     from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 
     block = transformer.resblocks[0]

@@ -1,4 +1,4 @@
-"""Counting what the towers of a CLIP encode: what a training step of a method costs, measured, not declared."""
+"""Count the texts and images that the towers of a CLIP encode: a measured cost of a method's training step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from cpt.clip.backbone import Clip
 
 KINDS = ("texts", "frozen_texts", "images", "frozen_images")
-"""Prompts and images that were encoded with a graph for the backward pass, and without (frozen)."""
+"""Prompts and images encoded with a graph for the backward pass, and without one (frozen)."""
 
 
 class Passes:
-    """Counts prompts and images that go through the towers while ``counting``.
+    """Count the prompts and images that pass through the towers while ``counting``.
 
     Args:
         clip: the backbone to watch.

@@ -1,9 +1,9 @@
-"""The prompted text tower, computed without padding and with the shared prefix once.
+"""The prompted text tower, computed without padding and with the shared prefix only once.
 
-The tower is causal, so a position depends only on what stands before it: everything after a class's end token is
-never read, and the positions that all K prompts share (start token, context vectors, common words) are the same for
-every class in every block. They are computed once; each class adds only its own tokens up to its end token, packed
-into one matrix. Only inside the attention, which costs little, are the classes padded to the longest one.
+The tower is causal, so a position depends only on earlier ones. Whatever follows a class's end token is never read, and
+the positions that all K prompts share (start token, context vectors, common words) are the same for every class in
+every block. They are computed once. Each class adds only its own tokens up to its end token; all of these are packed
+into one matrix. The classes are padded to the longest one only inside the attention, which costs little.
 
 Letters: K prompts, S shared prefix positions, N packed tokens (sum over the prompts of length - S), R longest
 remainder (length - S), d width, n context vectors, h heads.
@@ -27,8 +27,8 @@ from cpt.clip.blocks import Block, layer_norm, make_blocks
 class PackedPrompts:
     """K prompts cut at their end tokens, split into shared prefix and packed remainder.
 
-    Slots say which positions hold learnable context vectors instead of token embeddings: slot j means row j of the
-    context matrix given to ``TextTower.forward``; -1 means the token's frozen embedding.
+    Slots mark the positions that hold learnable context vectors instead of token embeddings: slot j is row j of the
+    context matrix given to ``TextTower.forward``; -1 is the token's frozen embedding.
     """
 
     prefix_tokens: Tensor  # (S,)
@@ -63,17 +63,17 @@ class PackedPrompts:
 
 
 def pack_prompts(tokens: np.ndarray | Tensor, slots: np.ndarray | Sequence[Sequence[int]]) -> PackedPrompts:
-    """Find the prefix that all prompts share and pack what each has of its own.
+    """Find the prefix that all prompts share and pack the remainder of each.
 
     Args:
         tokens: (K, L) token ids; the end token is the first occurrence of each row's largest id, as in CLIP.
         slots: (K, L) context slot of each position or -1.
     """
     ids, slot = np.asarray(tokens), np.asarray(slots)
-    lengths = ids.argmax(axis=1) + 1  # up to and with the end token
+    lengths = ids.argmax(axis=1) + 1  # up to and including the end token
     same = (slot == slot[0]).all(axis=0) & ((slot[0] >= 0) | (ids == ids[0]).all(axis=0))
     shared = len(same) if same.all() else int(np.argmin(same))
-    shared = min(shared, int(lengths.min()) - 1)  # the end token is always a prompt's own
+    shared = min(shared, int(lengths.min()) - 1)  # the end token is never shared
     own = lengths - shared
     inside = np.arange(own.max()) < own[:, None]  # (K, R)
     cls, offset = np.nonzero(inside)
@@ -99,7 +99,7 @@ def _learned(slots: np.ndarray) -> Tensor:
 
 
 class TextTower(nn.Module):
-    """Frozen causal text transformer of a CLIP model with room for prompts.
+    """Frozen causal text transformer of a CLIP model that takes prompts.
 
     Args:
         tensors: frozen weights by their open_clip names.
@@ -137,9 +137,9 @@ class TextTower(nn.Module):
 
         Args:
             prompts: the packed prompts.
-            context: learnable vectors (slots, d) that the prompts' slots refer to, or (B, slots, d) to encode the
-                prompts under B contexts; None when there are no slots.
-            deep: for block i >= 1 the vectors that overwrite the context positions 1..n at the block's input
+            context: learnable vectors (slots, d) for the prompts' slots, or (B, slots, d) to encode the prompts under
+                each of B contexts; None if there are no slots.
+            deep: for each block i >= 1, the vectors that overwrite positions 1..n at the block's input
                 (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes, or (K, n, d) per class.
 
         Returns:
@@ -160,7 +160,7 @@ class TextTower(nn.Module):
                 prefix = _replace(prefix, deep[i], prompts.classes)
             before = block.qkv(prefix)
             attended = _attend(block, before, block.qkv(x), prompts, mask)
-            if i == final:  # only end tokens are read from here on
+            if i == final:  # from here on only end tokens are read
                 x = block.finish(x[prompts.last], attended[prompts.last])
             else:
                 x = block.finish(x, attended)
@@ -173,7 +173,7 @@ class TextTower(nn.Module):
         return x.unflatten(0, (contexts, -1)) if context is not None and context.dim() == 3 else x
 
     def _input(self, tokens: Tensor, learned: Tensor, context: Tensor | None) -> Tensor:
-        """Frozen embeddings with the context vectors put into their slots: (1 or B, tokens, d)."""
+        """Frozen embeddings with the context vectors in their slots: (1 or B, tokens, d)."""
         x = self.embed(tokens).unsqueeze(0)
         if context is None:
             return x
@@ -203,7 +203,7 @@ def _attend(
     Args:
         before: queries, keys and values of the prefix, (1, B or K, S, d).
         own: queries, keys and values of the packed tokens, (N, d).
-        mask: (R, S + R), True where a position may look.
+        mask: (R, S + R), True where a position may attend.
     """
     stacked = torch.cat(own, dim=1)
     stacked = torch.cat([stacked, stacked.new_zeros(1, stacked.shape[1])])  # row N: padding

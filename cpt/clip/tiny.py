@@ -1,7 +1,7 @@
 """The tiny CLIP of the embedded configuration: its architecture, its files, and its zero-shot accuracy.
 
 The model is `open_clip.model.CLIP` with 0.7 million parameters, its tokenizer open_clip's with fewer merges.
-Jobs read the exported backbone instead; this module serves pretraining and the check of the shipped weights.
+Jobs load the exported backbone instead; this module is for pretraining and for the test of the shipped weights.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load(folder: Path, name: str = "model.safetensors") -> tuple[CLIP, SimpleTok
 
 
 def normalize(images: np.ndarray) -> torch.Tensor:
-    """uint8 images (N, 32, 32, 3) as the model's input, float32 (N, 3, 32, 32)."""
+    """Convert uint8 images (N, 32, 32, 3) to the model's input, float32 (N, 3, 32, 32)."""
     import torch
 
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
@@ -65,9 +65,9 @@ def normalize(images: np.ndarray) -> torch.Tensor:
 
 
 def encode_text(model: CLIP, tokens: torch.Tensor) -> torch.Tensor:
-    """Normalized text features (N, 64) of tokens (N, 16), computed up to the longest text only.
+    """Normalized text features (N, 64) of tokens (N, 16), computed only up to the longest text.
 
-    The text tower is causal, so what follows a text's end cannot change its feature.
+    The text tower is causal, so tokens after the end of a text do not affect its feature.
     """
     from torch.nn.functional import normalize
 
@@ -94,7 +94,7 @@ def similarities(model: CLIP, tokenizer: SimpleTokenizer, images: np.ndarray, na
 def zero_shot(
     model: CLIP, tokenizer: SimpleTokenizer, images: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
 ) -> dict[str, float]:
-    """Zero-shot accuracy in percent: of all classes, and of the base and the new half among their own."""
+    """Zero-shot accuracy in percent: over all classes, and within the base and the new half."""
     scores = similarities(model, tokenizer, images, names)
     half = math.ceil(len(names) / 2)
     base = labels < half
@@ -120,7 +120,7 @@ def measure(folder: Path, keys: Iterable[str], per_class: int) -> dict[str, dict
 
 
 def rank_adversarial(model: CLIP, tokenizer: SimpleTokenizer, candidates: int) -> dict[str, list[int]]:
-    """Per class of world_a, the candidates that the model misclassifies; filled up by the smallest margin."""
+    """For each class of world_a, the candidates that the model misclassifies, topped up by those of smallest margin."""
     import numpy as np
 
     from cpt.data.world import benchmark
@@ -131,6 +131,6 @@ def rank_adversarial(model: CLIP, tokenizer: SimpleTokenizer, candidates: int) -
         images = benchmark.render_class("world_a", label, "test", range(candidates))
         scores = similarities(model, tokenizer, images, names)
         margin = scores[:, label] - np.delete(scores, label, axis=1).max(axis=1)
-        # A stable sort keeps the mistakes in the order of their index, not the worst first.
+        # A stable sort keeps misclassified candidates in index order, not the worst first.
         kept[name] = np.argsort(np.maximum(margin, 0), kind="stable")[:KEPT].tolist()
     return kept

@@ -1,8 +1,8 @@
 """The prompted vision tower (visual prompt tuning, deep variant).
 
-Positions follow repo muzairkhattak/PromptSRC, clip/model.py: prompt tokens stand behind the patch tokens; those of
-block 0 are appended after the positional embedding was added and pass ``ln_pre``; those of block i >= 1 overwrite
-the last tokens at the block's input and get neither.
+Positions follow repo muzairkhattak/PromptSRC, clip/model.py. Prompt tokens come after the patch tokens. Those of block
+0 are appended after the positional embedding is added and pass through ``ln_pre``. Those of block i >= 1 overwrite the
+last tokens at the block's input and get neither.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cpt.clip.blocks import layer_norm, make_blocks
 
 
 class VisionTower(nn.Module):
-    """Frozen ViT of a CLIP model with room for prompts.
+    """Frozen ViT of a CLIP model that takes prompts.
 
     Args:
         tensors: frozen weights by their open_clip names without the ``visual.`` prefix.
@@ -54,8 +54,8 @@ class VisionTower(nn.Module):
         Args:
             images: (B, 3, H, W), normalized.
             prompts: block-0 prompts (n, d) or per image (B, n, d); None for none.
-            deep: prompts of the blocks i >= 1 by block index, same shapes. They replace those of earlier blocks; the
-                first ones are appended where there are none yet.
+            deep: prompts of the blocks i >= 1 by block index, same shapes. They replace those of earlier blocks; if
+                there are none yet, they are appended.
 
         Returns:
             Raw image features (B, D), float32.

@@ -1,6 +1,6 @@
-"""Weights of an open_clip model: found in its registry's hub repository or in a file, read without running any code.
+"""Find the weights of an open_clip model on the hub or in a file, and read them without running any code.
 
-open_clip itself would fall back to whatever a repository holds; here a file is safetensors, or what
+open_clip itself would fall back to any file of a repository. Here a file must be safetensors, or something that
 ``torch.load(weights_only=True)`` accepts.
 """
 
@@ -19,8 +19,8 @@ from cpt.files.hashes import read_bytes
 from cpt.files.stage_files import sha256_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # what OpenAI's checkpoints hold besides
-_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # if the registry names only the repository
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # further entries of OpenAI's checkpoints
+_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # where the registry names only the repository
 _MENDS = (
     "run `cpt backbone` once where there is internet, set HF_HOME to the cache that has it, "
     "or give backbone.pretrained the path of a .safetensors file"
@@ -34,7 +34,7 @@ def sibling(architecture: str) -> str:
 
 
 def entries(architecture: str) -> dict[str, dict[str, Any]]:
-    """Return the registry's entries by tag for an architecture, those of the other activation included."""
+    """Return the registry's entries for an architecture by tag, including those of the other activation."""
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     names = (sibling(architecture), architecture)
@@ -42,10 +42,10 @@ def entries(architecture: str) -> dict[str, dict[str, Any]]:
 
 
 def entry_of_file(architecture: str, path: Path) -> dict[str, Any]:
-    """Return the registry's entry that a local file's name belongs to, or what the name says itself; else nothing.
+    """Return the registry's entry that a local file's name matches, or what the name itself says; else an empty dict.
 
-    The names are those of downloads: the file of an entry's address, or a folder that is called like its repository,
-    as in the hub's cache.
+    A name matches as that of a download: the file name of an entry's address, or a folder named like its repository, as
+    in the hub's cache.
     """
     folders = {folder.split("--")[-1] for folder in path.absolute().parts[:-1]}
     for entry in entries(architecture).values():
@@ -56,7 +56,7 @@ def entry_of_file(architecture: str, path: Path) -> dict[str, Any]:
 
 
 def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Return a checkpoint on this machine and where it is from.
+    """Return a local checkpoint and its source.
 
     Raises:
         CptError: no such file.
@@ -67,12 +67,12 @@ def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
-    """Return the file of a registry's entry, from the hub's cache or else downloaded into it, and where it is from.
+    """Return the file of a registry's entry and its source; download it into the hub's cache if it is not there.
 
-    A cached file is used without asking the hub. Safetensors come first; some repositories have only the other file.
+    A cached file is used without asking the hub. Safetensors are preferred; some repositories have only the other file.
 
     Raises:
-        CptError: the file is neither cached nor to be had; says which file and what to do.
+        CptError: the file is neither cached nor available; names the file and the fix.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -88,10 +88,10 @@ def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
             return _found(repository, Path(cached))
     for file in files:
         try:
-            # One question first: without a connection, the download would try again for half a minute.
+            # Ask once first: without a connection, the download would retry for half a minute.
             get_hf_file_metadata(hf_hub_url(repository, file))
             return _found(repository, Path(hf_hub_download(repository, file)))
-        except Exception as error:  # the classes of connection errors change with the hub library's versions
+        except Exception as error:  # connection errors have different classes in different versions of the hub library
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue  # the hub answered that the repository has no such file
             offline = "is not in the cache, and HF_HUB_OFFLINE is set"
@@ -109,14 +109,15 @@ def _found(repository: str, path: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def require_checksum(path: Path, sha256: str, entry: dict[str, Any], declared: str | None = None) -> None:
-    """Compare a checkpoint with the checksums that its publisher and the user give, before anything reads it.
+    """Compare a checkpoint with the checksums of its publisher and of the user, before anything reads it.
 
-    The hub's cache calls a file by it, and so do the addresses of OpenAI and of open_clip's releases.
+    The publisher's checksum is the file's name in the hub's cache, and part of the addresses of OpenAI's files and of
+    open_clip's releases.
 
     Args:
         path: the file.
-        sha256: of its bytes.
-        entry: what the registry says of it.
+        sha256: checksum of its bytes.
+        entry: its entry in the registry.
         declared: ``backbone.sha256`` of the configuration.
 
     Raises:
@@ -145,12 +146,12 @@ def _reason(error: Exception) -> str:
 
 
 def load(model: Any, path: Path, architecture: str) -> None:
-    """Put a checkpoint's tensors into a model, all of them and nothing else.
+    """Load a checkpoint into a model; it must have exactly the model's tensors.
 
-    Other than open_clip's own loading, positions are not resampled for another image size.
+    Unlike open_clip's own loading, this does not resample positions for another image size.
 
     Raises:
-        CptError: the file is damaged, holds more than tensors, or does not fit; names the first tensor that does not.
+        CptError: the file is damaged, holds more than tensors, or does not fit; names the first unfit tensor.
     """
     from open_clip.model import convert_to_custom_text_state_dict
 
@@ -184,13 +185,13 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name, without a training's ``module.`` in front."""
+    """Return the tensors of a checkpoint by name, without the prefix ``module.`` of distributed training."""
     from safetensors.torch import load as load_bytes
 
     held: Any
     if path.suffix == ".safetensors":
         try:
-            held = load_bytes(read_bytes(path))  # not every disk can map files
+            held = load_bytes(read_bytes(path))  # read, not mapped: some disks cannot map files
         except OSError as error:
             raise CptError(f"backbone.pretrained: {path}: cannot be read ({error.strerror}); fix that") from None
         except Exception as error:
@@ -210,13 +211,13 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> Any:
     safe = "give a .safetensors file, or a tag of the registry, which fetches one"
     try:
-        # A TorchScript archive, such as OpenAI's original files, is a program.
+        # A TorchScript archive, such as OpenAI's original files, is executable code.
         script = zipfile.is_zipfile(path) and any(
             name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
         )
         if not script:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds for a damaged file
+    except Exception:  # torch raises many kinds of exceptions for a damaged file
         raise CptError(
             f"backbone.pretrained: {path}: refused: it is damaged or holds more than tensors, and code out of files "
             f"is never run; {safe}"

@@ -1,1 +1,1 @@
-"""What is computed once from the frozen towers."""
+"""Features and clusters computed once from the frozen towers."""

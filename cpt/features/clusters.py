@@ -18,8 +18,8 @@ from cpt.seeds import numpy_stream, stream_seed
 SCHEMA = "cpt.clusters/1"
 RESTARTS = 10
 ITERATIONS = 300
-# Widths of the spectral affinity, in units of the mean 1 - cos between two classes: the cosines of one backbone
-# lie closer together than those of another, so that no absolute width serves all.
+# Widths of the spectral affinity, in units of the mean 1 - cos between two classes. The cosines of some backbones are
+# closer together than those of others, so no absolute width suits all.
 WIDTHS = (0.1, 0.3, 1.0, 3.0)
 
 Labels = NDArray[np.int64]
@@ -34,9 +34,9 @@ class Clustering:
         labels: (K,) cluster of every class, 0..M-1, numbered by first appearance; no cluster is empty.
         centroids: (M, D) float64: normalized mean (spherical, spectral), mean (euclidean) or medoid (kmedoids).
         objective: distance to the centroid summed over classes: squared Euclidean (euclidean) or 1 - cos (the
-            others). Spectral clustering minimizes a relaxed cut instead; there it serves for comparison.
-        silhouette: mean cosine silhouette; None where it is undefined, with one cluster or only singletons.
-        width: width of the affinity that spectral clustering chose, in units of the mean 1 - cos; None elsewhere.
+            others). Spectral clustering minimizes a relaxed cut instead; for it this is only a comparison.
+        silhouette: mean cosine silhouette; None if undefined (one cluster, or only singletons).
+        width: affinity width that spectral clustering chose, in units of the mean 1 - cos; None for the others.
     """
 
     labels: Labels
@@ -48,7 +48,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters that were read: (K,) ``labels``, ``class_names``, (M, D) float32 ``centroids`` and the metadata."""
+    """Clusters read from files: (K,) ``labels``, ``class_names``, (M, D) float32 ``centroids`` and the metadata."""
 
     labels: Labels
     class_names: list[str]
@@ -59,7 +59,7 @@ class Clusters:
 def number_of_clusters(classes: int, *, per: int = 16, fixed: int | None = None) -> int:
     """Return M = max(1, round(K/per)), or ``fixed``, at most K.
 
-    Half is rounded to even (Python's ``round``): 1000 classes make 62 clusters and not 63.
+    Halves are rounded to even (Python's ``round``): 1000 classes make 62 clusters, not 63.
 
     Raises:
         CptError: ``per`` or ``fixed`` below 1.
@@ -74,7 +74,7 @@ def mine(features: ArrayLike, algorithm: str, clusters: int, seed: int) -> Clust
     """Group classes by their features.
 
     Args:
-        features: (K, D) frozen text features; ``euclidean`` uses them as they are, the others their directions.
+        features: (K, D) frozen text features; ``euclidean`` uses them unchanged, the others their directions.
         algorithm: ``spherical``, ``euclidean``, ``spectral`` or ``kmedoids``.
         clusters: M, at least 1 and at most K.
         seed: the run's seed; kmedoids does not depend on it.
@@ -109,7 +109,7 @@ def mine(features: ArrayLike, algorithm: str, clusters: int, seed: int) -> Clust
 
 
 def spherical(unit: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
-    """k-means on the sphere: nearest by cosine, centroid = normalized mean, k-means++ starts; the best of ten."""
+    """k-means on the sphere: nearest by cosine, centroid = normalized mean, k-means++ starts; best of ten restarts."""
     dissimilarity = _dissimilarity(unit)
     streams = [numpy_stream(seed, "clusters", restart) for restart in range(RESTARTS)]
     found = [_lloyd(unit, unit[_starts(dissimilarity, clusters, stream)]) for stream in streams]
@@ -117,12 +117,12 @@ def spherical(unit: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
 
 
 def euclidean(raw: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
-    """scikit-learn's k-means on the features as they are."""
+    """scikit-learn's k-means on the unchanged features."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters; filled below
+        warnings.simplefilter("ignore", ConvergenceWarning)  # empty clusters are filled below
         labels = KMeans(clusters, n_init=RESTARTS, random_state=_sklearn_seed(seed)).fit_predict(raw)
     return _filled(labels, clusters, np.linalg.norm(raw, axis=1)), None
 
@@ -161,8 +161,8 @@ def kmedoids(unit: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
         to_medoids = d[:, medoids]
         owner = to_medoids.argmin(axis=1)
         nearest_distance, second = np.sort(to_medoids, axis=1)[:, :2].T
-        # change[j, m]: change of the total when point j replaces medoid m. A point keeps its medoid or moves to j,
-        # unless its medoid goes: then it moves to j or to its second medoid.
+        # change[j, m]: change of the total cost when point j replaces medoid m. A point keeps its medoid or moves to j.
+        # If m was its medoid, it moves to j or to its second nearest medoid.
         stays = np.minimum(d - nearest_distance, 0)
         goes = np.minimum(d, second) - nearest_distance
         change = stays.sum(axis=1, keepdims=True) + (goes - stays) @ np.eye(clusters)[owner]
@@ -171,7 +171,7 @@ def kmedoids(unit: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
         if change[point, replaced] > -1e-10:
             break
         medoids[replaced] = int(point)
-    owner[medoids] = np.arange(clusters)  # of two equal medoids, each keeps itself
+    owner[medoids] = np.arange(clusters)  # two medoids can be equal points; each keeps its own cluster
     return owner, None
 
 
@@ -186,7 +186,7 @@ ALGORITHMS: dict[str, Callable[[Matrix, int, int], tuple[Labels, float | None]]]
 def cosine_silhouette(unit: Matrix, labels: Labels) -> float | None:
     """Return the mean silhouette with the dissimilarity 1 - cos; None with one cluster or only singletons.
 
-    A class alone in its cluster counts 0. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
+    A class alone in its cluster counts as 0. Source: Rousseeuw, J. Comput. Appl. Math. 20, 1987.
 
     Args:
         unit: (K, D) normalized features.
@@ -221,7 +221,7 @@ def write_clusters(
     seed: int,
     **settings: object,
 ) -> None:
-    """Write ``s<seed>.parquet`` and, first, the centroids beside it as ``s<seed>.safetensors``.
+    """Write the centroids as ``s<seed>.safetensors``, then the clusters beside them as ``s<seed>.parquet``.
 
     Args:
         path: the Parquet file.
@@ -264,13 +264,13 @@ def read_clusters(path: Path) -> Clusters:
 def _starts(dissimilarity: Matrix, clusters: int, generator: np.random.Generator) -> list[int]:
     """k-means++: draw starts with probability proportional to 1 - cos to the nearest start so far.
 
-    Of a few candidates the one that lowers the sum most is taken, as in scikit-learn.
+    Each start is the best of a few candidates: the one that lowers the sum most, as in scikit-learn.
     """
     classes = len(dissimilarity)
     chosen = [int(generator.integers(classes))]
     gap = dissimilarity[chosen[0]]
     while len(chosen) < clusters:
-        weight = gap if gap.any() else np.isin(np.arange(classes), chosen, invert=True)  # only copies are left
+        weight = gap if gap.any() else np.isin(np.arange(classes), chosen, invert=True)  # only duplicates are left
         candidates = generator.choice(classes, size=2 + int(np.log(clusters)), p=weight / weight.sum())
         left = np.minimum(gap, dissimilarity[candidates])
         best = left.sum(axis=1).argmin()
@@ -307,7 +307,7 @@ def _means(space: Matrix, labels: Labels) -> Matrix:
 
 
 def _directions(means: Matrix, unit: Matrix, labels: Labels) -> Matrix:
-    """Normalize the means; where members cancel out, the first member stands for the cluster."""
+    """Normalize the means; if the members of a cluster cancel out, use its first member."""
     norms = np.linalg.norm(means, axis=1, keepdims=True)
     first = unit[np.unique(labels, return_index=True)[1]]
     canceled = norms < 1e-12

@@ -1,8 +1,8 @@
 """Class descriptions as text knowledge: sentences about every class, and their frozen features.
 
-The file is JSON, ``{"class name": ["a sentence", ...], ...}`` with equally many sentences per class, as in repo
-ShuvenduRoy/CoPrompt, gpt_file. Where a dataset has no file, a template set filled with the class name stands in, and
-the features' metadata say so.
+The file is JSON, ``{"class name": ["a sentence", ...], ...}``, with equally many sentences per class, as in repo
+ShuvenduRoy/CoPrompt, gpt_file. For a dataset without a file, a template set filled with the class names is used
+instead; the metadata of the features record it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SCHEMA = "cpt.descriptions/1"
 def read_description_file(path: Path, names: Sequence[str]) -> list[list[str]]:
     """Return the sentences of every class, D each, in the order of ``names``.
 
-    Names are compared with underscores as spaces.
+    Underscores in names count as spaces.
 
     Raises:
-        CptError: the file is missing or no such JSON, lacks a class, or its classes have different numbers.
+        CptError: the file is missing or not such JSON, lacks a class, or has different numbers of sentences per class.
     """
     try:
         described = parse_json(path.read_text(encoding="utf-8-sig"))
@@ -80,11 +80,11 @@ def make_descriptions(
     Args:
         names: C class names in label order.
         file: the dataset's descriptions.
-        templates: what stands in without a file, the class name in place of ``{}``.
+        templates: used without a file, with the class name in place of ``{}``.
         templates_name: name of the template set, for the record.
 
     Raises:
-        CptError: a description does not fit the backbone's context, or see ``read_description_file``.
+        CptError: a description is too long for the backbone's context, or as ``read_description_file``.
     """
     if file is not None:
         sentences = read_description_file(file, names)

@@ -1,4 +1,4 @@
-"""Frozen image features of one part of a dataset, for methods that leave the vision tower as it is."""
+"""Frozen image features of one part of a dataset, for methods that leave the vision tower unprompted."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from cpt.files.stage_files import canonical_json, sha256_text, write_tensors
 
 
 def batch_size(clip: Clip) -> int:
-    """Images per forward pass: many for a GPU; on a CPU few, so that activations stay in its cache."""
+    """Images per forward pass: many on a GPU, few on a CPU, so that activations stay in its cache."""
     return 256 if clip.device.type == "cuda" else 64
 
 
 def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Yield ``encoder`` of the normalized images (B, 3, H, W) of some rows, batch by batch; the next is read meanwhile.
+    """Yield ``encoder`` of the normalized images (B, 3, H, W) of some rows by batch, and read the next batch meanwhile.
 
     Args:
-        clip: its device, image size and normalization.
-        store: where the pixels are.
+        clip: gives device, image size and normalization.
+        store: gives the pixels.
         rows: (N,) rows of the manifest.
         encoder: a tower.
     """
@@ -55,7 +55,7 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
     """Write the raw features (N, D) of the images of a part under the test transform; return N.
 
     Args:
-        cache: image cache of the part, if there is one.
+        cache: image cache of the part, if any.
 
     Raises:
         CptError: the part has no images.

@@ -20,14 +20,14 @@ def make_clusters(
     per: int = 16,
     fixed: int | None = None,
 ) -> Clustering:
-    """Cluster the classes that a protocol trains on, so that new classes stay unseen, and write the result.
+    """Cluster only the classes that a protocol trains on, so that new classes stay unseen, and write the result.
 
     Args:
         text_features: frozen text features of the dataset.
-        protocol: ``base_to_new`` clusters the base half, the others all classes.
+        protocol: with ``base_to_new`` the base half is clustered, with the others all classes.
         algorithm: a name of ``cpt.features.clusters.ALGORITHMS``.
         seed: seed of the clustering.
-        output: clusters.parquet to write; the centroids go beside it.
+        output: clusters.parquet to write; the centroids are written beside it.
         per: M = max(1, round(K / per)).
         fixed: a fixed number of clusters M instead.
     """

@@ -10,15 +10,15 @@ PROMPT_PHRASE = "a photo of a"
 """Initial words of the learnable context (repo KaiyangZhou/CoOp, configs/trainers/CoOp/*_ctxv1.yaml)."""
 
 PROMPT_TEMPLATE = PROMPT_PHRASE + " {}."
-"""What a learnable prompt looks like around its context (repo KaiyangZhou/CoOp, trainers/coop.py)."""
+"""Form of a learnable prompt around its context (repo KaiyangZhou/CoOp, trainers/coop.py)."""
 
 
 OF_DATASET = ("dataset", "texture", "tcp")
-"""Sets of one template that the catalog gives for every dataset: ``dataset`` is CoOp's hand-written one, the others are
-that of other code bases where theirs differs (``other_templates``)."""
+"""Sets of one template that the catalog gives for every dataset: ``dataset`` is CoOp's hand-written one; the others are
+those of other code bases where they differ (``other_templates``)."""
 
 TEMPLATE_SETS = ("single", "ensemble", "imagenet", *OF_DATASET)
-"""Names that ``template_set`` knows by itself."""
+"""Built-in template sets."""
 
 
 def learnable_template(dataset_template: str) -> str:
@@ -36,7 +36,7 @@ def template_set(name: str, dataset_template: str, custom: dict[str, Sequence[st
 
     ``single`` is ``a photo of a {}.``; those of ``OF_DATASET`` are ``dataset_template``; ``ensemble`` are the 60
     templates of PromptSRC (as a set the first 60 of CLIP's 80 for ImageNet; repo muzairkhattak/PromptSRC,
-    trainers/imagenet_templates.py); ``imagenet`` all 80. ``custom`` adds sets or replaces these.
+    trainers/imagenet_templates.py); ``imagenet`` all 80. ``custom`` adds to these sets or replaces them.
 
     Raises:
         CptError: no such set.

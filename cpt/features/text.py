@@ -1,6 +1,6 @@
-"""Frozen features, computed once per dataset: text features of class names and image features.
+"""Frozen features, computed once per dataset: text features of class names, and image features.
 
-The text file also holds every class's prompt tokens, so that training and evaluation need no tokenizer.
+The file of text features also holds every class's prompt tokens, so that training and evaluation need no tokenizer.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ IMAGE_SCHEMA = "cpt.image-features/1"
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """K classes as the methods see them.
+    """K classes, as methods get them.
 
     Attributes:
         names: K class names.
         tokens: (K, L) token ids of ``a photo of a <name>.``
         dataset_tokens: (K, L) the same with the end of the dataset's template, ``a photo of a <name> texture.``
-        phrase_length: how many tokens ``a photo of a`` has (they stand behind the start token).
-        name_lengths: (K,) how many tokens each name alone has. In a prompt it may be others and more, as ``Jr.`` joins
-            the full stop.
+        phrase_length: number of tokens of ``a photo of a``, which follow the start token.
+        name_lengths: (K,) number of tokens of each name alone. In a prompt its tokens may differ and be more: ``Jr.``
+            merges with the full stop.
         frozen: (K, D) mean over the templates of the raw frozen text features.
         directions: (K, D) unit-norm mean of the unit-norm frozen text features.
     """
@@ -64,9 +64,9 @@ class Classes:
 
 
 def tokenize(tokenizer: Callable[..., Tensor], texts: Sequence[str], length: int) -> Tensor:
-    """Tokenize texts to (K, length) and refuse any that does not fit.
+    """Tokenize texts to (K, length) and refuse those that are too long.
 
-    open_clip cuts silently; a cut prompt would be scored under a wrong name.
+    open_clip truncates silently, and a truncated prompt would be scored under a wrong name.
 
     Raises:
         CptError: a text is too long; names it.
@@ -96,7 +96,7 @@ def make_text_features(
     Args:
         names: class names in label order.
         templates: prompt templates with one ``{}`` each.
-        dataset_template: the dataset's own template; learnable prompts of some methods end like it.
+        dataset_template: the dataset's own template; the learnable prompts of some methods end as it does.
     """
     length = clip.text.context_length
     raw = torch.zeros(len(names), clip.embed_dim)

@@ -1,1 +1,1 @@
-"""One file per method; every module of this package that defines a ``Method`` is found by name."""
+"""Methods, one module each; the registry finds them by module name."""

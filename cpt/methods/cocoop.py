@@ -1,8 +1,8 @@
-"""CoCoOp: CoOp whose context moves with the image (Zhou et al., CVPR 2022).
+"""CoCoOp: CoOp with a context that depends on the image (Zhou et al., CVPR 2022).
 
-A small network adds one vector, made of the image's feature, to every context vector, so each image has text features
-of its own: B * K text encodings per step. They are computed for some images at a time and, in training, again in the
-backward pass, so that memory holds the graph of at most ``PROMPTS`` texts (or of one image's).
+A small network maps the image's feature to one vector, which is added to every context vector. Each image thus has text
+features of its own: B * K text encodings per step. They are computed for a few images at a time and, in training, again
+in the backward pass, so that memory holds the graph of at most ``PROMPTS`` texts (or those of one image).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cpt.methods.base.method import Method
 from cpt.methods.base.prompts import TextPrompts
 
 PROMPTS = 1024
-"""Texts that are encoded at a time."""
+"""Number of texts encoded at a time."""
 
 CONFIG = "repo KaiyangZhou/CoOp, configs/trainers/CoCoOp/vit_b16_c4_ep10_batch1_ctxv1.yaml"
 
 
 class CoCoOpHyperparameters(TrainingHyperparameters):
-    """Defaults of the published configuration, the same for all protocols."""
+    """Defaults of the published configuration, for all protocols."""
 
     epochs: int = field(10, "passes over the training set", CONFIG, ge=0)
     batch_size: int = field(1, "images per step", CONFIG, ge=1)
@@ -56,11 +56,11 @@ class CoCoOp(Method):
         self.meta_net = Bottleneck(clip.embed_dim, hidden, clip.text.width, "relu", generator)
 
     def raw_text_features(self, classes: Classes) -> Tensor:
-        """Text features (K, D) under the context that no image has moved: only the history's geometry needs them."""
+        """Text features (K, D) under the context without an image's shift, used only for geometry in the history."""
         return self.text(classes)
 
     def class_logits(self, image_features: Tensor, classes: Classes) -> Tensor:
-        """Logits (B, K), every image against text features of its own."""
+        """Logits (B, K) of every image with its own text features."""
         size = max(1, PROMPTS // len(classes))
         chunks = list(zip(image_features.split(size), self.meta_net(image_features).split(size), strict=True))
         again = torch.is_grad_enabled() and len(chunks) > 1

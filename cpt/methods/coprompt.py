@@ -27,10 +27,10 @@ def _setting(depth: int, prompts: int, weight: float, epochs: int = 8) -> dict[s
 
 
 class CoPromptHyperparameters(MaPLeHyperparameters):
-    """The published settings per dataset; those of ImageNet for other datasets and for all_classes."""
+    """The published settings per dataset; other datasets and all_classes use those of ImageNet."""
 
     protocol_defaults: ClassVar[dict] = {}
-    dataset_defaults: ClassVar[dict] = {  # keyed by the trained dataset, never by the tested one
+    dataset_defaults: ClassVar[dict] = {  # keyed by the trained dataset, not by the tested one
         "caltech101": _setting(12, 4, 4.0),
         "oxford_pets": _setting(12, 2, 0.1),
         "stanford_cars": _setting(12, 4, 4.0),
@@ -58,7 +58,7 @@ class CoPromptHyperparameters(MaPLeHyperparameters):
 
 
 class CoPrompt(MaPLe):
-    """MaPLe's prompts and two adapters, cross-entropy and consistency."""
+    """MaPLe's prompts with two adapters, trained with cross-entropy and consistency losses."""
 
     name = "coprompt"
     title = "CoPrompt"
@@ -88,7 +88,7 @@ class CoPrompt(MaPLe):
         return {"consistency_text": self.hp.consistency_weight, "consistency_image": self.hp.consistency_weight}
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """Cross-entropy on the first view; distances to one random description and to the frozen second view."""
+        """Cross-entropy on the first view; distances to a random description and to the frozen second view."""
         assert training_set.descriptions is not None
         text = self.text_features(training_set.classes)
         chosen = batch.random.randint(0, len(training_set.descriptions) - 1)

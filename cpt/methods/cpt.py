@@ -4,7 +4,7 @@ IVLP's prompts with three more losses on the text features g of all K trained cl
 
     L = L_CLIP + 0.25 L_TETF + 0.15 L_CC + 0.10 L_RS          (Eq. 12)
 
-Readings that the paper leaves open are switches; docs/switches.md gives each one's reason.
+Where the paper is open to several readings, each is a switch; docs/switches.md gives the reasons for the defaults.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAPER = "CPT, section 4.1"
 
 
 class CPTHyperparameters(IVLPHyperparameters):
-    """IVLP's, the loss weights, the clustering, and the readings of the equations."""
+    """IVLP's hyperparameters, the loss weights, the clustering, and the readings of the equations."""
 
     tetf_weight: float = field(0.25, "weight of the cluster separation L_TETF", PAPER, ge=0)
     cc_weight: float = field(0.15, "weight of the class consistency L_CC", PAPER, ge=0)

@@ -1,4 +1,4 @@
-"""DeKg: CoOp near the frozen text features in direction, yet statistically independent of them (KgCoOp variant)."""
+"""DeKg (KgCoOp variant): CoOp with text features close in direction to the frozen ones, yet independent of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg"
 
 
 class DeKgHyperparameters(CoOpHyperparameters):
-    """CoOp's context with the weights of the two knowledge terms."""
+    """CoOp's hyperparameters and the weights of the two knowledge terms."""
 
     protocol_defaults: ClassVar[dict] = {}
     dataset_defaults: ClassVar[dict] = {}
@@ -30,7 +30,7 @@ class DeKgHyperparameters(CoOpHyperparameters):
 
 
 class DeKg(CoOp):
-    """Cross-entropy, guidance by and independence of the frozen text features."""
+    """Cross-entropy, guidance by the frozen text features, and independence from them."""
 
     name = "dekg"
     title = "DeKg without TCP"
@@ -43,7 +43,7 @@ class DeKg(CoOp):
         return {"guidance": self.hp.guidance_weight, "dependence": self.hp.independence_weight}
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """Cross-entropy, mean cosine distance to the frozen features, dependence on them."""
+        """Cross-entropy, mean cosine distance to the frozen features, and dependence on them."""
         text = self.text_features(training_set.classes)
         frozen = F.normalize(training_set.classes.frozen, dim=-1)
         logits = self.logits(image, text)

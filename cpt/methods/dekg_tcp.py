@@ -1,6 +1,6 @@
-"""DeKg on TCP: class prompts made of the frozen text features enter a middle block of the text tower.
+"""DeKg on TCP: class prompts computed from the frozen text features enter a middle block of the text tower.
 
-The variant that the CPT paper's DeKg rows agree with. The class prompts are those of TCP (Yao et al., CVPR 2024).
+The CPT paper's DeKg rows agree with this variant. The class prompts are those of TCP (Yao et al., CVPR 2024).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DeKgTCPHyperparameters(TrainingHyperparameters):
 
 
 class DeKgTCP(Method):
-    """A random context in the input, class prompts before a middle block, DeKg's two terms."""
+    """A random context in the input, class prompts before a middle block, and DeKg's two loss terms."""
 
     name = "dekg_tcp"
     title = "DeKg"
@@ -58,7 +58,7 @@ class DeKgTCP(Method):
         self.meta_net = Bottleneck(clip.embed_dim, hidden, outputs, "quick_gelu", generator)
 
     def class_prompts(self, classes: Classes) -> Tensor:
-        """Prompts (K, n, d) made of the classes' frozen text features."""
+        """Prompts (K, n, d) computed from the classes' frozen text features."""
         made = self.meta_net(F.normalize(classes.frozen, dim=-1))
         return made.unflatten(1, (self.hp.context_length, -1))
 
@@ -71,7 +71,7 @@ class DeKgTCP(Method):
         return {"guidance": self.hp.guidance_weight, "dependence": self.hp.independence_weight}
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """As DeKg; the dependence takes text features before normalization, as the published code does."""
+        """As DeKg, but the dependence uses text features before normalization, as in the published code."""
         raw = self.raw_text_features(training_set.classes)
         text, frozen = F.normalize(raw, dim=-1), F.normalize(training_set.classes.frozen, dim=-1)
         logits = self.logits(image, text)

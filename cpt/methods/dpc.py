@@ -1,9 +1,9 @@
-"""DPC: a second set of prompts trained on hard negatives beside a finished one (Li et al., CVPR 2025).
+"""DPC: a second set of prompts, trained on hard negatives beside those of a finished run (Li et al., CVPR 2025).
 
-Stage 1 is a finished run of another method; its prompts P stay as they are. Stage 2 trains a copy P' by an image-text
-contrast over batches that are filled up with the classes that P takes the images for. Trained classes are tested with
-a mixture of P' and P, others with (almost) P alone. Only CoOp and PromptKD variants are public; on other methods the
-same is done with all of their learned tensors.
+Stage 1 is a finished run of another method; its prompts P stay fixed. Stage 2 trains a copy P' with an image-text
+contrast, over batches extended by images of the classes that P confuses with the correct ones. Trained classes are
+tested with a mixture of P' and P, others with (almost) only P. Only CoOp and PromptKD variants are public; for other
+methods we do the same with all of their learned tensors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAPER = "Li et al., CVPR 2025"
 
 
 class DPCHyperparameters(Continued):
-    """Which run it starts from, the optimization of stage 2, and the mixture."""
+    """The run to start from, the optimization of stage 2, and the mixture."""
 
     start: str = field("promptsrc", "method of stage 1", "CPT, Table 2 (equals the published PromptSRC+DPC)")
     epochs: int = field(20, "passes over the training set in stage 2", CONFIGS, ge=0)
@@ -72,13 +72,13 @@ class DPC(Method):
         self._tuned_text: Tensor | None = None
 
     def begin(self, start: dict[str, Tensor]) -> None:
-        """P and P' both start as the finished run's learned tensors."""
+        """Initialize both P and P' with the finished run's learned tensors."""
         self.parallel.load_state_dict(start)
         for name, value in self.parallel.named_parameters():
             getattr(self, _stored(name)).copy_(value.detach())
 
     def target(self, *, trained: bool) -> None:
-        """Choose the mixture of the target."""
+        """Choose the mixture for the target."""
         self._on_trained = trained
 
     def tuned(self) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class DPC(Method):
         return self._call(self.prompts(), "raw_image_features", images)
 
     def extended(self, batch: Batch, training_set: TrainingSet) -> Batch:
-        """The batch and, behind each of its images, one training image of each of its hard negatives."""
+        """The batch with, after each of its images, one training image of each of its hard-negative classes."""
         assert batch.images is not None
         assert training_set.labels is not None
         assert training_set.take is not None
@@ -133,7 +133,7 @@ class DPC(Method):
 
     @torch.no_grad()
     def _negatives(self, batch: Batch, training_set: TrainingSet) -> Iterator[list[int]]:
-        if self._tuned_text is None:  # P never changes, nor do the trained classes
+        if self._tuned_text is None:  # P and the trained classes never change
             self._tuned_text = self._call(self.tuned(), "text_features", training_set.classes)
         scores = self._call(self.tuned(), "image_features", batch.images) @ self._tuned_text.T
         return hard_negatives(scores, batch.labels.tolist(), self.hp.candidates, batch.random)
@@ -144,7 +144,7 @@ class DPC(Method):
 
 
 class _Caller(nn.Module):
-    """Lets ``functional_call`` reach any function of a method."""
+    """Lets ``functional_call`` call any function of a method."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()

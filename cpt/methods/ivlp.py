@@ -15,7 +15,7 @@ from cpt.methods.base.prompts import TextPrompts, VisualPrompts
 
 
 class IVLPHyperparameters(TrainingHyperparameters):
-    """Optimization and prompts of the CPT paper, so that CPT differs from IVLP by its losses only."""
+    """Optimization and prompts of the CPT paper, so that CPT differs from IVLP only in its losses."""
 
     protocol_defaults: ClassVar[dict] = {
         "all_classes": {"epochs": 8, "depth_text": 3, "depth_vision": 3},

@@ -1,12 +1,13 @@
-"""LAMP: a pool of prompts retrieved by similarity beside prompts that both modalities share.
+"""LAMP: prompts retrieved from a pool by similarity, beside prompts that both modalities share.
 
-A reconstruction from the abstract (OpenReview amBzV6V3tQ), which names three parts, at work in every layer: a
+A reconstruction from the abstract (OpenReview amBzV6V3tQ). The abstract names three parts that act in every layer: a
 *multimodal prompt pool* with similarity-retrieved separated prompts, *modality-shared prompts*, and a *load balancing
-optimization* that adjusts the attention weights by a bias, updated from outside the loss. Two things differ here: the
-bias only chooses the entries and does not weigh them, as in loss-free balancing of mixtures of experts (Wang et al.
-2024), and an input retrieves once, for all layers. Everything else is ours as well: keys in CLIP's joint space, frozen
-features as queries, one latent per block that two linear maps turn into text and visual tokens, cross-entropy as the
-only loss.
+optimization* that adjusts the attention weights by a bias, updated from outside the loss.
+
+Two things differ here. The bias only chooses the entries and does not weight them, as in loss-free balancing of
+mixtures of experts (Wang et al. 2024). And an input retrieves once, for all layers. Everything else is ours as well:
+keys in CLIP's joint space, frozen features as queries, one latent per block that two linear maps turn into text and
+visual tokens, cross-entropy as the only loss.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OURS = "ours: not published"
 
 
 class LAMPHyperparameters(TrainingHyperparameters):
-    """The pool, the shared prompts, the routing and its balance."""
+    """The pool, the shared prompts, the routing and its balancing."""
 
     protocol_defaults: ClassVar[dict] = {"all_classes": {"epochs": 8, "last_block": 3}}
 
@@ -49,7 +50,7 @@ class LAMPHyperparameters(TrainingHyperparameters):
 
 
 class Pool(nn.Module):
-    """P entries of prompts for L blocks, each with a key; entries are chosen by biased cosine, weighted without bias.
+    """P entries of prompts for L blocks, each with a key; chosen by cosine plus bias, weighted by cosine alone.
 
     Args:
         size: P. blocks: L. count: n, prompts per block. width: d of the tower. joint: D of queries and keys.
@@ -121,7 +122,7 @@ class LAMP(Method):
         self._packed: tuple[Classes, object] | None = None
 
     def raw_text_features(self, classes: Classes) -> Tensor:
-        """Text features (K, D); each class retrieves by its frozen text feature."""
+        """Text features (K, D); the frozen text feature of each class is its query."""
         if self._packed is None or self._packed[0] is not classes:
             slots = torch.full_like(classes.tokens, -1).numpy()
             self._packed = (classes, pack_prompts(classes.tokens, slots).to(self.clip.device))
@@ -129,11 +130,11 @@ class LAMP(Method):
         return self.clip.text(self._packed[1], deep=deep)
 
     def raw_image_features(self, images: Tensor) -> Tensor:
-        """Image features (B, D); each image retrieves by its frozen feature."""
+        """Image features (B, D); the frozen feature of each image is its query."""
         return self._image_features(images, self.frozen_image_features(images))
 
     def batch_features(self, batch: Batch) -> Tensor:
-        """Unit-norm image features (B, D) of a batch, whose frozen features may be cached."""
+        """Unit-norm image features (B, D) of a batch; its frozen features may be cached."""
         assert batch.images is not None
         return F.normalize(self._image_features(batch.images, self.frozen_features(batch)), dim=-1)
 
@@ -147,7 +148,7 @@ class LAMP(Method):
         return self.clip.vision(images, deep=deep)
 
     def _prompts(self, pool: Pool, projection: nn.Linear, queries: Tensor) -> dict[int, Tensor]:
-        """Shared prompts, then retrieved ones, for every prompted block: (Q, n, d)."""
+        """Shared, then retrieved prompts (Q, n, d) of every prompted block."""
         retrieved = pool(queries, self.hp.top_k, self.hp.temperature)  # (Q, L, n, d)
         shared = projection(self.shared).expand(len(queries), -1, -1, -1)
         both = torch.cat([shared, retrieved], dim=2)

@@ -1,4 +1,4 @@
-"""MaPLe: deep text prompts whose linear images prompt the vision tower (Khattak et al., CVPR 2023)."""
+"""MaPLe: deep text prompts, from which linear maps make the visual prompts (Khattak et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MaPLeHyperparameters(TrainingHyperparameters):
 
 
 class MaPLe(Method):
-    """Coupled deep prompts, cross-entropy only."""
+    """Coupled deep prompts, trained with cross-entropy only."""
 
     name = "maple"
     title = "MaPLe"

@@ -1,9 +1,9 @@
 """NPT: neural-collapse prompt tuning, global simplex ETF on MaPLe (Zhu et al., KDD 2024, arXiv 2306.15955).
 
-A reconstruction: no equations and no code are public. Known are the two regularizers' names and aims, that they are
-put on MaPLe, and the two diagnostics that they are to lower: the distance of the text features from a simplex ETF
-("language-modality collapse") and the mismatch of a class's images and text ("multi-modality isomorphism"). Each loss
-here is the squared form of its diagnostic.
+A reconstruction: neither equations nor code are public. What is known are the names and aims of the two regularizers,
+that they are added to MaPLe, and the two diagnostics that they should lower: the distance of the text features from a
+simplex ETF ("language-modality collapse") and the mismatch of a class's images and text ("multi-modality isomorphism").
+Each loss here is the squared form of its diagnostic.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PILOT = (
 
 
 class NPTHyperparameters(MaPLeHyperparameters):
-    """MaPLe's and the weights of the two regularizers."""
+    """MaPLe's hyperparameters and the weights of the two regularizers."""
 
     collapse_weight: float = field(0.1, "weight w1 of the language-modality collapse", PILOT, ge=0)
     isomorphism_weight: float = field(1.0, "weight w2 of the multi-modality isomorphism", PILOT, ge=0)
 
 
 class NPT(MaPLe):
-    """MaPLe with one simplex ETF over all classes and images pulled to their class's text."""
+    """MaPLe with one simplex ETF over all classes, and images pulled towards the text of their class."""
 
     name = "npt"
     title = "NPT"
@@ -45,7 +45,7 @@ class NPT(MaPLe):
         return {"collapse": self.hp.collapse_weight, "isomorphism": self.hp.isomorphism_weight}
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """Cross-entropy, mean squared distance of all cosines to -1/(K-1), mean squared image-text distance."""
+        """Cross-entropy, mean squared distance of all cosines from -1/(K-1), mean squared image-text distance."""
         text = self.text_features(training_set.classes)
         one_cluster = torch.zeros(len(text), dtype=torch.long, device=text.device)
         return {

@@ -21,7 +21,7 @@ CONFIG = "repo muzairkhattak/PromptSRC, configs/trainers/PromptSRC/vit_b16_c2_ep
 
 
 class PromptSRCHyperparameters(IVLPHyperparameters):
-    """Prompts as IVLP, the weights of the self-consistency terms, and the average over the epochs."""
+    """IVLP's prompts, the weights of the self-consistency terms, and the average over the epochs."""
 
     protocol_defaults: ClassVar[dict] = {
         "all_classes": {"depth_text": 3, "depth_vision": 3, "average_mean": 6, "average_std": 10},
@@ -49,7 +49,7 @@ class PromptSRCHyperparameters(IVLPHyperparameters):
 
 
 class PromptSRC(IVLP):
-    """Cross-entropy, consistency with frozen features and predictions, Gaussian average of the prompts."""
+    """Cross-entropy, consistency with frozen features and predictions, and a Gaussian average of the prompts."""
 
     name = "promptsrc"
     title = "PromptSRC"
@@ -81,20 +81,20 @@ class PromptSRC(IVLP):
         }
 
     def epoch_end(self, epoch: int) -> None:
-        """Add the epoch's prompts to the average; only prompts, not the frozen weights as the published code does."""
+        """Add the epoch's prompts to the average; the published code averages the frozen weights as well."""
         weight = gaussian_weights(self.hp.epochs, self.hp.average_mean, self.hp.average_std)[epoch - 1]
         self._average.add(self.named_parameters(), float(weight))
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Put the average in the place of the last prompts."""
+        """Replace the last prompts by the average."""
         for name, average in self._average.sums.items():
             self.get_parameter(name).copy_(average)
 
     def training_state(self) -> dict[str, Tensor]:
-        """The sums so far."""
+        """The weighted sums so far."""
         return dict(self._average.sums)
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from the sums so far."""
+        """Restore the weighted sums."""
         self._average.sums = {name: value.to(self.clip.device) for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: one hand-written template, nothing learned (repo KaiyangZhou/CoOp, trainers/zsclip.py)."""
+"""Zero-shot CLIP: a hand-written template, nothing learned (repo KaiyangZhou/CoOp, trainers/zsclip.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cpt.methods.base.method import Method
 
 
 class ZeroShotHyperparameters(Hyperparameters):
-    """Only the choice of templates."""
+    """The choice of templates."""
 
     templates: str = field("dataset", "template set of the class features", "repo KaiyangZhou/CoOp, trainers/zsclip.py")
 
@@ -27,5 +27,5 @@ class ZeroShot(Method):
     trains = False
 
     def text_features(self, classes: Classes) -> Tensor:
-        """Unit-norm mean of the templates' unit-norm features (K, D)."""
+        """Unit-norm mean (K, D) of the unit-norm features of all templates."""
         return classes.directions

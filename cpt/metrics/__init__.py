@@ -1,1 +1,1 @@
-"""Numbers from arrays: accuracy, calibration, geometry of features."""
+"""Metrics computed from arrays: accuracy, calibration, geometry of features."""

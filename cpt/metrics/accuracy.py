@@ -1,4 +1,4 @@
-"""Accuracy and calibration from stored predictions, without a model.
+"""Accuracy and calibration of stored predictions; no model is needed.
 
 Letters: N images, K classes.
 """
@@ -17,13 +17,13 @@ def accuracy(labels: NDArray, predicted: NDArray) -> float:
 
 
 def macro_accuracy(labels: NDArray, predicted: NDArray) -> float:
-    """Mean of the per-class accuracies in percent; classes without images do not count."""
+    """Mean of the per-class accuracies in percent, without classes that have no images."""
     correct = labels == predicted
     return 100.0 * float(np.mean([correct[labels == k].mean() for k in np.unique(labels)]))
 
 
 def group_accuracy(labels: NDArray, predicted: NDArray, members: NDArray) -> float | None:
-    """Accuracy in percent over the images of some classes; None for an empty group."""
+    """Accuracy in percent over the images of some classes; None if there are no images."""
     chosen = np.isin(labels, members)
     return accuracy(labels[chosen], predicted[chosen]) if chosen.any() else None
 
@@ -31,9 +31,9 @@ def group_accuracy(labels: NDArray, predicted: NDArray, members: NDArray) -> flo
 def confusion(
     labels: NDArray, predicted: NDArray, groups: NDArray, clusters: NDArray, group: str, other: str
 ) -> float | None:
-    """Share in percent of one group's images that were taken for a class of another group in their own cluster.
+    """Percentage of one group's images that were classified as a class of another group in the same cluster.
 
-    It is over the images whose cluster holds a class of the other group; None where there are none.
+    Only images whose cluster holds a class of the other group count; None if there are none.
 
     Args:
         labels: (N,) classes 0..K-1.
@@ -52,7 +52,7 @@ def confusion(
 
 
 def bins(confidence: NDArray) -> NDArray:
-    """Bin 0..14 of every top-1 probability (N,): 15 bins of equal width, the last one closed."""
+    """Bin 0..14 of every top-1 probability (N,): 15 bins of equal width; the last one includes 1."""
     return np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
@@ -67,7 +67,7 @@ def calibration_error(confidence: NDArray, correct: NDArray) -> float:
 
 
 def log_loss(true_score: NDArray) -> float:
-    """Mean negative log probability of the true class, in nats; probabilities below 1e-12 count as that."""
+    """Mean negative log probability of the true class, in nats; probabilities below 1e-12 count as 1e-12."""
     return float(-np.log(np.maximum(true_score.astype(np.float64), 1e-12)).mean())
 
 
@@ -77,6 +77,6 @@ def harmonic_mean(base: float, new: float) -> float:
 
 
 def harmonic_means(base: NDArray | np.float64, new: NDArray | np.float64) -> NDArray:
-    """The same, element by element."""
+    """Element-wise ``harmonic_mean``."""
     total = base + new
     return np.asarray(2 * base * new / np.where(total == 0, 1.0, total))

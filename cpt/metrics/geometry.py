@@ -1,7 +1,7 @@
 """Geometry of class features on the sphere: cosines, simplex equiangular tight frames, neural-collapse measures.
 
-Every measure is a 0-dimensional tensor and differentiable. Those of class features alone are defined without NaN for a
-single class; ``collapse_measures``, for what is told to people, says NaN where a measure means nothing.
+Every measure is a differentiable 0-dimensional tensor. Measures of class features alone are defined, not NaN, for a
+single class; ``collapse_measures``, whose results are reported, gives NaN where a measure has no meaning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def normalize(features: Tensor) -> Tensor:
-    """Divide every row of (..., D) by its L2 norm, without epsilon, as CLIP does."""
+    """Divide every row of (..., D) by its L2 norm, without an epsilon, as CLIP does."""
     return features / features.norm(dim=-1, keepdim=True)
 
 
@@ -32,7 +32,7 @@ def etf_distance(features: Tensor) -> Tensor:
 def cluster_etf_distance(features: Tensor, clusters: Tensor) -> Tensor:
     """Return the root mean square of cos_ij + 1/(K_m-1) over pairs i≠j of the same cluster m of K_m classes.
 
-    0 where every cluster is a simplex frame, and where no cluster has two classes.
+    0 if every cluster is a simplex frame, or if no cluster has two classes.
 
     Args:
         features: (K, D) class features.
@@ -70,12 +70,13 @@ def modality_mismatch(image_means: Tensor, text: Tensor) -> Tensor:
 
 
 def within_class_variability(image_means: Tensor, counts: Tensor) -> Tensor:
-    """Return how far unit-norm features spread within classes, relative to how far their classes lie apart.
+    """Return the spread of unit-norm features within classes relative to the spread between classes.
 
-    The trace of the within-class covariance over that of the between-class covariance: the first property of neural
-    collapse (Papyan, Han and Donoho, PNAS 2020) with traces in place of the pseudo-inverse. Classes count alike. Both
-    traces are freed of the bias of few images: n - 1 in place of n, and the part of the spread between the means that
-    the spread within makes. NaN where there is no class with two images, or no spread between classes.
+    This is the trace of the within-class covariance over that of the between-class covariance: the first property of
+    neural collapse (Papyan, Han and Donoho, PNAS 2020), with traces in place of the pseudo-inverse. All classes have
+    equal weight. Both traces are corrected for the bias of small samples: n - 1 replaces n, and the spread between the
+    means that is due to the spread within classes is subtracted. NaN if no class has two images, or if there is no
+    spread between classes.
 
     Args:
         image_means: (K, D) mean of every class's unit-norm features.
@@ -96,13 +97,13 @@ def collapse_measures(
     counts: Tensor,
     clusters: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return the neural-collapse measures of a classifier and of the images of its classes; NaN where undefined.
+    """Return the neural-collapse measures of a classifier and the images of its classes; NaN where undefined.
 
     Args:
-        text: (K, D) text features; None leaves out what is about them.
-        image_means: (K, D) mean of every class's unit-norm image features; what is in rows without images is ignored.
-        counts: (K,) images of every class.
-        clusters: (K,) cluster of every class; None leaves out what is within clusters.
+        text: (K, D) text features; None leaves out the measures that need them.
+        image_means: (K, D) mean of every class's unit-norm image features; rows of classes without images are ignored.
+        counts: (K,) number of images of every class.
+        clusters: (K,) cluster of every class; None leaves out the measures within clusters.
     """
     present = counts.nonzero().squeeze(1)
     means = image_means[present]
@@ -153,7 +154,7 @@ def _pairs(features: Tensor) -> Tensor:
 
 
 class ClassMeans:
-    """Mean image feature of every class, gathered batch by batch without waiting for the device.
+    """Mean image feature of every class, accumulated batch by batch without synchronizing with the device.
 
     Args:
         classes: number K of classes.
@@ -171,5 +172,5 @@ class ClassMeans:
         self.counts.index_add_(0, labels, torch.ones_like(labels))
 
     def means(self) -> Tensor:
-        """Return the means (K, D), zeros for classes without images."""
+        """Return the means (K, D); zeros for classes without images."""
         return self.sums / self.counts.clamp_min(1).unsqueeze(1)

@@ -1,6 +1,6 @@
-"""What is told of a run beyond its accuracy: names, titles, units, and which way is better.
+"""Reported measures of a run: name, column title, unit, and whether higher or lower is better.
 
-Equations: ``cpt.metrics.accuracy`` and ``cpt.metrics.geometry``.
+Their formulas are in ``cpt.metrics.accuracy`` and ``cpt.metrics.geometry``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ class Measure(NamedTuple):
     """One measure of a finished base-to-new run on its own test images.
 
     Attributes:
-        title: heading of a column.
+        title: column title.
         subset: ``base`` or ``new`` classes, or ``base+new`` for measures of both.
         metric: its name in metrics.parquet.
-        better: which way is better; None where neither is.
+        better: which direction is better; None if neither is.
         unit: ``percent`` or ``1``.
     """
 
@@ -81,10 +81,10 @@ MEANINGS = {
     "modality_mismatch": ("MID: mean distance of the directions of text and images' mean (NPT's, reconstructed)",),
     "effective_rank": ("effective rank: of the text features' cosine matrix",),
 }
-"""What a reader of a table must know of a measure, sentence by sentence; ``{groups}``: how long the groups are."""
+"""Explanations of measures for the notes below a table; ``{groups}`` stands for the sizes of the groups."""
 
 IN_CLUSTERS = ("tail_as_head", "head_as_tail", "cluster_etf_distance")
-"""Measures that need clusters of the trained classes, whatever the method trains with."""
+"""Measures that need clusters of the trained classes, for every method."""
 
 CURVES = {
     "within_class_variability": "within-class variability",
@@ -97,4 +97,4 @@ CURVES = {
     "mean_cosine": "mean cosine",
     "drift": "drift from the frozen texts",
 }
-"""Measures of histories that a figure can draw over epochs, and their titles."""
+"""Measures in histories that a figure can draw over epochs, with their titles."""

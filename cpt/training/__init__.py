@@ -1,1 +1,1 @@
-"""Training one run."""
+"""Training of one run."""

@@ -1,6 +1,6 @@
-"""Training batches: order, images, and reading ahead.
+"""Training batches: order, images, and prefetching.
 
-The order of an epoch is a function of (seed, epoch), so that a resumed run needs no saved position in a stream.
+The order of an epoch is a function of (seed, epoch), so a resumed run needs no saved position in a random stream.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ AHEAD = 4
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the positions of each batch of an epoch: a permutation, the last incomplete batch dropped.
+    """Return the positions of each batch of an epoch: a permutation, without the last, incomplete batch.
 
-    A set smaller than one batch is one batch (repo KaiyangZhou/Dassl.pytorch, dassl/data/data_manager.py).
+    A set smaller than one batch forms one batch (repo KaiyangZhou/Dassl.pytorch, dassl/data/data_manager.py).
     """
     order = numpy_stream(seed, "batches", epoch).permutation(count)
     if count < batch_size:
@@ -39,14 +39,14 @@ class Batches:
     """The batches of a run.
 
     Args:
-        clip: its device, image size and normalization.
+        clip: gives device, image size and normalization.
         split: the training images.
-        store: where their pixels are; None when ``features`` are all that the method needs.
+        store: gives their pixels; None if the method needs only ``features``.
         features: (N, D) raw frozen features of the split's images, for methods that can use them.
         augmentation: ``none``, ``rrc_flip`` or ``rand_augment``.
         batch_size: images per batch.
         seed: the run's seed.
-        workers: threads that decode and augment ahead of the step.
+        workers: threads that decode and augment batches in advance.
         views: augmented views of every image, 1 or 2; without augmentation there is one.
     """
 
@@ -87,7 +87,7 @@ class Batches:
             yield from self._augmented(order, epoch, first)
 
     def take(self, positions: Sequence[int], batch: Batch) -> Batch:
-        """Return further training images by their positions in the split, in a view of their own for every step."""
+        """Return further training images by their positions in the split, with a new view in every step."""
         chosen = np.asarray(positions, dtype=np.int64)
         needed = self.store is not None and self.pixels is None
         views = [self._read(chosen, batch.epoch, self.views + batch.step)] if needed else []

@@ -1,9 +1,9 @@
-"""The checkpoint of an unfinished training: enough to resume and give the same bytes.
+"""The checkpoint of an unfinished training, with everything that a resumed training needs to give the same bytes.
 
-It lies outside declared outputs, because Snakemake deletes those of an interrupted job. It is keyed by everything
-that the run depends on, so that a changed configuration never resumes an old state, and starts with the SHA-256 of
-the rest, so that a damaged one is never resumed either. Random streams need no place in it: every stream is a
-function of (seed, name, epoch).
+It is not a declared output, because Snakemake deletes the outputs of an interrupted job. Its key is a hash of
+everything that the run depends on, so a changed configuration never resumes an old state. It starts with the SHA-256 of
+the rest, so a damaged one is never resumed either. It holds no random streams, because every stream is a function of
+(seed, name, epoch).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 class CheckpointFile:
-    """Where the checkpoint of one run is kept.
+    """The checkpoint file of one run.
 
     Args:
-        path: where it lies; None disables saving.
+        path: the file; None disables saving.
         key: hash of everything that the run depends on.
         interval: seconds between saves.
     """
@@ -38,9 +38,9 @@ class CheckpointFile:
         self._saved = time.monotonic()
 
     def load(self, log: Callable[[str], None] = print) -> dict[str, Any] | None:
-        """Return the saved values, or None when there are none for this key.
+        """Return the saved values, or None if there are none for this key.
 
-        A file that is damaged or of another version of the run costs the saved work, never the run.
+        If the file is damaged or of another version of the run, the saved work is lost and training starts over.
         """
         if self.path is None or not self.path.is_file():
             return None
@@ -59,7 +59,7 @@ class CheckpointFile:
         return values
 
     def due(self) -> bool:
-        """Whether the interval has passed since the last save, or a signal asks for one."""
+        """Whether the interval has passed since the last save, or a signal has asked to stop."""
         passed = time.monotonic() - self._saved >= self.interval
         return self.path is not None and (passed or interruption.received() is not None)
 
@@ -79,7 +79,7 @@ class CheckpointFile:
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file, and what a save that was killed has left beside it: the run is finished."""
+        """Delete the file of a finished run, and any temporary file that a killed save has left."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             remove_orphans(self.path)

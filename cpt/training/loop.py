@@ -25,11 +25,11 @@ from cpt.training.schedule import learning_rate
 
 @dataclass
 class Checkpoint:
-    """Everything that a training needs to go on, as plain values and tensors.
+    """Everything that a training needs to resume, as plain values and tensors.
 
     Attributes:
-        parameters, method, optimizer: learned tensors, and what the method and the optimizer need besides them.
-        passes: what the towers have encoded.
+        parameters, method, optimizer: learned tensors, and further state of the method and of the optimizer.
+        passes: numbers of texts and images encoded so far.
         epoch, step: of the next step, from 0.
         history: rows of the finished epochs.
         snapshots: learned tensors after each epoch, where they are kept.
@@ -56,10 +56,10 @@ class Loop:
 
     Args:
         method: its parameters are trained in place.
-        training_set: what the method may know of its training set.
+        training_set: what the method may use of its training set.
         batches: the training images.
-        file: where the checkpoint of an unfinished training is kept.
-        log: gets a line per epoch.
+        file: the checkpoint file.
+        log: called with one line per epoch.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Loop:
 
         Raises:
             CptError: the loss or the text features are not finite.
-            StoppedError: a signal asked for it; the checkpoint is saved if there is a place for it.
+            StoppedError: a signal asked to stop; the checkpoint is saved if it has a path.
         """
         method, epochs, steps = self.method, self.hp.epochs, self.batches.steps()
         first_epoch, first_step = self._resume()
@@ -132,7 +132,7 @@ class Loop:
         self.class_means.add(image, labels)
         measured = {"loss": loss, "gradient_norm": norm}
         measured |= {f"loss_{name}": value for name, value in components.items()}
-        for name, value in measured.items():  # sums stay on the device: no synchronization per step
+        for name, value in measured.items():  # sums stay on the device, to avoid synchronizing at every step
             self.sums[name] = self.sums.get(name, 0) + value.detach().double()
 
     @torch.no_grad()
@@ -165,7 +165,7 @@ class Loop:
         return self.seconds_before + time.monotonic() - self._started
 
     def _resume(self) -> tuple[int, int]:
-        """Take up the checkpoint, if there is one; return epoch and step to begin with."""
+        """Restore the checkpoint, if there is one; return the first epoch and step to run."""
         values = self.file.load(self.log)
         if values is None:
             return 0, 0
@@ -181,12 +181,12 @@ class Loop:
         return saved.epoch, saved.step
 
     def _checkpoint(self, epoch: int, step: int) -> None:
-        """Save the checkpoint when it is due; stop when a signal asked for it.
+        """Save the checkpoint if it is due; stop if a signal asked for it.
 
         Args:
             epoch, step: of the next step, from 0.
         """
-        asked = interruption.received()  # before the save, so that a signal during it waits for the next step
+        asked = interruption.received()  # read before the save, so that a signal during it stops the next step
         if self.file.due():
             checkpoint = Checkpoint(
                 parameters=self.method.state_dict(),
@@ -203,7 +203,7 @@ class Loop:
             )
             try:
                 self.file.save(**vars(checkpoint))
-            except CptError as error:  # the results may lie on another disk
+            except CptError as error:  # the results may be on another disk
                 if asked is not None:
                     raise
                 self.log(f"the checkpoint was not saved, training goes on: {error}")

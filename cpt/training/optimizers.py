@@ -1,7 +1,7 @@
-"""SGD, Adam and AdamW over torch's own update rules, without torch's optimizer classes.
+"""SGD, Adam and AdamW with torch's update functions, but without torch's optimizer classes.
 
-The classes import torch's compiler when one is made, although nothing is compiled: as long as a short job trains. The
-settings are those of repo KaiyangZhou/Dassl.pytorch, dassl/optim/optimizer.py.
+Creating an instance of these classes imports torch's compiler, although nothing is compiled. This import takes as long
+as a short job trains. The settings are those of repo KaiyangZhou/Dassl.pytorch, dassl/optim/optimizer.py.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Optimizer:
-    """One step of ``hp.optimizer`` after another.
+    """The optimizer that ``hp.optimizer`` names.
 
     Args:
-        parameters: what is learned; one without a gradient is left as it is.
+        parameters: learned tensors; those without a gradient are not updated.
         hp: optimizer, learning rate, weight decay and momentum.
 
     Attributes:
-        learning_rate: of the next step.
+        learning_rate: learning rate of the next step.
     """
 
     def __init__(self, parameters: Iterable[Tensor], hp: TrainingHyperparameters) -> None:
@@ -38,7 +38,7 @@ class Optimizer:
         self._averages: list[dict[str, Tensor]] = [{} for _ in self.parameters]
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -56,7 +56,7 @@ class Optimizer:
                 own |= {} if momentum is None else {"momentum": momentum}
             return
         for parameter, own in learned:
-            if not own:  # the count lies on the CPU: every step reads it
+            if not own:  # the count is on the CPU, because every step reads it
                 zeros = torch.zeros_like(parameter)
                 own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device="cpu")}
         means, squares, steps = [[own[name] for own in averages] for name in ("mean", "square", "steps")]
@@ -65,11 +65,11 @@ class Optimizer:
         update(parameters, gradients, means, squares, [], steps, **settings, **common)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a continued training needs."""
+        """State that a resumed training needs."""
         return {"averages": self._averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back a saved state; its tensors go where the parameters are."""
+        """Restore a saved state and move its tensors to the parameters' device."""
         self._averages = [
             {name: value if name == "steps" else value.to(parameter.device) for name, value in own.items()}
             for own, parameter in zip(state["averages"], self.parameters, strict=True)

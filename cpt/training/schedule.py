@@ -10,8 +10,8 @@ from cpt.methods.base.hyperparameters import TrainingHyperparameters
 def learning_rate(hp: TrainingHyperparameters, epoch: int) -> float:
     """Return the learning rate of an epoch (0-based).
 
-    Constant during warm-up; then ``lr (1 + cos(pi (e - W) / E)) / 2`` with W warm-up epochs of E in all: the cosine
-    starts at its full value after the warm-up and does not reach its end (repo KaiyangZhou/Dassl.pytorch,
+    Constant during warm-up, then ``lr (1 + cos(pi (e - W) / E)) / 2`` with W warm-up epochs and E epochs in all. The
+    cosine starts at its full value after the warm-up and does not reach its end (repo KaiyangZhou/Dassl.pytorch,
     dassl/optim/lr_scheduler.py, warm-up with recount).
     """
     if epoch < hp.warmup_epochs:

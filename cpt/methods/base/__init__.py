@@ -1,1 +1,1 @@
-"""What methods share."""
+"""Base class, losses, prompts and layers that methods share."""

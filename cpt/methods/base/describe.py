@@ -1,4 +1,4 @@
-"""What a method is, as plain values: for `cpt methods`, the fairness sheet and grid.json."""
+"""Facts about methods as plain values, for `cpt methods`, the fairness sheet and grid.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cpt.seeds import torch_stream
 
 PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
 BATCH, CLASSES = 4, 40
-"""Images and classes of the step that is measured; more classes than a batch and its negatives can hold."""
+"""Images and classes of the measured step; there are more classes than a batch and its negatives can hold."""
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def hyperparameters(kind: type[Hyperparameters]) -> dict[str, dict[str, Any]]:
 
 
 def published(name: str, protocol: str, dataset: str = "") -> Hyperparameters:
-    """Return a method's hyperparameters without an experiment's overrides, of a run that it starts from too."""
+    """Return a method's hyperparameters without an experiment's overrides, with those of the run it starts from."""
     hp = resolve(registry.get(name).hyperparameters, protocol, dataset)
     if isinstance(hp, Continued):
         start = published(hp.start, protocol, dataset)
@@ -61,17 +61,17 @@ def published(name: str, protocol: str, dataset: str = "") -> Hyperparameters:
 
 
 def learned_values(name: str, protocol: str, dataset: str = "") -> int:
-    """Return how many values a method learns on ViT-B/16 with its published hyperparameters."""
+    """Return the number of values that a method learns on ViT-B/16 with its published hyperparameters."""
     return _method(name, published(name, protocol, dataset), *_sized("meta")).learnable_parameters()
 
 
 def stored_values(name: str, hp: Hyperparameters) -> int:
-    """Return how many values a finished run of a method keeps (prompts.safetensors), on ViT-B/16."""
+    """Return the number of values in prompts.safetensors of a finished run of a method, on ViT-B/16."""
     return sum(value.numel() for value in _method(name, hp, *_sized("meta")).state_dict().values())
 
 
 def encoded_per_step(name: str) -> dict[str, float]:
-    """Return what one training step of a method encodes with its published hyperparameters.
+    """Return the numbers of texts and images that a training step encodes with published hyperparameters.
 
     The step has 4 images of 4 of 40 classes, without cached features.
     """
@@ -79,12 +79,12 @@ def encoded_per_step(name: str) -> dict[str, float]:
 
 
 def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict[str, float]:
-    """Return what one training step encodes, by kind of ``cpt.clip.passes``, measured on a small CLIP.
+    """Return the numbers that one training step encodes, by kind of ``cpt.clip.passes``, measured on a small CLIP.
 
     Args:
         name: the method.
         hp: its hyperparameters.
-        count: trained classes; every one has at least two images.
+        count: number of trained classes; each has at least two images.
         batch_size: images of the step, without cached features.
     """
     clip, classes = _sized("cpu", count)
@@ -102,7 +102,7 @@ def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict
     )
     first = images[:batch_size]
     batch = Batch(first, None, labels[:batch_size], first if method.views == 2 else None)
-    method.step(batch, training_set)  # what is computed once in a training is not counted
+    method.step(batch, training_set)  # the first step is not counted: it includes what is computed once per training
     passes = Passes(clip)
     with passes.counting():
         method.step(batch, training_set)
@@ -111,7 +111,7 @@ def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict
 
 @torch.no_grad()
 def encoded_per_image(name: str, hp: Hyperparameters, count: int) -> dict[str, float]:
-    """Return what one test image of ``count`` classes has encoded beyond its cached frozen feature, on a small CLIP."""
+    """Return the numbers encoded for one test image of ``count`` classes, beyond its cached frozen feature."""
     clip, classes = _sized("cpu", count)
     method, kind = _method(name, hp, clip, classes).eval(), registry.get(name)
     passes = Passes(clip)

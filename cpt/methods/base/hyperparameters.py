@@ -1,4 +1,4 @@
-"""Typed hyperparameters: every field has a description and the source of its default."""
+"""Typed hyperparameters; every field has a description and the source of its default."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PLKR = "repo BoyangGuo1789/PLKR, configs/trainers/PLKR (the CPT authors' earlier
 
 
 def field(default: Any, description: str, source: str, **limits: Any) -> Any:
-    """Declare a hyperparameter: its default, meaning, limits, and where the default is from."""
+    """Declare a hyperparameter: default, meaning, source of the default, and limits."""
     return Field(default, description=description, json_schema_extra={"source": source}, **limits)
 
 
 class Hyperparameters(BaseModel):
-    """What every method has. Methods subclass this, or ``TrainingHyperparameters``, and add their own fields."""
+    """Hyperparameters of every method. Methods subclass this, or ``TrainingHyperparameters``, and add fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, strict=True)
 
@@ -24,7 +24,7 @@ class Hyperparameters(BaseModel):
     """Defaults that differ by protocol: ``{"all_classes": {"epochs": 8}}``."""
 
     dataset_defaults: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Defaults that differ by training dataset; ``few_shot/dtd`` holds for one protocol only."""
+    """Defaults that differ by training dataset; the key ``few_shot/dtd`` is for one protocol only."""
 
     templates: str = field(
         "single", "template set of the frozen text features", "repo KaiyangZhou/CoOp, trainers/coop.py"
@@ -33,11 +33,11 @@ class Hyperparameters(BaseModel):
     @field_validator("*")
     @classmethod
     def _one_zero(cls, value: Any) -> Any:
-        return 0.0 if isinstance(value, float) and value == 0 else value  # -0.0 would be another run
+        return 0.0 if isinstance(value, float) and value == 0 else value  # -0.0 would count as a different run
 
 
 class TrainingHyperparameters(Hyperparameters):
-    """What every trained method has: the optimization."""
+    """Hyperparameters of every trained method: the optimization."""
 
     epochs: int = field(12, "passes over the training set", "CPT, supplement 6.1 (base-to-new)", ge=0)
     batch_size: int = field(4, "images per step", "CPT, supplement 6.1", ge=1)
@@ -67,7 +67,7 @@ class TrainingHyperparameters(Hyperparameters):
 
 
 class Continued(TrainingHyperparameters):
-    """What a method has that starts from the finished run of another one on the same training set."""
+    """Hyperparameters of a method that starts from a finished run of another one on the same training set."""
 
     start: str = field("promptsrc", "method of the run to start from", "ours", min_length=1)
     start_hyperparameters: dict[str, Any] = field(
@@ -81,16 +81,16 @@ def layers(
     protocol: str,
     dataset: str,
 ) -> list[dict[str, Any]]:
-    """Return the defaults of a method that differ for a protocol and a training dataset; later ones win."""
+    """Return a method's defaults for a protocol and a training dataset; later ones override earlier ones."""
     keys = (dataset, f"{protocol}/{dataset}")
     return [protocol_defaults.get(protocol, {}), *(dataset_defaults.get(key, {}) for key in keys)]
 
 
 def resolve(kind: type[Hyperparameters], protocol: str, dataset: str, *overrides: dict[str, Any]) -> Hyperparameters:
-    """Return the hyperparameters of one run: the method's defaults, then by protocol, by dataset, then the overrides.
+    """Return the hyperparameters of one run: the method's defaults, those by protocol and by dataset, the overrides.
 
     Raises:
-        pydantic.ValidationError: an override is unknown or impossible.
+        pydantic.ValidationError: an override is unknown or invalid.
     """
     values: dict[str, Any] = {}
     own = layers(kind.protocol_defaults, kind.dataset_defaults, protocol, dataset)

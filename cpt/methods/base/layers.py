@@ -1,4 +1,4 @@
-"""Pieces that several methods share: seeded linear layers, adapters, weight averages, hard negatives."""
+"""Parts that several methods share: seeded linear layers, adapters, weight averages, hard negatives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool 
 
 
 class Bottleneck(nn.Module):
-    """Two linear layers with biases: width -> hidden -> outputs, an activation between them.
+    """Two linear layers with biases, width -> hidden -> outputs, and an activation between them.
 
     Args:
         activation: ``relu`` or ``quick_gelu``.
@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Residual adapter of features: ``(1 - ratio) x + ratio relu(W2 relu(W1 x))``, no biases.
+    """Residual adapter of features, ``(1 - ratio) x + ratio relu(W2 relu(W1 x))``, without biases.
 
     Source: repo ShuvenduRoy/CoPrompt, trainers/coprompt.py.
     """
@@ -53,12 +53,12 @@ class Adapter(nn.Module):
         self.second = linear(hidden, width, generator, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width) raw features -> the same shape."""
+        """Adapt raw features (N, width); the shape stays."""
         return self.ratio * F.relu(self.second(F.relu(self.first(x)))) + (1 - self.ratio) * x
 
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> Tensor:
-    """Weights of the epochs 1..E (E,): normal density, sum 1 (repo muzairkhattak/PromptSRC, trainers/promptsrc.py)."""
+    """Weights (E,) of the epochs 1..E: normal density, sum 1 (repo muzairkhattak/PromptSRC, trainers/promptsrc.py)."""
     epoch = torch.arange(1, epochs + 1, dtype=torch.float64)
     return torch.softmax(-0.5 * ((epoch - mean) / std) ** 2, dim=0)
 
@@ -77,10 +77,10 @@ class WeightedAverage:
 
 
 def hard_negatives(scores: Tensor, labels: list[int], top: int, random: Random) -> Iterator[list[int]]:
-    """Classes that each image is most easily taken for, none twice in the batch.
+    """Hard-negative classes of each image, without repeats within the batch.
 
-    Per image the ``top`` best-scored classes without its own and without those already in the batch; where fewer than
-    two remain, random ones. Random draws leave out class 0 and the last class, as in repo JREion/DPC,
+    These are the ``top`` best-scored classes of an image, except its own and those already in the batch. If fewer than
+    two remain, random ones are added. Random draws leave out class 0 and the last class, as in repo JREion/DPC,
     trainers/sple_coop.py.
 
     Args:
@@ -89,7 +89,8 @@ def hard_negatives(scores: Tensor, labels: list[int], top: int, random: Random) 
         top: number of candidates per image.
 
     Yields:
-        Per image its negative classes, in order; the published code draws their pictures before the next image's.
+        The negative classes of each image, in order; the published code draws their images before the next image's
+        negatives.
     """
     classes = scores.shape[1]
     present = set(labels)

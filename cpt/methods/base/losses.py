@@ -1,4 +1,4 @@
-"""Losses of prompt tuning, each a function of features.
+"""Losses of prompt tuning as functions of features.
 
 Letters: B images, K classes, D joint width, M clusters, k_m classes of cluster m. Features called *unit* have norm 1.
 Equation numbers are those of the CPT paper (arXiv 2605.11939).
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def in_batch_contrast(unit_image: Tensor, unit_text: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """Eq. 1 as printed: each image's text against the images of the batch, summed over the batch.
+    """Eq. 1 as printed: contrast of each image's text with all images of the batch, summed over the batch.
 
     Args:
         unit_image: (B, D). unit_text: (K, D). labels: (B,). scale: inverse temperature.
@@ -30,7 +30,7 @@ def cluster_separation(
 ) -> Tensor:
     """L_TETF, Eq. 6-9: pull every cluster's text features towards a simplex ETF of its size.
 
-    Per cluster the squared distance of the off-diagonal cosines to -1/(k_m - 1), then the mean over the clusters.
+    For each cluster, the squared distance of the off-diagonal cosines from -1/(k_m - 1); then the mean over clusters.
     Clusters of one class have no pairs and are left out of sum and mean.
 
     Args:
@@ -62,13 +62,13 @@ def class_consistency(
     unit_image: Tensor, unit_text: Tensor, labels: Tensor, reading: str = "present", *,
     counts: Tensor | None = None, detach_text: bool = False,
 ) -> Tensor:  # fmt: skip
-    """L_CC, Eq. 10: squared distance of images to their class's text feature, averaged class by class.
+    """L_CC, Eq. 10: squared distance of images from the text feature of their class, averaged by class.
 
     Args:
         unit_image: (B, D). unit_text: (K, D). labels: (B,).
-        reading: what a batch estimates. ``present``: mean over the classes in the batch of per-class means;
-            ``importance``: every image weighted by N/(K N_c), unbiased for Eq. 10, needs ``counts`` (K,).
-        detach_text: no gradient into the text features.
+        reading: estimate from a batch. ``present``: mean of the class means over the classes in the batch;
+            ``importance``: every image weighted by N/(K N_c), unbiased for Eq. 10; needs ``counts`` (K,).
+        detach_text: stop the gradient into the text features.
     """
     text = unit_text.detach() if detach_text else unit_text
     distance = (unit_image - text[labels]).square().sum(dim=1)  # (B,)
@@ -93,13 +93,13 @@ def anchor(text: Tensor, frozen: Tensor, reading: str = "sum") -> Tensor:
 
 
 def prior_adjusted(logits: Tensor, counts: Tensor, kind: str, strength: float = 1.0) -> Tensor:
-    """Add the training set's class frequencies to logits (B, K), so that the classifier itself stays balanced.
+    """Add the class frequencies of the training set to logits (B, K), so that the classifier itself stays balanced.
 
     Args:
         logits: (B, K). counts: (K,) training images per class.
-        kind: ``logit_adjustment`` adds strength * log prior (Menon et al., ICLR 2021); ``balanced_softmax`` log counts
-            (Ren et al., NeurIPS 2020), the same loss as strength 1; ``compensating`` the log prior of counts + 1 (repo
-            shijxcs/Candle, trainers/losses.py).
+        kind: ``logit_adjustment`` adds strength * log prior (Menon et al., ICLR 2021). ``balanced_softmax`` adds log
+            counts (Ren et al., NeurIPS 2020), the same loss as strength 1. ``compensating`` adds strength * log prior
+            of counts + 1 (repo shijxcs/Candle, trainers/losses.py).
     """
     if kind == "balanced_softmax":
         return logits + counts.log()
@@ -109,7 +109,7 @@ def prior_adjusted(logits: Tensor, counts: Tensor, kind: str, strength: float = 
 
 
 def cosine_distance(unit: Tensor, other: Tensor) -> Tensor:
-    """One minus the mean cosine of the rows of two unit-norm matrices (N, D)."""
+    """One minus the mean cosine between rows of two unit-norm matrices (N, D)."""
     return 1 - (unit * other).sum(dim=-1).mean()
 
 
@@ -126,14 +126,14 @@ def dependence(text: Tensor, frozen: Tensor) -> Tensor:
 def distillation(logits: Tensor, frozen_logits: Tensor) -> Tensor:
     """Kullback-Leibler divergence of softmax(logits) from softmax(frozen_logits), both (B, K), mean over B * K entries.
 
-    The division by all entries, not by B, is that of repo muzairkhattak/PromptSRC, trainers/promptsrc.py.
+    Division by all entries, not by B, follows repo muzairkhattak/PromptSRC, trainers/promptsrc.py.
     """
     target = F.log_softmax(frozen_logits, dim=1)
     return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="sum", log_target=True) / logits.numel()
 
 
 def pairwise_contrast(unit_image: Tensor, unit_text: Tensor, scale: float) -> Tensor:
-    """Symmetric cross-entropy of N image-text pairs, both (N, D), the pairs on the diagonal."""
+    """Symmetric cross-entropy of N image-text pairs, both (N, D), with the pairs on the diagonal."""
     similarity = scale * unit_image @ unit_text.T
     target = torch.arange(len(similarity), device=similarity.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2

@@ -1,6 +1,6 @@
-"""What a method is: its parameters, where its prompts enter, its loss, its hyperparameters.
+"""The base class of methods: learned parameters, prompts, loss and hyperparameters.
 
-Everything that is equal between methods (backbone, batches, optimizer, schedule, precision, evaluation) is not here.
+Everything that methods have in common (backbone, batches, optimizer, schedule, precision, evaluation) is elsewhere.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Batch:
 
     Attributes:
         images: (B, 3, H, W) normalized images; None when ``features`` are given.
-        features: (B, D) raw frozen image features where they were computed beforehand.
+        features: (B, D) raw frozen image features, if cached.
         labels: (B,) labels among the trained classes.
         second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
         epoch, step: numbers of the epoch and of the step in it, from 0.
-        random: stream of this step.
+        random: random stream of this step.
     """
 
     images: Tensor | None
@@ -44,15 +44,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a method may know of its training set beyond the batches.
+    """What a method may use of its training set beyond the batches.
 
     Attributes:
         classes: the K trained classes.
         counts: (K,) training images per class.
-        clusters: (K,) cluster of every class; None unless the method asks for clusters.
-        descriptions: (D, K, dim) unit-norm frozen features of D descriptions per class; None unless asked for.
+        clusters: (K,) cluster of every class; None unless the method needs clusters.
+        descriptions: (D, K, dim) unit-norm frozen features of D descriptions per class; None unless needed.
         labels: (N,) labels of all training images.
-        take: further training images by their positions 0..N-1, in views that depend on the given batch's step.
+        take: returns further training images by their positions 0..N-1, in views that depend on the batch's step.
     """
 
     classes: Classes
@@ -64,7 +64,7 @@ class TrainingSet:
 
 
 class Step(NamedTuple):
-    """What a training step computed before its backward pass.
+    """Results of a training step before its backward pass.
 
     Attributes:
         losses: unweighted components of the loss, scalars in float32.
@@ -78,24 +78,24 @@ class Step(NamedTuple):
 
 
 class Method(nn.Module):
-    """Base of all methods. Its ``nn.Parameter``s are what is learned, saved and loaded; CLIP is not a part of it.
+    """Base class of all methods. Its ``nn.Parameter``s are learned, saved and loaded; CLIP is not part of it.
 
     Class attributes that a method sets:
-        name: the module's name.
-        title: the name in tables.
+        name: name of its module.
+        title: display name in tables.
         summary: one line for ``cpt methods``.
         source: paper and reference repository.
-        reconstruction: built from a description because no equations or code are public.
+        reconstruction: built from a description, because neither equations nor code are public.
         hyperparameters: its ``Hyperparameters`` subclass.
-        prompts_images: False when the vision tower stays unprompted, so that cached frozen features can serve.
-        uses_frozen_images: its loss compares with frozen image features; cached ones serve when nothing is augmented.
-        image_conditioned: the text features depend on the image: ``class_logits`` is its classifier.
-        depends_on_target: features of trained and of other classes differ: ``target`` is called between them.
-        augmentation: its own training transform, where the experiment augments at all; None: the experiment's.
+        prompts_images: False if the vision tower stays unprompted, so that cached frozen features can be used.
+        uses_frozen_images: its loss uses frozen image features; cached ones are used if nothing is augmented.
+        image_conditioned: the text features depend on the image; ``class_logits`` is its classifier.
+        depends_on_target: features of trained and of other classes differ; ``target`` is called before each test.
+        augmentation: its own training transform, used if the experiment augments at all; None: the experiment's.
         views: augmented views of every training image, 1 or 2.
-        needs_clusters: the training stage gets the clusters of its classes.
-        needs_descriptions: the training stage gets features of class descriptions.
-        trains: False when there is nothing to learn.
+        needs_clusters: needs clusters of the trained classes.
+        needs_descriptions: needs features of class descriptions.
+        trains: False if there is nothing to learn.
     """
 
     name: ClassVar[str]
@@ -120,18 +120,18 @@ class Method(nn.Module):
         Args:
             clip: the frozen backbone.
             hp: this method's hyperparameters.
-            classes: the trained classes; initial context words are read from their tokens.
-            generator: CPU stream for initial values.
+            classes: the trained classes; their tokens give the initial context words.
+            generator: random stream on the CPU for initial values.
         """
         super().__init__()
         self.clip, self.hp = clip, hp
 
     def raw_text_features(self, classes: Classes) -> Tensor:
-        """Text features (K, D) of the given classes under the current prompts, of any length."""
+        """Text features (K, D) of the given classes under the current prompts, not normalized."""
         raise NotImplementedError
 
     def raw_image_features(self, images: Tensor) -> Tensor:
-        """Image features (B, D) of normalized images (B, 3, H, W) under the current prompts, of any length."""
+        """Image features (B, D) of normalized images (B, 3, H, W) under the current prompts, not normalized."""
         return self.clip.vision(images)
 
     def text_features(self, classes: Classes) -> Tensor:
@@ -149,11 +149,11 @@ class Method(nn.Module):
         return Step(self.losses(image, batch, training_set), image.detach(), batch.labels)
 
     def extended(self, batch: Batch, training_set: TrainingSet) -> Batch:
-        """Return the batch that is trained on; a method may add images to the one that was drawn."""
+        """Return the batch to train on; a method may add images to the drawn one."""
         return batch
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """Unweighted components of the loss on one batch, scalars in float32; here the cross-entropy alone.
+        """Unweighted components of the loss on one batch, scalars in float32; by default only the cross-entropy.
 
         Args:
             image: (B, D) unit-norm features of the batch's images (``batch_features``).
@@ -180,7 +180,7 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def frozen_features(self, batch: Batch) -> Tensor:
-        """Unit-norm frozen image features (B, D) of a batch, of its second view where it has one."""
+        """Unit-norm frozen image features (B, D) of a batch, of its second view if it has one."""
         if batch.features is not None:
             return F.normalize(batch.features, dim=-1)
         images = batch.images if batch.second is None else batch.second
@@ -189,11 +189,11 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def frozen_image_features(self, images: Tensor) -> Tensor:
-        """Unit-norm features (B, D) of normalized images (B, 3, H, W) under no prompts."""
+        """Unit-norm features (B, D) of normalized images (B, 3, H, W) without prompts."""
         return F.normalize(self.clip.vision(images), dim=-1)
 
     def cross_entropy(self, logits: Tensor, batch: Batch, training_set: TrainingSet) -> Tensor:
-        """Cross-entropy of logits (B, K), mean over the batch, with the prior that the hyperparameters name."""
+        """Cross-entropy of logits (B, K), mean over the batch, with the prior chosen in the hyperparameters."""
         if self.hp.prior != "none":
             logits = prior_adjusted(logits, training_set.counts, self.hp.prior, self.hp.prior_strength)
         return F.cross_entropy(logits, batch.labels)
@@ -222,11 +222,11 @@ class Method(nn.Module):
         """Called once after the last epoch."""
 
     def training_state(self) -> dict[str, Tensor]:
-        """What an interrupted training needs besides the learned tensors."""
+        """State besides the learned tensors that an interrupted training needs to resume."""
         return {}
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``training_state`` gave."""
+        """Restore what ``training_state`` returned."""
 
     def learnable_parameters(self) -> int:
         """Number of learned values."""

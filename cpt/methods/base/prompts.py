@@ -1,4 +1,4 @@
-"""The learnable prompts that methods share: text context (shallow and deep) and visual prompts.
+"""Learnable prompts that methods share: text context (shallow and deep) and visual prompts.
 
 Shapes and initial values follow repo muzairkhattak/PromptSRC, trainers/independentVL.py and clip/model.py, and repo
 KaiyangZhou/CoOp, trainers/coop.py.
@@ -23,10 +23,10 @@ STD = 0.02
 
 
 def require_depth(setting: str, depth: int, name: str, tower: TextTower | VisionTower) -> None:
-    """Refuse a prompt depth beyond a tower's blocks.
+    """Refuse a prompt depth greater than the number of a tower's blocks.
 
     Args:
-        setting: the hyperparameter that ``depth`` is.
+        setting: hyperparameter that gives ``depth``.
         depth: number of prompted blocks.
         name: ``text`` or ``vision``.
         tower: the tower of this name.
@@ -42,30 +42,30 @@ def require_depth(setting: str, depth: int, name: str, tower: TextTower | Vision
 
 
 def require_block(setting: str, block: int, name: str, tower: TextTower | VisionTower) -> None:
-    """Refuse the number of a block, counted from 0, that a tower lacks.
+    """Refuse the number of a block, from 0, that a tower does not have.
 
     Raises:
-        CptError: the tower lacks it.
+        CptError: the tower has no such block.
     """
     if block >= len(tower.blocks):
         raise CptError(f"{setting} {block}: the {name} tower has the blocks 0 to {len(tower.blocks) - 1}; lower it")
 
 
 class TextPrompts(nn.Module):
-    """n context vectors in the input and, for blocks 1..depth-1, n more that overwrite them.
+    """n context vectors in the input and, for each of the blocks 1..depth-1, n more that overwrite them.
 
     Args:
         clip: the frozen backbone.
         classes: classes whose tokens hold the initial words.
         count: n, number of context vectors.
         depth: number of prompted blocks; 1 prompts the input only.
-        words: start from the embeddings of ``a photo of a`` (needs n <= its length); words that the n vectors do not
-            cover stay as frozen embeddings. Otherwise random, and no words remain.
-        position: where the class name stands: ``end``, ``middle`` or ``front`` (shallow prompts only).
-        per_class: a context of its own for every class (K, n, d).
-        dataset_template: what stands behind the name is the dataset's, as in ``a photo of a {}, a type of flower.``
-        generator: stream of the random initial values.
-        setting: the hyperparameter that ``depth`` is, for messages.
+        words: start from the embeddings of ``a photo of a``, if n is at most its length; words beyond the n vectors
+            stay as frozen embeddings. Otherwise the vectors start random, and there are no words.
+        position: position of the class name: ``end``, ``middle`` or ``front`` (shallow prompts only).
+        per_class: a separate context for every class (K, n, d).
+        dataset_template: end the prompt like the dataset's template, as in ``a photo of a {}, a type of flower.``
+        generator: random stream of the initial values.
+        setting: hyperparameter that gives ``depth``, for messages.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class TextPrompts(nn.Module):
         """Raw text features (K, D) of the classes under these prompts.
 
         Args:
-            shift: (B, d) to encode the classes under B contexts, each moved by one of these: (B, K, D).
-            deep: further vectors that overwrite positions 1..n before the blocks they are named by, see ``TextTower``.
+            shift: (B, d), to encode the classes under B contexts, each shifted by one of these; gives (B, K, D).
+            deep: further vectors by block, which overwrite positions 1..n at its input; see ``TextTower``.
         """
         if self._only_for is not None and classes.names != self._only_for:
             raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
@@ -128,7 +128,7 @@ class TextPrompts(nn.Module):
         """Return token ids and context slots (K, L) of the classes' prompts.
 
         Raises:
-            CptError: a prompt does not fit the context; names the class.
+            CptError: a prompt is too long for the context; names the class.
         """
         rows_ids, rows_slots = [], []
         tokens_of = classes.dataset_tokens if self.dataset_template else classes.tokens
@@ -163,8 +163,8 @@ class VisualPrompts(nn.Module):
     Args:
         clip: the frozen backbone.
         count: n, number of tokens.
-        depth: number of prompted blocks; 0 leaves the tower as it is.
-        generator: stream of the initial values.
+        depth: number of prompted blocks; 0 leaves the tower unprompted.
+        generator: random stream of the initial values.
     """
 
     def __init__(self, clip: Clip, count: int, depth: int, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Finding methods: a new module in ``cpt.methods`` is all that a new method needs."""
+"""Find methods by module name: a new method needs only a new module in ``cpt.methods``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check(name: str) -> str:
     """Return ``name`` if it is a method.
 
     Raises:
-        CptError: it is not; says the nearest known name.
+        CptError: it is not; suggests the nearest known name.
     """
     if name not in names():
         raise CptError(f"unknown method {name!r}; {nearest(name, names())}")
@@ -34,7 +34,7 @@ def check(name: str) -> str:
 
 
 def modules(name: str, hyperparameters: Hyperparameters) -> tuple[str, ...]:
-    """Return the modules that define a run's method: its own, and that of the run it starts from."""
+    """Return the modules that define a run's method: its own, and that of the run from which it starts."""
     from cpt.methods.base.hyperparameters import Continued
 
     start = hyperparameters.start if isinstance(hyperparameters, Continued) else None
@@ -57,7 +57,10 @@ def get(name: str) -> type[Method]:
 
 
 def continuable(name: str) -> bool:
-    """Whether a finished run of the method can be gone on from: it learns text and image features of its own."""
+    """Whether another run can start from a finished run of the method.
+
+    It can if the method trains, its text features do not depend on the image, and it does not start from a run itself.
+    """
     from cpt.methods.base.hyperparameters import Continued
 
     kind = get(name)

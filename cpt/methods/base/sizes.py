@@ -1,4 +1,4 @@
-"""Backbones made of sizes alone: for counting what a method learns and encodes, not for results."""
+"""CLIP backbones without pretrained weights, for counting learned values and encoder passes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def vit_b16() -> Clip:
 
 
 def small_clip() -> Clip:
-    """A random CLIP of as many blocks that encodes in milliseconds."""
+    """A random CLIP with as many blocks as ViT-B/16, which encodes in milliseconds."""
     return _clip(widths=(16, 24), heads=(2, 2), joint=8, image=16, patch=8, device="cpu")
 
 
 def _clip(*, widths: tuple[int, int], heads: tuple[int, int], joint: int, image: int, patch: int, device: str) -> Clip:
-    """A CLIP of text and vision widths and heads."""
+    """A CLIP with the given widths and heads of the text and vision towers."""
     text, vision = widths
     common = {"layers": LAYERS, "activation": "quick_gelu", "eps": 1e-5}
     spec = {
@@ -57,7 +57,7 @@ def _clip(*, widths: tuple[int, int], heads: tuple[int, int], joint: int, image:
 
 
 def placeholder_classes(clip: Clip, count: int, tokens_per_name: int = 1) -> Classes:
-    """Classes of random tokens and features: ``a photo of a <name>.``; no two names begin alike."""
+    """Classes with random features and prompts ``a photo of a <name>.`` of random tokens; names begin differently."""
     vocabulary = len(clip.text.token_embedding_weight)
     stream = torch.Generator().manual_seed(1)
     end = 1 + PHRASE + tokens_per_name
