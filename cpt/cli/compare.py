@@ -22,7 +22,7 @@ def compare(
 
     Differences are the second (B) minus the first (A) in percentage points, over the seeds that both have on all
     datasets. Intervals are over datasets. p is from flipping the signs of the datasets' differences, corrected over all
-    rows by Holm's method. A second table has, over all runs, interquartile means and the probability that a run of B
+    rows by Holm's method. Below are, over all runs, interquartile means and the probability that a run of B
     beats a run of A on a dataset, with bootstrap intervals over seeds.
 
     Examples: `cpt compare ivlp cpt`, `cpt compare results/embedded results/mine --row cpt`
