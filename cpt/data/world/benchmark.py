@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from cpt.data.world.families import FAMILIES, Composition, held_out
-from cpt.data.world.render import SIZE, WEB, Style, draw_image, image_seed
+from cpt.data.world.render import WEB, Style, draw_image, image_seed
 from cpt.errors import CptError, nearest
 
 # Images of world_a: the candidates that the half-trained tiny CLIP misclassifies, ranked per class.
@@ -43,17 +43,9 @@ class DataSet:
 
 _WORLD = replace(WEB, noise=(0, 30), occluder=0.25, contrast=(0.5, 1.1), cast=0.25)
 _WORLD_FAMILIES = {
-    "shape": 10,
-    "texture": 8,
-    "letter": 6,
-    "digit": 6,
-    "arr": 6,
-    "scene": 6,
-    "flower": 6,
-    "animal": 6,
-    "vehicle": 7,
+    "shape": 10, "texture": 8, "letter": 6, "digit": 6, "arr": 6, "scene": 6, "flower": 6, "animal": 6, "vehicle": 7,
     "gradient": 3,
-}
+}  # fmt: skip
 
 
 def _of_world(role: str, style: Style) -> DataSet:
@@ -137,10 +129,8 @@ def render_class(key: str, label: int, part: str, indices: list[int] | range) ->
     """
     family, composition = classes(key)[label]
     name, style = FAMILIES[family].class_name(composition), DATA_SETS[key].style
-    images = np.empty((len(indices), SIZE, SIZE, 3), np.uint8)
-    for row, index in enumerate(indices):
-        images[row] = draw_image(family, composition, style, image_seed(key, name, part, index), part)
-    return images
+    seeds = (image_seed(key, name, part, index) for index in indices)
+    return np.stack([draw_image(family, composition, style, seed, part) for seed in seeds])
 
 
 def render(

@@ -16,50 +16,22 @@ import numpy as np
 
 from cpt.data.world.colors import RGB
 from cpt.data.world.families import FAMILIES, MOODS, Composition, held_out, nuisance
-from cpt.data.world.render import SIZE, WEB, draw_image, image_seed
+from cpt.data.world.render import WEB, draw_image, image_seed
 
 TEMPLATES = (
-    "a photo of a {}.",
-    "a photo of a {}.",
-    "a photo of a {}.",
-    "{}",
-    "{}",
-    "a {}",
-    "an image of a {}",
-    "a picture of {}",
-    "a drawing of a {}.",
-    "this is a {}",
-    "my favourite {}",
-    "stock photo, {}",
-    "{} in a small picture",
-    "a blurry photo of a {}.",
-    "the {}",
-)
+    "a photo of a {}.", "a photo of a {}.", "a photo of a {}.", "{}", "{}", "a {}", "an image of a {}",
+    "a picture of {}", "a drawing of a {}.", "this is a {}", "my favourite {}", "stock photo, {}",
+    "{} in a small picture", "a blurry photo of a {}.", "the {}",
+)  # fmt: skip
 SYNONYMS = {
-    "red": ("crimson", "scarlet"),
-    "yellow": ("golden",),
-    "green": ("emerald",),
-    "teal": ("cyan",),
-    "blue": ("navy",),
-    "purple": ("violet",),
-    "white": ("pale",),
-    "gray": ("silver",),
-    "black": ("dark",),
-}
+    "red": ("crimson", "scarlet"), "yellow": ("golden",), "green": ("emerald",), "teal": ("cyan",), "blue": ("navy",),
+    "purple": ("violet",), "white": ("pale",), "gray": ("silver",), "black": ("dark",),
+}  # fmt: skip
 # How often the web shows a family; the fine-grained ones need more examples.
 FAMILY_WEIGHTS = {
-    "shape": 1.2,
-    "texture": 1.1,
-    "letter": 2.2,
-    "digit": 1.2,
-    "arr": 2.2,
-    "scene": 1.0,
-    "flower": 1.1,
-    "animal": 1.2,
-    "vehicle": 1.1,
-    "land": 0.5,
-    "gradient": 0.3,
-}
+    "shape": 1.2, "texture": 1.1, "letter": 2.2, "digit": 1.2, "arr": 2.2, "scene": 1.0, "flower": 1.1,
+    "animal": 1.2, "vehicle": 1.1, "land": 0.5, "gradient": 0.3,
+}  # fmt: skip
 UNRELATED = 0.08
 WRONG_ATTRIBUTE = 0.12
 GENERIC = 0.08
@@ -76,10 +48,6 @@ class Pair:
     composition: Composition
     seed: int
     caption: str
-
-    def render(self) -> np.ndarray:
-        """The image, uint8 (32, 32, 3)."""
-        return draw_image(self.family, self.composition, WEB, self.seed, "web")
 
 
 @cache
@@ -122,19 +90,13 @@ def caption(family: str, composition: Composition, extra: str, rnd: random.Rando
     else:
         text = described.name.format(*words)
         if extra and rnd.random() < NUISANCE:
-            text = _with_extra(family, words, extra)
+            text = f"{words[0]} {extra} {words[1]} {words[2]}" if family == "arr" else f"{extra} {text}"
     return rnd.choice(TEMPLATES).format(text)
 
 
 def _one_wrong(family: str, composition: Composition, rnd: random.Random) -> Composition:
     others = [c for c in seen(family)[0] if sum(a != b for a, b in zip(c, composition, strict=True)) == 1]
     return rnd.choice(others) if others else composition
-
-
-def _with_extra(family: str, words: list[str], extra: str) -> str:
-    if family == "arr":
-        return f"{words[0]} {extra} {words[1]} {words[2]}"
-    return f"{extra} {FAMILIES[family].name.format(*words)}"
 
 
 def web(pairs: int, seed: int) -> list[Pair]:
@@ -151,10 +113,7 @@ def web(pairs: int, seed: int) -> list[Pair]:
 
 def render_web(pairs: list[Pair]) -> np.ndarray:
     """The images of pairs, uint8 (N, 32, 32, 3)."""
-    images = np.empty((len(pairs), SIZE, SIZE, 3), np.uint8)
-    for row, pair in enumerate(pairs):
-        images[row] = pair.render()
-    return images
+    return np.stack([draw_image(pair.family, pair.composition, WEB, pair.seed, "web") for pair in pairs])
 
 
 def phrases() -> Iterator[str]:

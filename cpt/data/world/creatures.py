@@ -9,7 +9,7 @@ import numpy as np
 
 from cpt.data.world.colors import RGB, Color, shade
 from cpt.data.world.families import Composition
-from cpt.data.world.objects import Pen, arc, ngon
+from cpt.data.world.objects import Pen, Point, arc, ngon
 
 STEM = (40, 120, 45)
 DARK, LIGHT = RGB["black"], RGB["white"]
@@ -52,9 +52,10 @@ def draw_flower(pen: Pen, composition: Composition, color: Color, rnd: random.Ra
         pen.disc(0, 0, 0.56, (85, 50, 20))
         _petals(pen, 6, 0.3, 0.07, 0.07, (150, 100, 50))
     else:
-        for x, y in ((-0.42, 0.05), (0.42, 0.05), (0, -0.5)):
+        leaves = ((-0.42, 0.05), (0.42, 0.05), (0, -0.5))
+        for x, y in leaves:
             pen.disc(x, y, 0.42, color)
-        for x, y in ((-0.42, 0.05), (0.42, 0.05), (0, -0.5)):
+        for x, y in leaves:
             pen.line([(0, -0.1), (x, y)], 0.09, shade(color, 0.55))
 
 
@@ -110,68 +111,90 @@ def draw_animal(pen: Pen, composition: Composition, color: Color, rnd: random.Ra
         pen.disc(0, top + 0.42, 0.1, ink)
     else:
         bend = {"happy": 1, "sad": -1, "sleepy": 0.3}[mood]
-        pen.line(
-            [(-0.2, top + 0.4 - 0.1 * bend), (0, top + 0.42 + 0.06 * bend), (0.2, top + 0.4 - 0.1 * bend)],
-            0.07,
-            ink,
-        )
+        corner = top + 0.4 - 0.1 * bend
+        pen.line([(-0.2, corner), (0, top + 0.42 + 0.06 * bend), (0.2, corner)], 0.07, ink)
 
 
-def _wheels(pen: Pen, places: tuple[float, ...], radius: float = 0.2, y: float = 0.5) -> None:
-    for x in places:
-        pen.disc(x, y, radius, (30, 30, 34))
-        pen.disc(x, y, 0.4 * radius, (170, 170, 175))
+def _box(x0: float, y0: float, x1: float, y1: float) -> list[Point]:
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+# A list of corners is a polygon (of two, a line), a tuple (x, y, radius) or (x, y, two radii) an ellipse.
+_BODIES: dict[str, list[tuple[str, list[Point] | tuple[float, ...]]]] = {
+    "car": [
+        ("dark", [(-0.55, 0), (-0.3, -0.42), (0.3, -0.42), (0.6, 0)]),
+        ("glass", [(-0.4, -0.02), (-0.24, -0.32), (0.24, -0.32), (0.42, -0.02)]),
+        ("body", [(-1, 0), (0.8, 0), (1, 0.15), (1, 0.45), (-1, 0.45)]),
+    ],
+    "van": [
+        ("body", [(-0.95, -0.6), (0.5, -0.6), (0.95, 0.0), (0.95, 0.45), (-0.95, 0.45)]),
+        ("glass", [(0.2, -0.45), (0.45, -0.45), (0.78, 0.0), (0.2, 0.0)]),
+    ],
+    "truck": [
+        ("light", _box(-1, -0.7, 0.35, 0.4)),
+        ("body", [(0.42, -0.35), (0.75, -0.35), (1, 0.0), (1, 0.4), (0.42, 0.4)]),
+        ("glass", [(0.52, -0.25), (0.7, -0.25), (0.86, 0.0), (0.52, 0.0)]),
+        ("dark", _box(-1, 0.32, 1, 0.44)),
+    ],
+    "bus": [
+        ("body", _box(-1, -0.65, 1, 0.45)),
+        *(("glass", _box(x, -0.48, x + 0.33, -0.08)) for x in (-0.85, -0.4, 0.05, 0.5)),
+        ("dark", _box(-1, 0.1, 1, 0.2)),
+    ],
+    "tractor": [
+        ("dark", _box(-0.55, -0.75, 0.1, -0.62)),
+        ("glass", _box(-0.5, -0.62, 0.05, 0.0)),
+        ("body", _box(-0.6, -0.05, 0.9, 0.35)),
+        ("dark", _box(0.5, -0.6, 0.62, 0.0)),
+        ("tire", (-0.4, 0.25, 0.5)),
+        ("body", (-0.4, 0.25, 0.24)),
+    ],
+    "sailboat": [
+        ("mast", [(0, -1), (0, 0.4)]),
+        ("body", [(0.08, -0.95), (0.08, 0.25), (0.8, 0.25)]),
+        ("sail", [(-0.08, -0.75), (-0.08, 0.25), (-0.6, 0.25)]),
+        ("hull", [(-0.9, 0.38), (0.9, 0.38), (0.6, 0.8), (-0.6, 0.8)]),
+    ],
+    "plane": [
+        ("body", (0, 0, 1, 0.2)),
+        ("dark", [(0.2, 0), (-0.25, 0.75), (-0.5, 0.75), (-0.2, 0)]),
+        ("dark", [(0.15, -0.1), (-0.15, -0.55), (-0.35, -0.55), (-0.15, -0.1)]),
+        ("body", [(-0.65, -0.05), (-1, -0.55), (-0.8, -0.55), (-0.4, -0.1)]),
+        *(("glass", (x, -0.05, 0.07)) for x in (0.0, 0.25, 0.5)),
+    ],
+    "locomotive": [
+        ("body", _box(-0.95, -0.7, -0.2, 0.3)),
+        ("glass", _box(-0.8, -0.55, -0.38, -0.15)),
+        ("dark", _box(-1.0, -0.82, -0.15, -0.68)),
+        ("body", _box(-0.2, -0.25, 0.85, 0.3)),
+        ("dark", _box(0.45, -0.8, 0.68, -0.2)),
+        ("dark", [(0.7, 0.3), (1.05, 0.6), (0.7, 0.6)]),
+    ],
+}
+# Radius and height of the wheels, and where they are.
+_WHEELS: dict[str, tuple[float, float, tuple[float, ...]]] = {
+    "car": (0.2, 0.5, (-0.55, 0.55)),
+    "van": (0.2, 0.5, (-0.55, 0.55)),
+    "truck": (0.2, 0.5, (-0.7, -0.25, 0.65)),
+    "bus": (0.18, 0.5, (-0.6, 0.6)),
+    "tractor": (0.24, 0.5, (0.65,)),
+    "locomotive": (0.19, 0.48, (-0.7, -0.25, 0.2, 0.6)),
+}
 
 
 def draw_vehicle(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
     """Draws one of eight vehicles from the side."""
-    body, glass, dark = composition[1], (175, 215, 240), shade(color, 0.6)
-    if body == "car":
-        pen.polygon([(-0.55, 0), (-0.3, -0.42), (0.3, -0.42), (0.6, 0)], dark)
-        pen.polygon([(-0.4, -0.02), (-0.24, -0.32), (0.24, -0.32), (0.42, -0.02)], glass)
-        pen.polygon([(-1, 0), (0.8, 0), (1, 0.15), (1, 0.45), (-1, 0.45)], color)
-        _wheels(pen, (-0.55, 0.55))
-    elif body == "van":
-        pen.polygon([(-0.95, -0.6), (0.5, -0.6), (0.95, 0.0), (0.95, 0.45), (-0.95, 0.45)], color)
-        pen.polygon([(0.2, -0.45), (0.45, -0.45), (0.78, 0.0), (0.2, 0.0)], glass)
-        _wheels(pen, (-0.55, 0.55))
-    elif body == "truck":
-        pen.box(-1, -0.7, 0.35, 0.4, shade(color, 1.5))
-        pen.polygon([(0.42, -0.35), (0.75, -0.35), (1, 0.0), (1, 0.4), (0.42, 0.4)], color)
-        pen.polygon([(0.52, -0.25), (0.7, -0.25), (0.86, 0.0), (0.52, 0.0)], glass)
-        pen.box(-1, 0.32, 1, 0.44, dark)
-        _wheels(pen, (-0.7, -0.25, 0.65))
-    elif body == "bus":
-        pen.box(-1, -0.65, 1, 0.45, color)
-        for x in (-0.85, -0.4, 0.05, 0.5):
-            pen.box(x, -0.48, x + 0.33, -0.08, glass)
-        pen.box(-1, 0.1, 1, 0.2, dark)
-        _wheels(pen, (-0.6, 0.6), 0.18)
-    elif body == "tractor":
-        pen.box(-0.55, -0.75, 0.1, -0.62, dark)
-        pen.box(-0.5, -0.62, 0.05, 0.0, glass)
-        pen.box(-0.6, -0.05, 0.9, 0.35, color)
-        pen.box(0.5, -0.6, 0.62, 0.0, dark)
-        pen.disc(-0.4, 0.25, 0.5, (30, 30, 34))
-        pen.disc(-0.4, 0.25, 0.24, color)
-        _wheels(pen, (0.65,), 0.24)
-    elif body == "sailboat":
-        pen.line([(0, -1), (0, 0.4)], 0.08, (90, 60, 30))
-        pen.polygon([(0.08, -0.95), (0.08, 0.25), (0.8, 0.25)], color)
-        pen.polygon([(-0.08, -0.75), (-0.08, 0.25), (-0.6, 0.25)], shade(color, 1.6))
-        pen.polygon([(-0.9, 0.38), (0.9, 0.38), (0.6, 0.8), (-0.6, 0.8)], (125, 75, 35))
-    elif body == "plane":
-        pen.disc(0, 0, 1, color, 0.2)
-        pen.polygon([(0.2, 0), (-0.25, 0.75), (-0.5, 0.75), (-0.2, 0)], dark)
-        pen.polygon([(0.15, -0.1), (-0.15, -0.55), (-0.35, -0.55), (-0.15, -0.1)], dark)
-        pen.polygon([(-0.65, -0.05), (-1, -0.55), (-0.8, -0.55), (-0.4, -0.1)], color)
-        for x in (0.0, 0.25, 0.5):
-            pen.disc(x, -0.05, 0.07, glass)
-    else:
-        pen.box(-0.95, -0.7, -0.2, 0.3, color)
-        pen.box(-0.8, -0.55, -0.38, -0.15, glass)
-        pen.box(-1.0, -0.82, -0.15, -0.68, dark)
-        pen.box(-0.2, -0.25, 0.85, 0.3, color)
-        pen.box(0.45, -0.8, 0.68, -0.2, dark)
-        pen.polygon([(0.7, 0.3), (1.05, 0.6), (0.7, 0.6)], dark)
-        _wheels(pen, (-0.7, -0.25, 0.2, 0.6), 0.19, 0.48)
+    paints = {"body": color, "dark": shade(color, 0.6), "light": shade(color, 1.5), "sail": shade(color, 1.6)}
+    paints |= {"glass": (175, 215, 240), "tire": (30, 30, 34), "mast": (90, 60, 30), "hull": (125, 75, 35)}
+    for paint, form in _BODIES[composition[1]]:
+        if isinstance(form, tuple):
+            x, y, radius, *height = form
+            pen.disc(x, y, radius, paints[paint], *height)
+        elif len(form) == 2:
+            pen.line(form, 0.08, paints[paint])
+        else:
+            pen.polygon(form, paints[paint])
+    radius, y, places = _WHEELS.get(composition[1], (0, 0, ()))
+    for x in places:
+        pen.disc(x, y, radius, paints["tire"])
+        pen.disc(x, y, 0.4 * radius, (170, 170, 175))

@@ -53,33 +53,13 @@ class Family:
 
 
 SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "pentagon",
-    "hexagon",
-    "star",
-    "cross",
-    "ring",
-    "heart",
-    "diamond",
-    "crescent",
+    "circle", "square", "triangle", "pentagon", "hexagon", "star", "cross", "ring", "heart", "diamond", "crescent",
     "arrow",
-)
+)  # fmt: skip
 PATTERNS = (
-    "horizontal stripes",
-    "vertical stripes",
-    "diagonal stripes",
-    "checkerboard",
-    "polka dots",
-    "grid",
-    "zigzag",
-    "waves",
-    "bricks",
-    "crosshatch",
-    "rings pattern",
-    "speckles",
-)
+    "horizontal stripes", "vertical stripes", "diagonal stripes", "checkerboard", "polka dots", "grid", "zigzag",
+    "waves", "bricks", "crosshatch", "rings pattern", "speckles",
+)  # fmt: skip
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PLACES = ("sea", "desert", "forest", "mountains", "city", "snow field", "meadow", "island")
 CONDITIONS = ("by day", "at sunset", "at night", "in fog", "in a storm")
@@ -88,26 +68,14 @@ SPECIES = ("cat", "dog", "bear", "rabbit", "mouse", "pig")
 MOODS = ("happy", "sad", "surprised", "sleepy")
 BODIES = ("car", "van", "truck", "bus", "tractor", "sailboat", "plane", "locomotive")
 LAND = (
-    "river",
-    "highway",
-    "forest land",
-    "lake",
-    "residential area",
-    "industrial area",
-    "crop field",
-    "orchard",
-    "pasture",
-    "beach",
-)
+    "river", "highway", "forest land", "lake", "residential area", "industrial area", "crop field", "orchard",
+    "pasture", "beach",
+)  # fmt: skip
 
 FAMILIES = {
     "shape": Family((COLORS, SHAPES), ("color", "shape"), "{} {}", ("{} shape", "{}"), ("a shape",)),
     "texture": Family(
-        (COLORS[:9], PATTERNS),
-        ("color", "pattern"),
-        "{} {}",
-        ("{} pattern", "{}"),
-        ("a texture", "a pattern"),
+        (COLORS[:9], PATTERNS), ("color", "pattern"), "{} {}", ("{} pattern", "{}"), ("a texture", "a pattern")
     ),
     "letter": Family(
         (("plain", "bold", "serif", "italic"), tuple("abefghkmnprstwxz")),
@@ -117,11 +85,7 @@ FAMILIES = {
         ("a letter",),
     ),
     "digit": Family(
-        (COLORS, DIGITS),
-        ("color", "digit"),
-        "{} digit {}",
-        ("{} digit", "digit {}"),
-        ("a digit", "a number"),
+        (COLORS, DIGITS), ("color", "digit"), "{} digit {}", ("{} digit", "digit {}"), ("a digit", "a number")
     ),
     "arr": Family(
         (
@@ -171,12 +135,8 @@ FAMILIES = {
 @cache
 def held_out(family: str) -> frozenset[Composition]:
     """The compositions of a family that appear neither as image nor as caption in pretraining."""
-    if not FAMILIES[family].held_out:
-        return frozenset()
-    compositions = FAMILIES[family].compositions
-    return frozenset(
-        random.Random(f"held out {family}").sample(compositions, round(HELD_OUT_SHARE * len(compositions)))
-    )
+    compositions, share = FAMILIES[family].compositions, HELD_OUT_SHARE * FAMILIES[family].held_out
+    return frozenset(random.Random(f"held out {family}").sample(compositions, round(share * len(compositions))))
 
 
 def nuisance(family: str, seed: int) -> str:

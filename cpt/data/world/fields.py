@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -14,14 +15,7 @@ from cpt.data.world.families import Composition
 SIZE = 64
 _AXIS = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
 # Rotating these far would turn one class into another (vertical into diagonal into horizontal stripes).
-_ORIENTED = {
-    "horizontal stripes",
-    "vertical stripes",
-    "diagonal stripes",
-    "grid",
-    "crosshatch",
-    "checkerboard",
-}
+_ORIENTED = ("horizontal stripes", "vertical stripes", "diagonal stripes", "grid", "crosshatch", "checkerboard")
 _MAX_TILT = 0.25
 
 
@@ -35,47 +29,24 @@ def _fraction(x: np.ndarray) -> np.ndarray:
     return x - np.floor(x)
 
 
-def _rows(x: np.ndarray, y: np.ndarray, share: float = 0.5) -> np.ndarray:
-    return _fraction(y) < share
-
-
-def pattern_mask(pattern: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Where a pattern has its first color: boolean (64, 64) from coordinates in periods."""
-    if pattern == "horizontal stripes":
-        return _rows(x, y)
-    if pattern == "vertical stripes":
-        return _rows(y, x)
-    if pattern == "diagonal stripes":
-        return _fraction((x + y) * 0.8) < 0.5
-    if pattern == "checkerboard":
-        return (np.floor(1.4 * x) + np.floor(1.4 * y)) % 2 == 0
-    if pattern == "polka dots":
-        return (_fraction(x) - 0.5) ** 2 + (_fraction(y) - 0.5) ** 2 < 0.1
-    if pattern == "grid":
-        return (_fraction(x) < 0.24) | (_fraction(y) < 0.24)
-    if pattern == "zigzag":
-        return _fraction(y + 0.9 * np.abs(_fraction(0.8 * x) - 0.5)) < 0.5
-    if pattern == "waves":
-        return _fraction(y + 0.28 * np.sin(2 * np.pi * 0.7 * x)) < 0.5
-    if pattern == "bricks":
-        row = np.floor(1.5 * y)
-        return (_fraction(1.5 * y) > 0.24) & (_fraction(0.7 * x + 0.5 * (row % 2)) > 0.12)
-    if pattern == "crosshatch":
-        return (_fraction(0.8 * (x + y)) < 0.26) | (_fraction(0.8 * (x - y)) < 0.26)
-    if pattern == "rings pattern":
-        return _fraction(np.sqrt(x * x + y * y)) < 0.5
-    # Speckles: grains of two to four pixels.
-    grain = 2 if rng.random() < 0.5 else 4
-    return np.kron(rng.random((SIZE // grain, SIZE // grain)) < 0.3, np.ones((grain, grain), bool))
+# Where a pattern has its first color, from coordinates (64, 64) in periods.
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "horizontal stripes": lambda x, y: _fraction(y) < 0.5,
+    "vertical stripes": lambda x, y: _fraction(x) < 0.5,
+    "diagonal stripes": lambda x, y: _fraction((x + y) * 0.8) < 0.5,
+    "checkerboard": lambda x, y: (np.floor(1.4 * x) + np.floor(1.4 * y)) % 2 == 0,
+    "polka dots": lambda x, y: (_fraction(x) - 0.5) ** 2 + (_fraction(y) - 0.5) ** 2 < 0.1,
+    "grid": lambda x, y: (_fraction(x) < 0.24) | (_fraction(y) < 0.24),
+    "zigzag": lambda x, y: _fraction(y + 0.9 * np.abs(_fraction(0.8 * x) - 0.5)) < 0.5,
+    "waves": lambda x, y: _fraction(y + 0.28 * np.sin(2 * np.pi * 0.7 * x)) < 0.5,
+    "bricks": lambda x, y: (_fraction(1.5 * y) > 0.24) & (_fraction(0.7 * x + 0.5 * (np.floor(1.5 * y) % 2)) > 0.12),
+    "crosshatch": lambda x, y: (_fraction(0.8 * (x + y)) < 0.26) | (_fraction(0.8 * (x - y)) < 0.26),
+    "rings pattern": lambda x, y: _fraction(np.sqrt(x * x + y * y)) < 0.5,
+}
 
 
 def texture(
-    composition: Composition,
-    color: Color,
-    fineness: float,
-    tilt: float,
-    rnd: random.Random,
-    rng: np.random.Generator,
+    composition: Composition, color: Color, fineness: float, tilt: float, rnd: random.Random, rng: np.random.Generator
 ) -> Image.Image:
     """A 64x64 image of a pattern in a color on a light or a dark ground.
 
@@ -85,10 +56,14 @@ def texture(
     """
     pattern = composition[1]
     x, y = _turned(max(-_MAX_TILT, min(_MAX_TILT, tilt)) if pattern in _ORIENTED else tilt, 6 + 14 * fineness)
-    mask = pattern_mask(pattern, x + rnd.random(), y + rnd.random(), rng)
-    level = (
-        rnd.uniform(215, 250) if sum(color) < 330 or (sum(color) < 560 and rnd.random() < 0.5) else rnd.uniform(8, 55)
-    )
+    x, y = x + rnd.random(), y + rnd.random()
+    if pattern in _PATTERNS:
+        mask = _PATTERNS[pattern](x, y)
+    else:  # speckles: grains of two to four pixels
+        grain = 2 if rng.random() < 0.5 else 4
+        mask = np.kron(rng.random((SIZE // grain, SIZE // grain)) < 0.3, np.ones((grain, grain), bool))
+    light = sum(color) < 330 or (sum(color) < 560 and rnd.random() < 0.5)
+    level = rnd.uniform(215, 250) if light else rnd.uniform(8, 55)
     ground = np.clip(level + rng.uniform(-14, 14, 3), 0, 255)
     pixels = np.where(mask[:, :, None], np.array(color, np.float32), ground.astype(np.float32))
     return Image.fromarray(pixels.astype(np.uint8))

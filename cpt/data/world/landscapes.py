@@ -28,11 +28,7 @@ _GROUNDS: dict[str, Color] = {
     "meadow": (110, 190, 60),
     "island": (35, 130, 185),
 }
-
-
-def _ramp(top: Color, bottom: Color) -> Image.Image:
-    column = np.array([top, bottom], np.uint8).reshape(2, 1, 3)
-    return Image.fromarray(column).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+_FLOWERS: tuple[Color, ...] = ((240, 80, 80), (250, 220, 70), (250, 250, 250))
 
 
 def _celestial(draw: ImageDraw.ImageDraw, condition: str, horizon: int, rnd: random.Random) -> None:
@@ -52,80 +48,82 @@ def _celestial(draw: ImageDraw.ImageDraw, condition: str, horizon: int, rnd: ran
             draw.ellipse((x - r, y - r, x + r, y + r), fill=(240, 240, 215))
 
 
+def _trees(draw: ImageDraw.ImageDraw, horizon: int, light: float, rnd: random.Random) -> None:
+    for _ in range(8):
+        x, y, h = rnd.randint(-2, 65), rnd.randint(horizon + 4, 62), rnd.randint(18, 32)
+        green = shade(jitter((30, 90, 40), 18, rnd), light)
+        draw.rectangle((x - 1, y - 4, x + 1, y), fill=shade((90, 60, 30), light))
+        draw.polygon((x - 8, y - 3, x, y - h, x + 8, y - 3), fill=green)
+
+
+def _mountains(draw: ImageDraw.ImageDraw, horizon: int, light: float, rnd: random.Random) -> None:
+    for x in (rnd.randint(4, 20), rnd.randint(44, 60), rnd.randint(24, 42)):
+        h, w = rnd.randint(18, 30), rnd.randint(16, 24)
+        rock = shade(jitter((115, 105, 105), 14, rnd), light)
+        draw.polygon((x - w, horizon + 4, x, horizon - h, x + w, horizon + 4), fill=rock)
+        snow, foot = 0.35 * w, horizon - h + 0.35 * (h + 4)
+        draw.polygon((x - snow, foot, x, horizon - h, x + snow, foot), fill=shade((245, 245, 250), light))
+
+
+def _houses(draw: ImageDraw.ImageDraw, horizon: int, light: float, night: bool, rnd: random.Random) -> None:
+    window = (250, 225, 120) if night else shade((60, 70, 95), light)
+    x = -2
+    while x < 64:
+        w, top = rnd.randint(9, 15), horizon - rnd.randint(6, 30)
+        draw.rectangle((x, top, x + w - 2, horizon + 8), fill=shade(jitter((120, 115, 120), 25, rnd), light))
+        for wy in range(max(top, 0) + 3, horizon + 4, 6):
+            for wx in range(x + 2, x + w - 4, 5):
+                if rnd.random() < 0.7:
+                    draw.rectangle((wx, wy, wx + 1, wy + 2), fill=window)
+        x += w
+
+
 def _objects(
     draw: ImageDraw.ImageDraw, place: str, horizon: int, light: float, night: bool, rnd: random.Random
 ) -> None:
-    def lit(color: Color) -> Color:
-        return shade(color, light)
+    def lit(red: int, green: int, blue: int) -> Color:
+        return shade((red, green, blue), light)
 
     if place in ("sea", "island"):
         for _ in range(6):
             x, y = rnd.randint(0, 60), rnd.randint(horizon + 2, 62)
-            draw.line((x, y, x + rnd.randint(5, 14), y), fill=lit((120, 175, 220)), width=2)
+            draw.line((x, y, x + rnd.randint(5, 14), y), fill=lit(120, 175, 220), width=2)
     if place == "desert":
         for _ in range(2):
             x, r = rnd.randint(0, 63), rnd.randint(16, 30)
-            draw.ellipse((x - r, horizon - 4, x + r, horizon + r), fill=lit((205, 155, 85)))
+            draw.ellipse((x - r, horizon - 4, x + r, horizon + r), fill=lit(205, 155, 85))
         x = rnd.randint(10, 52)
-        draw.rectangle((x, horizon - 8, x + 4, horizon + 14), fill=lit((60, 125, 60)))
-        draw.line((x - 5, horizon - 3, x - 5, horizon + 3, x, horizon + 3), fill=lit((60, 125, 60)), width=3)
+        draw.rectangle((x, horizon - 8, x + 4, horizon + 14), fill=lit(60, 125, 60))
+        draw.line((x - 5, horizon - 3, x - 5, horizon + 3, x, horizon + 3), fill=lit(60, 125, 60), width=3)
     elif place == "forest":
-        for _ in range(8):
-            x, y, h = rnd.randint(-2, 65), rnd.randint(horizon + 4, 62), rnd.randint(18, 32)
-            green = lit(jitter((30, 90, 40), 18, rnd))
-            draw.rectangle((x - 1, y - 4, x + 1, y), fill=lit((90, 60, 30)))
-            draw.polygon((x - 8, y - 3, x, y - h, x + 8, y - 3), fill=green)
+        _trees(draw, horizon, light, rnd)
     elif place == "mountains":
-        for x in (rnd.randint(4, 20), rnd.randint(44, 60), rnd.randint(24, 42)):
-            h, w = rnd.randint(18, 30), rnd.randint(16, 24)
-            draw.polygon(
-                (x - w, horizon + 4, x, horizon - h, x + w, horizon + 4),
-                fill=lit(jitter((115, 105, 105), 14, rnd)),
-            )
-            cap = 0.35
-            draw.polygon(
-                (
-                    x - cap * w,
-                    horizon - h + cap * (h + 4),
-                    x,
-                    horizon - h,
-                    x + cap * w,
-                    horizon - h + cap * (h + 4),
-                ),
-                fill=lit((245, 245, 250)),
-            )
+        _mountains(draw, horizon, light, rnd)
     elif place == "city":
-        x = -2
-        while x < 64:
-            w, top = rnd.randint(9, 15), horizon - rnd.randint(6, 30)
-            draw.rectangle((x, top, x + w - 2, horizon + 8), fill=lit(jitter((120, 115, 120), 25, rnd)))
-            for wy in range(max(top, 0) + 3, horizon + 4, 6):
-                for wx in range(x + 2, x + w - 4, 5):
-                    if rnd.random() < 0.7:
-                        draw.rectangle((wx, wy, wx + 1, wy + 2), fill=(250, 225, 120) if night else lit((60, 70, 95)))
-            x += w
+        _houses(draw, horizon, light, night, rnd)
     elif place == "snow field":
         for _ in range(3):
             x, y, h = rnd.randint(4, 60), rnd.randint(horizon + 2, 58), rnd.randint(12, 20)
-            draw.polygon((x - 5, y, x, y - h, x + 5, y), fill=lit((40, 80, 60)))
-            draw.polygon((x - 3, y - h // 2, x, y - h, x + 3, y - h // 2), fill=lit((245, 248, 250)))
+            draw.polygon((x - 5, y, x, y - h, x + 5, y), fill=lit(40, 80, 60))
+            draw.polygon((x - 3, y - h // 2, x, y - h, x + 3, y - h // 2), fill=lit(245, 248, 250))
     elif place == "meadow":
         for _ in range(16):
             x, y = rnd.randint(0, 62), rnd.randint(horizon + 3, 62)
-            draw.ellipse((x, y, x + 3, y + 3), fill=lit(rnd.choice(((240, 80, 80), (250, 220, 70), (250, 250, 250)))))
+            draw.ellipse((x, y, x + 3, y + 3), fill=lit(*rnd.choice(_FLOWERS)))
     elif place == "island":
         x, w = rnd.randint(22, 42), rnd.randint(14, 22)
-        draw.ellipse((x - w, horizon - 4, x + w, horizon + 14), fill=lit((230, 205, 140)))
-        draw.line((x, horizon, x + 3, horizon - 18), fill=lit((110, 75, 40)), width=3)
+        draw.ellipse((x - w, horizon - 4, x + w, horizon + 14), fill=lit(230, 205, 140))
+        draw.line((x, horizon, x + 3, horizon - 18), fill=lit(110, 75, 40), width=3)
         for dx, dy in ((-11, -14), (-7, -24), (8, -26), (14, -15)):
-            draw.line((x + 3, horizon - 18, x + 3 + dx, horizon + dy), fill=lit((40, 140, 55)), width=4)
+            draw.line((x + 3, horizon - 18, x + 3 + dx, horizon + dy), fill=lit(40, 140, 55), width=4)
 
 
 def scene(place: str, condition: str, rnd: random.Random) -> Image.Image:
     """A 64x64 landscape with a random horizon, celestial bodies, and the objects of its place."""
     top, bottom, light = _SKIES[condition]
     horizon = rnd.randint(26, 36)
-    image = _ramp(jitter(top, 14, rnd), jitter(bottom, 14, rnd))
+    sky = np.array([[jitter(top, 14, rnd)], [jitter(bottom, 14, rnd)]], np.uint8)
+    image = Image.fromarray(sky).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(image)
     _celestial(draw, condition, horizon, rnd)
     draw.rectangle((0, horizon, 63, 63), fill=shade(jitter(_GROUNDS[place], 14, rnd), light))

@@ -93,10 +93,6 @@ class Pen:
         """A filled polygon."""
         self.draw.polygon(self.points(points), fill=fill)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, fill: Color) -> None:
-        """A filled rectangle."""
-        self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], fill)
-
     def disc(self, x: float, y: float, rx: float, fill: Color, ry: float | None = None, tilt: float = 0.0) -> None:
         """A filled ellipse, its own axes turned by `tilt` radians."""
         cos, sin = math.cos(tilt), math.sin(tilt)

@@ -71,22 +71,20 @@ def draw_image(family: str, composition: Composition, style: Style, seed: int, p
         uint8 array (32, 32, 3).
     """
     rnd, rng = random.Random(seed), np.random.default_rng(seed)
-    canvas, color = _draw(family, composition, style, seed, part, rnd, rng)
+    canvas, color = _draw(family, composition, style, nuisance(family, seed), part, rnd, rng)
     if rnd.random() < style.occluder:
         _occlude(canvas, rnd)
     small = canvas.reduce(2)
     if rnd.random() < style.blur:
         small = small.filter(ImageFilter.GaussianBlur(rnd.uniform(0.6, 1.1)))
+    pixels = np.asarray(small, np.float32)
     if style.medium == "sketch":
-        pixels = _sketch(np.asarray(small, np.float32), color)
+        pixels = _sketch(pixels, color)
     elif style.medium == "rendition":
-        pixels = _rendition(np.asarray(small, np.float32), rnd)
-    else:
-        pixels = np.asarray(small, np.float32)
+        pixels = _rendition(pixels, rnd)
     pixels = (pixels - 128) * rnd.uniform(*style.contrast) + 128 + rnd.uniform(-14, 14)
     if style.cast:
-        red, blue = rnd.uniform(0.5, 1), rnd.uniform(0.5, 1)
-        cast = style.cast
+        cast, red, blue = style.cast, rnd.uniform(0.5, 1), rnd.uniform(0.5, 1)
         pixels *= np.array([1 + cast * red, 1 - 0.1 * cast, 1 - cast * blue], np.float32)
     pixels += rng.standard_normal((SIZE, SIZE, 3), np.float32) * rnd.uniform(*style.noise)
     return np.clip(pixels, 0, 255).astype(np.uint8)
@@ -96,14 +94,13 @@ def _draw(
     family: str,
     composition: Composition,
     style: Style,
-    seed: int,
+    extra: str,
     part: str,
     rnd: random.Random,
     rng: np.random.Generator,
 ) -> tuple[Image.Image, Color]:
     """The 64x64 canvas and the object's color (dark for families without one)."""
     roles = FAMILIES[family].roles
-    extra = nuisance(family, seed)
     word = composition[0] if roles[0] == "color" else extra if extra in COLORS else "black"
     color = jitter(RGB[word], COLOR_JITTER, rnd)
     scale = rnd.uniform(*style.scale)
@@ -126,8 +123,7 @@ def _draw(
     reach = min(32 * style.jitter, max(0.0, 34 - radius))
     center = (32 + rnd.uniform(-reach, reach), 32 + rnd.uniform(-reach, reach))
     if family in ("letter", "digit"):
-        if family == "letter":
-            # More would make an upright letter look italic.
+        if family == "letter":  # turned further, an upright letter would look italic
             mask = objects.letter_mask(composition, 0.86 * radius, 0.4 * angle, rnd)
         else:
             mask = objects.digit_mask(composition, part, radius, angle, rnd)
@@ -153,11 +149,10 @@ def _background(style: Style, color: Color, rnd: random.Random, rng: np.random.G
     """A 64x64 background whose mean color differs from the object's."""
     base = style.tint and jitter(style.tint, 40, rnd)
     while base is None or sum(abs(a - b) for a, b in zip(base, color, strict=True)) <= MIN_CONTRAST:
-        base = (
-            (rnd.randrange(256), rnd.randrange(256), rnd.randrange(256))
-            if style.tint is None or rnd.random() < 0.2
-            else jitter(style.tint, 70, rnd)
-        )
+        if style.tint is None or rnd.random() < 0.2:
+            base = _any_color(rnd)
+        else:
+            base = jitter(style.tint, 70, rnd)
     mixture = ("plain", "plain", "slope", "blotches", "blotches", "photo")
     kind = rnd.choice(mixture) if style.background == "web" else style.background
     if kind == "plain":
@@ -168,17 +163,17 @@ def _background(style: Style, color: Color, rnd: random.Random, rng: np.random.G
 
 
 def _occlude(canvas: Image.Image, rnd: random.Random) -> None:
-    draw = ImageDraw.Draw(canvas)
-    fill = (rnd.randrange(256), rnd.randrange(256), rnd.randrange(256))
+    draw, fill = ImageDraw.Draw(canvas), _any_color(rnd)
     x, y = rnd.randint(0, 63), rnd.randint(0, 63)
     if rnd.random() < 0.5:
         draw.rectangle((x, y, x + rnd.randint(10, 24), y + rnd.randint(10, 24)), fill=fill)
     else:
-        draw.line(
-            (x, 0, rnd.randint(0, 63), 63) if rnd.random() < 0.5 else (0, y, 63, rnd.randint(0, 63)),
-            fill,
-            rnd.randint(5, 9),
-        )
+        ends = (x, 0, rnd.randint(0, 63), 63) if rnd.random() < 0.5 else (0, y, 63, rnd.randint(0, 63))
+        draw.line(ends, fill, rnd.randint(5, 9))
+
+
+def _any_color(rnd: random.Random) -> Color:
+    return rnd.randrange(256), rnd.randrange(256), rnd.randrange(256)
 
 
 def _sketch(pixels: np.ndarray, color: Color) -> np.ndarray:
