@@ -34,7 +34,6 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     require_model(model)
     text, visual = getattr(model, "text", model), model.visual
-    tensors: dict[str, Tensor] = {}
     scale = model.logit_scale.detach().exp().item()
     if not 0 < scale < inf:
         raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
@@ -45,9 +44,8 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "vision": _describe(visual.transformer)
         | {"patch_size": list(visual.patch_size), "image_size": list(visual.image_size)},
     }
-    for name, value in text.state_dict().items():
-        if name.startswith(("transformer.", "token_embedding.", "ln_final.")) or name == "positional_embedding":
-            tensors[f"text.{name}"] = value
+    wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
+    tensors = {f"text.{name}": value for name, value in text.state_dict().items() if name.startswith(wanted)}
     projection = text.text_projection
     if isinstance(projection, nn.Linear):
         tensors["text.text_projection"] = projection.weight.T
@@ -154,11 +152,8 @@ def _describe(transformer: Any) -> dict[str, Any]:
 
     block = transformer.resblocks[0]
     kinds = {type(b) for b in transformer.resblocks}
-    _require(
-        kinds == {ResidualAttentionBlock},
-        f"blocks {', '.join(k.__name__ for k in kinds)}",
-        "plain residual blocks",
-    )
+    names = ", ".join(k.__name__ for k in kinds)
+    _require(kinds == {ResidualAttentionBlock}, f"blocks {names}", "plain residual blocks")
     activation = block.mlp.gelu
     if isinstance(activation, QuickGELU):
         kind = "quick_gelu"

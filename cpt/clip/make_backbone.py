@@ -47,35 +47,21 @@ def make_backbone(
     """
     if sha256 and (architecture == EMBEDDED or pretrained == "random"):
         raise CptError("backbone.sha256: shipped and random weights have no file to compare; delete it")
-    extra: dict[str, Any] = {}
     if architecture == EMBEDDED:
         with _assets() as folder:
             model, _ = tiny.load(folder)
-        preprocessing = {"mean": tiny.IMAGE_MEAN, "std": tiny.IMAGE_STD}
+        described: dict[str, Any] = {"image_mean": list(tiny.IMAGE_MEAN), "image_std": list(tiny.IMAGE_STD)}
     else:
-        model, preprocessing, extra = _open_clip(architecture, pretrained, sha256)
+        model, described = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
     tensors, spec = export(model)
     difference = verify(model, tensors, spec)
     parameters = sum(p.numel() for p in model.parameters())
     file = output.with_suffix(".safetensors")
     write_tensors(file, tensors, "cpt.towers/1")
-    write_json(
-        output,
-        {
-            "schema": SCHEMA,
-            "name": name,
-            "architecture": architecture,
-            "pretrained": pretrained,
-            "weights": file.name,
-            "sha256": sha256_file(file),
-            "spec": spec,
-            "image_mean": list(preprocessing["mean"]),
-            "image_std": list(preprocessing["std"]),
-            "parameters": parameters,
-            **extra,
-        },
-    )
+    described |= {"schema": SCHEMA, "name": name, "architecture": architecture, "pretrained": pretrained}
+    described |= {"weights": file.name, "sha256": sha256_file(file), "spec": spec, "parameters": parameters}
+    write_json(output, described)
     return parameters, difference
 
 
@@ -85,17 +71,18 @@ def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     if record["architecture"] == EMBEDDED:
         with _assets() as folder:
             return tiny.load(folder)[1]
-    return _tokenizer(record["architecture"], record.get("model_config"))
+    import open_clip
+
+    with _named(record["architecture"], record.get("model_config")) as name:
+        return open_clip.get_tokenizer(name)
 
 
 def _assets() -> Any:
     return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
 
 
-def _open_clip(
-    architecture: str, pretrained: str, sha256: str | None
-) -> tuple[torch.nn.Module, dict[str, Any], dict[str, Any]]:
-    """Return a model of open_clip, its preprocessing, and what its record says besides.
+def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Return a model of open_clip and what its record says besides: preprocessing, source, own configuration.
 
     What can be refused is refused before anything is downloaded.
     """
@@ -120,13 +107,14 @@ def _open_clip(
     if resizing != ("shortest", "bicubic"):
         raise CptError(f"backbone: {architecture} resizes by {', '.join(resizing)}; supported is shortest, bicubic")
     require_model(model)
-    extra: dict[str, Any] = {"model_config": own} if own else {}
+    described: dict[str, Any] = {"image_mean": list(preprocess["mean"]), "image_std": list(preprocess["std"])}
+    described |= {"model_config": own} if own else {}
     _require_tokenizer(tokenizer, model, architecture)
     if pretrained != "random":
-        path, extra["source"] = found or weights.hub_file(entry, pretrained)
-        weights.require_checksum(path, extra["source"]["sha256"], entry, sha256)
+        path, described["source"] = found or weights.hub_file(entry, pretrained)
+        weights.require_checksum(path, described["source"]["sha256"], entry, sha256)
         weights.load(model, path, architecture)
-    return model, {"mean": preprocess["mean"], "std": preprocess["std"]}, extra
+    return model, described
 
 
 def _entry(architecture: str, pretrained: str, local: Path | None) -> dict[str, Any]:
@@ -147,39 +135,39 @@ def _entry(architecture: str, pretrained: str, local: Path | None) -> dict[str, 
 def _require_activation(architecture: str, pretrained: str, config: dict[str, Any], entry: dict[str, Any]) -> None:
     """Refuse a model whose activation is not the one its weights were trained with: it runs and is worse."""
     trained, built = (bool(source.get("quick_gelu")) for source in (entry, config))
-    if trained == built:
-        return
-    names = {True: "QuickGELU", False: "GELU"}
-    fix = f"set quick_gelu: {str(trained).lower()} in it" if architecture.endswith(".json") else ""
-    raise CptError(
-        f"backbone.architecture: the weights {pretrained!r} were trained with {names[trained]}, {architecture} has "
-        f"{names[built]}; {fix or f'use {weights.sibling(architecture)}'}"
-    )
+    if trained != built:
+        names = {True: "QuickGELU", False: "GELU"}
+        other = f"use {weights.sibling(architecture)}"
+        raise CptError(
+            f"backbone.architecture: the weights {pretrained!r} were trained with {names[trained]}, {architecture} has "
+            f"{names[built]}; "
+            + (f"set quick_gelu: {str(trained).lower()} in it" if architecture.endswith(".json") else other)
+        )
 
 
 def _read_own(path: Path) -> dict[str, Any]:
     """Return a model configuration as open_clip's repositories hold it: ``model_cfg`` and ``preprocess_cfg``."""
+
+    def refused(problem: object) -> CptError:
+        return CptError(f"backbone.architecture: {path}: {problem}")
+
     try:
         held = parse_json(path.read_bytes())
     except OSError as error:
-        raise CptError(f"backbone.architecture: {path}: {error.strerror or error}") from None
+        raise refused(error.strerror or error) from None
     except ValueError as error:
-        raise CptError(f"backbone.architecture: {path}: not JSON: {error}") from None
+        raise refused(f"not JSON: {error}") from None
     model = held.get("model_cfg", held) if isinstance(held, dict) else {}
     keys = ("embed_dim", "vision_cfg", "text_cfg")
-    lacking = [key for key in keys if not isinstance(model, dict) or key not in model]
-    if lacking:
-        raise CptError(
-            f"backbone.architecture: {path}: lacks {', '.join(lacking)}; "
-            "it must be a model configuration of open_clip (docs/backbones.md)"
-        )
+    if lacking := [key for key in keys if not isinstance(model, dict) or key not in model]:
+        raise refused(f"lacks {', '.join(lacking)}; it must be a model configuration of open_clip (docs/backbones.md)")
     if not all(isinstance(model[key], dict) for key in keys[1:]):
-        raise CptError(f"backbone.architecture: {path}: vision_cfg and text_cfg must be objects")
+        raise refused("vision_cfg and text_cfg must be objects")
     preprocess = held.get("preprocess_cfg", {}) if model is not held else {}
     for key in ("mean", "std"):
         values = preprocess.get(key, [0.5] * 3)
         if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
-            raise CptError(f"backbone.architecture: {path}: preprocess_cfg.{key} must be three numbers")
+            raise refused(f"preprocess_cfg.{key} must be three numbers")
     return {"model_cfg": model, "preprocess_cfg": preprocess}
 
 
@@ -209,13 +197,6 @@ def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any])
         ) from None
     finally:
         logging.disable(silenced)
-
-
-def _tokenizer(architecture: str, own: dict[str, Any] | None) -> Callable[..., Tensor]:
-    import open_clip
-
-    with _named(architecture, own) as name:
-        return open_clip.get_tokenizer(name)
 
 
 def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:

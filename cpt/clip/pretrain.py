@@ -7,8 +7,10 @@ That of the published CLIP is 100, and the size of the cross-entropy in prompt t
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from cpt.clip.tiny import (
     normalize,
     rank_adversarial,
 )
+from cpt.errors import CptError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from open_clip.model import CLIP
     from open_clip.tokenizer import SimpleTokenizer
 
+Log = Callable[[str], None]
 LOGIT_SCALE = 60.0
 BATCH = 128
 LEARNING_RATE = 2e-3
@@ -45,13 +49,7 @@ FILES = ("model.safetensors", "halfway.safetensors", "config.json", "merges.txt.
 
 
 def train(
-    images: np.ndarray,
-    captions: list[str],
-    tokenizer: SimpleTokenizer,
-    *,
-    seed: int,
-    steps: int,
-    log: Callable[[str], None],
+    images: np.ndarray, captions: list[str], tokenizer: SimpleTokenizer, *, seed: int, steps: int, log: Log
 ) -> tuple[CLIP, dict[str, torch.Tensor], list[float]]:
     """Trains a tiny CLIP with the symmetric contrastive loss.
 
@@ -64,16 +62,10 @@ def train(
     """
     import numpy as np
     import torch
-    from open_clip.model import CLIP
-    from torch.nn.functional import cross_entropy
 
     unique, which = np.unique(captions, return_inverse=True)
     tokens = tokenizer(unique.tolist())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CLIP(**configuration(tokenizer.vocab_size))
-    model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
-    model.logit_scale.requires_grad_(False)
+    model = _untrained(tokenizer.vocab_size, seed)
     optimizer = torch.optim.AdamW(_groups(model), lr=LEARNING_RATE, betas=(0.9, 0.98), eps=1e-6)
     rng = np.random.default_rng(seed)
     order = np.empty(0, int)
@@ -86,11 +78,7 @@ def train(
         batch, order = order[:BATCH], order[BATCH:]
         used, columns = np.unique(which[batch], return_inverse=True)
         shift = rng.integers(-MAX_ROLL, MAX_ROLL + 1, 2).tolist()
-        seen = model.encode_image(normalize(images[batch]).roll(shift, (2, 3)), normalize=True)
-        read = encode_text(model, tokens[used])[columns]
-        logits = model.logit_scale.exp() * seen @ read.T
-        target = torch.arange(len(batch))
-        loss = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+        loss = _loss(model, normalize(images[batch]).roll(shift, (2, 3)), tokens[used], columns)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * _schedule(step, steps)
         optimizer.zero_grad()
@@ -103,17 +91,40 @@ def train(
         if (step + 1) % 50 == 0 or step + 1 == steps:
             spent = time.monotonic() - started
             rest = spent / (step + 1) * (steps - step - 1)
-            recent = mean(losses[-50:])
-            log(f"step {step + 1}/{steps}  loss {recent:.3f}  {spent:.0f} s, {rest:.0f} s to go")
+            log(f"step {step + 1}/{steps}  loss {mean(losses[-50:]):.3f}  {spent:.0f} s, {rest:.0f} s to go")
     return model.eval(), halfway, losses
+
+
+def _untrained(vocab_size: int, seed: int) -> CLIP:
+    import torch
+    from open_clip.model import CLIP
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIP(**configuration(vocab_size))
+    model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
+    model.logit_scale.requires_grad_(False)
+    return model
+
+
+def _loss(model: CLIP, images: torch.Tensor, tokens: torch.Tensor, columns: np.ndarray) -> torch.Tensor:
+    """Symmetric contrastive loss of images (B, 3, 32, 32) with the texts of ``tokens[columns]``."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    seen = model.encode_image(images, normalize=True)
+    logits = model.logit_scale.exp() * seen @ encode_text(model, tokens)[columns].T
+    target = torch.arange(len(images))
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
 
 
 def _groups(model: CLIP) -> list[dict[str, Any]]:
     """Weight decay on matrices only, not on embeddings, gains and biases."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    free = [p for name, p in named if p.ndim < 2 or "embedding" in name]
-    decayed = [p for name, p in named if not (p.ndim < 2 or "embedding" in name)]
-    return [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (WEIGHT_DECAY, 0.0)]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim < 2 or "embedding" in name]["params"].append(parameter)
+    return groups
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -124,13 +135,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def pretrain(
-    output: Path,
-    *,
-    seed: int = 0,
-    pairs: int = 60_000,
-    steps: int = 1800,
-    threads: int = 1,
-    log: Callable[[str], None],
+    output: Path, *, seed: int = 0, pairs: int = 60_000, steps: int = 1800, threads: int = 1, log: Log
 ) -> None:
     """Makes the embedded web, trains the tiny CLIP on it and measures it.
 
@@ -149,12 +154,10 @@ def pretrain(
         CptError: fewer pairs than a batch, or fewer than two steps.
     """
     import torch
-    from open_clip.tokenizer import SimpleTokenizer
 
-    from cpt.data.world import KEYS, SHIFTS, bpe, captions
+    from cpt.data.world import KEYS, captions
     from cpt.data.world.benchmark import CANDIDATES
-    from cpt.errors import CptError
-    from cpt.files.stage_files import atomic, sha256_file, write_json, write_tensors
+    from cpt.files.stage_files import sha256_file, write_json, write_tensors
 
     if pairs < BATCH or steps < 2:
         raise CptError(f"pretraining needs at least {BATCH} pairs and 2 steps, not {pairs} and {steps}")
@@ -165,15 +168,7 @@ def pretrain(
     def lap(what: str) -> None:
         seconds[what] = round(time.monotonic() - started - sum(seconds.values()), 1)
 
-    with atomic(output / "merges.txt.gz") as temporary:
-        temporary.write_bytes(bpe.merges_file(bpe.learn_merges(captions.phrases())))
-    tokenizer = SimpleTokenizer(str(output / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
-    config = {
-        **configuration(tokenizer.vocab_size),
-        "image_mean": list(IMAGE_MEAN),
-        "image_std": list(IMAGE_STD),
-    }
-    write_json(output / "config.json", config)
+    tokenizer = _write_tokenizer(output)
     log(f"rendering {pairs} captioned images")
     web = captions.web(pairs, seed)
     images = captions.render_web(web)
@@ -189,35 +184,46 @@ def pretrain(
     log("measuring zero-shot accuracy")
     table = measure(output, KEYS, TEST_IMAGES)
     lap("measure")
-    recipe = {
-        "schema": SCHEMA,
-        "seed": seed,
-        "pairs": pairs,
-        "steps": steps,
-        "batch": BATCH,
-        "threads": threads,
+    recipe = {"schema": SCHEMA, "seed": seed, "pairs": pairs, "steps": steps, "batch": BATCH, "threads": threads}
+    recipe |= _recipe(model, losses, table) | {"seconds": seconds, "versions": _versions()}
+    recipe["sha256"] = {name: sha256_file(output / name) for name in FILES}
+    write_json(output / "recipe.json", recipe)
+    log(f"done in {sum(seconds.values()):.0f} s")
+
+
+def _write_tokenizer(output: Path) -> SimpleTokenizer:
+    """Write merges.txt.gz and config.json; return the tokenizer."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    from cpt.data.world import bpe, captions
+    from cpt.files.stage_files import atomic, write_json
+
+    with atomic(output / "merges.txt.gz") as temporary:
+        temporary.write_bytes(bpe.merges_file(bpe.learn_merges(captions.phrases())))
+    tokenizer = SimpleTokenizer(str(output / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
+    image = {"image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD)}
+    write_json(output / "config.json", configuration(tokenizer.vocab_size) | image)
+    return tokenizer
+
+
+def _recipe(model: CLIP, losses: list[float], table: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What was trained how, and what came out."""
+    from cpt.data.world import SHIFTS
+
+    own = [accuracies for key, accuracies in table.items() if key not in SHIFTS]
+    means = [round(mean(losses[at : at + LOG_EVERY]), 4) for at in range(0, len(losses), LOG_EVERY)]
+    return {
         "logit_scale": LOGIT_SCALE,
         "optimizer": {"name": "AdamW", "lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY, "warm_up": WARM_UP},
         "parameters": sum(p.numel() for p in model.parameters()),
-        "loss": {
-            "mean_over_steps": LOG_EVERY,
-            "values": [round(mean(losses[at : at + LOG_EVERY]), 4) for at in range(0, steps, LOG_EVERY)],
-        },
+        "loss": {"mean_over_steps": LOG_EVERY, "values": means},
         "zero_shot": {
             "template": TEMPLATE,
             "test_images_per_class": TEST_IMAGES,
             "percent": table,
-            "mean_of_data_sets": {
-                part: round(mean(table[key][part] for key in KEYS if key not in SHIFTS), 2)
-                for part in ("all", "base", "new")
-            },
+            "mean_of_data_sets": {part: round(mean(row[part] for row in own), 2) for part in ("all", "base", "new")},
         },
-        "seconds": seconds,
-        "versions": _versions(),
-        "sha256": {name: sha256_file(output / name) for name in FILES},
     }
-    write_json(output / "recipe.json", recipe)
-    log(f"done in {sum(seconds.values()):.0f} s")
 
 
 def _half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -226,8 +232,5 @@ def _half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
     packages = ("torch", "open_clip_torch", "numpy", "pillow", "scikit-learn", "matplotlib")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

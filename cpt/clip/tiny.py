@@ -33,13 +33,7 @@ def configuration(vocab_size: int) -> dict[str, Any]:
         "embed_dim": 64,
         "quick_gelu": True,
         "vision_cfg": {"image_size": 32, "layers": 4, "width": 96, "patch_size": 8, "head_width": 32},
-        "text_cfg": {
-            "context_length": CONTEXT_LENGTH,
-            "vocab_size": vocab_size,
-            "width": 64,
-            "heads": 2,
-            "layers": 3,
-        },
+        "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": vocab_size, "width": 64, "heads": 2, "layers": 3},
     }
 
 

@@ -62,7 +62,7 @@ def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
         CptError: no such file.
     """
     if not path.is_file():
-        raise CptError(f"backbone.pretrained: {path}: no such file")
+        raise _refused(path, "no such file")
     return path, {"file": path.name, "sha256": sha256_file(path)}
 
 
@@ -81,16 +81,21 @@ def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
     if not name:
         raise CptError(f"backbone.pretrained: {tag!r} is not on the hub; give the path of a .safetensors file")
     repository = f"{owner}/{name}"
+
+    def found(path: Path) -> tuple[Path, dict[str, Any]]:
+        source = {"repository": repository, "revision": path.parent.name, "file": path.name}
+        return path, source | {"sha256": sha256_file(path)}
+
     files = (f"{Path(given).stem}.safetensors", given) if given else _FILES
     for file in files:
         cached = try_to_load_from_cache(repository, file)
         if isinstance(cached, str):
-            return _found(repository, Path(cached))
+            return found(Path(cached))
     for file in files:
         try:
             # Ask once first: without a connection, the download would retry for half a minute.
             get_hf_file_metadata(hf_hub_url(repository, file))
-            return _found(repository, Path(hf_hub_download(repository, file)))
+            return found(Path(hf_hub_download(repository, file)))
         except Exception as error:  # connection errors have different classes in different versions of the hub library
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 continue  # the hub answered that the repository has no such file
@@ -101,11 +106,6 @@ def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
         f"backbone.pretrained: {tag!r}: the hub's {repository} has no {' or '.join(files)}; "
         "give the path of a .safetensors file"
     )
-
-
-def _found(repository: str, path: Path) -> tuple[Path, dict[str, Any]]:
-    source = {"repository": repository, "revision": path.parent.name, "file": path.name, "sha256": sha256_file(path)}
-    return path, source
 
 
 def require_checksum(path: Path, sha256: str, entry: dict[str, Any], declared: str | None = None) -> None:
@@ -134,10 +134,15 @@ def require_checksum(path: Path, sha256: str, entry: dict[str, Any], declared: s
     told += [re.search(form, address) for form in (r"/([0-9a-f]{64})/[^/]+$", r"-([0-9a-f]{8})\.pth?$")]
     for expected in (match[1] for match in told if match):
         if not sha256.startswith(expected):
-            raise CptError(
-                f"backbone.pretrained: {path}: damaged, or not what was published: its SHA-256 begins with "
-                f"{sha256[:8]} instead of {expected[:8]}; delete it and get it again"
+            raise _refused(
+                path,
+                f"damaged, or not what was published: its SHA-256 begins with {sha256[:8]} instead of {expected[:8]}; "
+                "delete it and get it again",
             )
+
+
+def _refused(path: Path, problem: str) -> CptError:
+    return CptError(f"backbone.pretrained: {path}: {problem}")
 
 
 def _reason(error: Exception) -> str:
@@ -155,9 +160,6 @@ def load(model: Any, path: Path, architecture: str) -> None:
     """
     from open_clip.model import convert_to_custom_text_state_dict
 
-    def refuse(problem: str) -> CptError:
-        return CptError(f"backbone.pretrained: {path}: {problem}")
-
     state = {name: value for name, value in _read(path).items() if name not in _NOT_WEIGHTS}
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
@@ -167,16 +169,18 @@ def load(model: Any, path: Path, architecture: str) -> None:
     for name, value in expected.items():
         if name in state and state[name].shape != value.shape:
             found, wanted = _shape(state[name]), _shape(value)
-            raise refuse(f"does not fit {architecture}: {name} is {found} in the file, {wanted} in the model")
+            raise _refused(path, f"does not fit {architecture}: {name} is {found} in the file, {wanted} in the model")
     missing, others = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if missing or others:
         first = f"it lacks {missing[0]}" if missing else f"the model has no {others[0]}"
-        raise refuse(f"does not fit {architecture}: {first} ({len(missing)} missing, {len(others)} unknown)")
+        raise _refused(path, f"does not fit {architecture}: {first} ({len(missing)} missing, {len(others)} unknown)")
     for name, value in state.items():
         if not value.is_floating_point():
-            raise refuse(f"{name} is {str(value.dtype).removeprefix('torch.')}; supported are floating-point weights")
+            raise _refused(
+                path, f"{name} is {str(value.dtype).removeprefix('torch.')}; supported are floating-point weights"
+            )
         if not value.isfinite().all():
-            raise refuse(f"damaged: {name} has values that are not finite")
+            raise _refused(path, f"damaged: {name} has values that are not finite")
     model.load_state_dict(state)
 
 
@@ -188,38 +192,28 @@ def _read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by name, without the prefix ``module.`` of distributed training."""
     from safetensors.torch import load as load_bytes
 
-    held: Any
     if path.suffix == ".safetensors":
         try:
-            held = load_bytes(read_bytes(path))  # read, not mapped: some disks cannot map files
+            held: Any = load_bytes(read_bytes(path))  # read, not mapped: some disks cannot map files
         except OSError as error:
-            raise CptError(f"backbone.pretrained: {path}: cannot be read ({error.strerror}); fix that") from None
+            raise _refused(path, f"cannot be read ({error.strerror}); fix that") from None
         except Exception as error:
-            raise CptError(
-                f"backbone.pretrained: {path}: damaged, or not safetensors ({_reason(error)}); get it again"
-            ) from None
+            raise _refused(path, f"damaged, or not safetensors ({_reason(error)}); get it again") from None
     else:
         held = _read_pickle(path)
     state = held.get("state_dict", held) if isinstance(held, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CptError(
-            f"backbone.pretrained: {path}: is not a state dict: tensors by name, by themselves or under 'state_dict'"
-        )
+        raise _refused(path, "is not a state dict: tensors by name, by themselves or under 'state_dict'")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def _read_pickle(path: Path) -> Any:
-    safe = "give a .safetensors file, or a tag of the registry, which fetches one"
+    reason = "is a TorchScript program, not a state dict"  # executable code, such as OpenAI's original files
     try:
-        # A TorchScript archive, such as OpenAI's original files, is executable code.
-        script = zipfile.is_zipfile(path) and any(
-            name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()
-        )
-        if not script:
+        members = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        if not any(name.endswith("/constants.pkl") for name in members):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds of exceptions for a damaged file
-        raise CptError(
-            f"backbone.pretrained: {path}: refused: it is damaged or holds more than tensors, and code out of files "
-            f"is never run; {safe}"
-        ) from None
-    raise CptError(f"backbone.pretrained: {path}: refused: it is a TorchScript program, not a state dict; {safe}")
+        reason = "is damaged or holds more than tensors, and code out of files is never run"
+    fix = "give a .safetensors file, or a tag of the registry, which fetches one"
+    raise _refused(path, f"refused: it {reason}; {fix}")
