@@ -47,29 +47,12 @@ def train(
     --text-features results/embedded/features/flowers/text-single.safetensors
     --hyperparameters '{"epochs": 5}' --augmentation none --output my-run`
     """
+    given = dict(locals())  # the options are the fields of TrainInputs, but for the output
     interruption.watch()  # before the imports, which take seconds
     from cpt.training.train import TrainInputs
     from cpt.training.train import train as run_training
 
-    inputs = TrainInputs(
-        method=method,
-        hyperparameters=json_object("--hyperparameters", hyperparameters),
-        seed=seed,
-        backbone=backbone,
-        manifest=manifest,
-        split=split,
-        text_features=text_features,
-        clusters=clusters,
-        image_features=image_features,
-        descriptions=descriptions,
-        start=start,
-        augmentation=augmentation,
-        device=device,
-        precision=precision,
-        threads=threads,
-        checkpoint=checkpoint,
-        checkpoint_interval=checkpoint_interval,
-        code=code,
-    )
+    given["hyperparameters"] = json_object("--hyperparameters", hyperparameters)
+    inputs = TrainInputs(**{name: value for name, value in given.items() if name != "output"})
     with recorded(output / "run.json"):
         run_training(inputs, output, log)

@@ -45,12 +45,7 @@ PROMPTS = 1024
 
 
 def measure(
-    grid: Grid,
-    classes: Mapping[str, int],
-    path: Path,
-    device: str,
-    precision: str,
-    log: Callable[[str], None] = print,
+    grid: Grid, classes: Mapping[str, int], path: Path, device: str, precision: str, log: Callable[[str], None] = print
 ) -> Costs:
     """Time steps of every group at its smallest and largest number of classes, and write them to ``path``.
 
@@ -67,37 +62,28 @@ def measure(
     Raises:
         CptError: the device is absent, or the architecture cannot be made.
     """
-    config = grid.config
-    place, resolved = prepare_device(device, precision, config.threads)
+    place, resolved = prepare_device(device, precision, grid.config.threads)
     with _backbone(grid) as file:
         clip = load_backbone(file, place, resolved)
-    groups = {}
-    for key, members in typical(grid.runs, classes, 2).items():
-        if cost := _measured_group(grid, clip, key, members, log):
-            groups[key] = cost
+    measured = {
+        key: _measured_group(grid, clip, key, members, log) for key, members in typical(grid.runs, classes, 2).items()
+    }
+    groups = [key._asdict() | vars(cost) for key, cost in measured.items() if cost]
     frozen = _per_image(lambda: clip.vision(_images(clip)), batch_size(clip), place)
     log(f"frozen image features: {1 / frozen:,.0f} images/s")
-    write_json(
-        path,
-        {
-            "schema": SCHEMA,
-            "architecture": config.backbone.architecture,
-            "augmentation": config.augmentation,
-            "device": place.type,
-            "device_name": device_name(place),
-            "precision": resolved,
-            "asked_precision": precision,
-            "threads": config.threads,
-            "frozen_image": frozen,
-            "groups": [
-                {**key._asdict(), "step": cost.step, "image": cost.image, "peak_memory_mb": cost.peak_memory_mb}
-                for key, cost in groups.items()
-            ],
-        },
-    )
+    record = {"schema": SCHEMA, **_conditions(grid), "device": place.type, "device_name": device_name(place)}
+    record |= {"precision": resolved, "asked_precision": precision, "frozen_image": frozen, "groups": groups}
+    write_json(path, record)
     found = read_measured(grid, path, device, precision)
     assert found is not None
     return found
+
+
+def _conditions(grid: Grid) -> dict[str, Any]:
+    """What of an experiment its costs depend on, beside methods and device."""
+    config = grid.config
+    architecture = config.backbone.architecture
+    return {"architecture": architecture, "augmentation": config.augmentation, "threads": config.threads}
 
 
 def read_measured(grid: Grid, path: Path, device: str, precision: str) -> Costs | None:
@@ -109,27 +95,24 @@ def read_measured(grid: Grid, path: Path, device: str, precision: str) -> Costs 
     if not path.is_file():
         return None
     record = read_json(path, SCHEMA)
-    config = grid.config
     here = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    fits = (
-        record["architecture"] == config.backbone.architecture
-        and record["augmentation"] == config.augmentation
-        and device in ("auto", record["device"])
-        and precision in (record["asked_precision"], record["precision"])
-        and (here is None or device == "cpu" or record["device_name"] == here)
-        and (record["device"] == "cuda" or record["threads"] == config.threads)
-    )
-    if not fits:
+    on_gpu = record["device"] == "cuda"
+    different = {name for name, value in _conditions(grid).items() if record[name] != value}
+    if (
+        different - {"threads"}
+        or (different and not on_gpu)
+        or device not in ("auto", record["device"])
+        or precision not in (record["asked_precision"], record["precision"])
+        or not (here is None or device == "cpu" or record["device_name"] == here)
+    ):
         return None
-    groups = {
-        Group(item["method"], item["start"], item["batch_size"]): Cost(
-            [(k, s) for k, s in item["step"]], [(k, s) for k, s in item["image"]], item["peak_memory_mb"]
-        )
-        for item in record["groups"]
-    }
-    size = " of {1} x {0} pixels, cropped and resized".format(*PHOTOGRAPH) if config.augmentation != "none" else ""
+    groups = {}
+    for item in record["groups"]:
+        step, image = ([(count, seconds) for count, seconds in item[kind]] for kind in ("step", "image"))
+        groups[Group(item["method"], item["start"], item["batch_size"])] = Cost(step, image, item["peak_memory_mb"])
+    size = " of {1} x {0} pixels, cropped and resized".format(*PHOTOGRAPH) if grid.config.augmentation != "none" else ""
     noise = f"decoded images of noise{size}"
-    threads = "" if record["device"] == "cuda" else f" with {record['threads']} thread(s)"
+    threads = "" if on_gpu else f" with {record['threads']} thread(s)"
     return Costs(
         "measured",
         f"measured on {record['device_name']}{threads}, {record['precision']}",

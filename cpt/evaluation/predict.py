@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,35 +86,26 @@ def predict(
     hp = kind.hyperparameters(**record["hyperparameters"])
     tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)
     loaded = [_target(results, record["dataset"], *target, part, hp.templates, clip) for target in targets]
-    trained = _trained_classes(results, record, hp.templates, clip)
+    classes, _ = read_text_features(results / paths.text_features(record["dataset"], hp.templates), place)
+    trained = classes.take(trained_rows(len(classes), record["protocol"]))
     method = kind(clip, hp, trained, torch_stream(0, "unused")).to(place).eval()
 
     tables: list[pa.Table] = []
     classifiers: dict[str, Tensor] = {}
-    final, snapshots = _split_snapshots(tensors)
-    for epoch, state in [*sorted(snapshots.items()), (None, final)]:
+    for epoch, state in _states(tensors):
         method.load_state_dict(state)
         for chosen in _groups(method, loaded):
             method.target(trained=chosen[0].trained)
-            texts = [None if method.image_conditioned else method.text_features(t.classes) for t in chosen]
-            found, means = _dataset(method, results, chosen, texts, part, epoch)
+            found, learned = _dataset(method, results, chosen, part, epoch)
             tables += found
             if epoch is None:
-                classifiers |= means
-                pairs = zip(chosen, texts, strict=True)
-                classifiers |= {f"{t.dataset}/{t.subset}": text for t, text in pairs if text is not None}
+                classifiers |= learned
                 seen = sum(len(target.rows) for target in chosen)
                 log(f"{chosen[0].dataset}: {seen} images, {time.monotonic() - started:.1f} s")
     write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, run=record["method"])
-    seconds = round(time.monotonic() - started, 3)
+    seconds = time.monotonic() - started
     write_parquet(run / "predictions.parquet", pa.concat_tables(tables), PREDICTIONS)
     log(f"wrote predictions for {len(loaded)} targets in {seconds:.1f} s")
-
-
-def _trained_classes(results: Path, record: dict[str, Any], templates: str, clip: Clip) -> Classes:
-    dataset = record["dataset"]
-    classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
-    return classes.take(trained_rows(len(classes), record["protocol"]))
 
 
 def _groups(method: Method, targets: list[Target]) -> list[list[Target]]:
@@ -139,57 +129,59 @@ def _target(results: Path, source: str, dataset: str, subset: str, part: str, te
     return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]), trained)
 
 
-def _split_snapshots(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+def _states(tensors: dict[str, Tensor]) -> list[tuple[int | None, dict[str, Tensor]]]:
+    """Learned tensors after each epoch that was kept, by epoch, and last those of the finished run, with None."""
     final: dict[str, Tensor] = {}
     snapshots: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith(SNAPSHOT):
-            epoch, _, rest = name.removeprefix(SNAPSHOT).partition("/")
-            snapshots.setdefault(int(epoch), {})[rest] = value
+            epoch, _, name = name.removeprefix(SNAPSHOT).partition("/")
+            snapshots.setdefault(int(epoch), {})[name] = value
         else:
             final[name] = value
-    return final, snapshots
+    return [*sorted(snapshots.items()), (None, final)]
 
 
 def _dataset(
-    method: Method, results: Path, targets: list[Target], texts: list[Tensor | None], part: str, epoch: int | None
+    method: Method, results: Path, targets: list[Target], part: str, epoch: int | None
 ) -> tuple[list[pa.Table], dict[str, Tensor]]:
     """Predict targets of one dataset with one pass over the images that any of them needs.
 
-    Args:
-        texts: each target's text features (K, D); None where they depend on the image.
-
     Returns:
-        Predictions, and by ``<target>/<subset>/images`` the mean image features (K, D) of the target's classes, zeros
-        for a class without images.
+        Predictions; and by ``<target>/<subset>`` text features (K, D), where they do not depend on the image, and by
+        ``<target>/<subset>/images`` mean image features (K, D), zeros for a class without images.
     """
+    texts = [None if method.image_conditioned else method.text_features(target.classes) for target in targets]
     rows = np.unique(np.concatenate([target.rows for target in targets]))
     features = torch.cat(list(_image_features(method, results, targets[0].dataset, part, rows)))
-    tables, means = [], {}
+    tables, learned = [], {}
     for target, text in zip(targets, texts, strict=True):
         chosen = features[np.searchsorted(rows, target.rows)]
-        scores = _scores(method, chosen, target.classes, text)
-        labels = torch.tensor(target.labels)
+        name = f"{target.dataset}/{target.subset}"
+        if text is not None:
+            learned[name] = text
         seen = ClassMeans(len(target.classes), chosen.shape[1], chosen.device)
-        seen.add(chosen, labels.to(chosen.device))
-        means[f"{target.dataset}/{target.subset}/{IMAGES}"] = seen.means().float()
-        top = scores.topk(min(TOP, scores.shape[1]), dim=1)
-        count = len(target.rows)
-        tables.append(
-            pa.table(
-                {
-                    "target": pa.array([target.dataset] * count),
-                    "subset": pa.array([target.subset] * count),
-                    "epoch": pa.array([epoch] * count, pa.int64()),
-                    "row": pa.array(target.rows, pa.int64()),
-                    "label": pa.array(target.labels, pa.int64()),
-                    "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
-                    "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
-                    "true_score": pa.array(scores[torch.arange(count), labels].numpy(), pa.float32()),
-                }
-            )
-        )
-    return tables, means
+        seen.add(chosen, torch.tensor(target.labels).to(chosen.device))
+        learned[f"{name}/{IMAGES}"] = seen.means().float()
+        tables.append(_table(target, epoch, _scores(method, chosen, target.classes, text)))
+    return tables, learned
+
+
+def _table(target: Target, epoch: int | None, scores: Tensor) -> pa.Table:
+    """Predictions from the probabilities (N, K) of a target's images."""
+    top = scores.topk(min(TOP, scores.shape[1]), dim=1)
+    count = len(target.rows)
+    columns = {
+        "target": pa.array([target.dataset] * count),
+        "subset": pa.array([target.subset] * count),
+        "epoch": pa.array([epoch] * count, pa.int64()),
+        "row": pa.array(target.rows, pa.int64()),
+        "label": pa.array(target.labels, pa.int64()),
+        "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
+        "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
+        "true_score": pa.array(scores[torch.arange(count), target.labels].numpy(), pa.float32()),
+    }
+    return pa.table(columns)
 
 
 def _image_features(method: Method, results: Path, dataset: str, part: str, rows: np.ndarray) -> Iterator[Tensor]:

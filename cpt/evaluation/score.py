@@ -24,7 +24,10 @@ from cpt.metrics import accuracy as m
 if TYPE_CHECKING:
     import torch
 
-ORDER = [("target", "ascending"), ("epoch", "ascending"), ("subset", "ascending"), ("metric", "ascending")]
+_METRICS = pa.schema([
+    ("target", pa.string()), ("subset", pa.string()), ("epoch", pa.int64()), ("metric", pa.string()),
+    ("value", pa.float64()), ("unit", pa.string()), ("images", pa.int64()),
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,25 +77,13 @@ def score(
             means = classifier[f"{name}/{IMAGES}"]
             images = np.bincount(column(chosen, "label"), minlength=len(means))
             rows += [{**key, **row} for row in collapse(classifier.get(name), means, images, own)]
-    rows += _halves(rows)
-    table = pa.Table.from_pylist(
-        rows,
-        schema=pa.schema(
-            {
-                "target": pa.string(),
-                "subset": pa.string(),
-                "epoch": pa.int64(),
-                "metric": pa.string(),
-                "value": pa.float64(),
-                "unit": pa.string(),
-                "images": pa.int64(),
-            }
-        ),
-    )
-    by_target = [("target", "ascending"), ("subset", "ascending"), ("by", "ascending"), ("index", "ascending")]
-    counted = pa.concat_tables(counts).sort_by(by_target)
-    write_parquet(run / "counts.parquet", counted, COUNTS, class_groups=chosen_groups)
-    write_parquet(run / "metrics.parquet", table.sort_by(ORDER), METRICS, class_groups=chosen_groups)
+    metrics = pa.Table.from_pylist(rows + _halves(rows), schema=_METRICS)
+    for file, schema, table, order in (
+        ("counts", COUNTS, pa.concat_tables(counts), ("target", "subset", "by", "index")),
+        ("metrics", METRICS, metrics, ("target", "epoch", "subset", "metric")),
+    ):
+        ordered = table.sort_by([(name, "ascending") for name in order])
+        write_parquet(run / f"{file}.parquet", ordered, schema, class_groups=chosen_groups)
 
 
 def _trained(
@@ -128,14 +119,9 @@ def measure(predictions: pa.Table, training: TrainedClasses | None) -> list[dict
         if training.clusters is not None:
             for one, other in (("head", "tail"), ("tail", "head")):
                 percent[f"{one}_as_{other}"] = m.confusion(labels, top, training.groups, training.clusters, one, other)
-    count = len(labels)
-    rows = [
-        {"metric": name, "value": value, "unit": "percent", "images": count}
-        for name, value in percent.items()
-        if value is not None
-    ]
-    loss = m.log_loss(column(predictions, "true_score"))
-    return [*rows, {"metric": "log_loss", "value": loss, "unit": "nats", "images": count}]
+    rows = [(name, value, "percent") for name, value in percent.items() if value is not None]
+    rows.append(("log_loss", m.log_loss(column(predictions, "true_score")), "nats"))
+    return [{"metric": name, "value": value, "unit": unit, "images": len(labels)} for name, value, unit in rows]
 
 
 def collapse(
@@ -175,58 +161,46 @@ def count(predictions: pa.Table, training: TrainedClasses | None, target: str, s
     for by, index in (("class", labels), ("confidence", m.bins(confidence))):
         found, place = np.unique(index, return_inverse=True)
         images = np.bincount(place)
-        train_images, groups = [None] * len(found), [None] * len(found)
-        if training is not None and by == "class":
-            train_images = training.counts[found].tolist()
-            if training.groups is not None:
-                groups = training.groups[found].tolist()
-        parts.append(
-            {
-                "target": pa.array([target] * len(found)),
-                "subset": pa.array([subset] * len(found)),
-                "by": pa.array([by] * len(found)),
-                "index": pa.array(found, pa.int64()),
-                "images": pa.array(images, pa.int64()),
-                "correct": pa.array(np.bincount(place, labels == top).astype(np.int64)),
-                "confidence": pa.array(np.bincount(place, confidence) / images),
-                "train_images": pa.array(train_images, pa.int64()),
-                "group": pa.array(groups, pa.string()),
-            }
-        )
-    return pa.concat_tables([pa.table(part) for part in parts])
+        known = training if by == "class" else None
+        groups = None if known is None else known.groups
+        absent = [None] * len(found)
+        columns = {
+            "target": pa.array([target] * len(found)),
+            "subset": pa.array([subset] * len(found)),
+            "by": pa.array([by] * len(found)),
+            "index": pa.array(found, pa.int64()),
+            "images": pa.array(images, pa.int64()),
+            "correct": pa.array(np.bincount(place, labels == top).astype(np.int64)),
+            "confidence": pa.array(np.bincount(place, confidence) / images),
+            "train_images": pa.array(absent if known is None else known.counts[found].tolist(), pa.int64()),
+            "group": pa.array(absent if groups is None else groups[found].tolist(), pa.string()),
+        }
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
 
 
 def _first(predictions: pa.Table) -> tuple[NDArray, NDArray, NDArray]:
     """Labels, first predicted labels and their probabilities, (N,) each."""
     first = pa.table({name: pc.list_element(predictions[name], 0) for name in ("top_labels", "top_scores")})
-    return (
-        column(predictions, "label"),
-        column(first, "top_labels"),
-        column(first, "top_scores").astype(np.float64),
-    )
+    return column(predictions, "label"), column(first, "top_labels"), column(first, "top_scores").astype(np.float64)
 
 
 def _halves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Harmonic mean of base and new accuracy, per target and epoch that has both."""
     found = {(r["target"], r["epoch"], r["subset"]): r for r in rows if r["metric"] == "accuracy"}
+    pairs = [(base, found.get((*key[:2], "new"))) for key, base in found.items() if key[2] == "base"]
     return [
-        {
-            "target": target,
-            "subset": "base+new",
-            "epoch": epoch,
-            "metric": "harmonic_mean",
-            "value": m.harmonic_mean(base["value"], found[target, epoch, "new"]["value"]),
-            "unit": "percent",
-            "images": base["images"] + found[target, epoch, "new"]["images"],
-        }
-        for (target, epoch, subset), base in found.items()
-        if subset == "base" and (target, epoch, "new") in found
+        base
+        | {"subset": "base+new", "metric": "harmonic_mean", "images": base["images"] + new["images"]}
+        | {"value": m.harmonic_mean(base["value"], new["value"])}
+        for base, new in pairs
+        if new
     ]
 
 
 def _equal(keys: pa.Table, key: dict[str, Any]) -> pa.ChunkedArray:
-    mask = pc.and_(pc.equal(keys["target"], key["target"]), pc.equal(keys["subset"], key["subset"]))
-    epoch = key["epoch"]
-    return pc.and_(
-        mask, pc.is_null(keys["epoch"]) if epoch is None else pc.fill_null(pc.equal(keys["epoch"], epoch), False)
-    )
+    """Which rows have a key, whose epoch may be null."""
+    mask = pc.is_null(keys["epoch"]) if key["epoch"] is None else pc.equal(keys["epoch"], key["epoch"])
+    for name in ("target", "subset"):
+        mask = pc.and_(mask, pc.equal(keys[name], key[name]))
+    return pc.fill_null(mask, False)

@@ -12,16 +12,46 @@ import hashlib
 import io
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cpt.files.atomic import atomic, remove_orphans
 from cpt.files.hashes import read_bytes
 from cpt.training import interruption
 
 _DIGEST = hashlib.sha256().digest_size
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a training needs to resume, as plain values and tensors.
+
+    Attributes:
+        parameters, method, optimizer: learned tensors, and further state of the method and of the optimizer.
+        passes: numbers of texts and images encoded so far.
+        epoch, step: of the next step, from 0.
+        history: rows of the finished epochs.
+        snapshots: learned tensors after each epoch, where they are kept.
+        sums: sums over the steps of the epoch so far.
+        class_means: sums and counts of the epoch's image features.
+        seconds: training time so far.
+    """
+
+    parameters: dict[str, Tensor]
+    method: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    passes: dict[str, int]
+    epoch: int
+    step: int
+    history: list[dict[str, float]]
+    snapshots: dict[int, dict[str, Tensor]]
+    sums: dict[str, Tensor]
+    class_means: dict[str, Tensor]
+    seconds: float
 
 
 class CheckpointFile:

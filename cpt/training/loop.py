@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,38 +16,10 @@ from cpt.metrics import geometry
 from cpt.metrics.geometry import ClassMeans
 from cpt.training import interruption
 from cpt.training.batches import Batches
-from cpt.training.checkpoint import CheckpointFile
+from cpt.training.checkpoint import Checkpoint, CheckpointFile
 from cpt.training.interruption import StoppedError
 from cpt.training.optimizers import Optimizer
 from cpt.training.schedule import learning_rate
-
-
-@dataclass
-class Checkpoint:
-    """Everything that a training needs to resume, as plain values and tensors.
-
-    Attributes:
-        parameters, method, optimizer: learned tensors, and further state of the method and of the optimizer.
-        passes: numbers of texts and images encoded so far.
-        epoch, step: of the next step, from 0.
-        history: rows of the finished epochs.
-        snapshots: learned tensors after each epoch, where they are kept.
-        sums: sums over the steps of the epoch so far.
-        class_means: sums and counts of the epoch's image features.
-        seconds: training time so far.
-    """
-
-    parameters: dict[str, Tensor]
-    method: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    passes: dict[str, int]
-    epoch: int
-    step: int
-    history: list[dict[str, float]]
-    snapshots: dict[int, dict[str, Tensor]]
-    sums: dict[str, Tensor]
-    class_means: dict[str, Tensor]
-    seconds: float
 
 
 class Loop:

@@ -85,16 +85,7 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     """
     started = time.monotonic()
     kind = registry.get(inputs.method)
-    try:
-        hp = kind.hyperparameters(**inputs.hyperparameters)
-    except ValidationError as error:
-        raise CptError(f"--hyperparameters: {one_line(error, kind.hyperparameters)}") from None
-    if isinstance(hp, Continued):
-        own = registry.get(hp.start).hyperparameters
-        try:
-            own(**hp.start_hyperparameters)
-        except ValidationError as error:
-            raise CptError(f"--hyperparameters: {one_line(error, own, 'start_hyperparameters')}") from None
+    hp = _hyperparameters(inputs, kind)
     code = provenance.code_version("cpt.training.train", *registry.modules(inputs.method, hp))
     if inputs.code is not None:
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
@@ -110,54 +101,68 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
         tensors, knew = _start(inputs, hp, clip, hashes)
         method.begin(tensors)
         text_knowledge = text_knowledge or knew
-    identity = {
-        "method": inputs.method,
-        "hyperparameters": hp.model_dump(),
-        "seed": inputs.seed,
-        "augmentation": _augmentation(inputs, kind),
-        "precision": precision,
-        "threads": inputs.threads,
-        "device": device.type,
-        "inputs": hashes,
-        "code": code,
-    }
+    identity = {name: getattr(inputs, name) for name in ("method", "seed", "threads")}
+    identity |= {"hyperparameters": hp.model_dump(), "augmentation": _augmentation(inputs, kind)}
+    identity |= {"precision": precision, "device": device.type, "inputs": hashes, "code": code}
     checkpoint = CheckpointFile(inputs.checkpoint, sha256_text(canonical_json(identity)), inputs.checkpoint_interval)
+    record = {**identity, "backbone": clip.name, "text_knowledge": text_knowledge, "resumed": False, "views": 1}
+    record["encoded_per_step"] = dict.fromkeys(KINDS, 0.0)
     history: list[dict[str, float]] = []
     snapshots: dict[int, dict[str, Tensor]] = {}
-    resumed, seconds_before, encoded, views = False, 0.0, dict.fromkeys(KINDS, 0.0), 1
     if kind.trains:
-        batches = _batches(inputs, method, split)
-        loop, views = Loop(method, training_set, batches, checkpoint, log), batches.views
+        loop = Loop(method, training_set, _batches(inputs, method, split), checkpoint, log)
         history, snapshots = loop.run()
-        resumed, seconds_before, encoded = loop.resumed, loop.seconds_before, loop.encoded_per_step
+        started -= loop.seconds_before
+        record |= {"resumed": loop.resumed, "views": loop.batches.views, "encoded_per_step": loop.encoded_per_step}
+    _write(output, method, split, history, snapshots, record, started)
+    checkpoint.remove()
 
+
+def _hyperparameters(inputs: TrainInputs, kind: type[Method]) -> Any:
+    """The method's hyperparameters, checked; those of the run that it starts from too."""
+    own, of_start = kind.hyperparameters, ""
+    try:
+        hp = own(**inputs.hyperparameters)
+        if isinstance(hp, Continued):
+            own, of_start = registry.get(hp.start).hyperparameters, "start_hyperparameters"
+            own(**hp.start_hyperparameters)
+    except ValidationError as error:
+        raise CptError(f"--hyperparameters: {one_line(error, own, of_start)}") from None
+    return hp
+
+
+def _write(
+    output: Path,
+    method: Method,
+    split: Split,
+    history: list[dict[str, float]],
+    snapshots: dict[int, dict[str, Tensor]],
+    record: dict[str, Any],
+    started: float,
+) -> None:
     learned = {name: value.detach() for name, value in method.state_dict().items()}
     for epoch, tensors in snapshots.items():
         learned |= {f"{SNAPSHOT}{epoch}/{name}": value for name, value in tensors.items()}
-    write_tensors(output / "prompts.safetensors", learned, PROMPTS, method=inputs.method)
-    write_parquet(output / "history.parquet", _table(history), HISTORY, method=inputs.method)
-    meta = split.metadata
+    write_tensors(output / "prompts.safetensors", learned, PROMPTS, method=method.name)
+    none = pa.table({"epoch": pa.array([], pa.int64()), "loss": pa.array([], pa.float64())})
+    table = pa.Table.from_pylist(history) if history else none
+    write_parquet(output / "history.parquet", table, HISTORY, method=method.name)
+    device = method.clip.device
     write_json(
         output / "run.json",
-        {
+        record
+        | {key: split.metadata[key] for key in ("protocol", "dataset", "imbalance_ratio", "n_max", "class_order")}
+        | {
             "schema": RUN,
             "status": "finished",
-            **identity,
-            **{key: meta[key] for key in ("protocol", "dataset", "imbalance_ratio", "n_max", "class_order")},
-            "backbone": clip.name,
             "learnable_parameters": method.learnable_parameters(),
-            "text_knowledge": text_knowledge,
             "steps": sum(row["steps"] for row in history),
-            "encoded_per_step": encoded,
-            "views": views,
-            "seconds": round(seconds_before + time.monotonic() - started, 3),
-            "resumed": resumed,
+            "seconds": round(time.monotonic() - started, 3),
             "peak_memory_mb": round(peak_memory_mb(device), 1),
             "device_name": device_name(device),
             "deterministic": device.type == "cpu",
         },
     )
-    checkpoint.remove()
 
 
 def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[TrainingSet, dict | None]:
@@ -246,9 +251,3 @@ def _frozen_features(path: Path, split: Split) -> Tensor:
     if missing := [row for row in split.rows.tolist() if row not in position]:
         raise CptError(f"{path}: lacks row {missing[0]} of the manifest; give the train part's")
     return everything[[position[int(row)] for row in split.rows]]
-
-
-def _table(history: list[dict[str, float]]) -> pa.Table:
-    if not history:
-        return pa.table({"epoch": pa.array([], pa.int64()), "loss": pa.array([], pa.float64())})
-    return pa.Table.from_pylist(history)
