@@ -23,8 +23,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cpt.data.download import connection
-from cpt.data.download import fetch as fetching
+from cpt.data.download import connection, transfer
 from cpt.data.download import responses as answers
 from cpt.data.download.fetch import Fetched, Source, fetch
 from cpt.errors import CptError
@@ -125,7 +124,7 @@ def test_a_lasting_failure_goes_on_to_the_next_mirror_at_once(server, target, st
 
 def test_pauses_grow_are_capped_and_follow_retry_after(server, target, monkeypatch):
     pauses: list[float] = []
-    monkeypatch.setattr(fetching, "sleep", pauses.append)
+    monkeypatch.setattr(transfer, "sleep", pauses.append)
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
     asked = [{}, {}, {"Retry-After": "7"}, {"Retry-After": "86400"}, {"Retry-After": later}, {"Retry-After": "soon"}]
     busy = [Mishap(status=503, headers=headers) for headers in asked]
@@ -463,7 +462,7 @@ ODD_ANSWERS = {
 
 @pytest.mark.parametrize("odd", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
 def test_whatever_a_mirror_answers_is_one_line_and_the_next_is_asked(server, target, odd, monkeypatch):
-    monkeypatch.setattr(fetching, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transfer, "sleep", lambda seconds: None)
     url = server.add("/a", BODY, always=odd)
     assert f"{url}: " in refused(target, url)
     found, _ = run(target, url, server.add("/b", BODY))
@@ -494,7 +493,7 @@ def test_an_error_that_nobody_thought_of_is_that_mirrors(server, target, monkeyp
             raise ZeroDivisionError
         return answers.check_status(answer, resumed)
 
-    monkeypatch.setattr(fetching, "check_status", fail)
+    monkeypatch.setattr(transfer, "check_status", fail)
     first = server.add("/a", BODY)
     assert f"{first}: answered with what makes no sense (ZeroDivisionError)" in refused(target, first)
     run(target, first, server.add("/b", BODY))
@@ -567,7 +566,7 @@ def test_a_host_without_address_is_tried_twice_at_most(target, monkeypatch):
 
     pauses: list[float] = []
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    monkeypatch.setattr(fetching, "sleep", pauses.append)
+    monkeypatch.setattr(transfer, "sleep", pauses.append)
     reason = refused(target, "http://one.example/x", "https://two.example/x", attempts=5, wait=1)
     assert reason.count("no connection (Name or service not known), 2 times") == 2
     assert pauses == [1, 1]
@@ -704,7 +703,7 @@ def test_an_interrupt_keeps_the_part_and_frees_the_lock(server, target, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fetching, "sleep", interrupt)
+        patch.setattr(transfer, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(target, url)
     assert names(target) == sorted(PART)
@@ -848,12 +847,12 @@ def test_a_bar_is_drawn_on_stderr_only(server, target, capfd):
 def test_lines_come_about_every_tenth_and_not_too_often(server, target, monkeypatch):
     url = server.add("/a", BODY)
     monkeypatch.setattr(connection, "CHUNK", 3000)
-    monkeypatch.setattr(fetching, "_SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(transfer, "_SECONDS_BETWEEN_LINES", 0)
     _, said = run(target, url)
     assert len(said) == 10
     assert said[1] == "file.zip: 0.0 MB of 0.3 MB (10 %)"
     target.unlink()
-    monkeypatch.setattr(fetching, "_SECONDS_BETWEEN_LINES", 1e9)
+    monkeypatch.setattr(transfer, "_SECONDS_BETWEEN_LINES", 1e9)
     assert len(run(target, url)[1]) == 1
 
 

@@ -52,23 +52,21 @@ def prepare(entry: Entry, log: Callable[[str], None] = print) -> dict[str, Any]:
         "dataset": entry.name,
         "root": str(root),
         "license": entry.license,
-        "files": {name: _origin(root, name) for item in wanted for name in item.provides},
+        "files": {
+            name: read_note(_record(root, name)) or {"url": "already there", "sha256": None, "bytes": None}
+            for item in wanted
+            for name in item.provides
+        },
     }
 
 
 def _prepare(entry: Entry, wanted: list[Files], log: Callable[[str], None]) -> None:
-    from filelock import FileLock
-
     downloads = entry.folder / DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(downloads / "lock")
-    fetch.acquire(lock, log, f"{entry.name}: another process is preparing it; waiting")
-    try:
+    with fetch.locked(downloads / "lock", log, f"{entry.name}: another process is preparing it; waiting"):
         if missing := [item for item in wanted if not present(entry.folder, item)]:  # or the other process got it
             log(announcement(entry, missing))
             _get_all(entry, missing, log)
-    finally:
-        lock.release()
 
 
 def _unwritable(entry: Entry, wanted: list[Files], error: OSError) -> CptError:
@@ -86,12 +84,10 @@ def _unwritable(entry: Entry, wanted: list[Files], error: OSError) -> CptError:
 
 def needed(entry: Entry) -> list[Files]:
     """Return what an entry needs of its files, those without an archive first."""
-    items = [
-        item
-        for item in entry.files
-        if entry.derived_split or not item.derived_split_only
-        if not (entry.derived_split and entry.split in item.provides)
-    ]
+    if entry.derived_split:
+        items = [item for item in entry.files if entry.split not in item.provides]
+    else:
+        items = [item for item in entry.files if not item.derived_split_only]
     return sorted(items, key=_is_archive)
 
 
@@ -147,14 +143,13 @@ def _get(entry: Entry, item: Files, log: Callable[[str], None]) -> None:
     room = 1.0 if not _is_archive(item) else ROOM_FOR_SPLIT if keep else ROOM
     sources = [fetch.Source(s.url, s.bytes, s.sha256, s.md5) for s in item.sources]
     failures: list[str] = []
-    while True:
+    while sources:
         try:
             got = fetch.fetch(sources, file, log=log, room=room, note=note)
         except CptError as error:
             raise CptError("; ".join([*failures, str(error)])) from None
         try:
             names = _place(entry, item, file, keep, log)
-            break
         except BadArchiveError as error:  # any other failure is not the archive's, which is kept
             reason = str(error).removeprefix(f"{file}: ").rpartition("; ")[0]
             rest = [source.shown for source in sources]
@@ -163,14 +158,14 @@ def _get(entry: Entry, item: Files, log: Callable[[str], None]) -> None:
             _remove(file, note)
             failures.append(f"{got.url}: {reason}")
             sources = sources[rest.index(got.url) + 1 :]
-            if not sources:
-                raise CptError(
-                    f"{entry.name}: no source gives {name}: {'; '.join(failures)}; put the archive at {file} yourself"
-                ) from None
-            log(f"{failures[-1]}; trying the next source")
-    _remove(file, note)
-    for placed in names:
-        write_json(_record(entry.folder, placed), got.origin)
+            if sources:
+                log(f"{failures[-1]}; trying the next source")
+        else:
+            _remove(file, note)
+            for placed in names:
+                write_json(_record(entry.folder, placed), got.origin)
+            return
+    raise CptError(f"{entry.name}: no source gives {name}: {'; '.join(failures)}; put the archive at {file} yourself")
 
 
 def _remove(*files: Path) -> None:
@@ -251,7 +246,3 @@ def _by_depth(tree: Path) -> Iterator[Path]:
 
 def _record(root: Path, name: str) -> Path:
     return root / DOWNLOADS / f"{name.replace('/', '-')}.json"
-
-
-def _origin(root: Path, name: str) -> dict[str, Any]:
-    return read_note(_record(root, name)) or {"url": "already there", "sha256": None, "bytes": None}

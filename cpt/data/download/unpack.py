@@ -5,51 +5,28 @@ Members are written from their streams, so that links, owners and modes of an ar
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
 import shutil
-import stat
-import struct
-import tarfile
 import tempfile
 import unicodedata
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import IO
 
+from cpt.data.download.archive import CHUNK, BadArchiveError, Member, damage, members_of, refusal
 from cpt.errors import CptError
 
-_CHUNK = 2**20
 _LONGEST_PART = 255
 _LONGEST_PATH = 3000
 _DEEPEST = 100
 _LONGEST_NAMES = 2**25
 """Characters of the paths of all files and folders together, which are kept in memory."""
-_LONGEST_HEADER = 2**20
-"""Bytes of all extensions of a member's header, and of all that hold for the members after them."""
-_LARGEST_DIRECTORY = 2**28
-"""Bytes of a zip's list of members, which is read into memory."""
-_SPARSE_GOES_ON = 482
-"""Position in the header of a sparse file of GNU's older format: blocks of further extents follow."""
 _UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
 """Control characters, and those that turn the direction of writing, by which a name reads as another one."""
-_EXTENSIONS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
-
-
-class BadArchiveError(CptError):
-    """The archive itself will not do; another copy of it may."""
 
 
 def unpack(
@@ -103,17 +80,6 @@ def unpack(
     return len(job.written)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A member as the archive describes it; ``fault`` says why it cannot be a file or a folder."""
-
-    name: str
-    size: int
-    is_folder: bool
-    open: Callable[[], IO[bytes] | None]
-    fault: str | None
-
-
 @dataclass
 class _Job:
     """What has been admitted and written so far, of an archive and of those inside it."""
@@ -133,8 +99,8 @@ class _Job:
     def unpack(self, archive: Path, label: str, below: str = "") -> None:
         """Unpack one archive; ``below`` is the folder that it belongs in, empty or with a slash at its end."""
         before = self.members
-        with _members(archive, label, self.limit_members - self.members, self.limit_bytes) as members:
-            admitted: Iterable[tuple[_Member, str | None]] = ((m, self._admit(m, label, below)) for m in members)
+        with members_of(archive, label, self.limit_members - self.members, self.limit_bytes) as members:
+            admitted: Iterable[tuple[Member, str | None]] = ((m, self._admit(m, label, below)) for m in members)
             if isinstance(members, list):  # a zip lists its members, so that all are checked before one is written
                 admitted = list(admitted)
             for member, path in admitted:
@@ -156,24 +122,24 @@ class _Job:
     def _is_nested(self, path: str) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in self.nested)
 
-    def _admit(self, member: _Member, label: str, below: str) -> str | None:
+    def _admit(self, member: Member, label: str, below: str) -> str | None:
         """Check a member; return the path to write it at, None if it is a folder or is skipped."""
         if fault := self._count(member.name) or member.fault or _fault(member.name):
-            raise _refusal(label, member.name, fault)
+            raise refusal(label, member.name, fault)
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if not parts and member.is_folder:
             return None
         path = below + "/".join(parts)
         if len(os.fsencode(path)) > _LONGEST_PATH:
-            raise _refusal(label, member.name, "has too long a name")
+            raise refusal(label, member.name, "has too long a name")
         if not parts or (fault := self._claim(path, member.is_folder)):
-            raise _refusal(label, member.name, fault or "has an empty name")
+            raise refusal(label, member.name, fault or "has an empty name")
         junk = any(part in ("__MACOSX", ".DS_Store") or part.startswith("._") for part in parts)
         if member.is_folder or junk or not (self._is_nested(path) or self.keep(path)):
             return None
         self.declared += member.size
         if self.declared > self.limit_bytes:
-            raise _refusal(label, member.name, f"brings it to more than {self.limit_bytes} bytes")
+            raise refusal(label, member.name, f"brings it to more than {self.limit_bytes} bytes")
         return path
 
     def _count(self, path: str) -> str | None:
@@ -206,23 +172,23 @@ class _Job:
         self.files.add(key)
         return None
 
-    def _write(self, member: _Member, path: str, label: str) -> None:
+    def _write(self, member: Member, path: str, label: str) -> None:
         target = self.root / path
-        with _damage(label, member.name):
+        with damage(label, member.name):
             stream = member.open()
         assert stream is not None
         got = 0
         with stream, _made(target, label, member.name) as file:
             while True:
-                with _damage(label, member.name):
-                    chunk = stream.read(_CHUNK)
+                with damage(label, member.name):
+                    chunk = stream.read(CHUNK)
                 if not chunk:
                     break
                 got += len(chunk)
                 if got > member.size:  # and so the limit holds for what is written too
-                    raise _refusal(label, member.name, "is bigger than it says")
+                    raise refusal(label, member.name, "is bigger than it says")
                 file.write(chunk)
-        with _damage(label, member.name):
+        with damage(label, member.name):
             if got < member.size:
                 raise EOFError(f"{got} of {member.size} bytes")
         self.written[path] = None
@@ -235,126 +201,8 @@ def _made(path: Path, label: str, name: str) -> IO[bytes]:
         return open(path, "xb")
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
-            raise _refusal(label, name, f"has a name that this disk does not take ({error.strerror})") from None
+            raise refusal(label, name, f"has a name that this disk does not take ({error.strerror})") from None
         raise
-
-
-class _Tar(tarfile.TarFile):
-    """A tar that counts what tarfile keeps of extensions of headers: of those before a member, and of global ones."""
-
-    before = 0
-    shared = 0
-
-    def count(self, header: tarfile.TarInfo) -> None:
-        if header.type == tarfile.XGLTYPE:
-            self.shared += header.size
-        else:
-            self.before = self.before + header.size if header.type in _EXTENSIONS else 0
-        if (size := max(self.before, self.shared)) > _LONGEST_HEADER:
-            raise tarfile.ReadError(f"headers of {size} bytes")
-
-
-class _Header(tarfile.TarInfo):
-    """A tar header of which a damaged one is an error: tarfile would take it for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # the block of zeros that ends an archive
-            raise tarfile.ReadError(str(error)) from None
-        if header.size < 0 or (header.type in _EXTENSIONS and header.size > _LONGEST_HEADER):
-            raise tarfile.ReadError(f"header of {header.size} bytes")  # tarfile reads these into memory
-        if header.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_GOES_ON]:
-            raise tarfile.ReadError("sparse file with a map of any length")
-        return header
-
-    def _proc_member(self, tar: _Tar) -> tarfile.TarInfo:
-        tar.count(self)
-        return super()._proc_member(tar)  # type: ignore[misc]
-
-    def _proc_gnusparse_10(self, *_: object) -> None:
-        raise tarfile.ReadError("sparse file with a map of any length")  # which tarfile reads into memory
-
-
-@contextlib.contextmanager
-def _members(archive: Path, label: str, limit_members: int, limit_bytes: int) -> Iterator[Iterable[_Member]]:
-    """Open an archive; yield a list of the members of a zip, or the members of a tar one by one.
-
-    A zip may have ``limit_members``, of which ZipFile keeps all; ``limit_bytes`` may come behind a tar's end.
-    """
-    with contextlib.ExitStack() as stack:
-        with open(archive, "rb") as file:
-            is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-            if is_zip:
-                with _damage(label):
-                    _require_few(file, label, limit_members)
-        if is_zip:
-            with _damage(label):
-                archived = stack.enter_context(zipfile.ZipFile(archive))
-            yield [_zip_member(archived, info) for info in archived.infolist()]
-            return
-        with _damage(label):
-            try:
-                tar = stack.enter_context(_Tar.open(archive, "r:*", tarinfo=_Header))
-            except tarfile.ReadError:
-                raise BadArchiveError(f"{label}: is no zip or tar archive; delete it and fetch again") from None
-        yield _tar_members(tar, label, limit_bytes)
-
-
-def _require_few(file: IO[bytes], label: str, limit: int) -> None:
-    """Count the members of a zip where ZipFile will read them: what its end says of their number may be wrong."""
-    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # an own reader could find another end
-    if end is None:
-        return
-    size, place = end[5], end[9]
-    if size > _LARGEST_DIRECTORY:
-        raise BadArchiveError(f"{label}: has a list of members of {size} bytes; fetch it again from its publisher")
-    file.seek(place - size - (76 if end[0] == b"PK\6\6" else 0))
-    while size > 0 and len(header := file.read(46)) == 46:
-        limit -= 1
-        if limit < 0:
-            raise BadArchiveError(f"{label}: has more members than may be; fetch it again from its publisher")
-        rest = sum(struct.unpack_from("<3H", header, 28))  # lengths of name, extra field and comment
-        file.seek(rest, os.SEEK_CUR)
-        size -= 46 + rest
-
-
-def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    # zipfile cuts names at a NUL
-    name = info.orig_filename if "\0" in info.orig_filename else info.filename
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    fault = None
-    if info.flag_bits & 0x1:
-        fault = "is encrypted"
-    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        fault = "is a link" if kind == stat.S_IFLNK else "is a device, FIFO or socket"
-    return _Member(name, info.file_size, name.endswith("/"), partial(archive.open, info), fault)
-
-
-def _tar_members(tar: tarfile.TarFile, label: str, limit_bytes: int) -> Iterator[_Member]:
-    while True:
-        with _damage(label):
-            info = tar.next()
-        if info is None:
-            break
-        tar.members.clear()  # type: ignore[attr-defined]  # kept, those of a big archive would fill gigabytes
-        fault = None
-        if info.issym() or info.islnk():
-            fault = "is a link"
-        elif not (info.isreg() or info.isdir()):
-            fault = "is a device, FIFO or socket"
-        elif info.size < 0:
-            fault = "has a negative size"
-        yield _Member(info.name, info.size, info.isdir(), partial(tar.extractfile, info), fault)
-    with _damage(label):
-        behind = 0  # the compressor's own checksum comes at the very end
-        while tar.fileobj is not None and (chunk := tar.fileobj.read(_CHUNK)):
-            behind += len(chunk)
-            if behind > max(limit_bytes, _CHUNK):
-                raise EOFError("too much behind its end")
 
 
 def _fault(name: str) -> str | None:
@@ -373,23 +221,3 @@ def _fault(name: str) -> str | None:
     if len(parts) > _DEEPEST or any(len(os.fsencode(part)) > _LONGEST_PART for part in parts):
         return "has too long a name"
     return None
-
-
-def _refusal(label: str, name: str, fault: str) -> BadArchiveError:
-    shown = name if len(name) <= 200 else f"{name[:200]}…"
-    return BadArchiveError(f"{label}: member {shown!r} {fault}; do not use it, fetch it again from its publisher")
-
-
-@contextlib.contextmanager
-def _damage(label: str, name: str | None = None) -> Iterator[None]:
-    """Turn what the readers raise on damaged bytes, which is anything, into one line."""
-    try:
-        yield
-    except CptError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a seek to nowhere is damage
-            raise CptError(f"{label}: cannot be read ({error.strerror}); fix that and run again") from None
-        member = "" if name is None else f"member {name!r} "
-        reason = "".join(c for c in " ".join(str(error).split()) if c.isprintable()) or type(error).__name__
-        raise BadArchiveError(f"{label}: {member}is damaged ({reason}); delete it and fetch again") from None
