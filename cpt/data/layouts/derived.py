@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpt.data.layouts.listing import Listing, class_folders
@@ -32,7 +31,13 @@ def derive(entry: Entry) -> Listing:
     """
     assert entry.derive is not None
     try:
-        names, pool, test = RULES[entry.derive.rule](entry)
+        rule, test = entry.derive.rule, None
+        if rule == "folders":
+            names, pool = _folders(entry)
+        else:
+            pool = _pools(entry, rule, "train")
+            test = None if rule == "flowers" else _pools(entry, rule, "test")
+            names = _names(entry, pool)
     except (KeyError, ValueError, IndexError) as error:
         raise CptError(
             f"{entry.name}: the lists in {entry.folder} for the derived split make no sense "
@@ -54,7 +59,7 @@ def derive(entry: Entry) -> Listing:
     return Listing(names, images, image_root=entry.folder / entry.images, derived=True)
 
 
-def _folders(entry: Entry) -> tuple[list[str], Pools, None]:
+def _folders(entry: Entry) -> tuple[list[str], Pools]:
     """Every folder of images is a class; the label order is that of the original folder names."""
     assert entry.derive is not None
     root = entry.folder / entry.images
@@ -65,74 +70,57 @@ def _folders(entry: Entry) -> tuple[list[str], Pools, None]:
     if entry.class_names is not None and names != entry.class_names:
         raise CptError(f"{entry.name}: the class folders of {root} are not those of class_names; fix one of them")
     pool = {label: [f"{folder}/{file}" for file in files] for label, (folder, files) in enumerate(found.items())}
-    return names, pool, None
+    return names, pool
 
 
-def _flowers(entry: Entry) -> tuple[list[str], Pools, None]:
-    labels = _mat(entry, "imagelabels.mat")["labels"].ravel().tolist()
-    pool: Pools = {}
-    for number, label in enumerate(labels, 1):
-        pool.setdefault(label - 1, []).append(f"image_{number:05d}.jpg")
-    return _names(entry, pool), pool, None
+def _flowers(entry: Entry, part: str) -> Iterator[tuple[int, str]]:
+    for number, label in enumerate(_mat(entry, "imagelabels.mat")["labels"].ravel().tolist(), 1):
+        yield label - 1, f"image_{number:05d}.jpg"
 
 
-def _pets(entry: Entry) -> tuple[list[str], Pools, Pools]:
-    parts = []
-    for part in ("trainval", "test"):
-        pool: Pools = {}
-        for line in _lines(entry, f"annotations/{part}.txt"):
-            image, number, *_ = line.split()
-            pool.setdefault(int(number) - 1, []).append(f"{image}.jpg")
-        parts.append(pool)
-    return _names(entry, parts[0]), parts[0], parts[1]
+def _pets(entry: Entry, part: str) -> Iterator[tuple[int, str]]:
+    for line in _lines(entry, f"annotations/{'trainval' if part == 'train' else part}.txt"):
+        image, number, *_ = line.split()
+        yield int(number) - 1, f"{image}.jpg"
 
 
-def _cars(entry: Entry) -> tuple[list[str], Pools, Pools]:
-    parts = []
-    for folder, file in (
-        ("cars_train", "devkit/cars_train_annos.mat"),
-        ("cars_test", "cars_test_annos_withlabels.mat"),
-    ):
-        pool: Pools = {}
-        for item in _mat(entry, file)["annotations"].ravel():
-            pool.setdefault(int(item["class"].item()) - 1, []).append(f"{folder}/{item['fname'].item()}")
-        parts.append(pool)
-    return _names(entry, parts[0]), parts[0], parts[1]
+def _cars(entry: Entry, part: str) -> Iterator[tuple[int, str]]:
+    file = {"train": "devkit/cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}[part]
+    for item in _mat(entry, file)["annotations"].ravel():
+        yield int(item["class"].item()) - 1, f"cars_{part}/{item['fname'].item()}"
 
 
-def _sun397(entry: Entry) -> tuple[list[str], Pools, Pools]:
+def _sun397(entry: Entry, part: str) -> Iterator[tuple[int, str]]:
     label = {line.strip("/"): i for i, line in enumerate(_lines(entry, "ClassName.txt"))}
-    parts = []
-    for part in ("Training", "Testing"):
-        pool: Pools = {}
-        for line in _lines(entry, f"{part}_01.txt"):
-            path = line.strip("/")
-            pool.setdefault(label[path.rpartition("/")[0]], []).append(path)
-        parts.append(pool)
-    return _names(entry, parts[0]), parts[0], parts[1]
+    for line in _lines(entry, f"{part.title()}ing_01.txt"):
+        path = line.strip("/")
+        yield label[path.rpartition("/")[0]], path
 
 
-def _ucf101(entry: Entry) -> tuple[list[str], Pools, Pools]:
+def _ucf101(entry: Entry, part: str) -> Iterator[tuple[int, str]]:
     label = {name: int(number) - 1 for number, name in map(str.split, _lines(entry, "ucfTrainTestlist/classInd.txt"))}
-    parts = []
-    for part in ("train", "test"):
-        pool: Pools = {}
-        for line in _lines(entry, f"ucfTrainTestlist/{part}list01.txt"):
-            action, _, video = line.split()[0].partition("/")
-            folder = "_".join(re.findall("[A-Z][^A-Z]*", action))
-            pool.setdefault(label[action], []).append(f"{folder}/{video.removesuffix('.avi')}.jpg")
-        parts.append(pool)
-    return _names(entry, parts[0]), parts[0], parts[1]
+    for line in _lines(entry, f"ucfTrainTestlist/{part}list01.txt"):
+        action, _, video = line.split()[0].partition("/")
+        folder = "_".join(re.findall("[A-Z][^A-Z]*", action))
+        yield label[action], f"{folder}/{video.removesuffix('.avi')}.jpg"
 
 
-RULES: dict[str, Callable[[Entry], tuple[list[str], Pools, Pools | None]]] = {
-    "folders": _folders,
+_LISTS: dict[str, Callable[[Entry, str], Iterator[tuple[int, str]]]] = {
     "flowers": _flowers,
     "pets": _pets,
     "cars": _cars,
     "sun397": _sun397,
     "ucf101": _ucf101,
 }
+"""(label, path) of the official training or test images; of Flowers102, of all images."""
+RULES = ("folders", *_LISTS)
+
+
+def _pools(entry: Entry, rule: str, part: str) -> Pools:
+    pool: Pools = {}
+    for label, path in _LISTS[rule](entry, part):
+        pool.setdefault(label, []).append(path)
+    return pool
 
 
 def _names(entry: Entry, pool: Pools) -> list[str]:
@@ -161,8 +149,7 @@ def _mat(entry: Entry, file: str) -> dict[str, Any]:
 
 
 def _unreadable(entry: Entry, file: str, error: Exception) -> CptError:
-    path: Path = entry.folder / file
-    reason = (
-        "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({' '.join(str(error).split())})"
-    )
-    return CptError(f"{entry.name}: {path} {reason}; the derived split needs it, get it from the dataset's own archive")
+    damaged = f"cannot be read ({' '.join(str(error).split())})"
+    reason = "is missing" if isinstance(error, FileNotFoundError) else damaged
+    fix = "the derived split needs it, get it from the dataset's own archive"
+    return CptError(f"{entry.name}: {entry.folder / file} {reason}; {fix}")

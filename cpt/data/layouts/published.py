@@ -77,10 +77,9 @@ def read_split_file(entry: Entry) -> tuple[Path, dict[str, list[tuple[str, int, 
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    if len(dict(pairs)) < len(pairs):
         raise ValueError("a key is there twice")
-    return found
+    return dict(pairs)
 
 
 def _item(entry: Entry, path: Path, part: str, item: Any) -> tuple[str, int, str]:
@@ -126,12 +125,12 @@ def imagenet(entry: Entry) -> Listing:
     Images are listed by name, so that the few-shot draw does not depend on the disk as it does in CoOp. Copies whose
     names end in ``_<wnid>.JPEG``, as on Hugging Face, are listed in the same order.
     """
-    names = _by_folder(entry)
+    folders, class_names = _classes(entry)
     images = []
     for part, folder in (("train", "train"), ("test", "val")):
-        found = _in_folders(entry, folder, sorted(names))
+        found = _in_folders(entry, folder, folders)
         images += [(part, label, f"{folder}/{path}") for label, path in sorted(found, key=_without_wnid)]
-    return Listing([names[wnid] for wnid in sorted(names)], images, image_root=entry.folder / entry.images)
+    return Listing(class_names, images, image_root=entry.folder / entry.images)
 
 
 def _without_wnid(image: tuple[int, str]) -> tuple[int, str]:
@@ -143,17 +142,17 @@ def _without_wnid(image: tuple[int, str]) -> tuple[int, str]:
 
 def wnid_folders(entry: Entry) -> Listing:
     """List ``<wnid>/*``, test images only: ImageNet-Sketch, and -A and -R with 200 of the classes."""
-    names = _by_folder(entry)
-    images = [("test", label, path) for label, path in _in_folders(entry, ".", sorted(names))]
-    return Listing([names[wnid] for wnid in sorted(names)], images, image_root=entry.folder / entry.images)
+    folders, class_names = _classes(entry)
+    images = [("test", label, path) for label, path in _in_folders(entry, ".", folders)]
+    return Listing(class_names, images, image_root=entry.folder / entry.images)
 
 
 def numbered_folders(entry: Entry) -> Listing:
     """List ``<number>/*``, test images only: the number is the label, whatever the order of the names (ImageNetV2)."""
-    names = _by_folder(entry)
-    folders = [str(label) for label in range(len(names))]
+    _, class_names = _classes(entry)
+    folders = [str(label) for label in range(len(class_names))]
     images = [("test", label, path) for label, path in _in_folders(entry, ".", folders)]
-    return Listing([names[wnid] for wnid in sorted(names)], images, image_root=entry.folder / entry.images)
+    return Listing(class_names, images, image_root=entry.folder / entry.images)
 
 
 def _in_folders(entry: Entry, below: str, folders: list[str]) -> list[tuple[int, str]]:
@@ -176,10 +175,12 @@ def _in_folders(entry: Entry, below: str, folders: list[str]) -> list[tuple[int,
     return [(label, f"{folder}/{file}") for label, folder in enumerate(folders) for file in found[folder]]
 
 
-def _by_folder(entry: Entry) -> dict[str, str]:
-    if not isinstance(entry.class_names, dict):
+def _classes(entry: Entry) -> tuple[list[str], list[str]]:
+    """Return the sorted class folders, and the class names in their order."""
+    names = entry.class_names
+    if not isinstance(names, dict):
         raise CptError(f"{entry.name}.class_names: layout {entry.layout} needs folder: name, or a file of such lines")
-    return entry.class_names
+    return sorted(names), [names[folder] for folder in sorted(names)]
 
 
 def _lines(entry: Entry, file: str) -> list[str]:
