@@ -156,8 +156,7 @@ def pretrain(
     import torch
 
     from cpt.data.world import KEYS, captions
-    from cpt.data.world.benchmark import CANDIDATES
-    from cpt.files.stage_files import sha256_file, write_json, write_tensors
+    from cpt.files.stage_files import sha256_file, write_json
 
     if pairs < BATCH or steps < 2:
         raise CptError(f"pretraining needs at least {BATCH} pairs and 2 steps, not {pairs} and {steps}")
@@ -176,11 +175,7 @@ def pretrain(
     log(f"rendered in {seconds['render']:.0f} s; training")
     model, halfway, losses = train(images, [pair.caption for pair in web], tokenizer, seed=seed, steps=steps, log=log)
     lap("train")
-    for name, state in (("model", model.state_dict()), ("halfway", halfway)):
-        write_tensors(output / f"{name}.safetensors", _half(state), SCHEMA)
-    log("choosing the images of world_a")
-    kept = rank_adversarial(*load(output, "halfway.safetensors"), CANDIDATES)
-    write_json(output / "world_a.json", {"candidates": CANDIDATES, "kept": kept})
+    _write_weights(output, model, halfway, log)
     log("measuring zero-shot accuracy")
     table = measure(output, KEYS, TEST_IMAGES)
     lap("measure")
@@ -226,9 +221,18 @@ def _recipe(model: CLIP, losses: list[float], table: dict[str, dict[str, float]]
     }
 
 
-def _half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights in float16, except the logit scale, whose rounding would show in reports."""
-    return {name: tensor if name == "logit_scale" else tensor.half() for name, tensor in state.items()}
+def _write_weights(output: Path, model: CLIP, halfway: Mapping[str, torch.Tensor], log: Log) -> None:
+    """Write both states, and the images of world_a that the half-trained one chooses."""
+    from cpt.data.world.benchmark import CANDIDATES
+    from cpt.files.stage_files import write_json, write_tensors
+
+    for name, state in (("model", model.state_dict()), ("halfway", halfway)):
+        # float16, except the logit scale, whose rounding would show in reports
+        half = {key: tensor if key == "logit_scale" else tensor.half() for key, tensor in state.items()}
+        write_tensors(output / f"{name}.safetensors", half, SCHEMA)
+    log("choosing the images of world_a")
+    kept = rank_adversarial(*load(output, "halfway.safetensors"), CANDIDATES)
+    write_json(output / "world_a.json", {"candidates": CANDIDATES, "kept": kept})
 
 
 def _versions() -> dict[str, str]:

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cpt.data.decoding import undecodable
 from cpt.data.download.prepare import needed, present
-from cpt.data.images import undecodable
 from cpt.data.make_manifest import find_images
 from cpt.data.notices import copies, notices
 from cpt.data.threads import map_blocks

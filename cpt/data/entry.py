@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,15 @@ from cpt.files.handwritten import expanded
 from cpt.validation import no_braces, no_nul, shown
 
 
-def _one_slot(template: str) -> str:
-    if template.count("{}") != 1:
-        raise ValueError("must contain {} exactly once, where the class name goes")
-    return template
+def _must(hold: Callable[[str], object], words: str) -> AfterValidator:
+    """Refuse a text for which a condition does not hold."""
+
+    def check(text: str) -> str:
+        if not hold(text):
+            raise ValueError(f"must {words}")
+        return text
+
+    return AfterValidator(check)
 
 
 def _known(kind: str) -> AfterValidator:
@@ -31,29 +37,21 @@ def _known(kind: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _inside(path: str) -> str:
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ValueError("must be a path inside the dataset's root")
-    return no_nul(path)
-
-
-def _address(url: str) -> str:
-    if not re.match("https?://", url):
-        raise ValueError("must begin with https:// or http://")
-    if re.search(r"[\x00-\x1f\x7f]", url):
-        raise ValueError("must be one line without control characters")
-    return url
-
-
 def _checksum(digits: int) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
-            raise ValueError(f"must have {digits} digits, 0-9 and a-f")
-        return text
-
-    return AfterValidator(check)
+    return _must(lambda text: re.fullmatch(f"[0-9a-f]{{{digits}}}", text), f"have {digits} digits, 0-9 and a-f")
 
 
+Template = Annotated[str, _must(lambda t: t.count("{}") == 1, "contain {} exactly once, where the class name goes")]
+Inside = Annotated[
+    str,
+    _must(lambda p: not (Path(p).is_absolute() or ".." in Path(p).parts), "be a path inside the dataset's root"),
+    AfterValidator(no_nul),
+]
+Address = Annotated[
+    str,
+    _must(lambda url: re.match("https?://", url), "begin with https:// or http://"),
+    _must(lambda url: not re.search(r"[\x00-\x1f\x7f]", url), "be one line without control characters"),
+]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Names of datasets."""
 
@@ -75,7 +73,7 @@ class PerClass(Part):
 class Source(Part):
     """One place that a file can be had from."""
 
-    url: Annotated[str, AfterValidator(_address)] = Field(description="http or https address of the file itself")
+    url: Address = Field(description="http or https address of the file itself")
     bytes: int | None = Field(None, ge=1, description="size of the file, if published")
     sha256: Annotated[str, _checksum(64)] | None = Field(None, description="checksum, if published")
     md5: Annotated[str, _checksum(32)] | None = Field(None, description="checksum, if only this is published")
@@ -84,7 +82,7 @@ class Source(Part):
 class Files(Part):
     """Something that a dataset needs below its root, and the places to get it from."""
 
-    provides: dict[Annotated[str, AfterValidator(_inside)], list[str]] = Field(
+    provides: dict[Inside, list[str]] = Field(
         min_length=1,
         description="path below the root: names under which archives hold it; an empty list: the source is this file",
     )
@@ -120,48 +118,42 @@ class Entry(Part):
 
     name: str
     title: Annotated[str, AfterValidator(shown)] = Field(description="name in tables and figures")
-    counterpart: str | None = Field(default=None, description="the paper's dataset whose role it plays")
+    counterpart: str | None = Field(None, description="the paper's dataset whose role it plays")
     layout: Annotated[str, _known("layout")] = Field(description="how its images lie, or embedded")
-    template: Annotated[str, AfterValidator(_one_slot)] = Field(
-        default="a photo of a {}.", description="prompt; the class name goes into {}"
-    )
-    other_templates: dict[str, Annotated[str, AfterValidator(_one_slot)]] = Field(
-        default={}, description="its template in other code bases, by template set (texture, tcp)"
+    template: Template = Field("a photo of a {}.", description="prompt; the class name goes into {}")
+    other_templates: dict[str, Template] = Field(
+        {}, description="its template in other code bases, by template set (texture, tcp)"
     )
     root: Annotated[str, AfterValidator(no_nul)] | None = Field(
-        default=None, description="the dataset's folder, relative to where cpt is started"
+        None, description="the dataset's folder, relative to where cpt is started"
     )
-    images: Annotated[str, AfterValidator(_inside)] = Field(
-        default=".", description="folder of the images below root (all layouts but embedded and folders)"
-    )
-    split: Annotated[str, AfterValidator(_inside)] | None = Field(
-        default=None, description="file below root: JSON with train, val and test lists of [path, label, class name]"
+    images: Inside = Field(".", description="folder of the images below root (all layouts but embedded and folders)")
+    split: Inside | None = Field(
+        None, description="file below root: JSON with train, val and test lists of [path, label, class name]"
     )
     class_names: str | list[str] | dict[str, str] | None = Field(
-        default=None,
+        None,
         description="names in label order, folder: name in label order, or a text file beside the catalog with a name "
         "or `<folder> <name>` on every line",
     )
-    derive: Derive | None = Field(default=None, description="how to make a split where the published one is missing")
-    derived_split: bool = Field(
-        default=False, description="make the split by derive; results are marked as not comparable"
-    )
+    derive: Derive | None = Field(None, description="how to make a split where the published one is missing")
+    derived_split: bool = Field(False, description="make the split by derive; results are marked as not comparable")
     fingerprint: Literal["bytes", "sizes"] = Field(
-        default="bytes", description="what of the image files the manifest's hash covers"
+        "bytes", description="what of the image files the manifest's hash covers"
     )
-    expected: Expected | None = Field(default=None, description="what a complete copy holds")
-    license: str | None = Field(default=None, description="terms of use, shown before a download")
-    gated: str | None = Field(default=None, description="what to get where, for data that cannot be fetched")
-    files: list[Files] = Field(default=[], description="what can be fetched, in order")
+    expected: Expected | None = Field(None, description="what a complete copy holds")
+    license: str | None = Field(None, description="terms of use, shown before a download")
+    gated: str | None = Field(None, description="what to get where, for data that cannot be fetched")
+    files: list[Files] = Field([], description="what can be fetched, in order")
     descriptions: Annotated[str, AfterValidator(no_braces), AfterValidator(expanded)] | None = Field(
-        default=None,
+        None,
         description="JSON file {class name: [sentence, ...]}, relative to where cpt is started, for text knowledge",
     )
-    per_class: PerClass = Field(default=PerClass(), description="images per class (embedded)")
+    per_class: PerClass = Field(PerClass(), description="images per class (embedded)")
     shift_of: str | None = Field(
-        default=None, description="the dataset of which this is a test-only shift with (a part of) its classes"
+        None, description="the dataset of which this is a test-only shift with (a part of) its classes"
     )
-    key: str | None = Field(default=None, description="which world dataset; the entry's name if absent (embedded)")
+    key: str | None = Field(None, description="which world dataset; the entry's name if absent (embedded)")
 
     def template_for(self, templates: str) -> str:
         """Return the dataset's template in a template set."""

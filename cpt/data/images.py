@@ -1,4 +1,4 @@
-"""Images as uint8 arrays: decoding, the test and training transforms, and normalization.
+"""Images as uint8 arrays: the test and training transforms, and normalization.
 
 Transforms are those of repo KaiyangZhou/Dassl.pytorch, dassl/data/transforms/transforms.py, which are
 torchvision's.
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpt.data.decoding import check_decodable, decode, failures
 from cpt.data.image_cache import Pixels, open_pixels
 from cpt.data.manifest import read_manifest
-from cpt.data.threads import map_blocks
 from cpt.errors import CptError, nearest
 from cpt.files.hashes import open_regular
 from cpt.files.stage_files import require_unchanged, unusable
@@ -25,14 +25,8 @@ from cpt.seeds import numpy_stream
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
-
 
 AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000")
-"""What is decoded, by Pillow's names; JPEG includes MPO. Pillow knows more: PostScript is a program that it runs."""
-_PIXELS = 2**30 // 12
-"""Pixels of the largest image that is decoded: beyond them, Pillow warns of a decompression bomb."""
 _LONG = 64
 """Aspect ratio from which only the middle of an image is enlarged: the whole could fill the memory."""
 _SCALE = (0.08, 1.0)
@@ -40,9 +34,6 @@ _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 MEMORY = 2**31
 """Bytes of decoded training images that a job keeps; the rest is decoded again when it is needed."""
-_BLOCK = 16
-"""Images that a thread decodes at a time."""
-
 Uniform = Callable[[], float]
 
 
@@ -84,7 +75,7 @@ class ImageStore:
         if self._packed is not None:
             return np.array(self._packed[self._index[row]])
         decoded = self._decoded.get(row)
-        return _decode(self._root / self._path[row]) if decoded is None else decoded
+        return decode(self._root / self._path[row]) if decoded is None else decoded
 
     def load(self, rows: ArrayLike, workers: int) -> None:
         """Decode images once, so that a damaged one ends a job at its start, and keep what ``MEMORY`` allows.
@@ -97,20 +88,15 @@ class ImageStore:
         wanted = np.asarray(rows, dtype=np.int64).tolist()
         used, lock = sum(image.nbytes for image in self._decoded.values()), Lock()
 
-        def tried(row: int) -> str | None:
+        def keep(row: int) -> None:
             nonlocal used
-            try:
-                image = self.image(row)
-            except CptError as error:
-                return str(error)
+            image = self.image(row)
             with lock:  # kept or dropped at once: none is in flight beside those that are kept
                 if row not in self._decoded and used + image.nbytes <= MEMORY:
                     self._decoded[row] = image
                     used += image.nbytes
-            return None
 
-        failures = [reason for reason in map_blocks(tried, wanted, workers, _BLOCK) if reason]
-        check_decodable(failures, len(wanted))
+        check_decodable(failures(keep, wanted, workers), len(wanted))
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the center cropped.
@@ -256,79 +242,9 @@ def _packed(path: Path) -> NDArray[np.uint8]:
         raise unusable(path, error) from None
 
 
-def undecodable(paths: Sequence[Path], workers: int) -> list[str]:
-    """Return why images cannot be decoded, one line for each of those that cannot."""
-
-    def reason(path: Path) -> str | None:
-        try:
-            _decode(path)
-        except CptError as error:
-            return str(error)
-        return None
-
-    return [found for found in map_blocks(reason, paths, workers, _BLOCK) if found]
-
-
-def check_decodable(failures: Sequence[str], count: int) -> None:
-    """Raise one error for all images that could not be decoded.
-
-    Raises:
-        CptError: there are failures.
-    """
-    if failures:
-        many = f"{len(failures)} of {count} images cannot be decoded; " if len(failures) > 1 else ""
-        raise CptError(f"{many}{failures[0]}")
-
-
-def _decode(path: Path) -> NDArray[np.uint8]:
-    """Decode to RGB, whatever the name says: the format is read off the bytes.
-
-    Transparency and the orientation that EXIF states are ignored, as the reference does; the first frame counts.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        # An open file: Pillow would map some kinds by their paths, which not every disk can.
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-            return _rgb(image)
-    except FileNotFoundError:
-        raise CptError(f"{path}: image not found; put it back or make the manifest again") from None
-    except UnidentifiedImageError:
-        problem = f"none of {', '.join(FORMATS)}"
-    except Exception as error:  # decoders raise anything on damaged bytes
-        words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        problem = " ".join(words.split())
-    raise CptError(f"{path}: image cannot be decoded ({problem}); replace or remove it")
-
-
-def _rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the pixels of an open image.
-
-    Samples of 16 bits keep their upper 8, where Pillow's own conversion would clip them to white. In the 32 bits that
-    TIFF has for whole numbers they may also be of 8.
-    """
-    width, height = image.size
-    if width * height > _PIXELS:
-        raise ValueError(f"{width:,} x {height:,} pixels, of at most {_PIXELS:,}")
-    if image.mode == "F":
-        raise ValueError("floating-point samples")
-    if not image.mode.startswith("I"):
-        return np.asarray(image.convert("RGB"))
-    samples = np.asarray(image)
-    most = samples.max()
-    if samples.min() < 0 or most > 0xFFFF:
-        raise ValueError("samples of more than 16 bits")
-    if not (image.mode == "I" and image.format == "TIFF" and most <= 0xFF):
-        if 0 < most <= 0xFF:
-            raise ValueError(f"16-bit samples of at most {most} would all be black: save it with 8 bits")
-        samples = samples >> 8
-    return np.repeat(samples.astype(np.uint8)[..., None], 3, axis=2)
-
-
 def _resize(
     image: NDArray[np.uint8], width: int, height: int, box: tuple[float, float, float, float] | None = None
 ) -> NDArray[np.uint8]:
     from PIL import Image
 
-    picture: Image.Image = Image.fromarray(image)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box))

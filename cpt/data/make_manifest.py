@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cpt.data.layouts.folders import folders
 from cpt.data.layouts.listing import Listing, again
@@ -155,28 +155,24 @@ def check(entry: Entry, listing: Listing) -> None:
     assert expected is not None
     names = listing.class_names
     named = None if entry.split is None or listing.derived else entry.folder / entry.split
-    fix = again(entry, named)  # a split file decides on names and parts
-    found = (len(names), files.sha256_text("\n".join(names)))
-    if found != (expected.classes, expected.names_sha256):
-        raise CptError(
-            f"{entry.name}: its {found[0]} class names are not the published {expected.classes}; get it again: {fix}"
-        )
+    fix = f"get it again: {again(entry, named)}"  # a split file decides on names and parts
+    if (len(names), files.sha256_text("\n".join(names))) != (expected.classes, expected.names_sha256):
+        raise CptError(f"{entry.name}: its {len(names)} class names are not the published {expected.classes}; {fix}")
     middle = (len(names) + 1) // 2
     boundary = (names[0], names[middle - 1], names[middle], names[-1])
     if expected.boundary not in (None, boundary):
         raise CptError(
-            f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}; "
-            f"get it again: {fix}"
+            f"{entry.name}: base and new classes meet at {boundary[1:3]}, not at {expected.boundary[1:3]}; {fix}"
         )
-    count = Counter(("images", part) for part, _, _ in listing.images)
-    count += Counter(("base" if label < middle else "new", part) for part, label, _ in listing.images)
+    halves = [("base" if label < middle else "new", part) for part, label, _ in listing.images]
+    count = Counter([*halves, *(("images", part) for _, part in halves)])
     for half in ("images", "base", "new"):
         for part, wanted in getattr(expected, half).items():
             if count[half, part] != wanted:
                 kind = "" if half == "images" else f" of {half} classes"
                 raise CptError(
                     f"{entry.name}: {count[half, part]} {part} images{kind} instead of {wanted}; "
-                    f"this is no complete copy of the published release, get it again: {fix}"
+                    f"this is no complete copy of the published release, {fix}"
                 )
 
 
@@ -203,20 +199,16 @@ def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] 
     class_names = [name.replace("_", " ") for name in listing.class_names]
     order = sorted(range(len(listing.images)), key=lambda i: PARTS.index(listing.images[i][0]))
     images = [listing.images[i] for i in order]
-    packed = listing.pixels is not None
     columns: dict[str, list[Any]] = {
         "path": [path for _, _, path in images],
-        "index": order if packed else [-1] * len(images),
+        "index": [-1] * len(images) if listing.pixels is None else order,
         "label": [label for _, label, _ in images],
         "class_name": [class_names[label] for _, label, _ in images],
         "part": [part for part, _, _ in images],
     }
     if listing.pixels is not None:
         files.write_array(output_dir / PACKED, listing.pixels)
-    prints = _fingerprints(listing, images, entry.fingerprint)
-    if not packed and entry.fingerprint == "bytes":
-        for line in copies(images, prints):
-            notice(line)
+    content_hash = _content_hash(entry, listing, columns, notice)
     destination = output_dir / "manifest.parquet"
     files.write_parquet(
         destination,
@@ -224,30 +216,28 @@ def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] 
         SCHEMA,
         dataset=entry.name,
         layout=entry.layout,
-        image_root="." if packed else str(listing.image_root),
+        image_root="." if listing.pixels is not None else str(listing.image_root),
         derived=listing.derived,
-        content_hash=_content_hash(columns, listing.pixels, prints),
+        content_hash=content_hash,
     )
     return destination
 
 
-def _fingerprints(listing: Listing, images: list[tuple[str, int, str]], fingerprint: str) -> list[str]:
-    """Hashes of the files' bytes, or their sizes; nothing where the images are packed."""
-    root = listing.image_root
-    if root is None:
-        return []
-    read = files.sha256_file if fingerprint == "bytes" else os.path.getsize
-    return [str(value) for value in map_blocks(lambda image: read(root / image[2]), images, _THREADS, 64)]
-
-
-def _content_hash(columns: dict[str, list[Any]], pixels: NDArray[np.uint8] | None, prints: list[str]) -> str:
-    digest = hashlib.sha256(files.canonical_json(columns).encode())
-    if pixels is not None:
-        digest.update(str(pixels.shape).encode())
-        digest.update(np.ascontiguousarray(pixels).data)
-    for value in prints:
-        digest.update(value.encode())
-    return digest.hexdigest()
+def _content_hash(entry: Entry, listing: Listing, columns: dict[str, list[Any]], notice: Callable[[str], None]) -> str:
+    """Hash the rows and the pixels, or what the catalog says of the files; copies among these are noticed."""
+    content = hashlib.sha256(files.canonical_json(columns).encode())
+    if listing.pixels is not None:
+        content.update(str(listing.pixels.shape).encode())
+        content.update(np.ascontiguousarray(listing.pixels).data)
+    if listing.image_root is not None:
+        read = files.sha256_file if entry.fingerprint == "bytes" else os.path.getsize
+        paths = [listing.image_root / path for path in columns["path"]]
+        prints = [str(value) for value in map_blocks(read, paths, _THREADS, 64)]
+        content.update("".join(prints).encode())
+        images = list(zip(columns["part"], columns["label"], columns["path"], strict=True))
+        for line in copies(images, prints) if entry.fingerprint == "bytes" else []:
+            notice(line)
+    return content.hexdigest()
 
 
 def _fault(path: Path) -> str:
@@ -265,8 +255,7 @@ def _fault(path: Path) -> str:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     """Size and time of a file, None when it is not there."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
+        return found.st_size, found.st_mtime_ns
+    return None

@@ -65,9 +65,8 @@ def _same_to_clip(names: Sequence[str]) -> list[list[int]]:
 
 
 def _same_names(listing: Listing) -> list[str]:
-    groups = [
-        " and ".join(repr(listing.class_names[i]) for i in labels) for labels in _same_to_clip(listing.class_names)
-    ]
+    names = [repr(name) for name in listing.class_names]
+    groups = [" and ".join(names[i] for i in labels) for labels in _same_to_clip(listing.class_names)]
     return [f"classes that CLIP cannot tell apart by name: {_some(groups)}; give one another name"] if groups else []
 
 
@@ -75,9 +74,9 @@ def _lacking(entry: Entry, listing: Listing) -> list[str]:
     """Lines about parts that lack classes."""
     names = listing.class_names
     having = {part: {label for p, label, _ in listing.images if p == part} for part in PARTS}
-    lines = []
     if not having["train"]:
         return [] if entry.shift_of else ["has no training image: it can be tested on and not trained on"]
+    lines = []
     for part, kind in (("train", "training"), ("test", "test")):
         if lacking := [repr(name) for label, name in enumerate(names) if label not in having[part]]:
             lines.append(f"classes without a {kind} image: {_some(lacking)}")

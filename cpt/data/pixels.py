@@ -10,14 +10,14 @@ import io
 import os
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cpt.data.decoding import check_decodable, failures
 from cpt.data.image_cache import CHUNK, SCHEMA
-from cpt.data.images import ImageStore, check_decodable
+from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.files.stage_files import atomic, note_sha256, write_json
@@ -42,49 +42,34 @@ def make_pixels(
     rows = manifest.rows(part)
     if len(rows) == 0:
         raise CptError(f"{manifest_path}: no images in part {part!r}")
-    store = ImageStore(manifest_path, size)
-    failures: list[str] = []
+    store, reasons = ImageStore(manifest_path, size), []
     digest, checksums = hashlib.sha256(), []
 
-    def decode(place: tuple[int, NDArray[np.uint8]]) -> str | None:
+    def decode(place: tuple[int, NDArray[np.uint8]]) -> None:
         row, pixels = place
-        try:
-            pixels[:] = store.pixels([row])[0]
-        except CptError as error:
-            return str(error)
-        return None
+        pixels[:] = store.pixels([row])[0]
 
     images = np.zeros((CHUNK, size, size, 3), np.uint8)
     head = _head((len(rows), size, size, 3))
-    with atomic(output) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor(workers) as pool:
+    with atomic(output) as temporary, open(temporary, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, len(head) + len(rows) * images[0].nbytes)  # a full disk says so now
         file.write(head)
         digest.update(head)
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK].tolist()
-            failures += [reason for reason in pool.map(decode, zip(chunk, images, strict=False)) if reason]
+            reasons += failures(decode, list(zip(chunk, images, strict=False)), workers)
             done = images[: len(chunk)].data
             file.write(done)
             digest.update(done)
             checksums.append(zlib.crc32(done))
             log(f"{min(start + CHUNK, len(rows))} of {len(rows)} images")
-        check_decodable(failures, len(rows))
+        check_decodable(reasons, len(rows))
         note_sha256(temporary, digest.hexdigest())  # so that a large file is not read again
-    write_json(
-        output.with_suffix(".json"),
-        {
-            "schema": SCHEMA,
-            "dataset": manifest.metadata["dataset"],
-            "part": part,
-            "size": size,
-            "first_row": int(rows[0]),
-            "count": len(rows),
-            "manifest_hash": manifest.metadata["content_hash"],
-            "sha256": digest.hexdigest(),
-            "chunk": CHUNK,
-            "crc32": checksums,
-        },
-    )
+    known = manifest.metadata
+    record = {"dataset": known["dataset"], "manifest_hash": known["content_hash"], "part": part, "size": size}
+    record |= {"schema": SCHEMA, "first_row": int(rows[0]), "count": len(rows)}
+    record |= {"sha256": digest.hexdigest(), "chunk": CHUNK, "crc32": checksums}
+    write_json(output.with_suffix(".json"), record)
     return len(rows)
 
 

@@ -32,36 +32,16 @@ def rand_augment(image: NDArray[np.uint8], uniform: Uniform) -> NDArray[np.uint8
     return np.asarray(picture)
 
 
-def _signed(value: float, uniform: Uniform) -> float:
-    return -value if uniform() < 0.5 else value
+def _affine(x: float = 0, y: float = 0, shear_x: float = 0, shear_y: float = 0) -> Operation:
+    """Shift or shear, either way; shifts are in published pixels."""
 
+    def apply(picture: Image.Image, uniform: Uniform) -> Image.Image:
+        sign = -1 if uniform() < 0.5 else 1
+        right, down = (sign * shift * picture.width / _PUBLISHED_SIZE for shift in (x, y))
+        matrix = (1, sign * shear_x, right, sign * shear_y, 1, down)
+        return picture.transform(picture.size, Image.Transform.AFFINE, matrix)
 
-def _affine(picture: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    return picture.transform(picture.size, Image.Transform.AFFINE, matrix)
-
-
-def _translation(picture: Image.Image, uniform: Uniform) -> float:
-    return _signed(100 / 3 * picture.width / _PUBLISHED_SIZE, uniform)
-
-
-def _shear_x(picture: Image.Image, uniform: Uniform) -> Image.Image:
-    return _affine(picture, (1, _signed(0.1, uniform), 0, 0, 1, 0))
-
-
-def _shear_y(picture: Image.Image, uniform: Uniform) -> Image.Image:
-    return _affine(picture, (1, 0, 0, _signed(0.1, uniform), 1, 0))
-
-
-def _translate_x(picture: Image.Image, uniform: Uniform) -> Image.Image:
-    return _affine(picture, (1, 0, _translation(picture, uniform), 0, 1, 0))
-
-
-def _translate_y(picture: Image.Image, uniform: Uniform) -> Image.Image:
-    return _affine(picture, (1, 0, 0, 0, 1, _translation(picture, uniform)))
-
-
-def _rotate(picture: Image.Image, uniform: Uniform) -> Image.Image:
-    return picture.rotate(_signed(10, uniform))
+    return apply
 
 
 def _solarize_add(picture: Image.Image, _: Uniform) -> Image.Image:
@@ -88,7 +68,7 @@ _ALL: tuple[Operation, ...] = (
     lambda picture, _: ImageOps.autocontrast(picture),
     lambda picture, _: ImageOps.equalize(picture),
     lambda picture, _: ImageOps.invert(picture),
-    _rotate,
+    lambda picture, uniform: picture.rotate(-10 if uniform() < 0.5 else 10),
     lambda picture, _: ImageOps.posterize(picture, 5),
     lambda picture, _: ImageOps.solarize(picture, 86),
     _solarize_add,
@@ -96,9 +76,9 @@ _ALL: tuple[Operation, ...] = (
     _enhanced(ImageEnhance.Contrast),
     _enhanced(ImageEnhance.Brightness),
     _enhanced(ImageEnhance.Sharpness),
-    _shear_x,
-    _shear_y,
+    _affine(shear_x=0.1),
+    _affine(shear_y=0.1),
     _cutout,
-    _translate_x,
-    _translate_y,
+    _affine(x=100 / 3),
+    _affine(y=100 / 3),
 )

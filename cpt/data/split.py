@@ -69,16 +69,8 @@ def make_split(
     """
     import pyarrow as pa
 
-    if protocol not in PROTOCOLS:
-        raise CptError(f"protocol: unknown {protocol!r}; {nearest(protocol, PROTOCOLS)}")
-    names = manifest.class_names
-    trained = subset_labels(manifest.label, "base" if protocol == "base_to_new" else "all")
-    new = subset_labels(manifest.label, "new") if protocol == "base_to_new" else trained[:0]
+    trained, new = _labels(manifest, protocol)
     pool = manifest.rows("train")
-    _require_images(manifest, trained, pool)
-    if protocol == "base_to_new":
-        _require_halves(manifest, trained, new)
-
     shots = pool[sample_shots(manifest.label[pool], n_max, seed)]
     shots = shots[np.isin(manifest.label[shots], trained)]
     labels = reindex(manifest.label[shots], trained)
@@ -87,27 +79,19 @@ def make_split(
     order = np.lexsort((rows, labels))
     rows, labels = rows[order], labels[order]
 
-    table = pa.table(
-        {
-            "row": rows,
-            "label": labels,
-            "original_label": trained[labels],
-            "rank": tail.ranks[labels],
-            "count": tail.counts[labels],
-        }
-    )
-    metadata = {
+    columns = {"row": rows, "label": labels, "original_label": trained[labels]}
+    table = pa.table({**columns, "rank": tail.ranks[labels], "count": tail.counts[labels]})
+    content = {
+        "classes": [manifest.class_names[label] for label in trained],
+        "new_classes": [manifest.class_names[label] for label in new],
+        "manifest_hash": manifest.metadata["content_hash"],
+    }
+    metadata: dict[str, Any] = {
         "dataset": manifest.metadata["dataset"],
         "protocol": protocol,
         "imbalance_ratio": imbalance_ratio,
-        "n_max": n_max,
-        "seed": seed,
-        "class_order": class_order,
-        "classes": [names[label] for label in trained],
-        "new_classes": [names[label] for label in new],
-        "manifest_hash": manifest.metadata["content_hash"],
     }
-    content = {name: metadata[name] for name in ("classes", "new_classes", "manifest_hash")}
+    metadata |= {"n_max": n_max, "seed": seed, "class_order": class_order, **content}
     metadata["split_hash"] = files.sha256_text(files.canonical_json([table.to_pydict(), content]))
     return table, metadata
 
@@ -137,13 +121,22 @@ def read_split(path: Path) -> Split:
     )
 
 
-def _require_images(manifest: Manifest, trained: NDArray[np.int64], pool: NDArray[np.int64]) -> None:
-    missing = np.setdiff1d(trained, manifest.label[pool])
+def _labels(manifest: Manifest, protocol: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the labels of the trained and of the new classes; those that the protocol needs have images."""
+    if protocol not in PROTOCOLS:
+        raise CptError(f"protocol: unknown {protocol!r}; {nearest(protocol, PROTOCOLS)}")
+    halves = protocol == "base_to_new"
+    trained = subset_labels(manifest.label, "base" if halves else "all")
+    new = subset_labels(manifest.label, "new") if halves else trained[:0]
+    missing = np.setdiff1d(trained, manifest.label[manifest.rows("train")])
     if len(missing):
         dataset, name = manifest.metadata["dataset"], manifest.class_names[missing[0]]
         raise CptError(
             f"{dataset}: class {name!r} has no training image; add some to its train part or train on another dataset"
         )
+    if halves:
+        _require_halves(manifest, trained, new)
+    return trained, new
 
 
 def _require_halves(manifest: Manifest, *halves: NDArray[np.int64]) -> None:

@@ -18,9 +18,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cpt.data import images
+from cpt.data import decoding, images
+from cpt.data.decoding import undecodable
 from cpt.data.entry import Entry
-from cpt.data.images import ImageStore, undecodable
+from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.data.threads import map_blocks
 from cpt.errors import CptError
@@ -373,7 +374,7 @@ def test_images_beyond_memory_are_not_in_flight_either(
 ) -> None:
     """With many threads, repeated rows and a second call, no more is held than what may be kept."""
     held: list[weakref.ref] = []
-    decode = images._decode
+    decode = images.decode
 
     def decoded(path: Path) -> Pixels:
         if not held:
@@ -389,9 +390,9 @@ def test_images_beyond_memory_are_not_in_flight_either(
             peaks.append(sum(image.nbytes for ref in held if (image := ref()) is not None))
             yield result
 
-    monkeypatch.setattr(images, "_decode", decoded)
-    monkeypatch.setattr(images, "_BLOCK", 1)
-    monkeypatch.setattr(images, "map_blocks", counted)
+    monkeypatch.setattr(images, "decode", decoded)
+    monkeypatch.setattr(decoding, "_BLOCK", 1)
+    monkeypatch.setattr(decoding, "map_blocks", counted)
     monkeypatch.setattr(images, "MEMORY", 33 * 60)
     several.load([*range(6)] * 5, 4)
     several.load(range(6), 4)

@@ -20,8 +20,8 @@ from cpt.cli.app import app
 from cpt.clip.make_backbone import load_tokenizer
 from cpt.data.catalog import load_catalog
 from cpt.data.check import check_dataset
+from cpt.data.decoding import FORMATS
 from cpt.data.entry import Entry
-from cpt.data.images import FORMATS
 from cpt.data.make_manifest import digest, find_images, make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError

@@ -149,10 +149,7 @@ def _background(style: Style, color: Color, rnd: random.Random, rng: np.random.G
     """A 64x64 background whose mean color differs from the object's."""
     base = style.tint and jitter(style.tint, 40, rnd)
     while base is None or sum(abs(a - b) for a, b in zip(base, color, strict=True)) <= MIN_CONTRAST:
-        if style.tint is None or rnd.random() < 0.2:
-            base = _any_color(rnd)
-        else:
-            base = jitter(style.tint, 70, rnd)
+        base = _any_color(rnd) if style.tint is None or rnd.random() < 0.2 else jitter(style.tint, 70, rnd)
     mixture = ("plain", "plain", "slope", "blotches", "blotches", "photo")
     kind = rnd.choice(mixture) if style.background == "web" else style.background
     if kind == "plain":
