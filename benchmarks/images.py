@@ -20,7 +20,7 @@ from benchmarks.timing import Pairs, Settings, alternate, seconds
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.device import prepare_device
 from cpt.data.images import ImageStore, normalize
-from cpt.data.pixels import make_pixels
+from cpt.data.make_image_cache import make_pixels
 from cpt.evaluation import predict
 from cpt.features.images import batch_size
 from cpt.files import paths

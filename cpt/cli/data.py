@@ -120,7 +120,7 @@ def pixels(
     Example: `cpt data pixels --manifest results/paper/data/dtd/manifest.parquet --part test
     --backbone results/paper/backbone.json --output results/paper/data/dtd/pixels-test.npy --threads 8`
     """
-    from cpt.data.pixels import make_pixels
+    from cpt.data.make_image_cache import make_pixels
     from cpt.files.stage_files import read_json
 
     with recorded(output):

@@ -1,4 +1,4 @@
-"""Reading the image cache: one part of a dataset as an array of uint8 (``cpt.data.pixels`` makes it).
+"""Reading the image cache: one part of a dataset as an array of uint8 (``cpt.data.make_image_cache`` makes it).
 
 It can be too large to be read as a whole by every job (ImageNet's 50,000 images: 7.5 GB), so each chunk of images has a
 checksum of its own, which is compared when the chunk is read first. Images are read, not mapped: some disks cannot map

@@ -35,7 +35,7 @@ _BACKBONE, _TEMPLATES = "cpt.clip.make_backbone", "cpt.features.templates"
 CODE: dict[str, tuple[list[str], list[str]]] = {
     "backbone": ([_BACKBONE], _TINY_CLIP),
     "data": (["cpt.data.make_manifest"], _TINY_CLIP),
-    "pixels": (["cpt.data.pixels"], []),
+    "pixels": (["cpt.data.make_image_cache"], []),
     "split": (["cpt.data.split"], []),
     "text_features": (["cpt.features.text", _BACKBONE, _TEMPLATES], []),
     "descriptions": (["cpt.features.descriptions", _BACKBONE, _TEMPLATES], []),

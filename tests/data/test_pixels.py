@@ -21,9 +21,9 @@ from cpt.data import images
 from cpt.data.entry import Entry
 from cpt.data.image_cache import open_pixels
 from cpt.data.images import ImageStore
+from cpt.data.make_image_cache import make_pixels
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
-from cpt.data.pixels import make_pixels
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.features.images import make_image_features
@@ -93,7 +93,7 @@ def test_caches_are_byte_identical_for_any_number_of_threads(made: Path, tmp_pat
 
 
 def test_more_images_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpt.data.pixels.CHUNK", 4)
+    monkeypatch.setattr("cpt.data.make_image_cache.CHUNK", 4)
     manifest = photos(tmp_path, SIZES[:10], ("train", "test"))
     said: list[str] = []
     make_pixels(manifest, "test", 16, tmp_path / "cache.npy", 3, said.append)
@@ -137,7 +137,7 @@ def test_the_cache_is_read_instead_of_the_files(tmp_path: Path) -> None:
 def test_a_changed_byte_is_found_in_its_chunk_and_costs_no_other(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cpt.data.pixels.CHUNK", 4)
+    monkeypatch.setattr("cpt.data.make_image_cache.CHUNK", 4)
     path = tmp_path / "cache.npy"
     make_pixels(made, "test", 16, path, 1, quiet)
     first, held = 2 * len(SIZES), np.load(path)

@@ -19,7 +19,7 @@ from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.image_cache import open_pixels
-from cpt.data.pixels import make_pixels
+from cpt.data.make_image_cache import make_pixels
 from cpt.training.checkpoint import CheckpointFile
 
 def refuse_maps():
