@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch.nn.functional import cross_entropy
 
 from cpt.clip.tiny import (
     CONTEXT_LENGTH,
@@ -27,14 +33,11 @@ from cpt.clip.tiny import (
     measure,
     normalize,
     rank_adversarial,
-)
+)  # fmt: skip
+from cpt.data.world import KEYS, SHIFTS, bpe, captions
+from cpt.data.world.benchmark import CANDIDATES
 from cpt.errors import CptError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from open_clip.model import CLIP
-    from open_clip.tokenizer import SimpleTokenizer
+from cpt.files.stage_files import atomic, sha256_file, write_json, write_tensors
 
 Log = Callable[[str], None]
 LOGIT_SCALE = 60.0
@@ -60,9 +63,6 @@ def train(
     Returns:
         the model in evaluation mode, its state half-way, and the loss of every step.
     """
-    import numpy as np
-    import torch
-
     unique, which = np.unique(captions, return_inverse=True)
     tokens = tokenizer(unique.tolist())
     model = _untrained(tokenizer.vocab_size, seed)
@@ -96,9 +96,6 @@ def train(
 
 
 def _untrained(vocab_size: int, seed: int) -> CLIP:
-    import torch
-    from open_clip.model import CLIP
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIP(**configuration(vocab_size))
@@ -109,9 +106,6 @@ def _untrained(vocab_size: int, seed: int) -> CLIP:
 
 def _loss(model: CLIP, images: torch.Tensor, tokens: torch.Tensor, columns: np.ndarray) -> torch.Tensor:
     """Symmetric contrastive loss of images (B, 3, 32, 32) with the texts of ``tokens[columns]``."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     seen = model.encode_image(images, normalize=True)
     logits = model.logit_scale.exp() * seen @ encode_text(model, tokens)[columns].T
     target = torch.arange(len(images))
@@ -153,11 +147,6 @@ def pretrain(
     Raises:
         CptError: fewer pairs than a batch, or fewer than two steps.
     """
-    import torch
-
-    from cpt.data.world import KEYS, captions
-    from cpt.files.stage_files import sha256_file, write_json
-
     if pairs < BATCH or steps < 2:
         raise CptError(f"pretraining needs at least {BATCH} pairs and 2 steps, not {pairs} and {steps}")
     torch.set_num_threads(threads)
@@ -188,11 +177,6 @@ def pretrain(
 
 def _write_tokenizer(output: Path) -> SimpleTokenizer:
     """Write merges.txt.gz and config.json; return the tokenizer."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    from cpt.data.world import bpe, captions
-    from cpt.files.stage_files import atomic, write_json
-
     with atomic(output / "merges.txt.gz") as temporary:
         temporary.write_bytes(bpe.merges_file(bpe.learn_merges(captions.phrases())))
     tokenizer = SimpleTokenizer(str(output / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
@@ -203,8 +187,6 @@ def _write_tokenizer(output: Path) -> SimpleTokenizer:
 
 def _recipe(model: CLIP, losses: list[float], table: dict[str, dict[str, float]]) -> dict[str, Any]:
     """What was trained how, and what came out."""
-    from cpt.data.world import SHIFTS
-
     own = [accuracies for key, accuracies in table.items() if key not in SHIFTS]
     means = [round(mean(losses[at : at + LOG_EVERY]), 4) for at in range(0, len(losses), LOG_EVERY)]
     return {
@@ -223,9 +205,6 @@ def _recipe(model: CLIP, losses: list[float], table: dict[str, dict[str, float]]
 
 def _write_weights(output: Path, model: CLIP, halfway: Mapping[str, torch.Tensor], log: Log) -> None:
     """Write both states, and the images of world_a that the half-trained one chooses."""
-    from cpt.data.world.benchmark import CANDIDATES
-    from cpt.files.stage_files import write_json, write_tensors
-
     for name, state in (("model", model.state_dict()), ("halfway", halfway)):
         # float16, except the logit scale, whose rounding would show in reports
         half = {key: tensor if key == "logit_scale" else tensor.half() for key, tensor in state.items()}

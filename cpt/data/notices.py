@@ -24,8 +24,13 @@ def notices(entry: Entry, listing: Listing) -> list[str]:
 
     Nothing is said about classes where the catalog states what a complete copy is.
     """
-    about_classes = [] if entry.expected else [*_same_names(listing), *_lacking(entry, listing)]
-    return [*_left_out(entry), *about_classes]
+    lines = _left_out(entry)
+    if not entry.expected:
+        names = [repr(name) for name in listing.class_names]
+        if groups := [" and ".join(names[i] for i in labels) for labels in _same_to_clip(listing.class_names)]:
+            lines.append(f"classes that CLIP cannot tell apart by name: {_some(groups)}; give one another name")
+        lines += _lacking(entry, listing)
+    return lines
 
 
 def copies(images: Sequence[tuple[str, int, str]], hashes: Sequence[str]) -> list[str]:
@@ -62,12 +67,6 @@ def _same_to_clip(names: Sequence[str]) -> list[list[int]]:
         read = " ".join(unicodedata.normalize("NFC", name.replace("_", " ")).lower().split())
         groups.setdefault(read, []).append(label)
     return [labels for labels in groups.values() if len(labels) > 1]
-
-
-def _same_names(listing: Listing) -> list[str]:
-    names = [repr(name) for name in listing.class_names]
-    groups = [" and ".join(names[i] for i in labels) for labels in _same_to_clip(listing.class_names)]
-    return [f"classes that CLIP cannot tell apart by name: {_some(groups)}; give one another name"] if groups else []
 
 
 def _lacking(entry: Entry, listing: Listing) -> list[str]:

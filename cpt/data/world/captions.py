@@ -75,7 +75,8 @@ def caption(family: str, composition: Composition, extra: str, rnd: random.Rando
         family, composition = draw_composition(rnd)
         extra = ""
     elif rnd.random() < WRONG_ATTRIBUTE:
-        composition = _one_wrong(family, composition, rnd)
+        others = [c for c in seen(family)[0] if sum(a != b for a, b in zip(c, composition, strict=True)) == 1]
+        composition = rnd.choice(others) if others else composition
     described = FAMILIES[family]
     roll = rnd.random()
     if roll < GENERIC:
@@ -92,11 +93,6 @@ def caption(family: str, composition: Composition, extra: str, rnd: random.Rando
         if extra and rnd.random() < NUISANCE:
             text = f"{words[0]} {extra} {words[1]} {words[2]}" if family == "arr" else f"{extra} {text}"
     return rnd.choice(TEMPLATES).format(text)
-
-
-def _one_wrong(family: str, composition: Composition, rnd: random.Random) -> Composition:
-    others = [c for c in seen(family)[0] if sum(a != b for a, b in zip(c, composition, strict=True)) == 1]
-    return rnd.choice(others) if others else composition
 
 
 def web(pairs: int, seed: int) -> list[Pair]:

@@ -32,20 +32,20 @@ _FLOWERS: tuple[Color, ...] = ((240, 80, 80), (250, 220, 70), (250, 250, 250))
 
 
 def _celestial(draw: ImageDraw.ImageDraw, condition: str, horizon: int, rnd: random.Random) -> None:
+    def disc(y: int, radius: int, fill: Color) -> None:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+
     x = rnd.randint(8, 56)
     if condition == "by day" and rnd.random() < 0.6:
-        y, r = rnd.randint(5, 14), rnd.randint(4, 7)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=(255, 240, 130))
+        disc(rnd.randint(5, 14), rnd.randint(4, 7), (255, 240, 130))
     elif condition == "at sunset":
-        y, r = horizon - rnd.randint(0, 7), rnd.randint(6, 10)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=(255, 215, 90))
+        disc(horizon - rnd.randint(0, 7), rnd.randint(6, 10), (255, 215, 90))
     elif condition == "at night":
         for _ in range(rnd.randint(6, 14)):
             sx, sy = rnd.randint(0, 63), rnd.randint(0, max(horizon - 4, 1))
             draw.rectangle((sx, sy, sx + 1, sy + 1), fill=(230, 230, 210))
         if rnd.random() < 0.7:
-            y, r = rnd.randint(5, 14), rnd.randint(3, 6)
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=(240, 240, 215))
+            disc(rnd.randint(5, 14), rnd.randint(3, 6), (240, 240, 215))
 
 
 def _trees(draw: ImageDraw.ImageDraw, horizon: int, light: float, rnd: random.Random) -> None:
