@@ -137,11 +137,10 @@ def _require_activation(architecture: str, pretrained: str, config: dict[str, An
     trained, built = (bool(source.get("quick_gelu")) for source in (entry, config))
     if trained != built:
         names = {True: "QuickGELU", False: "GELU"}
-        other = f"use {weights.sibling(architecture)}"
+        set_it = f"set quick_gelu: {str(trained).lower()} in it"
         raise CptError(
             f"backbone.architecture: the weights {pretrained!r} were trained with {names[trained]}, {architecture} has "
-            f"{names[built]}; "
-            + (f"set quick_gelu: {str(trained).lower()} in it" if architecture.endswith(".json") else other)
+            f"{names[built]}; {set_it if architecture.endswith('.json') else f'use {weights.sibling(architecture)}'}"
         )
 
 

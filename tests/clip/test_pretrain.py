@@ -78,7 +78,7 @@ def test_the_half_trained_model_misclassifies_most_of_world_a():
 
 def test_pretraining_writes_all_files_and_a_recipe_that_names_them(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "TEST_IMAGES", 1)
-    monkeypatch.setattr(benchmark, "CANDIDATES", 3)
+    monkeypatch.setattr(recipe, "CANDIDATES", 3)
     threads = torch.get_num_threads()
     lines = []
     recipe.pretrain(tmp_path, seed=1, pairs=150, steps=3, log=lines.append)
