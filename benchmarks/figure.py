@@ -18,7 +18,7 @@ from benchmarks import rows
 from benchmarks.rows import Row
 from benchmarks.steps import PARTS
 from cpt.files.stage_files import atomic
-from cpt.report.figures.style import FULL_WIDTH, PALETTE, house_style, look, new_figure
+from cpt.report.drawing.style import FULL_WIDTH, PALETTE, house_style, look, new_figure
 
 COLORS = dict(zip(PARTS, (PALETTE[0], PALETTE[5], PALETTE[1], PALETTE[4], PALETTE[2], "#999999"), strict=True))
 """Text blue, images orange, forward darker than backward."""

@@ -19,7 +19,7 @@ from cpt.errors import CptError
 from cpt.experiment.config import load
 from cpt.files import paths
 from cpt.methods.base import registry
-from cpt.report.figures import style
+from cpt.report.drawing import style
 from cpt.results.cells import Summary
 from tests.experiment.test_config import build, changed
 from tests.helpers.workflow import ONLY_TABLE_2, copy_project, snakemake

@@ -33,7 +33,7 @@ def figure(
 
     Example: `cpt figure figure3 --results results/embedded`
     """
-    from cpt.report.figures.make import make_figure
+    from cpt.report.drawing.make import make_figure
 
     with recorded(results / "figures" / f"{name}.svg"):
         make_figure(results / "grid.json", results / "runs.parquet", name, results / "figures")

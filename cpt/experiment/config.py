@@ -7,79 +7,36 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from cpt import limits
-from cpt.errors import CptError, close, nearest
+from cpt.errors import CptError, close
+from cpt.experiment import exhibits
+from cpt.experiment.exhibits import Exhibit
+from cpt.experiment.sections import FilePath, Label, Name, Names, Protocol, Ratios, Section, Seeds, Share
+from cpt.experiment.table import Table
 from cpt.files import handwritten
 from cpt.files.handwritten import expanded
-from cpt.metrics.measures import CURVES, MEASURES
-from cpt.validation import drawable, no_braces, once, one_line, path_name, problems_of, shown
+from cpt.validation import one_line, problems_of
 
-_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
+"""Architecture and weights that the paper's tables are of."""
 
-
-def _name(name: str) -> str:
-    if not re.match(_NAME, name) or name.endswith("\n"):
-        raise ValueError("may have lower-case letters, digits, _ and - only, and starts with a letter or digit")
-    return path_name(name)
-
-
-Name = Annotated[
-    str,
-    AfterValidator(_name),
-    Field(description="lower case, digits, _ and -", json_schema_extra={"pattern": _NAME, "maxLength": limits.NAME}),
-]
-Label = Annotated[str, AfterValidator(shown)]
-Text = Annotated[str, AfterValidator(drawable)]
-FilePath = Annotated[str, AfterValidator(no_braces), AfterValidator(expanded)]
-
-
-def _six_digits(value: float) -> float:
-    if float(f"{value:g}") != value:
-        raise ValueError("use at most six significant digits; paths are named by it")
-    return value
+if TYPE_CHECKING:
+    AnyExhibit = Exhibit
+else:
+    _KINDS = (Table, *(exhibits.kind(name) for name in exhibits.names(exhibits.FIGURES)))
+    AnyExhibit = Annotated[Union[_KINDS], Field(discriminator="kind")]
 
 
 def _one_slot(templates: list[str]) -> list[str]:
     if any(template.count("{}") != 1 for template in templates):
         raise ValueError("every template must contain {} exactly once, where the class name goes")
     return templates
-
-
-Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]"), AfterValidator(_six_digits)]
-Ratios = Annotated[list[Ratio], Field(min_length=1), AfterValidator(once)]
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
-
-
-def _known(known: Mapping[str, object]) -> Callable[[list[str]], list[str]]:
-    def check(names: list[str]) -> list[str]:
-        for name in names:
-            if name not in known:
-                raise ValueError(f"unknown measure {name!r}; {nearest(name, known)}")
-        return names
-
-    return check
-
-
-Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, le=limits.SEED)]], Field(min_length=1), AfterValidator(once)]
-PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
-"""Architecture and weights that the paper's tables are of."""
-
-Protocol = Literal["base_to_new", "all_classes", "few_shot"]
-Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Backbone(Section):
@@ -149,116 +106,6 @@ class Tasks(Section):
     cross_dataset: Transfer | None = None
     domain_generalization: Transfer | None = None
     few_shot: BaseToNew | None = Field(None, description="train on all classes, test on all classes")
-
-
-class Exhibit(Section):
-    """What every table and figure declares; absent lists take the experiment's."""
-
-    title: Text
-    caption: Text = Field("", description="what the reader should see")
-    ratios: Ratios | None = None
-    seeds: Seeds | None = None
-    datasets: Names | None = Field(None, description="only these of the task's datasets")
-
-
-class Table(Exhibit):
-    """Rows are variants."""
-
-    kind: Literal["table"]
-    layout: Literal["tasks", "datasets", "clusterings", "measures"]
-    tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(once)]
-    variants: Names
-    measures: Annotated[list[str], AfterValidator(once), AfterValidator(_known(MEASURES))] = Field(
-        [], description="columns of the layout measures: " + ", ".join(MEASURES)
-    )
-
-    reference: str | None = Field(
-        None, description="row that averages over datasets are tested against; default: cpt, where it is one"
-    )
-
-    @model_validator(mode="after")
-    def _measures_fit(self) -> Self:
-        if (self.layout == "measures") != bool(self.measures):
-            raise ValueError("measures are for the layout 'measures', which needs them")
-        if self.measures and self.tasks != ["base_to_new"]:
-            raise ValueError("the layout 'measures' is of the task base_to_new; set tasks: [base_to_new]")
-        if self.reference is not None and self.reference not in self.variants:
-            raise ValueError(f"reference {self.reference!r} is no row; {nearest(self.reference, self.variants)}")
-        return self
-
-
-class Stability(Section):
-    """Accuracy over the epochs, seed by seed."""
-
-    variants: Names
-    dataset: str
-    epochs: int = Field(15, ge=1)
-    seeds: Seeds | None = None
-
-
-class Similarity(Exhibit):
-    """Class similarity matrices and stability over the epochs (Figure 1)."""
-
-    kind: Literal["similarity"]
-    variants: Names
-    dataset: str
-    stability: Stability
-
-
-class MethodPicture(Exhibit):
-    """The method as it really ran, from one run (Figure 2)."""
-
-    kind: Literal["method"]
-    variant: str
-    dataset: str
-
-
-class Sweep(Exhibit):
-    """One hyperparameter at a time (Figures 3 and 5)."""
-
-    kind: Literal["sweep"]
-    variant: str
-    sweep: dict[str, Annotated[list[int | float], AfterValidator(once)]] = Field(
-        min_length=1, description="hyperparameter: values"
-    )
-
-
-class Methods(Exhibit):
-    """Several variants on base-to-new."""
-
-    variants: Names
-
-
-class Violin(Methods):
-    """Distribution over seeds (Figure 4)."""
-
-    kind: Literal["violin"]
-
-
-class Collapse(Methods):
-    """Neural-collapse measures over the epochs (Figure 6)."""
-
-    kind: Literal["collapse"]
-    measures: Annotated[list[str], AfterValidator(once), AfterValidator(_known(CURVES))] = Field(
-        min_length=1, description="panels: " + ", ".join(CURVES)
-    )
-
-
-class Reliability(Methods):
-    """How often predictions of a confidence are right (Figure 7)."""
-
-    kind: Literal["reliability"]
-
-
-class Cost(Methods):
-    """Accuracy against what it costs (Figure 8)."""
-
-    kind: Literal["cost"]
-
-
-AnyExhibit = Annotated[
-    Table | Similarity | MethodPicture | Sweep | Violin | Collapse | Reliability | Cost, Field(discriminator="kind")
-]
 
 
 class Config(Section):

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
-
-from pydantic import ValidationError
 
 from cpt.data.catalog import load_catalog
 from cpt.data.entry import Entry
 from cpt.errors import CptError, nearest
 from cpt.experiment import config as cfg
+from cpt.experiment.exhibits import Cell, Exhibit, Experiment, Place
 from cpt.experiment.runs import Job, Run
-from cpt.features.templates import TEMPLATE_SETS
+from cpt.experiment.variants import CLUSTERED, Variants
 from cpt.files import paths
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
-from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
+from cpt.methods.base.hyperparameters import Hyperparameters
 from cpt.metrics.measures import IN_CLUSTERS
-from cpt.validation import one_line, problems_of
 
 PROTOCOL = {
     "base_to_new": "base_to_new",
@@ -34,10 +32,6 @@ PROTOCOL = {
     "domain_generalization": "all_classes",
     "few_shot": "few_shot",
 }
-
-
-CLUSTERED = "cpt"
-"""The method within whose clusters all methods are measured."""
 
 LISTED = [
     *("protocol", "dataset", "imbalance_ratio", "method", "key", "seed", "clusters", "measured_clusters"),
@@ -174,33 +168,21 @@ class _Builder:
     def __init__(self, config: cfg.Config, source: str) -> None:
         self.config, self.source = config, source
         self.catalog = load_catalog(Path(config.catalog))
+        self.variants = Variants(config, self._refuse)
         self.runs: dict[str, Run] = {}
-        self.resolved: dict[tuple, Hyperparameters] = {}
 
     def build(self) -> Grid:
         for name, variant in self.config.variants.items():
             if variant.method not in registry.names():
                 hint = nearest(variant.method, registry.names())
                 self._refuse(f"variants.{name}.method", f"unknown method {variant.method!r}; {hint}")
-        for task in ("base_to_new", "few_shot", "cross_dataset", "domain_generalization"):
-            section = getattr(self.config.tasks, task)
-            if section is not None:
-                for key in ("datasets", "source", "targets"):
-                    names = getattr(section, key, [])
-                    names = [names] if isinstance(names, str) else names
-                    self._check_datasets(f"tasks.{task}.{key}", names)
-                    if task == "base_to_new":
-                        self._check_halves(f"tasks.{task}.{key}", names)
-                    if key != "targets":
-                        self._check_trainable(f"tasks.{task}.{key}", names)
-                    elif names and section.source in names:
-                        self._refuse(f"tasks.{task}.targets", f"{section.source!r} is the source; it is tested anyway")
+        self._check_tasks()
         self._check_overrides()
         for name in self.config.variants:  # also those that no exhibit shows
-            self._hyperparameters(f"variants.{name}", name, "base_to_new", "", {})
+            self.variants.resolved(f"variants.{name}", name, "base_to_new", "")
         exhibits = {name: self._exhibit(name, exhibit) for name, exhibit in self.config.exhibits.items()}
         places = sorted({(run.protocol, run.dataset) for run in self.runs.values()})
-        clusterings = {place: self._clustering(*place) for place in places}
+        clusterings = {place: self.variants.clustering(*place) for place in places}
         made = Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits, clusterings)
         for run in made.runs.values():
             file = self.catalog[run.dataset].descriptions
@@ -209,29 +191,35 @@ class _Builder:
                 self._refuse(where, f"{file!r}: no such file; put it there, or delete the line to use templates")
         return made
 
-    def _exhibit(self, name: str, exhibit: Any) -> dict[str, Any]:
-        where = f"exhibits.{name}"
-        if exhibit.datasets:
-            self._check_datasets(f"{where}.datasets", exhibit.datasets)
-        variants = getattr(exhibit, "variants", None) or [exhibit.variant]
-        for variant in variants:
-            if variant not in self.config.variants:
-                hint = nearest(variant, self.config.variants)
-                self._refuse(f"{where}.variants", f"unknown variant {variant!r}; {hint}")
-        description = {
+    # ---- exhibits ----------------------------------------------------------------------------------
+
+    def _exhibit(self, name: str, exhibit: Exhibit) -> dict[str, Any]:
+        """What grid.json holds of an exhibit; registers the runs of its cells."""
+        where, rows = f"exhibits.{name}", exhibit.named_variants()
+        for key, datasets in exhibit.named_datasets().items():
+            self._check_datasets(f"{where}.{key}", datasets)
+        for key, variants in rows.items():
+            for variant in variants:
+                if variant not in self.config.variants:
+                    hint = nearest(variant, self.config.variants)
+                    self._refuse(f"{where}.{key}", f"unknown variant {variant!r}; {hint}")
+        experiment = Experiment(
+            ratios=exhibit.ratios or self.config.imbalance_ratios,
+            seeds=exhibit.seeds or self.config.seeds,
+            places=partial(self._places, where, exhibit.datasets),
+            hyperparameters=lambda variant, dataset: self.variants.resolved(where, variant, "base_to_new", dataset),
+        )
+        return {
             "name": name,
             "kind": exhibit.kind,
             "title": exhibit.title,
             "caption": exhibit.caption,
-            "ratios": exhibit.ratios or self.config.imbalance_ratios,
-            "tasks": _tasks(exhibit),
-            "rows": [self._row(variant) for variant in variants],
+            "ratios": experiment.ratios,
+            "tasks": exhibit.of_tasks(),
+            "rows": [self._row(variant) for variant in dict.fromkeys(v for named in rows.values() for v in named)],
+            **exhibit.further(experiment),
+            "cells": [self._cell(where, cell) for cell in exhibit.cells(experiment)],
         }
-        if hasattr(exhibit, "measures"):
-            description["measures"] = exhibit.measures
-        cells = self._methods if isinstance(exhibit, cfg.Methods) else getattr(self, f"_{exhibit.kind}")
-        description["cells"] = list(cells(where, exhibit, description))
-        return description
 
     def _row(self, variant: str) -> dict[str, Any]:
         chosen = self.config.variants[variant]
@@ -243,85 +231,22 @@ class _Builder:
             "note": ", ".join(note for note in notes if note) or None,
         }
 
-    def _table(self, where: str, exhibit: cfg.Table, description: dict) -> Iterable[dict[str, Any]]:
-        description["layout"] = exhibit.layout
-        description["reference"] = exhibit.reference or ("cpt" if "cpt" in exhibit.variants else None)
-        for task in exhibit.tasks:
-            for variant in exhibit.variants:
-                for ratio in description["ratios"]:
-                    for trained, target, is_source in self._pairs(where, task, exhibit.datasets):
-                        runs = self._runs(where, variant, task, trained, target, ratio, exhibit.seeds)
-                        yield _cell(variant, task, target, ratio, runs, source=is_source)
-
-    def _similarity(self, where: str, exhibit: cfg.Similarity, description: dict) -> Iterable[dict[str, Any]]:
-        self._check_datasets(f"{where}.dataset", [exhibit.dataset, exhibit.stability.dataset])
-        ratio = description["ratios"][0]
-        for variant in exhibit.variants:
-            runs = self._runs(where, variant, "base_to_new", exhibit.dataset, exhibit.dataset, ratio, exhibit.seeds)
-            yield _cell(variant, "base_to_new", exhibit.dataset, ratio, runs)
-        panel = exhibit.stability
-        changes = {"epochs": panel.epochs, "snapshots": True}
-        for variant in panel.variants:
-            if variant not in self.config.variants:
-                hint = nearest(variant, self.config.variants)
-                self._refuse(f"{where}.stability.variants", f"unknown variant {variant!r}; {hint}")
-            if variant not in exhibit.variants:
-                description["rows"].append(self._row(variant))
-            runs = self._runs(
-                where,
-                variant,
-                "base_to_new",
-                panel.dataset,
-                panel.dataset,
-                ratio,
-                panel.seeds or exhibit.seeds,
-                changes,
-            )
-            yield _cell(variant, "base_to_new", panel.dataset, ratio, runs, parameter="epochs", x=panel.epochs)
-
-    def _method(self, where: str, exhibit: cfg.MethodPicture, description: dict) -> Iterable[dict[str, Any]]:
-        self._check_datasets(f"{where}.dataset", [exhibit.dataset])
-        ratio = description["ratios"][0]
-        runs = self._runs(where, exhibit.variant, "base_to_new", exhibit.dataset, exhibit.dataset, ratio, exhibit.seeds)
-        yield _cell(exhibit.variant, "base_to_new", exhibit.dataset, ratio, runs[:1])
-
-    def _sweep(self, where: str, exhibit: cfg.Sweep, description: dict) -> Iterable[dict[str, Any]]:
-        description["defaults"] = {}
-        pairs = self._pairs(where, "base_to_new", exhibit.datasets)
-        for parameter, values in exhibit.sweep.items():
-            default = self._hyperparameters(where, exhibit.variant, "base_to_new", pairs[0][0], {})
-            description["defaults"][parameter] = getattr(default, parameter, None)
-            for x in values:
-                for ratio in description["ratios"]:
-                    for trained, target, _ in pairs:
-                        runs = self._runs(
-                            where, exhibit.variant, "base_to_new", trained, target, ratio, exhibit.seeds, {parameter: x}
-                        )
-                        yield _cell(exhibit.variant, "base_to_new", target, ratio, runs, parameter=parameter, x=x)
-
-    def _methods(self, where: str, exhibit: cfg.Methods, description: dict) -> Iterable[dict[str, Any]]:
-        for variant in exhibit.variants:
-            for ratio in description["ratios"]:
-                for trained, target, _ in self._pairs(where, "base_to_new", exhibit.datasets):
-                    runs = self._runs(where, variant, "base_to_new", trained, target, ratio, exhibit.seeds)
-                    yield _cell(variant, "base_to_new", target, ratio, runs)
-
-    def _pairs(self, where: str, task: str, only: list[str] | None) -> list[tuple[str, str, bool]]:
-        """(trained on, tested on, target is the source) of a task."""
+    def _places(self, where: str, only: list[str] | None, task: str) -> list[Place]:
+        """Where a task trains and tests; ``only`` on some datasets."""
         section = getattr(self.config.tasks, task)
         if section is None:
             self._refuse(where, f"asks for the task {task}, which tasks does not declare; add tasks.{task}")
         if isinstance(section, cfg.Transfer):
-            pairs = [(section.source, section.source, True)]
-            pairs += [(section.source, target, False) for target in section.targets]
+            places = [Place(section.source, section.source, source=True)]
+            places += [Place(section.source, target) for target in section.targets]
         else:
-            pairs = [(dataset, dataset, False) for dataset in section.datasets]
+            places = [Place(dataset, dataset) for dataset in section.datasets]
         if only is None:
-            return pairs
-        chosen = [pair for pair in pairs if pair[1] in only]
+            return places
+        chosen = [place for place in places if place.tested in only]
         if not chosen:
             unfit = ", ".join(f"{name}: null" for name in self._of_other_datasets())
-            known = ", ".join(pair[1] for pair in pairs)
+            known = ", ".join(place.tested for place in places)
             self._refuse(
                 f"{where}.datasets",
                 f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or leave out what is of "
@@ -340,34 +265,29 @@ class _Builder:
             name
             for name, exhibit in self.config.exhibits.items()
             if exhibit.datasets
-            and any(tested.get(task, set()).isdisjoint(exhibit.datasets) for task in _tasks(exhibit))
+            and any(tested.get(task, set()).isdisjoint(exhibit.datasets) for task in exhibit.of_tasks())
         ]
 
-    def _runs(
-        self,
-        where: str,
-        variant: str,
-        task: str,
-        trained: str,
-        target: str,
-        ratio: float,
-        seeds: list[int] | None,
-        changes: dict[str, Any] | None = None,
-    ) -> list[str]:
-        """Register the runs of a cell and return their ids, one per seed."""
-        protocol = PROTOCOL[task]
-        hp = self._hyperparameters(where, variant, protocol, trained, changes or {})
-        method = self.config.variants[variant].method
-        if registry.get(method).trains:
-            identities = [(ratio, seed) for seed in seeds or self.config.seeds]
-        else:
+    def _cell(self, where: str, cell: Cell) -> dict[str, Any]:
+        """What grid.json holds of a cell; registers its runs."""
+        protocol, (trained, tested, source) = PROTOCOL[cell.task], cell.place
+        hp = self.variants.resolved(where, cell.variant, protocol, trained, cell.changes)
+        method = self.config.variants[cell.variant].method
+        identities = [(cell.ratio, seed) for seed in cell.seeds]
+        if not registry.get(method).trains:
             identities = [(1.0, 0)]  # no prediction of an untrained method depends on the training set
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
-        ids = []
-        for run_ratio, seed in identities:
-            run = self._register(Run(protocol, trained, run_ratio, method, hp, seed), target, subsets)
-            ids.append(run.id)
-        return ids
+        runs = [Run(protocol, trained, ratio, method, hp, seed) for ratio, seed in identities]
+        return {
+            "row": cell.variant,
+            "task": cell.task,
+            "dataset": tested,
+            "ratio": cell.ratio,
+            "source": source,
+            "parameter": cell.parameter,
+            "x": cell.x,
+            "runs": [self._register(run, tested, subsets).id for run in runs],
+        }
 
     def _register(self, run: Run, target: str, subsets: Iterable[str]) -> Run:
         """Add a run and the one that it starts from, which is tested like it."""
@@ -379,71 +299,26 @@ class _Builder:
                 f"{self.source}: two settings of {run.method} have the same key {run.key}; change any value of one of "
                 "them by a little"
             )
-        run = same
-        run.targets |= {(target, subset) for subset in subsets}
-        return run
+        same.targets |= {(target, subset) for subset in subsets}
+        return same
 
-    def _hyperparameters(
-        self, where: str, variant: str, protocol: str, dataset: str, changes: dict[str, Any]
-    ) -> Hyperparameters:
-        chosen = self.config.variants[variant]
-        identity = (variant, protocol, dataset, canonical_json(changes))
-        if identity not in self.resolved:
-            kind = registry.get(chosen.method).hyperparameters
-            where_set = f"variants.{variant}.set"
-            own = self._resolve(kind, chosen.method, protocol, dataset, chosen.set, where_set)
-            if isinstance(own, Continued):
-                if "templates" in chosen.set:
-                    self._refuse(f"{where_set}.templates", "are those of the started run; set start_hyperparameters")
-                start = self._start(own, protocol, dataset, where_set)
-                # the features that the started run knows of are those of its continuation
-                given = {"start_hyperparameters": start.model_dump(), "templates": start.templates}
-                own = own.model_copy(update=given)
-                self._check_templates(where_set, "descriptions", getattr(start, "descriptions", None))
-            for name in ("templates", "descriptions"):
-                self._check_templates(f"variants.{variant}", name, getattr(own, name, None))
-            try:
-                self.resolved[identity] = kind(**(own.model_dump() | changes))
-            except ValidationError as error:
-                self._refuse(one_line(error, kind, where))
-        return self.resolved[identity]
+    # ---- checks of what the configuration names ------------------------------------------------------
 
-    def _resolve(
-        self, kind: type[Hyperparameters], method: str, protocol: str, dataset: str, own: dict[str, Any], where: str
-    ) -> Hyperparameters:
-        """Defaults, then the experiment's overrides that apply, then ``own``, which stands at ``where``."""
-        layers = [
-            {key: value for key, value in rule.set.items() if key in kind.model_fields}
-            for rule in self.config.overrides
-            if (rule.methods is None or method in rule.methods)
-            and (rule.protocols is None or protocol in rule.protocols)
-            and (rule.datasets is None or dataset in rule.datasets)
-        ]
-        try:
-            return resolve(kind, protocol, dataset, *layers, own)
-        except ValidationError as error:
-            self._refuse(one_line(error, kind, where if problems_of(error)[0]["loc"][0] in own else "overrides"))
-
-    def _clustering(self, protocol: str, dataset: str) -> Hyperparameters:
-        """Hyperparameters of CPT where this experiment trains, which need not have it as a variant."""
-        hp = self._resolve(registry.get(CLUSTERED).hyperparameters, CLUSTERED, protocol, dataset, {}, "overrides")
-        self._check_templates("overrides", "templates", hp.templates)
-        return hp
-
-    def _start(self, hp: Continued, protocol: str, dataset: str, where: str) -> Hyperparameters:
-        """Resolved hyperparameters of the run that ``hp`` starts from."""
-        known = [name for name in registry.names() if registry.continuable(name)]
-        if hp.start not in known:
-            self._refuse(f"{where}.start", f"no method to start from: {hp.start!r}; {nearest(hp.start, known)}")
-        kind = registry.get(hp.start).hyperparameters
-        return self._resolve(
-            kind, hp.start, protocol, dataset, hp.start_hyperparameters, f"{where}.start_hyperparameters"
-        )
-
-    def _check_templates(self, where: str, name: str, templates: str | None) -> None:
-        known = {*TEMPLATE_SETS, *self.config.templates}
-        if templates is not None and templates not in known:
-            self._refuse(where, f"{name}: unknown set {templates!r}; {nearest(templates, known)}")
+    def _check_tasks(self) -> None:
+        for task in ("base_to_new", "few_shot", "cross_dataset", "domain_generalization"):
+            section = getattr(self.config.tasks, task)
+            if section is None:
+                continue
+            for key in ("datasets", "source", "targets"):
+                names = getattr(section, key, [])
+                names = [names] if isinstance(names, str) else names
+                self._check_datasets(f"tasks.{task}.{key}", names)
+                if task == "base_to_new":
+                    self._check_halves(f"tasks.{task}.{key}", names)
+                if key != "targets":
+                    self._check_trainable(f"tasks.{task}.{key}", names)
+                elif names and section.source in names:
+                    self._refuse(f"tasks.{task}.targets", f"{section.source!r} is the source; it is tested anyway")
 
     def _check_overrides(self) -> None:
         for i, rule in enumerate(self.config.overrides):
@@ -477,26 +352,6 @@ class _Builder:
 
     def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))
-
-
-def _tasks(exhibit: cfg.Exhibit) -> list[str]:
-    return list(getattr(exhibit, "tasks", ["base_to_new"]))
-
-
-def _cell(
-    row: str, task: str, dataset: str, ratio: float, runs: list[str], *,
-    source: bool = False, parameter: str | None = None, x: Any = None,
-) -> dict[str, Any]:  # fmt: skip
-    return {
-        "row": row,
-        "task": task,
-        "dataset": dataset,
-        "ratio": ratio,
-        "source": source,
-        "parameter": parameter,
-        "x": x,
-        "runs": runs,
-    }
 
 
 def digest(grid: Grid) -> str:

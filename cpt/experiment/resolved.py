@@ -16,6 +16,7 @@ from typing import Any
 from cpt.data.catalog import load_catalog
 from cpt.data.entry import Entry
 from cpt.errors import CptError
+from cpt.experiment import exhibits
 from cpt.experiment.config import Config
 from cpt.experiment.runs import Job, Run
 from cpt.files.integrity import CONFIGURATION, work_folder
@@ -62,9 +63,8 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
     """
     catalog = load_catalog(Path(config.catalog))
     entries = {name: entry.model_dump_json() for name, entry in catalog.items()}
-    code = code_version(
-        "cpt.experiment.resolved", "cpt.experiment.grid", *(f"cpt.methods.{name}" for name in registry.names())
-    )
+    methods = [f"cpt.methods.{name}" for name in registry.names()]
+    code = code_version("cpt.experiment.resolved", "cpt.experiment.grid", *methods, data=exhibits.sources())
     key = sha256_text(canonical_json([config.model_dump_json(), entries, code]))
     kept = _kept(memory, key)
     if kept is None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from cpt.data.make_manifest import digest
 from cpt.errors import CptError, close
+from cpt.experiment import exhibits
 from cpt.experiment.config import Config
 from cpt.experiment.config import load as load_config
 from cpt.experiment.resolved import Workflow
@@ -30,6 +31,7 @@ from cpt.validation import no_braces
 
 _TINY_CLIP = ["assets/tiny_clip"]
 _PAGE = ["page/page.html.j2", "page/page.css", "page/page.js", "templates/table.html.j2"]
+_LAYOUTS = exhibits.modules(exhibits.LAYOUTS)
 _BACKBONE, _TEMPLATES = "cpt.clip.make_backbone", "cpt.features.templates"
 
 CODE: dict[str, tuple[list[str], list[str]]] = {
@@ -44,10 +46,10 @@ CODE: dict[str, tuple[list[str], list[str]]] = {
     "predict": (["cpt.evaluation.predict"], []),
     "score": (["cpt.evaluation.score"], []),
     "aggregate": (["cpt.results.aggregate"], []),
-    "table": (["cpt.report.tables"], ["report/templates/table.html.j2"]),
+    "table": (["cpt.report.tables", *_LAYOUTS], ["report/templates/table.html.j2"]),
     "ledger": (["cpt.report.printed.ledger"], ["report/templates/ledger.html.j2"]),
     "audit": (["cpt.report.printed.audit_text"], ["report/templates/audit.html.j2"]),
-    "page": (["cpt.report.page.make"], [f"report/{name}" for name in _PAGE]),
+    "page": (["cpt.report.page.make", *_LAYOUTS], [f"report/{name}" for name in _PAGE]),
 }
 """Modules, and files of the package, whose change makes a stage's outputs stale. Training: see ``Stages.train``."""
 
@@ -166,7 +168,7 @@ class Stages:
     def figure_code(self, name: str) -> str:
         """Stamp of the code that draws a figure."""
         kind = self._known(self.resolved.exhibits, name, "figure")
-        return stamp("cpt.report.figures.make", f"cpt.report.figures.{kind}")
+        return stamp("cpt.report.drawing.make", f"{exhibits.FIGURES}.{kind}")
 
     # ---- one run -------------------------------------------------------------------------------
 

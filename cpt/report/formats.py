@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import jinja2
+if TYPE_CHECKING:
+    import jinja2
 
 DIFFERS = "†"
 NARROW = 6
@@ -225,6 +226,8 @@ def _tex_cell(cell: Shown, gap: str) -> str:
 @cache
 def templates() -> jinja2.Environment:
     """Return the package's templates, with every inserted text escaped."""
+    import jinja2  # not above: reading a configuration imports this module (cpt.experiment.exhibits)
+
     return jinja2.Environment(
         loader=jinja2.PackageLoader("cpt.report", "."),
         autoescape=True,
@@ -243,3 +246,7 @@ def html(table: Table, *, linked: bool = False) -> str:
         linked: every number leads to what is behind it, ``#open=<table>/<position of a cell>,...``.
     """
     return templates().get_template("templates/table.html.j2").render(table=table, linked=linked)
+
+
+WRITERS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html}
+"""Suffix of a table's file (``cpt.files.paths.TABLE``) -> its text; ``csv`` is the long form of ``cpt.report.tables``."""

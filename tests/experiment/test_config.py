@@ -92,7 +92,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("overrides.1.methods", ["ivpl"], "overrides.1.methods: unknown method 'ivpl'; did you mean 'ivlp'?"),
         ("overrides.0.set", {"batch_size": 0}, "overrides.batch_size: 0: "),
         ("overrides.0.datasets", ["flower"], "overrides.0.datasets: unknown dataset 'flower'"),
-        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: 'kind' 'tabel' is unknown; use one of 'table', 'similarity'"),
+        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: 'kind' 'tabel' is unknown; use one of 'table', 'collapse'"),
         ("exhibits.table1.variant", ["cpt"], "exhibits.table1.variant: unknown key; did you mean 'variants'?"),
         ("exhibits.table1.variants", ["cptt"], "exhibits.table1.variants: unknown variant 'cptt'; did you mean 'cpt'?"),
         ("exhibits.table1.tasks", ["few"], "exhibits.table1.tasks.0: 'few': "),

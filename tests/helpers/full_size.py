@@ -15,8 +15,8 @@ from cpt.files.paths import CURVES as CURVES_SCHEMA
 from cpt.files.stage_files import canonical_json, write_json, write_parquet, write_tensors, write_text
 from cpt.metrics.accuracy import BINS, harmonic_mean
 from cpt.metrics.measures import CURVES, MEASURES
-from cpt.report.figures import style
-from cpt.report.figures.make import make_figure
+from cpt.report.drawing import style
+from cpt.report.drawing.make import make_figure
 from cpt.report.page.make import make_page
 from cpt.report.printed.audit import audit, read_claims, read_published
 from cpt.report.printed.audit_text import html

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from cpt.files.stage_files import write_json, write_text
-from cpt.report.figures.make import make_figure
+from cpt.report.drawing.make import make_figure
 from cpt.report.page.make import make_page
 from cpt.report.tables import make_table
 from tests.helpers import fake_results, full_size, rough_results

@@ -18,7 +18,7 @@ from matplotlib.colors import to_hex
 from safetensors.numpy import load_file
 from scipy.stats import gaussian_kde
 
-from cpt.report.figures import style
+from cpt.report.drawing import style
 from cpt.results.cells import read_results
 from tests.helpers import rough_results
 from tests.helpers.rough_results import over_datasets

@@ -15,7 +15,7 @@ import pytest
 from cpt.errors import CptError
 from cpt.files import integrity
 from cpt.files.stage_files import write_json
-from cpt.report.figures.make import make_figure
+from cpt.report.drawing.make import make_figure
 from cpt.report.page.make import best_method, command, headline, make_page, natural_order
 from cpt.report.tables import make_table
 from cpt.results.cells import Summary, read_results

@@ -16,8 +16,9 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
-from cpt.report.tables import Key, layout, long_form, long_form_csv, make_table, rank, significance
-from cpt.report.words import LEVEL, notes
+from cpt.report.layout import Key, rank
+from cpt.report.tables import laid_out, layout_of, long_form, long_form_csv, make_table, significance
+from cpt.report.words import LEVEL
 from cpt.results.cells import Results, Summary, average, read_results, summarize
 from tests.helpers import fake_results, rough_results
 from tests.helpers.workflow import install
@@ -163,7 +164,7 @@ def test_measures_are_ranked_by_the_digits_they_are_shown_with(
 ) -> None:
     results = read_results(made / "grid.json", made / "runs.parquet")
     exhibit = results.exhibit("table6") | {"measures": [measure], "ratios": [1.0]}
-    shown = layout(
+    shown = laid_out(
         results,
         exhibit,
         {Key(1.0, row["id"], "Avg", measure): Summary(value, None, 1)
@@ -333,9 +334,9 @@ def test_averages_and_tests_use_the_seeds_that_all_datasets_have() -> None:
     said = (
         "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row"
     )
-    assert said in layout(results, exhibit, found).notes
+    assert said in laid_out(results, exhibit, found).notes
     even = wide({"ours": [{1: 50.0}] * 8, "row": row[1:2] * 8})
-    assert said not in layout(*even, long_form(*even)).notes
+    assert said not in laid_out(*even, long_form(*even)).notes
 
 
 def test_a_row_without_a_common_seed_has_no_average() -> None:
@@ -361,6 +362,11 @@ def test_the_mark_reaches_every_format() -> None:
     assert "50.00<sup>†</sup>" in html(table)
 
 
+def notes(exhibit: dict, **groups: float) -> str:
+    grid = {"backbone": "b", "class_groups": {"head": 1, "medium": 1, "tail": 1} | groups}
+    return layout_of(exhibit)(Results(Path(), grid, {}, frozenset(), {}), exhibit).notes({1})
+
+
 @pytest.mark.parametrize(
     ("datasets", "rows", "said"),
     [
@@ -374,8 +380,8 @@ def test_the_note_says_whether_so_few_datasets_can_tell(datasets: int, rows: int
     cells = [{"task": "base_to_new", "dataset": f"d{i}", "source": False} for i in range(datasets)]
     named = [{"id": "cpt", "label": "CPT"}, *({"id": f"r{i}", "label": "r"} for i in range(rows - 1))]
     exhibit = {"layout": "datasets", "tasks": ["base_to_new"], "cells": cells, "rows": named, "reference": "cpt"}
-    assert said in notes(exhibit, {1}, "b", groups={})
-    assert "†" not in notes(exhibit | {"reference": None}, {1}, "b", groups={})
+    assert said in notes(exhibit)
+    assert "†" not in notes(exhibit | {"reference": None})
 
 
 def test_every_measure_is_explained_alone() -> None:
@@ -389,8 +395,8 @@ def test_every_measure_is_explained_alone() -> None:
         (["cluster_etf_distance"], "ETF distance: root"),
         (["tail"], "thirds"),
     ):
-        assert said in notes(exhibit | {"measures": measures}, {1}, "b", groups={"head": 1, "medium": 1, "tail": 1})
-    other = notes(exhibit | {"measures": ["tail"]}, {1}, "b", groups={"head": 1, "medium": 3, "tail": 1})
+        assert said in notes(exhibit | {"measures": measures})
+    other = notes(exhibit | {"measures": ["tail"]}, medium=3)
     assert "parts (1:3:1) of the trained classes" in other
 
 
@@ -525,7 +531,7 @@ def test_table_without_runs_says_so(made: Path, tmp_path: Path) -> None:
     results = read_results(made / "grid.json", made / "runs.parquet")
     exhibit = results.exhibit("table2")
     nothing = replace(results, values={}, finished=frozenset())
-    table = layout(nothing, exhibit, long_form(nothing, exhibit))
+    table = laid_out(nothing, exhibit, long_form(nothing, exhibit))
     assert "No run has finished." in table.notes
     assert {cell.text for block in table.blocks for line in block.lines for cell in line.cells} == {"–"}
 

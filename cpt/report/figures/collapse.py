@@ -4,24 +4,41 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pyarrow.compute as pc
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from pydantic import AfterValidator, Field
 
+from cpt.experiment.exhibits import Experiment, Methods
+from cpt.experiment.sections import known_measures
 from cpt.files.paths import CURVES as SCHEMA
 from cpt.files.stage_files import read_parquet
 from cpt.metrics.measures import CURVES
-from cpt.report.figures import style
+from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, over_epochs, row_names, summarize
+from cpt.validation import once
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEADER = ("measure", "method", "imbalance_ratio", "epoch", "seed", "value")
 _PANELS_PER_LINE = 3
 
 Curves = Mapping[tuple[str, str], Mapping[int, float]]
 """(run, measure) -> value by epoch."""
+
+
+class Collapse(Methods):
+    """Neural-collapse measures over the epochs (Figure 6)."""
+
+    kind: Literal["collapse"]
+    measures: Annotated[list[str], AfterValidator(once), AfterValidator(known_measures(CURVES))] = Field(
+        min_length=1, description="panels: " + ", ".join(CURVES)
+    )
+
+    def further(self, experiment: Experiment) -> dict[str, Any]:
+        """The panels."""
+        return {"measures": self.measures}
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -55,6 +72,8 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 
 def _read(results: Results, measures: set[str]) -> Curves:
+    import pyarrow.compute as pc
+
     table, _ = read_parquet(results.folder / "curves.parquet", SCHEMA)
     table = table.filter(pc.field("measure").isin(sorted(measures)) & pc.is_finite(pc.field("value")))
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
@@ -80,6 +99,6 @@ def _draw_measure(
     if not rows:
         style.empty_panel(axes)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style.whole_numbers(axes)
     axes.grid(axis="y")
     return rows

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
 
+from cpt.experiment.exhibits import Methods
 from cpt.files.paths import COSTS
 from cpt.files.stage_files import read_parquet
-from cpt.report.figures import style
-from cpt.report.figures.labels import place_labels
+from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, average, judged_by, row_names, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEADER = ("cost", "method", "imbalance_ratio", "value", "accuracy", "std", "n_seeds", "undominated")
 COST = {
@@ -24,6 +25,12 @@ COST = {
     "learnable_parameters": "learned values",
 }
 """Columns of costs.parquet and what the axes call them."""
+
+
+class Cost(Methods):
+    """Accuracy against what it costs (Figure 8)."""
+
+    kind: Literal["cost"]
 
 
 class Point(NamedTuple):
@@ -105,6 +112,8 @@ def undominated(points: Sequence[Point]) -> list[Point]:
 
 
 def _draw_points(axes: Axes, points: Sequence[Point], cost: str, ratio: float) -> list[tuple]:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     front = undominated(points)
     costly = [point for point in points if point.cost > 0]
     for index, point in enumerate(points):
@@ -132,6 +141,8 @@ def _draw_points(axes: Axes, points: Sequence[Point], cost: str, ratio: float) -
 
 def _name(axes: Axes, points: Sequence[Point]) -> None:
     """Write the methods' names beside their points, and on the lines of those that learn nothing."""
+    from cpt.report.drawing.labels import place_labels
+
     left = axes.get_xlim()[0]
     places = np.array([(point.cost or left, point.accuracy) for point in points])
     names = {i: (point.name, style.darker(style.look(i).color)) for i, point in enumerate(points)}

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.image import AxesImage
 
 from cpt.errors import CptError
-from cpt.report.figures import style
-from cpt.report.figures.features import Clusters, draw_cosines, frozen_features, read_clusters, tuned_features
-from cpt.report.figures.labels import place_labels
+from cpt.experiment.exhibits import Cell, Exhibit, Experiment, Place
+from cpt.report.drawing import style
+from cpt.report.drawing.features import Clusters, draw_cosines, frozen_features, read_clusters, tuned_features
 from cpt.results.cells import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 HEADER = ("panel", "class", "other_class", "cluster", "x", "y", "cosine")
 MOST_LABELS = 40
+
+
+class MethodPicture(Exhibit):
+    """The method as it really ran, from one run (Figure 2)."""
+
+    kind: Literal["method"]
+    variant: str
+    dataset: str
+
+    def named_variants(self) -> Mapping[str, Sequence[str]]:
+        """Its one row."""
+        return {"variant": [self.variant]}
+
+    def named_datasets(self) -> Mapping[str, Sequence[str]]:
+        """The one that it shows, too."""
+        return {**super().named_datasets(), "dataset": [self.dataset]}
+
+    def cells(self, experiment: Experiment) -> Iterator[Cell]:
+        """One run."""
+        place = Place(self.dataset, self.dataset)
+        yield Cell(self.variant, "base_to_new", place, experiment.ratios[0], experiment.seeds[:1])
 
 
 class Plane(NamedTuple):
@@ -79,6 +101,8 @@ def principal_plane(features: np.ndarray) -> Plane:
 def _draw_prototypes(
     before: Axes, after: Axes, plane: Plane, frozen: np.ndarray, tuned: np.ndarray, clusters: Clusters
 ) -> list[tuple]:
+    from matplotlib.collections import LineCollection
+
     old, new = plane.project(frozen), plane.project(tuned)
     rows: list[tuple] = []
     for panel, axes, points in (("frozen", before, old), ("tuned", after, new)):
@@ -120,6 +144,8 @@ def _name_classes(axes: Axes, points: np.ndarray, clusters: Clusters) -> None:
         + (f", {len(named)} named" if len(named) < count else "")
     )
     centroids = [points[clusters.of_class == m].mean(axis=0) for m in np.unique(clusters.of_class)]
+    from cpt.report.drawing.labels import place_labels
+
     names = {i: (clusters.names[i], style.darker(style.look(int(clusters.of_class[i])).color)) for i in named}
     place_labels(axes, points, names, np.array(centroids))
 

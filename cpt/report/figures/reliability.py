@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
-from matplotlib.axes import Axes
 
+from cpt.experiment.exhibits import Methods
 from cpt.files.paths import COUNTS
 from cpt.files.stage_files import read_parquet
 from cpt.metrics.accuracy import BINS
-from cpt.report.figures import style
+from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, average, row_names, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEADER = ("method", "imbalance_ratio", "half", "bin", "images", "confidence", "accuracy")
 HALVES = ("base", "new")
@@ -23,6 +25,12 @@ _PANELS_PER_LINE = 4
 
 Bins = Mapping[tuple[str, str, str], np.ndarray]
 """(run, target, half) -> (15, 3) images, right ones, sum of confidences."""
+
+
+class Reliability(Methods):
+    """How often predictions of a confidence are right (Figure 7)."""
+
+    kind: Literal["reliability"]
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -59,6 +67,8 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 
 def _read(results: Results) -> Bins:
+    import pyarrow.compute as pc
+
     table, _ = read_parquet(results.folder / "counts.parquet", COUNTS)
     table = table.filter((pc.field("by") == "confidence") & pc.field("subset").isin(HALVES))
     found: dict[tuple[str, str, str], np.ndarray] = defaultdict(lambda: np.zeros((BINS, 3)))

@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from string import ascii_lowercase
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
-from matplotlib.ticker import MaxNLocator
+from pydantic import Field
 
+from cpt.experiment.exhibits import Cell, Exhibit, Experiment, Place
+from cpt.experiment.sections import Names, Section, Seeds
 from cpt.files.paths import METRICS as METRICS_SCHEMA
 from cpt.files.stage_files import read_parquet
-from cpt.report.figures import style
-from cpt.report.figures.features import Clusters, draw_cosines, effective_rank, read_clusters, tuned_features
+from cpt.report.drawing import style
+from cpt.report.drawing.features import Clusters, draw_cosines, effective_rank, read_clusters, tuned_features
 from cpt.report.words import counted
 from cpt.results.cells import METRICS, Results, judged_by, over_epochs, row_names, summarize
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
 HEADER = ("panel", "method", "class", "other_class", "epoch", "seed", "value")
+
+
+class Stability(Section):
+    """Accuracy over the epochs, seed by seed."""
+
+    variants: Names
+    dataset: str
+    epochs: int = Field(15, ge=1)
+    seeds: Seeds | None = None
+
+
+class Similarity(Exhibit):
+    """Class similarity matrices and stability over the epochs (Figure 1)."""
+
+    kind: Literal["similarity"]
+    variants: Names
+    dataset: str
+    stability: Stability
+
+    def named_variants(self) -> Mapping[str, Sequence[str]]:
+        """Matrices first, then curves."""
+        return {"variants": self.variants, "stability.variants": self.stability.variants}
+
+    def named_datasets(self) -> Mapping[str, Sequence[str]]:
+        """That of the matrices and that of the curves, too."""
+        shown = {"dataset": [self.dataset], "stability.dataset": [self.stability.dataset]}
+        return {**super().named_datasets(), **shown}
+
+    def cells(self, experiment: Experiment) -> Iterator[Cell]:
+        """One per matrix, and one per curve: of runs that keep every epoch."""
+        ratio, panel = experiment.ratios[0], self.stability
+        for variant in self.variants:
+            yield Cell(variant, "base_to_new", Place(self.dataset, self.dataset), ratio, experiment.seeds)
+        place, seeds, kept = Place(panel.dataset, panel.dataset), panel.seeds or experiment.seeds, {"snapshots": True}
+        for variant in panel.variants:
+            yield Cell(variant, "base_to_new", place, ratio, seeds, "epochs", panel.epochs, kept)
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -107,7 +147,7 @@ def _draw_stability(axes: Axes, results: Results, exhibit: Mapping[str, Any]) ->
         return data
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{judged_by(cells[0]['task'])} (%), mean ± std")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style.whole_numbers(axes)
     axes.grid(axis="y")
     axes.legend(loc="best")
     return data

@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
+from pydantic import AfterValidator, Field
 
-from cpt.report.figures import style
+from cpt.experiment.exhibits import Cell, Exhibit, Experiment
+from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
+from cpt.validation import once
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEADER = ("parameter", "method", "imbalance_ratio", "x", "statistic", "seed", "value")
 _PANELS_PER_LINE = 3
 _CROWDED = 0.15  # a gap smaller than this share of the range: space the values evenly
+
+
+class Sweep(Exhibit):
+    """One hyperparameter at a time (Figures 3 and 5)."""
+
+    kind: Literal["sweep"]
+    variant: str
+    sweep: dict[str, Annotated[list[int | float], AfterValidator(once)]] = Field(
+        min_length=1, description="hyperparameter: values"
+    )
+
+    def named_variants(self) -> Mapping[str, Sequence[str]]:
+        """Its one row."""
+        return {"variant": [self.variant]}
+
+    def cells(self, experiment: Experiment) -> Iterator[Cell]:
+        """The variant with every value of every hyperparameter."""
+        for parameter, values in self.sweep.items():
+            for x in values:
+                for cell in experiment.cells(self.of_tasks(), [self.variant]):
+                    yield replace(cell, parameter=parameter, x=x)
+
+    def further(self, experiment: Experiment) -> dict[str, Any]:
+        """Values of the hyperparameters that are not swept."""
+        first = experiment.places("base_to_new")[0]
+        own = experiment.hyperparameters(self.variant, first.trained)
+        return {"defaults": {parameter: getattr(own, parameter, None) for parameter in self.sweep}}
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import seaborn as sns
-from matplotlib.axes import Axes
-
-from cpt.report.figures import style
+from cpt.experiment.exhibits import Methods
+from cpt.report.drawing import style
 from cpt.report.words import ratio_title
 from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEADER = ("imbalance_ratio", "method", "statistic", "seed", "value")
 FEWEST_SEEDS = 3
 """Fewer values than this have no shape to draw: only points and the mean are shown."""
 _LABELS_WIDTH = 40  # characters that fit below the axis at column width
+
+
+class Violin(Methods):
+    """Distribution over seeds (Figure 4)."""
+
+    kind: Literal["violin"]
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -59,6 +66,8 @@ def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio:
 
 
 def _draw_values(axes: Axes, place: int, values: list[float], look: style.Look) -> None:
+    import seaborn as sns
+
     if len(values) >= FEWEST_SEEDS:
         x = [place] * len(values)
         sns.violinplot(

@@ -15,7 +15,7 @@ import pyarrow as pa
 from cpt.data.classes import subset_labels
 from cpt.files.paths import COSTS, COUNTS, CURVES, RUNS, TEXT_FEATURES
 from cpt.files.stage_files import column, read_metadata, read_parquet
-from cpt.report.tables import DECIMALS
+from cpt.report.layout import DECIMALS
 from cpt.results.cells import FURTHER, METRICS, TASKS, Results, judged_by, row_names, summarize
 
 CURVE_DIGITS = 4

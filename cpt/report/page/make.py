@@ -20,7 +20,8 @@ from cpt.report.formats import html, templates
 from cpt.report.page import web
 from cpt.report.page.details import details
 from cpt.report.page.sheet import sheet
-from cpt.report.tables import DECIMALS, Key, layout, long_form, significance
+from cpt.report.layout import DECIMALS, Key
+from cpt.report.tables import by_dataset, laid_out, long_form, significance
 from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 from cpt.results.cells import Results, Summary, read_results
 
@@ -152,7 +153,7 @@ def row_title(row: Mapping[str, Any]) -> str:
 def main_table(results: Results) -> dict[str, Any] | None:
     """Return the table whose averages make the headline: methods by datasets, base-to-new (the paper's Table 2)."""
     exhibits: Iterable[dict[str, Any]] = results.grid["exhibits"].values()
-    found = [e for e in exhibits if e.get("layout") == "datasets" and e["tasks"] == ["base_to_new"]]
+    found = [exhibit for exhibit in exhibits if by_dataset(exhibit) and exhibit["tasks"] == ["base_to_new"]]
     return found[0] if found else None
 
 
@@ -213,7 +214,7 @@ def _listed(names: list[str]) -> str:
 def _table(results: Results, exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
     for suffix in TABLE_FILES:  # the page leads to them
         _read(folder / f"{name}.{suffix}")
-    shown = layout(results, exhibit, long_form(results, exhibit))
+    shown = laid_out(results, exhibit, long_form(results, exhibit))
     return Exhibit(**_described(exhibit, name, folder, page, TABLE_FILES), body=Markup(html(shown, linked=True)))
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from cpt.files.paths import COSTS, RUNS
 from cpt.files.stage_files import read_parquet
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, layers
+from cpt.report.tables import by_dataset
 from cpt.report.words import MISSING, ratio_title
 from cpt.results.cells import Results
 
@@ -66,7 +67,7 @@ def sheet(results: Results, runs: Path, costs: Path) -> list[Given]:
     table, _ = read_parquet(runs, RUNS)
     hyperparameters = dict(zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True))
     found: dict[str, Given] = {}
-    exhibits = sorted(results.grid["exhibits"].values(), key=lambda e: (e.get("layout") != "datasets", e["name"]))
+    exhibits = sorted(results.grid["exhibits"].values(), key=lambda e: (not by_dataset(e), e["name"]))
     for exhibit in exhibits:
         for row in exhibit["rows"]:
             for cell in exhibit["cells"]:

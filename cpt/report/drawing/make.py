@@ -1,4 +1,4 @@
-"""Figures: each kind of figure is a module with ``draw(results, exhibit) -> Drawing``."""
+"""Figures: each kind is a module of ``cpt.report.figures`` with ``draw(results, exhibit) -> Drawing``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 from cpt.errors import CptError
-from cpt.report.figures import style
+from cpt.experiment.exhibits import FIGURES
+from cpt.report.drawing import style
 from cpt.report.words import caption_begins, sentence
 from cpt.results.cells import read_results
-
-KINDS = ("similarity", "method", "sweep", "violin", "collapse", "reliability", "cost")
 
 
 def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
@@ -27,9 +26,9 @@ def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
     """
     results = read_results(grid, runs)
     exhibit = results.exhibit(name)
-    if exhibit["kind"] not in KINDS:
+    if exhibit["kind"] == "table":
         raise CptError(f"grid.json: {name!r} is a table; make it with cpt table")
-    kind = import_module(f"cpt.report.figures.{exhibit['kind']}")
+    kind = import_module(f"{FIGURES}.{exhibit['kind']}")
     with style.house_style():
         drawing = kind.draw(results, exhibit)
         parts = caption_begins(name, exhibit), sentence(exhibit["caption"]), drawing.note

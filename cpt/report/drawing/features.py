@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 
 from cpt.errors import CptError
 from cpt.files.paths import CLASSIFIER, TEXT_FEATURES
 from cpt.files.stage_files import read_parquet, read_tensors
-from cpt.report.figures import style
+from cpt.report.drawing import style
 from cpt.results.cells import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 
 class Clusters(NamedTuple):
@@ -83,6 +84,8 @@ def effective_rank(cosines: np.ndarray) -> float:
 
 def draw_cosines(axes: Axes, cosines: np.ndarray, clusters: Clusters | None, lowest: float) -> AxesImage:
     """Draw a cosine matrix (K, K) with its classes ordered by cluster and every cluster's block outlined."""
+    from matplotlib.patches import Rectangle
+
     if clusters is not None:
         cosines = cosines[np.ix_(clusters.order(), clusters.order())]
     image = axes.imshow(cosines, cmap=style.SEQUENTIAL, vmin=lowest, vmax=1, interpolation="none")

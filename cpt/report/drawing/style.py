@@ -1,5 +1,7 @@
 """One look for every figure, and files with the same bytes for the same data.
 
+Reading a configuration imports this module with the kinds of figures: matplotlib is imported by what draws.
+
 Colors are Okabe and Ito's, which people with color-blindness can tell apart; every series has its own marker
 and dash too, so that figures read in grey.
 """
@@ -11,17 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from string import ascii_lowercase
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
 from cpt.files.stage_files import atomic, write_text
 from cpt.results.cells import Summary, csv_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.3
 FULL_WIDTH = 6.9
@@ -83,18 +84,25 @@ class Look(NamedTuple):
 
 def darker(color: str) -> tuple[float, ...]:
     """Return a color of the palette dark enough for small text."""
+    from matplotlib.colors import to_rgb
+
     return tuple(0.6 * part for part in to_rgb(color))
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
     """Draw in the package's style, whatever the user's matplotlib settings are."""
+    import matplotlib.style
+
     with matplotlib.style.context(["default", _RC], after_reset=True):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of the given size in inches that makes room for its labels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -117,6 +125,13 @@ def draw_band(axes: Axes, x: Sequence[float], summaries: Sequence[Summary], seri
     std = np.array([summary.std or 0.0 for summary in summaries])
     axes.plot(x, mean, color=series.color, marker=series.marker, linestyle=series.dash, label=label)
     axes.fill_between(x, mean - std, mean + std, color=series.color, alpha=0.18, linewidth=0)
+
+
+def whole_numbers(axes: Axes) -> None:
+    """Tick the x axis at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def empty_panel(axes: Axes, text: str = "no finished run") -> None:

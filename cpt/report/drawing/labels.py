@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
-from cpt.report.figures.style import GREY
+from cpt.report.drawing.style import GREY
 
 FONT_SIZE = 5.5
 _DISTANCES = (4.0, 8.0, 13.0, 19.0, 26.0)  # points

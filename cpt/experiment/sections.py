@@ -1,0 +1,66 @@
+"""What the sections of a configuration are made of: the base class, and types of values with their checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cpt import limits
+from cpt.errors import nearest
+from cpt.files.handwritten import expanded
+from cpt.validation import drawable, no_braces, once, path_name, shown
+
+_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+
+def _name(name: str) -> str:
+    if not re.match(_NAME, name) or name.endswith("\n"):
+        raise ValueError("may have lower-case letters, digits, _ and - only, and starts with a letter or digit")
+    return path_name(name)
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    Field(description="lower case, digits, _ and -", json_schema_extra={"pattern": _NAME, "maxLength": limits.NAME}),
+]
+Label = Annotated[str, AfterValidator(shown)]
+Text = Annotated[str, AfterValidator(drawable)]
+FilePath = Annotated[str, AfterValidator(no_braces), AfterValidator(expanded)]
+
+
+def _six_digits(value: float) -> float:
+    if float(f"{value:g}") != value:
+        raise ValueError("use at most six significant digits; paths are named by it")
+    return value
+
+
+Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]"), AfterValidator(_six_digits)]
+Ratios = Annotated[list[Ratio], Field(min_length=1), AfterValidator(once)]
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=limits.SEED)]], Field(min_length=1), AfterValidator(once)]
+
+Protocol = Literal["base_to_new", "all_classes", "few_shot"]
+Task = Literal["base_to_new", "cross_dataset", "domain_generalization", "few_shot"]
+
+
+def known_measures(known: Mapping[str, object]) -> Callable[[list[str]], list[str]]:
+    """Return a check that measures are among the known ones."""
+
+    def check(names: list[str]) -> list[str]:
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown measure {name!r}; {nearest(name, known)}")
+        return names
+
+    return check
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -1,0 +1,62 @@
+"""Tables as an experiment sees them; the kinds of figures are modules of ``cpt.report.figures``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cpt.errors import nearest
+from cpt.experiment.exhibits import LAYOUTS, Cell, Exhibit, Experiment, layout, names
+from cpt.experiment.sections import Names, Task, known_measures
+from cpt.metrics.measures import MEASURES
+from cpt.validation import once
+
+if TYPE_CHECKING:
+    Layout = str
+else:
+    Layout = Literal[names(LAYOUTS)]
+OF_MEASURES = " or ".join(name for name in names(LAYOUTS) if layout(name).of_measures)
+
+
+class Table(Exhibit):
+    """Rows are variants."""
+
+    kind: Literal["table"]
+    layout: Layout
+    tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(once)]
+    variants: Names
+    measures: Annotated[list[str], AfterValidator(once), AfterValidator(known_measures(MEASURES))] = Field(
+        [], description=f"columns of the layout {OF_MEASURES}: " + ", ".join(MEASURES)
+    )
+    reference: str | None = Field(
+        None, description="row that averages over datasets are tested against; default: cpt, where it is one"
+    )
+
+    @model_validator(mode="after")
+    def _measures_fit(self) -> Self:
+        if layout(self.layout).of_measures != bool(self.measures):
+            raise ValueError(f"measures are for the layout {OF_MEASURES!r}, which needs them")
+        if self.measures and self.tasks != ["base_to_new"]:
+            raise ValueError(f"the layout {self.layout!r} is of the task base_to_new; set tasks: [base_to_new]")
+        if self.reference is not None and self.reference not in self.variants:
+            raise ValueError(f"reference {self.reference!r} is no row; {nearest(self.reference, self.variants)}")
+        return self
+
+    def named_variants(self) -> Mapping[str, Sequence[str]]:
+        """Its rows."""
+        return {"variants": self.variants}
+
+    def of_tasks(self) -> list[str]:
+        """Its tasks."""
+        return list(self.tasks)
+
+    def cells(self, experiment: Experiment) -> Iterator[Cell]:
+        """Every variant with every ratio everywhere."""
+        return experiment.cells(self.tasks, self.variants)
+
+    def further(self, experiment: Experiment) -> dict[str, Any]:
+        """Layout, measures and the row that others are tested against."""
+        reference = self.reference or ("cpt" if "cpt" in self.variants else None)
+        return {"layout": self.layout, "measures": self.measures, "reference": reference}

@@ -1,0 +1,49 @@
+"""Tables 2 to 4: a column per dataset and their average, a block per ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from cpt.report.formats import DIFFERS, Block, Column
+from cpt.report.layout import Layout, LongForm
+from cpt.report.words import AVERAGE, LEVEL, counted, ratio_title
+from cpt.results.cells import averaged_datasets, datasets_of, judged_by
+
+
+class Datasets(Layout):
+    """Methods by dataset, on the table's first task."""
+
+    by_dataset = True
+
+    def columns(self) -> list[Column]:
+        """Return one per dataset, the source of a transfer marked, and that of the average."""
+        task = self.exhibit["tasks"][0]
+        averaged = averaged_datasets(self.exhibit, task)
+        titles = {d: self.results.dataset_title(d) for d in datasets_of(self.exhibit, task)}
+        columns = [Column(title + ("" if d in averaged else " (source)")) for d, title in titles.items()]
+        return [*columns, Column(AVERAGE, average=True)]
+
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+        """Return one per ratio."""
+        task = self.exhibit["tasks"][0]
+        shown = [*datasets_of(self.exhibit, task), AVERAGE]
+        blocks = []
+        for ratio in self.exhibit["ratios"]:
+            stacked = [self.column(numbers, ratio, dataset, judged_by(task)) for dataset in shown]
+            marks = [(ratio, row["id"]) in differs for row in self.exhibit["rows"]]
+            stacked[-1] = [replace(cell, differs=mark) for cell, mark in zip(stacked[-1], marks, strict=True)]
+            blocks.append(Block(ratio_title(ratio), self.lines(stacked)))
+        return blocks
+
+    def test_note(self) -> str:
+        """Return what the mark says, or that it cannot appear: of n signs, 2 of 2^n flips are as extreme."""
+        exhibit = self.exhibit
+        datasets, others = len(averaged_datasets(exhibit, exhibit["tasks"][0])), len(exhibit["rows"]) - 1
+        if exhibit["reference"] is None or datasets < 2:
+            return ""
+        best = next(row["label"] for row in exhibit["rows"] if row["id"] == exhibit["reference"])
+        how = "flipping the signs of the datasets' differences, Holm's correction over the rows of a ratio"
+        if others * 2 ** (1 - datasets) < LEVEL:
+            return f"{DIFFERS}: average differs from that of {best}, p < {LEVEL} ({how})."
+        return f"{datasets} datasets are too few to tell {counted(others, 'row')} from {best} ({how})."

@@ -1,0 +1,73 @@
+"""Tables 6 and 7: a column per measure of ``cpt.metrics.measures``, a block per ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from cpt.metrics.measures import MEANINGS, MEASURES
+from cpt.report.formats import Block, Column, Shown
+from cpt.report.layout import DECIMALS, Cells, Key, Layout, LongForm
+from cpt.report.words import AVERAGE, ratio_title
+from cpt.results.cells import SeedValues, Summary, average, averaged_datasets, summarize
+
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+
+
+class Measures(Layout):
+    """Measures beyond accuracy, averaged over the datasets."""
+
+    of_measures = True
+    undefined = ", or a measure that the method does not have"
+
+    def numbers(self, ratio: float, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
+        """Return the average of every measure."""
+        averaged = [cells[dataset] for dataset in averaged_datasets(self.exhibit, task)]
+        return {Key(ratio, row, AVERAGE, name): self._measured(averaged, name) for name in self.exhibit["measures"]}
+
+    def _measured(self, cells: Sequence[Mapping[str, Any] | None], measure: str) -> Summary:
+        """Return the mean of a measure over the datasets that have it: one without a class to mix up has no confusion."""
+        parts: list[SeedValues] = []
+        for cell in cells:
+            values = self.results.measured(cell, measure) if cell else {}
+            if values or not (cell and self.results.finished.issuperset(cell["runs"])):
+                parts.append(values)
+        return summarize(average(parts))
+
+    def columns(self) -> list[Column]:
+        """Return one per measure, with an arrow where one way is better."""
+        chosen = [MEASURES[name] for name in self.exhibit["measures"]]
+        return [Column(f"{measure.title}{ARROWS[measure.better]}") for measure in chosen]
+
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+        """Return one per ratio."""
+
+        def column(ratio: float, name: str) -> list[Shown]:
+            measure = MEASURES[name]
+            decimals = DECIMALS if measure.unit == "percent" else DECIMALS + 1
+            return self.column(numbers, ratio, AVERAGE, name, better=measure.better, decimals=decimals)
+
+        return [
+            Block(ratio_title(ratio), self.lines([column(ratio, name) for name in self.exhibit["measures"]]))
+            for ratio in self.exhibit["ratios"]
+        ]
+
+    def unit_note(self) -> str:
+        """Return the unit, or where the measures are from."""
+        units = {MEASURES[name].unit for name in self.exhibit["measures"]}
+        if units == {"1"}:
+            return "On the test images of the trained classes."
+        return "Percent." if units == {"percent"} else "Accuracies, confusion and calibration errors in percent."
+
+    def meaning_notes(self) -> list[str]:
+        """Return what the columns mean."""
+        sizes = list(self.results.grid["class_groups"].values())
+        parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
+        found = dict.fromkeys(text for name in self.exhibit["measures"] for text in MEANINGS.get(name, ()))
+        meanings = [text.format(groups=parts) for text in found]
+        return [f"{meaning[0].upper()}{meaning[1:]}." for meaning in meanings]
+
+    def average_note(self, task: str) -> str:
+        """Return what an average is over."""
+        count = len(averaged_datasets(self.exhibit, task))
+        return "One dataset." if count == 1 else f"Means over {count} datasets, or those of them that have the measure."
