@@ -164,7 +164,7 @@ def clusters(
     protocol: Annotated[str, typer.Option(help="base_to_new: cluster the base half; others: all classes")],
     seed: Annotated[int, typer.Option(help="seed of the clustering", min=0, max=limits.SEED)],
     output: Output,
-    algorithm: Annotated[str, typer.Option(help="spherical, euclidean, spectral or kmedoids")] = "spherical",
+    algorithm: Annotated[str, typer.Option(help="spherical, or another one of cpt/features/clusters.py")] = "spherical",
     classes_per_cluster: Annotated[int, typer.Option(help="M = max(1, round(K / this))")] = 16,
     number: Annotated[int | None, typer.Option(help="fixed number of clusters M, instead")] = None,
 ) -> None:

@@ -32,9 +32,9 @@ class Clustering:
 
     Attributes:
         labels: (K,) cluster of every class, 0..M-1, numbered by first appearance; no cluster is empty.
-        centroids: (M, D) float64: normalized mean (spherical, spectral), mean (euclidean) or medoid (kmedoids).
-        objective: distance to the centroid summed over classes: squared Euclidean (euclidean) or 1 - cos (the
-            others). Spectral clustering minimizes a relaxed cut instead; for it this is only a comparison.
+        centroids: (M, D) float64: as the algorithm defines them.
+        objective: distance to the centroid summed over classes: 1 - cos, or squared Euclidean of raw features. Spectral
+            clustering minimizes a relaxed cut instead; for it this is only a comparison.
         silhouette: mean cosine silhouette; None if undefined (one cluster, or only singletons).
         width: affinity width that spectral clustering chose, in units of the mean 1 - cos; None for the others.
     """
@@ -44,6 +44,22 @@ class Clustering:
     objective: float
     silhouette: float | None
     width: float | None = None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to cluster; ``ALGORITHMS`` names it, and nothing else has to know of it.
+
+    Attributes:
+        labels: (K, D) float64 features, number of clusters M with 1 < M < K, seed of the run -> (K,) cluster 0..M-1 of
+            every class, none empty; and the width that spectral clustering chose, None for the others.
+        centroids: features, labels -> (M, D).
+        raw: both get the unchanged features, not their directions.
+    """
+
+    labels: Callable[[Matrix, int, int], tuple[Labels, float | None]]
+    centroids: Callable[[Matrix, Labels], Matrix]
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,10 +90,10 @@ def mine(features: ArrayLike, algorithm: str, clusters: int, seed: int) -> Clust
     """Group classes by their features.
 
     Args:
-        features: (K, D) frozen text features; ``euclidean`` uses them unchanged, the others their directions.
-        algorithm: ``spherical``, ``euclidean``, ``spectral`` or ``kmedoids``.
+        features: (K, D) frozen text features.
+        algorithm: a name of ``ALGORITHMS``.
         clusters: M, at least 1 and at most K.
-        seed: the run's seed; kmedoids does not depend on it.
+        seed: the run's seed.
 
     Raises:
         CptError: unknown algorithm, impossible M, or features that are not finite or zero.
@@ -90,21 +106,18 @@ def mine(features: ArrayLike, algorithm: str, clusters: int, seed: int) -> Clust
     norms = np.linalg.norm(raw, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not norms.all():
         raise CptError("features: some are zero, infinite or NaN; compute the text features again")
-    unit = raw / norms
-    space = raw if algorithm == "euclidean" else unit
+    chosen, unit = ALGORITHMS[algorithm], raw / norms
+    space = raw if chosen.raw else unit
     width = None
     if clusters == 1:
         labels = np.zeros(len(raw), dtype=np.int64)
     elif clusters == len(raw):
         labels = np.arange(len(raw))
     else:
-        labels, width = ALGORITHMS[algorithm](space, clusters, seed)
+        labels, width = chosen.labels(space, clusters, seed)
     labels = by_first_appearance(labels)
-    centroids = _medoids(space, labels) if algorithm == "kmedoids" else _means(space, labels)
-    if algorithm in ("spherical", "spectral"):
-        centroids = _directions(centroids, space, labels)
-    own = centroids[labels]
-    distances = np.square(space - own) if algorithm == "euclidean" else np.square(unit - own) / 2
+    centroids = chosen.centroids(space, labels)
+    distances = np.square(space - centroids[labels]) / (1 if chosen.raw else 2)  # of directions: 1 - cos
     return Clustering(labels, centroids, float(distances.sum()), cosine_silhouette(unit, labels), width)
 
 
@@ -173,14 +186,6 @@ def kmedoids(unit: Matrix, clusters: int, seed: int) -> tuple[Labels, None]:
         medoids[replaced] = int(point)
     owner[medoids] = np.arange(clusters)  # two medoids can be equal points; each keeps its own cluster
     return owner, None
-
-
-ALGORITHMS: dict[str, Callable[[Matrix, int, int], tuple[Labels, float | None]]] = {
-    "spherical": spherical,
-    "euclidean": euclidean,
-    "spectral": spectral,
-    "kmedoids": kmedoids,
-}
 
 
 def cosine_silhouette(unit: Matrix, labels: Labels) -> float | None:
@@ -288,7 +293,7 @@ def _lloyd(unit: Matrix, centroids: Matrix) -> tuple[Labels, float]:
         if np.array_equal(moved, labels):
             break
         labels = moved
-        centroids = _directions(_means(unit, labels), unit, labels)
+        centroids = directions(unit, labels)
     return labels, float((1 - (unit * centroids[labels]).sum(axis=1)).sum())
 
 
@@ -301,21 +306,23 @@ def _filled(labels: ArrayLike, clusters: int, outlying: Matrix) -> Labels:
     return full
 
 
-def _means(space: Matrix, labels: Labels) -> Matrix:
+def means(features: Matrix, labels: Labels) -> Matrix:
+    """Return the mean of every cluster, (M, D)."""
     membership = np.eye(labels.max() + 1)[labels]
-    return (membership.T @ space) / membership.sum(axis=0)[:, None]
+    return (membership.T @ features) / membership.sum(axis=0)[:, None]
 
 
-def _directions(means: Matrix, unit: Matrix, labels: Labels) -> Matrix:
-    """Normalize the means; if the members of a cluster cancel out, use its first member."""
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
+def directions(unit: Matrix, labels: Labels) -> Matrix:
+    """Return the normalized mean of every cluster, (M, D); if its members cancel out, its first member."""
+    centers = means(unit, labels)
+    norms = np.linalg.norm(centers, axis=1, keepdims=True)
     first = unit[np.unique(labels, return_index=True)[1]]
     canceled = norms < 1e-12
-    return np.where(canceled, first, means / np.where(canceled, 1, norms))
+    return np.where(canceled, first, centers / np.where(canceled, 1, norms))
 
 
-def _medoids(unit: Matrix, labels: Labels) -> Matrix:
-    """Return the member of every cluster with the smallest total dissimilarity to the others."""
+def medoids(unit: Matrix, labels: Labels) -> Matrix:
+    """Return the member of every cluster with the smallest total dissimilarity to the others, (M, D)."""
     together = np.where(labels[:, None] == labels, _dissimilarity(unit), 0).sum(axis=1)
     return np.stack(
         [unit[np.where(labels == cluster, together, np.inf).argmin()] for cluster in range(labels.max() + 1)]
@@ -328,3 +335,12 @@ def _dissimilarity(unit: Matrix) -> Matrix:
 
 def _sklearn_seed(seed: int) -> int:
     return stream_seed(seed, "clusters") % 2**32
+
+
+ALGORITHMS = {
+    "spherical": Algorithm(spherical, directions),
+    "euclidean": Algorithm(euclidean, means, raw=True),
+    "spectral": Algorithm(spectral, directions),
+    "kmedoids": Algorithm(kmedoids, medoids),
+}
+"""What the hyperparameter ``clustering`` and ``cpt clusters --algorithm`` may name."""

@@ -9,19 +9,24 @@ Where the paper is open to several readings, each is a switch; docs/switches.md 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from cpt import limits
+from cpt.features.clusters import ALGORITHMS
 from cpt.methods.base.hyperparameters import PLKR, field
 from cpt.methods.base.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
 from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.ivlp import IVLP, IVLPHyperparameters
 
 PAPER = "CPT, section 4.1"
+if TYPE_CHECKING:
+    Clustering = str
+else:
+    Clustering = Literal[tuple(ALGORITHMS)]
 
 
 class CPTHyperparameters(IVLPHyperparameters):
@@ -31,7 +36,7 @@ class CPTHyperparameters(IVLPHyperparameters):
     cc_weight: float = field(0.15, "weight of the class consistency L_CC", PAPER, ge=0)
     rs_weight: float = field(0.10, "weight of the anchor L_RS (rotation stability)", PAPER, ge=0)
 
-    clustering: Literal["spherical", "euclidean", "spectral", "kmedoids"] = field(
+    clustering: Clustering = field(
         "spherical", "algorithm on the frozen text features", "CPT, Table 5, row 1 (equals the main results)"
     )
     classes_per_cluster: int = field(16, "M = max(1, round(K / this))", "CPT, supplement, Figure 5", ge=1)
