@@ -1,22 +1,22 @@
+def exhibit(kind, suffixes, reported):
+    """Files of a table or figure; those of some suffixes are in Snakemake's report."""
+    files = {suffix: f"{ROOT}/{kind}s/{{name}}.{suffix}" for suffix in suffixes}
+    for suffix in reported:
+        files[suffix] = report(
+            files[suffix],
+            caption=f"../workflow/report/{kind}.rst",
+            category=f"{kind.capitalize()}s",
+            labels={kind: "{name}", "format": suffix},
+        )
+    return list(files.values())
+
+
 rule table:
     input:
         grid=f"{ROOT}/grid.json",
         runs=f"{ROOT}/runs.parquet",
     output:
-        csv=report(
-            f"{ROOT}/tables/{{name}}.csv",
-            caption="../workflow/report/table.rst",
-            category="Tables",
-            labels={"table": "{name}", "format": "csv"},
-        ),
-        md=f"{ROOT}/tables/{{name}}.md",
-        tex=f"{ROOT}/tables/{{name}}.tex",
-        html=report(
-            f"{ROOT}/tables/{{name}}.html",
-            caption="../workflow/report/table.rst",
-            category="Tables",
-            labels={"table": "{name}", "format": "html"},
-        ),
+        exhibit("table", paths.TABLE, reported=("csv", "html")),
     log:
         f"{LOGS}/tables/{{name}}.log",
     localrule: True
@@ -34,16 +34,7 @@ rule figure:
         grid=f"{ROOT}/grid.json",
         gathered=STAGES.gathered,
     output:
-        svg=report(
-            f"{ROOT}/figures/{{name}}.svg",
-            caption="../workflow/report/figure.rst",
-            category="Figures",
-            labels={"figure": "{name}"},
-        ),
-        pdf=f"{ROOT}/figures/{{name}}.pdf",
-        png=f"{ROOT}/figures/{{name}}.png",
-        csv=f"{ROOT}/figures/{{name}}.csv",
-        txt=f"{ROOT}/figures/{{name}}.txt",
+        exhibit("figure", paths.FIGURE, reported=("svg",)),
     log:
         f"{LOGS}/figures/{{name}}.log",
     localrule: True
