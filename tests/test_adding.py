@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
@@ -20,6 +25,9 @@ from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split
 from cpt.experiment.config import load
 from cpt.experiment.grid import build
+from cpt.files.paths import RUNS, TABLE
+from cpt.files.provenance import PACKAGE
+from cpt.files.stage_files import parse_json, read_parquet, write_parquet
 from cpt.methods.base import registry
 from cpt.methods.base.method import Method
 from tests.helpers.contract import Toy
@@ -33,13 +41,16 @@ CONTRACT = [
 ]
 
 
-def block(language: str) -> str:
-    return re.search(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)[1]
+def block(language: str, section: str) -> str:
+    """The only block of a language in a section, by the beginning of its heading."""
+    (text,) = [part for part in DOCUMENT.split("\n## ") if part.startswith(section)]
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return found
 
 
 @pytest.fixture
 def kgcoop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "kgcoop.py").write_text(block("python"))
+    (tmp_path / "kgcoop.py").write_text(block("python", "A method"))
     monkeypatch.setattr(cpt.methods, "__path__", [*cpt.methods.__path__, str(tmp_path)])
     registry.names.cache_clear()
     yield
@@ -90,7 +101,7 @@ def test_a_dataset_in_one_entry(tmp_path: Path) -> None:
             for i in range(count):
                 pixels = generator.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.jpg")
-    entry = yaml.safe_load(block("yaml"))
+    entry = yaml.safe_load(block("yaml", "A dataset"))
     entry["birds"]["root"] = str(tmp_path / "birds")
     catalog = tmp_path / "datasets.yaml"
     catalog.write_text(yaml.safe_dump(entry))
@@ -101,6 +112,91 @@ def test_a_dataset_in_one_entry(tmp_path: Path) -> None:
     )
     assert metadata["classes"] == ["great tit", "house finch"]
     assert table["label"].to_pylist() == [0, 0, 0, 0, 1]
+
+
+FIGURE, LAYOUT, ALGORITHM = "A figure", "A layout of tables", "A clustering algorithm"
+
+
+def cpt_of(folder: Path, *words: str) -> str:
+    """Call the command line of the package in a folder; return what it says."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "cpt", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with the page's kind of figure, layout and algorithm, and an experiment that uses them.
+
+    Its runs are invented: every run of CPT is better by 10 than one of another method, seed 2 by 2 than seed 1.
+    """
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(PACKAGE, folder / "cpt", ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    (folder / "cpt/assets").symlink_to(PACKAGE / "assets")
+    (folder / "config").symlink_to(Path("config").absolute())
+    (folder / "cpt/report/figures/tradeoff.py").write_text(block("python", FIGURE))
+    (folder / "cpt/report/layouts/halves.py").write_text(block("python", LAYOUT))
+    with open(folder / "cpt/features/clusters.py", "a") as file:
+        file.write("\n\n" + block("python", ALGORITHM))
+
+    shown = yaml.safe_load(block("yaml", FIGURE)) | yaml.safe_load(block("yaml", LAYOUT))
+    kept = yaml.safe_load(Path("config/config.yaml").read_text())["exhibits"].keys() - shown.keys()
+    shown["figure9"] |= {"variants": ["shuffled", "cpt"]}
+    experiment = {
+        "extends": "config/config.yaml",
+        "experiment": "mine",
+        "variants": {"shuffled": {"method": "cpt", "label": "Shuffled", "set": {"clustering": "shuffled"}}},
+        "tasks": {"base_to_new": {"datasets": ["land", "flowers"]}},
+        "exhibits": dict.fromkeys(kept) | shown,
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(experiment))
+    assert "for figure9, table8" in cpt_of(folder, "grid", "mine.yaml", "--output", "results/grid.json")
+
+    runs = []
+    for run in parse_json((folder / "results/grid.json").read_text())["runs"]:
+        base = 50.0 + 10 * (run["method"] == "cpt") + 2 * run["seed"]
+        for subset, metric, number in (("base", "accuracy", base), ("new", "accuracy", base - 5),
+                                       ("base+new", "harmonic_mean", base - 2)):  # fmt: skip
+            where = {"run": run["run"], "target": run["dataset"], "subset": subset, "metric": metric}
+            runs.append({**where, "epoch": None, "value": number})
+    write_parquet(folder / "results/runs.parquet", pa.Table.from_pylist(runs), RUNS, experiment="mine")
+    return folder
+
+
+def test_a_kind_of_figure_in_one_file(copied: Path) -> None:
+    cpt_of(copied, "figure", "figure9", "--results", "results")
+    with open(copied / "results/figures/figure9.csv", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["method", "imbalance_ratio", "base", "new"],
+            *([name, ratio, "63.0", "58.0"] for name in ("Shuffled", "CPT") for ratio in ("1", "0.06")),
+        ]
+    caption = (copied / "results/figures/figure9.txt").read_text()
+    assert caption == "Figure 9. Base against new. Means over datasets and seeds; no error bars.\n"
+    cpt_of(copied, "schema", "--output", "schema.json")
+    described = parse_json((copied / "schema.json").read_text())["$defs"]["Tradeoff"]
+    assert described["description"] == "Base against new accuracy."
+
+
+def test_a_layout_of_tables_in_one_file(copied: Path) -> None:
+    cpt_of(copied, "table", "table8", "--results", "results")
+    assert {path.suffix[1:] for path in (copied / "results/tables").glob("table8.*")} == {*TABLE, "json"}
+    shown = (copied / "results/tables/table8.md").read_text()
+    assert "| Method | base | new | H |" in shown
+    assert "| CPT | **63.00** <sub>±1.41</sub> | **58.00** <sub>±1.41</sub> | **61.00** <sub>±1.41</sub> |" in shown
+    assert "Avg: mean over 2 datasets of the per-dataset H." in shown
+
+
+def test_a_clustering_algorithm_in_one_object(copied: Path, results: Path) -> None:
+    runs = parse_json((copied / "results/grid.json").read_text())["runs"]
+    assert any("/shuffled-per4-single/" in (run["clusters"] or "") for run in runs)
+    text = results / "features/land/text-single.safetensors"
+    given = ["--text-features", str(text), "--protocol", "all_classes", "--seed", "1", "--classes-per-cluster", "2"]
+    cpt_of(copied, "clusters", *given, "--algorithm", "shuffled", "--output", "shuffled.parquet")
+    table, metadata = read_parquet(copied / "shuffled.parquet", "cpt.clusters/1")
+    assert np.bincount(table["cluster"].to_numpy()).tolist() == [2] * 5
+    assert metadata["algorithm"] == "shuffled"
 
 
 def test_the_tutorials_experiment(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -13,7 +14,8 @@ import pytest
 from cpt.files.provenance import PACKAGE, code_version
 
 # From low to high: a room imports from itself and from rooms above it in this list. The first are the modules of
-# cpt/ itself, which every room may use.
+# cpt/ itself, which every room may use. One exception: cpt.experiment.exhibits finds kinds of figures and layouts of
+# tables in cpt.report by name. So each of these is one file, with its section of the configuration and its drawing.
 ROOMS = [
     "errors limits seeds validation",
     "files",
@@ -64,6 +66,17 @@ def test_imports_go_one_way(module: str) -> None:
             assert LEVEL[room(name)] <= LEVEL[room(module)], f"{module} imports {name}"
 
 
+def test_only_exhibits_are_found_by_name_in_the_report() -> None:
+    """``stages`` names the modules whose change makes a stage's outputs stale; it imports none of them."""
+    found = set()
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if re.fullmatch(r"cpt\.report(\.\w+)*", named) and LEVEL[room(f"{module}.")] < LEVEL["report"]:
+                found.add(module)
+    assert found == {"cpt.experiment.exhibits", "cpt.experiment.stages"}
+
+
 def test_rooms_are_folders_of_at_most_two_levels() -> None:
     assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} <= LEVEL.keys() | {"assets", "__pycache__"}
     assert max(len(module.split(".")) for module in MODULES) <= 4  # cpt.room.part.module
@@ -90,6 +103,18 @@ def test_light_verbs_do_not_import_torch(statement: str) -> None:
     code = f"{statement}; import sys; print(sorted(m for m in sys.modules if m in ('torch', 'open_clip', 'snakemake')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_reading_a_configuration_imports_nothing_that_draws_or_computes() -> None:
+    """It imports all kinds of figures and layouts of tables, in every job of a cluster."""
+    heavy = "torch", "matplotlib", "seaborn", "pandas", "scipy", "sklearn", "pyarrow", "jinja2"
+    code = (
+        "import sys; from pathlib import Path; from cpt.experiment.config import load\n"
+        f"load([Path('config/config.yaml')]); print(sorted(set({heavy}) & sys.modules.keys()))\n"
+        "print('cpt.report.figures.violin' in sys.modules, 'cpt.report.layouts.measures' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True True"]
 
 
 def test_training_does_not_import_open_clip() -> None:

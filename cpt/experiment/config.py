@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -29,8 +31,8 @@ PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
 if TYPE_CHECKING:
     AnyExhibit = Exhibit
 else:
-    _KINDS = (Table, *(exhibits.kind(name) for name in exhibits.names(exhibits.FIGURES)))
-    AnyExhibit = Annotated[Union[_KINDS], Field(discriminator="kind")]
+    _FIGURES = [exhibits.kind(name) for name in exhibits.names(exhibits.FIGURES)]
+    AnyExhibit = Annotated[reduce(or_, _FIGURES, Table), Field(discriminator="kind")]
 
 
 def _one_slot(templates: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Tables and figures as an experiment sees them: their sections of the configuration, the cells that they ask for.
 
-A kind of figure is a module of ``cpt.report.figures``, a layout of tables one of ``cpt.report.layouts``: a new module is
-all that a new one needs. Both lie in a room above this one, so they are found by name. Reading a configuration imports
-them all: they import what draws inside their functions.
+A kind of figure is a module of ``cpt.report.figures``, a layout of tables one of ``cpt.report.layouts``: a new one is a
+new module and nothing else. Both lie in a room above this one, so they are found by name. Reading a configuration
+imports them all, so they import matplotlib inside their functions.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def kind(name: str) -> type[Exhibit]:
         CptError: its module does not define it.
     """
     found = _defined(f"{FIGURES}.{name}", Exhibit)
-    if found is None or get_args(found.model_fields["kind"].annotation) != (name,):
+    tag = found.model_fields.get("kind") if found else None
+    if found is None or tag is None or get_args(tag.annotation) != (name,):
         raise CptError(f"cpt/report/figures/{name}.py must define exactly one Exhibit, with kind: Literal[{name!r}]")
     return found
 

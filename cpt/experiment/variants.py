@@ -101,4 +101,3 @@ class Variants:
         known = {*TEMPLATE_SETS, *self.config.templates}
         if templates is not None and templates not in known:
             self._refuse(where, f"{name}: unknown set {templates!r}; {nearest(templates, known)}")
-

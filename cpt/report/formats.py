@@ -249,4 +249,4 @@ def html(table: Table, *, linked: bool = False) -> str:
 
 
 WRITERS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html}
-"""Suffix of a table's file (``cpt.files.paths.TABLE``) -> its text; ``csv`` is the long form of ``cpt.report.tables``."""
+"""Texts of a table's files by suffix (``cpt.files.paths.TABLE``); ``csv`` is the long form of ``cpt.report.tables``."""

@@ -11,7 +11,6 @@ from cpt.experiment import exhibits
 from cpt.report.formats import Block, Column, Line, Mark, Shown
 from cpt.report.words import AVERAGE, MISSING
 from cpt.results.cells import (
-    TASKS,
     TRANSFER_TASKS,
     Results,
     Summary,

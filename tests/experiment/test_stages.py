@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cpt.costs.plan import jobs
 from cpt.errors import CptError
 from cpt.experiment import config, grid, resolved
 from cpt.experiment.stages import Stages
-from cpt.files import paths
+from cpt.files import paths, provenance
 
 RUN_STAGES = {"train": paths.TRAINED, "predict": paths.PREDICTED, "score": paths.SCORED}
 
@@ -91,3 +92,36 @@ def test_a_name_that_the_experiment_lacks_is_refused(stages: Stages) -> None:
         CptError, match=r"clusters clusters/zzz\.parquet: .* none of this name; results/embedded/grid\.json lists all"
     ):
         stages.clusters("zzz")
+
+
+def test_a_change_of_a_kind_reaches_its_figures_and_the_plan_only(
+    stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, memory = tmp_path / "cpt", tmp_path / "memory.json"
+    shutil.copytree(provenance.PACKAGE, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+    monkeypatch.setattr(provenance, "_module", provenance._module.__wrapped__)
+
+    def state() -> dict[str, str]:
+        resolved.load(stages.config, "x", memory)
+        training = provenance.code_version("cpt.training.train", "cpt.methods.cpt")
+        figures = {name: stages.figure_code(name) for name in ("figure4", "figure8")}
+        table = provenance.stamp("cpt.report.tables", "cpt.report.layouts.tasks")
+        return {**figures, "table": table, "training": training, "plan": json.loads(memory.read_text())["key"]}
+
+    before = state()
+    for changed, expected in (
+        ("report/figures/violin.py", {"figure4", "plan"}),
+        ("report/layouts/tasks.py", {"table", "plan"}),
+        ("report/drawing/labels.py", {"figure8"}),
+    ):
+        with open(copy / changed, "a") as file:
+            file.write("\nCHANGED = 1\n")
+        after = state()
+        assert {name for name in after if after[name] != before[name]} == expected, changed
+        before = after
+
+
+def test_tables_and_the_page_depend_on_every_layout(stages: Stages) -> None:
+    for stage in ("table", "page"):
+        assert all(f"cpt.report.layouts.{name}" in stages.code(stage) for name in ("tasks", "datasets", "measures"))

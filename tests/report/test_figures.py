@@ -13,10 +13,10 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report.drawing import style
-from cpt.report.figures.cost import Point, undominated
 from cpt.report.drawing.features import Clusters, effective_rank
 from cpt.report.drawing.labels import place_labels
 from cpt.report.drawing.make import make_figure
+from cpt.report.figures.cost import Point, undominated
 from cpt.report.figures.method import principal_plane, within_cluster
 from cpt.report.figures.sweep import positions
 from tests.helpers import fake_results

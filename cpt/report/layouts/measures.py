@@ -26,7 +26,7 @@ class Measures(Layout):
         return {Key(ratio, row, AVERAGE, name): self._measured(averaged, name) for name in self.exhibit["measures"]}
 
     def _measured(self, cells: Sequence[Mapping[str, Any] | None], measure: str) -> Summary:
-        """Return the mean of a measure over the datasets that have it: one without a class to mix up has no confusion."""
+        """Return the mean over the datasets that have a measure: one without a class to mix up has no confusion."""
         parts: list[SeedValues] = []
         for cell in cells:
             values = self.results.measured(cell, measure) if cell else {}

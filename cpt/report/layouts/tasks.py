@@ -23,7 +23,9 @@ class Tasks(Layout):
     def columns(self) -> list[Column]:
         """Return one per ratio and task."""
         exhibit = self.exhibit
-        return [Column(task_title(task), ratio_title(ratio)) for ratio in exhibit["ratios"] for task in exhibit["tasks"]]
+        return [
+            Column(task_title(task), ratio_title(ratio)) for ratio in exhibit["ratios"] for task in exhibit["tasks"]
+        ]
 
     def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
         """Return one block."""

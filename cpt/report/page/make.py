@@ -17,10 +17,10 @@ from cpt.files import paths
 from cpt.files.integrity import configuration, snakemake
 from cpt.files.stage_files import note_read, require_unchanged, unusable, write_text
 from cpt.report.formats import html, templates
+from cpt.report.layout import DECIMALS, Key
 from cpt.report.page import web
 from cpt.report.page.details import details
 from cpt.report.page.sheet import sheet
-from cpt.report.layout import DECIMALS, Key
 from cpt.report.tables import by_dataset, laid_out, long_form, significance
 from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 from cpt.results.cells import Results, Summary, read_results
