@@ -61,15 +61,18 @@ def shape(grid: Grid) -> Shape | None:
     return Shape(joint, image, patch, (rest[0], rest[1]), (rest[2], rest[3]))
 
 
-def stated(grid: Grid, classes: Mapping[str, int]) -> Costs:
-    """Return costs from floating-point operations and an assumed throughput; none for what that makes no sense for.
+def stated(grid: Grid, classes: Mapping[str, int], device: str) -> Costs:
+    """Return costs from floating-point operations and a GPU's assumed throughput; none where these say nothing.
 
     Args:
         classes: trained classes by run.
+        device: ``auto``, ``cpu`` or ``cuda``.
     """
     sizes = None if grid.config.backbone.architecture == EMBEDDED else shape(grid)
     if sizes is None:
         return Costs("none", f"not modeled for {grid.config.backbone.architecture}; use --measure")
+    if device == "cpu":
+        return Costs("none", "not stated for a CPU; time steps on this one: the same `cpt plan` with --measure")
     own = NAME + 2  # its name, the full stop and the end token; what stands before them is shared
     positions = 1 + (sizes.image // sizes.patch) ** 2 + 4
     text, image = _forward(own, *sizes.text), _forward(positions, *sizes.vision)
@@ -83,8 +86,8 @@ def stated(grid: Grid, classes: Mapping[str, int]) -> Costs:
         f"G an image ({positions} positions) forward, as much again backward where gradients pass; losses and updates "
         "are not counted.",
     ]
-    text_line = "stated for an A100-class GPU; --measure for yours"
-    return Costs("stated", text_line, assumptions, groups, image / THROUGHPUT)
+    where = "stated for an A100-class GPU; --measure for yours"
+    return Costs("stated", where, assumptions, groups, image / THROUGHPUT)
 
 
 def _forward(positions: int, width: int, layers: int) -> float:

@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 
 from cpt.cli.experiment import plan
 from cpt.costs import measured_costs, stated_costs, step_costs
-from cpt.costs.plan import Known, Plan, jobs, known, steps_per_epoch, training_images
+from cpt.costs.jobs import jobs
+from cpt.costs.known import Known, known, steps_per_epoch, training_images
+from cpt.costs.plan import Plan
 from cpt.data import world
 from cpt.data.entry import Entry
 from cpt.data.fewshot import by_class
@@ -136,6 +138,23 @@ def test_jobs_that_are_easily_forgotten_are_those_of_snakemake(clone: Path) -> N
     counts = compared(clone, "forgotten.yaml")
     assert counts["text_features"] == 5, "land and flowers: single and mine; gated: single"
     assert (counts["clusters"], counts["fetch"], counts["image_features"]) == (2, 1, 2)
+
+
+def test_jobs_for_several_seeds_are_those_of_snakemake(clone: Path) -> None:
+    """Of three seeds two share a job and one is alone; a job is there when all of its seeds are."""
+    changes = {"runs_per_job": 2, "seeds": [1, 2, 3], "augmentation": "rrc_flip"}
+    (clone / "catalog.yaml").write_text(yaml.safe_dump({"land": LAND}))
+    variants = {name: {"method": name} for name in ("zeroshot", "coop")}
+    path = write(clone, variants=variants, **changes).relative_to(clone)
+    counts = compared(clone, str(path))
+    for rule in ("train", "predict", "score"):
+        assert (counts[rule], counts[f"{rule}_seeds_1_2"]) == (2, 1), "zero-shot CLIP and the third seed; two seeds"
+    runs = [run for run in built(path).runs.values() if run.method == "coop" and run.seed in (1, 2)]
+    for run, there in zip(runs, (0, 1), strict=True):
+        output = clone / "results/small/runs" / run.id / "run.json"
+        output.parent.mkdir(parents=True)
+        output.touch()
+        assert planning(path).numbers()["jobs"]["train_seeds_1_2"] == {"total": 1, "there": there}
 
 
 @pytest.mark.slow
@@ -515,7 +534,7 @@ def stated(folder: Path) -> Plan:
 
 def test_the_stated_model(stated: Plan) -> None:
     assert stated_costs._forward(197, 768, 12) == pytest.approx(2 * 17.5e9, rel=0.02), "ViT-B/16: 17.5 GMAC an image"
-    costs = stated_costs.stated(stated.grid, stated.classes)
+    costs = stated_costs.stated(stated.grid, stated.classes, "auto")
     assert costs.basis == "stated"
     by_method = {run.method: run for run in stated.grid.runs.values()}
     image, text = stated_costs._forward(201, 768, 12), stated_costs._forward(5, 512, 12)
@@ -541,10 +560,24 @@ def test_the_stated_model(stated: Plan) -> None:
     assert "not measured" in text_of
 
 
+def test_nothing_is_stated_for_a_cpu(stated: Plan) -> None:
+    """The model is of a GPU; what a CPU takes has to be measured, and the plan says how."""
+    stated.device = "cpu"
+    numbers = stated.numbers()
+    assert numbers["costs"]["basis"] == "none"
+    assert "not stated for a CPU" in printed(numbers)
+    assert "the same `cpt plan` with --measure" in numbers["costs"]["text"]
+    assert "train h" not in printed(numbers)
+    assert "A100" not in printed(numbers)
+    for device in ("auto", "cuda"):
+        stated.device = device
+        assert "stated for an A100-class GPU" in printed(stated.numbers())
+
+
 def test_cached_frozen_features_are_not_encoded_again(folder: Path) -> None:
     backbone = {"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}
     made = planning(write(folder, backbone=backbone))
-    costs = stated_costs.stated(made.grid, made.classes)
+    costs = stated_costs.stated(made.grid, made.classes, "auto")
     (run,) = made.grid.runs.values()
     assert costs.step(run, 5) == pytest.approx(0.025 + 2 * 5 * stated_costs._forward(5, 512, 12) / 60e12)
 

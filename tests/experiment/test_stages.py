@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from cpt.cli.app import app
-from cpt.costs.plan import jobs
+from cpt.costs.jobs import jobs
 from cpt.errors import CptError
 from cpt.experiment import config, grid, resolved
 from cpt.experiment.stages import Stages
