@@ -30,7 +30,7 @@ from benchmarks import rows  # noqa: E402
 from cpt.costs.plan import Plan  # noqa: E402
 from cpt.errors import CptError, nearest  # noqa: E402
 from cpt.experiment import config, grid  # noqa: E402
-from cpt.report.printed.audit import read_published  # noqa: E402
+from cpt.report.printed.published import read_published  # noqa: E402
 from docs import choices, measured  # noqa: E402
 from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
 

@@ -79,8 +79,9 @@ def audit(
     from cpt.files.stage_files import write_text
     from cpt.report.printed import audit as arithmetic
     from cpt.report.printed import audit_text
+    from cpt.report.printed.published import read_claims, read_published
 
-    sections = arithmetic.audit(arithmetic.read_published(published), arithmetic.read_claims(claims))
+    sections = arithmetic.audit(read_published(published), read_claims(claims))
     for section in sections:
         log(f"\n{section.title}\n")
         audit_text.print_section(section, None if everything else 10)

@@ -18,9 +18,10 @@ from cpt.metrics.measures import CURVES, MEASURES
 from cpt.report.drawing import style
 from cpt.report.drawing.make import make_figure
 from cpt.report.page.make import make_page
-from cpt.report.printed.audit import audit, read_claims, read_published
+from cpt.report.printed.audit import audit
 from cpt.report.printed.audit_text import html
 from cpt.report.printed.ledger import make_ledger
+from cpt.report.printed.published import read_claims, read_published
 from cpt.report.tables import make_table
 
 CURVED = ("loss", "gradient_norm", "learning_rate", "loss_cross_entropy", "loss_separation", "loss_consistency",

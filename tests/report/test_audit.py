@@ -14,19 +14,19 @@ import pytest
 
 from cpt.errors import CptError
 from cpt.report.printed import audit as a
-from cpt.report.printed import audit_text
+from cpt.report.printed import audit_text, published
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def printed() -> pd.DataFrame:
-    return a.read_published(ROOT / "config/published.csv")
+    return published.read_published(ROOT / "config/published.csv")
 
 
 @pytest.fixture(scope="module")
 def sections(printed: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    claims = a.read_claims(ROOT / "config/published_claims.yaml")
+    claims = published.read_claims(ROOT / "config/published_claims.yaml")
     return {section.name: section.rows for section in a.audit(printed, claims)}
 
 
@@ -81,7 +81,7 @@ def frame(request: pytest.FixtureRequest, printed: pd.DataFrame) -> pd.DataFrame
 
 @pytest.fixture(scope="module")
 def found(frame: pd.DataFrame) -> dict[str, list[dict]]:
-    claims = a.read_claims(ROOT / "config/published_claims.yaml")
+    claims = published.read_claims(ROOT / "config/published_claims.yaml")
     return {section.name: section.rows.to_dict("records") for section in a.audit(frame, claims)}
 
 
@@ -249,7 +249,7 @@ def test_averages_of_the_methods_own_papers(found: dict, plain: Numbers, frame: 
 
 def test_claims_comparison_by_comparison(found: dict, frame: pd.DataFrame) -> None:
     value = frame.set_index(["group", "imbalance_ratio", "row", "dataset", "metric"])["value"].to_dict()
-    for claim, told in zip(a.read_claims(ROOT / "config/published_claims.yaml"), found["claims"], strict=True):
+    for claim, told in zip(published.read_claims(ROOT / "config/published_claims.yaml"), found["claims"], strict=True):
         signs = []
         for ratio, dataset, other in itertools.product(claim["ratios"], claim["datasets"], claim["than"]):
             metrics = [claim["metric"]] if "metric" in claim else ["H", "accuracy"]
@@ -396,7 +396,7 @@ def test_claims(sections: dict[str, pd.DataFrame]) -> None:
 
 
 def test_no_judgment_is_passed(printed: pd.DataFrame) -> None:
-    text = audit_text.markdown(a.audit(printed, a.read_claims(ROOT / "config/published_claims.yaml"))).lower()
+    text = audit_text.markdown(a.audit(printed, published.read_claims(ROOT / "config/published_claims.yaml"))).lower()
     for word in ("suspicious", "fabricat", "fraud", "implausib", "wrong", "error", "unlikely", "copied"):
         assert word not in text
 
@@ -404,7 +404,7 @@ def test_no_judgment_is_passed(printed: pd.DataFrame) -> None:
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.csv"
     with pytest.raises(CptError, match=r"published\.csv: not found"):
-        a.read_published(path)
+        published.read_published(path)
     path.write_text("group,row\n")
     with pytest.raises(CptError, match=r"lacks the column dataset"):
-        a.read_published(path)
+        published.read_published(path)

@@ -14,8 +14,8 @@ from cpt.errors import CptError
 from cpt.experiment import config, grid
 from cpt.files.paths import RUNS
 from cpt.files.stage_files import read_parquet, write_json, write_parquet
-from cpt.report.printed.audit import read_published
 from cpt.report.printed.ledger import SCHEMA, VERDICTS, make_ledger
+from cpt.report.printed.published import read_published
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "config/published.csv"

@@ -1,28 +1,19 @@
 """Arithmetic on the paper's printed numbers: what agrees with what, and what rounding alone would give.
 
-Every figure is computed here from ``config/published.csv``; what the text claims is ``config/published_claims.yaml``.
 The sections say what was computed and nothing about why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise, permutations
-from pathlib import Path
+from dataclasses import dataclass, replace
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from cpt.errors import CptError
+from cpt.report.printed.published import AVERAGE, SOURCE, TABLES, TASKS, TRANSFER, cells, grid, names, places, ratios
 
-TABLES = ("table2", "table3", "table4")
-SOURCE = "ImageNet"
-TRANSFER = ("table3", "table4")
-"""Tables whose average leaves the source out."""
-
-AVERAGE = "Avg"
 UNIT = 0.01
 """Last printed digit: a printed number is within half of it of the number that was rounded."""
 
@@ -47,27 +38,9 @@ class Section:
     rows: pd.DataFrame
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """Read the printed numbers: group, imbalance_ratio, row, method, dataset, metric, value.
-
-    Raises:
-        CptError: the file is missing or lacks a column.
-    """
-    try:
-        printed = pd.read_csv(path)
-    except FileNotFoundError:
-        raise CptError(f"{path}: not found; give the table of printed numbers, config/published.csv") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise CptError(f"{path}: not a table of printed numbers ({error})") from None
-    missing = {"group", "imbalance_ratio", "row", "method", "dataset", "metric", "value"} - set(printed.columns)
-    if missing:
-        raise CptError(f"{path}: lacks the column {sorted(missing)[0]}; see docs/files.md")
-    return printed
-
-
 def audit(printed: pd.DataFrame, claims: Sequence[dict]) -> list[Section]:
     """Return all sections."""
-    return [
+    sections = [
         averages(printed),
         agreement(printed),
         proportions(printed),
@@ -78,120 +51,84 @@ def audit(printed: pd.DataFrame, claims: Sequence[dict]) -> list[Section]:
         reported_elsewhere(printed),
         claimed(printed, claims),
     ]
+    called = names(printed)
+    return [replace(section, rows=_named(section.rows, called)) for section in sections]
 
 
-def read_claims(path: Path) -> list[dict]:
-    """Read what the text claims.
-
-    Raises:
-        CptError: the file is missing or not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CptError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-
-
-def grid(printed: pd.DataFrame, table: str, ratio: float, metric: str | None = None) -> pd.DataFrame:
-    """A printed table at one ratio: rows are methods' ids, columns datasets, in printed order."""
-    chosen = printed[(printed["group"] == table) & (printed["imbalance_ratio"] == ratio)]
-    if metric is not None:
-        chosen = chosen[chosen["metric"] == metric]
-    wide = chosen.pivot(index="row", columns="dataset", values="value")
-    return wide.loc[chosen["row"].unique(), chosen["dataset"].unique()]
-
-
-def names(printed: pd.DataFrame) -> dict[str, str]:
-    """Method's id: its name in the paper's tables, else where it is printed."""
-    own = printed["group"].str.startswith("table")
-    return {
-        row: method
-        for part in (printed[~own], printed[own])
-        for row, method in zip(part["row"], part["method"], strict=True)
-    }
-
-
-def ratios(printed: pd.DataFrame, table: str) -> list[float]:
-    """Imbalance ratios of a table, balanced first."""
-    return sorted(printed.loc[printed["group"] == table, "imbalance_ratio"].unique(), reverse=True)
-
-
-def cells(printed: pd.DataFrame, table: str, ratio: float) -> pd.DataFrame:
-    """A table's cells without its average, and without the source where the average leaves it out."""
-    wide = grid(printed, table, ratio).drop(columns=AVERAGE)
-    return wide.drop(columns=SOURCE) if table in TRANSFER else wide
+def _named(found: pd.DataFrame, called: dict[str, str]) -> pd.DataFrame:
+    """Show methods' names for ids and tables' titles."""
+    found = found.reset_index(drop=True)
+    for column in found.columns.intersection(["row", "other row"]):
+        found[column] = found[column].map(called)
+    if "table" in found:
+        found["table"] = "Table " + found["table"].str[-1]
+    return found.rename(columns={"row": "method", "other row": "other method", "ratio": "τ"})
 
 
 def averages(printed: pd.DataFrame) -> Section:
     """Printed averages against the mean of the printed cells."""
     rows = []
-    for table in TABLES:
-        for ratio in ratios(printed, table):
-            wide, own = grid(printed, table, ratio), cells(printed, table, ratio)
-            for row in wide.index:
-                mean, said = own.loc[row].mean(), wide.loc[row, AVERAGE]
-                rows.append((table, ratio, row, own.shape[1], mean, said, said - mean))
-    found = pd.DataFrame(rows, columns=["table", "ratio", "row", "cells", "mean of cells", "printed", "difference"])
+    for table, ratio in places(printed, TABLES):
+        own, said = cells(printed, table, ratio), grid(printed, table, ratio)[AVERAGE]
+        means = own.mean(axis=1)
+        rows += [(table, ratio, row, own.shape[1], means[row], said[row]) for row in own.index]
+    found = pd.DataFrame(rows, columns=["table", "ratio", "row", "cells", "mean of cells", "printed"])
+    found["difference"] = found["printed"] - found["mean of cells"]
     found["within rounding"] = found["difference"].abs() <= UNIT / 2 + UNIT / 2 + 1e-9
     return Section(
         "averages",
         "Do the printed averages equal the mean of the printed cells?",
         "mean over the datasets (Tables 3 and 4 without ImageNet, the source). Half a unit of the last digit from the "
         f"cells and half from the average: rounding explains up to {UNIT:g}.",
-        _named(found, printed),
+        found,
     )
 
 
 def agreement(printed: pd.DataFrame) -> Section:
     """Numbers that stand in two places."""
-    rows = []
-
-    def compare(what: str, ratio: float, row: str, first: float, second: float) -> None:
-        rows.append((what, ratio, row, first, second, first - second))
-
+    rows: list[tuple[str, float, str, float, float]] = []
     for ratio in ratios(printed, "table3"):
         third, fourth = (grid(printed, table, ratio)[SOURCE] for table in TRANSFER)
-        for row in third.index.intersection(fourth.index):
-            compare("ImageNet: Table 3, Table 4", ratio, row, third[row], fourth[row])
+        both = third.index.intersection(fourth.index)
+        rows += [("ImageNet: Table 3, Table 4", ratio, row, third[row], fourth[row]) for row in both]
     for ratio in ratios(printed, "table1"):
         first = grid(printed, "table1", ratio).loc["cpt_printed"]
-        tasks = zip(("base-to-new", "cross-dataset", "domain-generalization"), TABLES, strict=True)
-        for task, table in tasks:
+        for task, table in TASKS.items():
             average = grid(printed, table, ratio).loc["cpt", AVERAGE]
-            compare(f"Table 1 {task}, average of Table {table[-1]}", ratio, "cpt", first[task], average)
+            rows.append((f"Table 1 {task}, average of Table {table[-1]}", ratio, "cpt", first[task], average))
     for ratio in ratios(printed, "table5"):
         fifth = grid(printed, "table5", ratio, "H").loc["spherical", SOURCE]
         second = grid(printed, "table2", ratio).loc["cpt"]
-        compare("Table 5 row 1, ImageNet of Table 2", ratio, "cpt", fifth, second[SOURCE])
-        compare("Table 5 row 1, average of Table 2", ratio, "cpt", fifth, second[AVERAGE])
-    found = pd.DataFrame(rows, columns=["places", "ratio", "row", "first", "second", "difference"])
+        rows.append(("Table 5 row 1, ImageNet of Table 2", ratio, "cpt", fifth, second[SOURCE]))
+        rows.append(("Table 5 row 1, average of Table 2", ratio, "cpt", fifth, second[AVERAGE]))
+    found = pd.DataFrame(rows, columns=["places", "ratio", "row", "first", "second"])
+    found["difference"] = found["first"] - found["second"]
     found["equal"] = found["difference"].abs() < UNIT / 2
     return Section(
         "agreement",
         "Do numbers that are printed twice agree?",
         "first minus second. The model that was trained on ImageNet is the same in Tables 3 and 4; Table 1's last row "
         "and Table 5's first row are CPT.",
-        _named(found, printed),
+        found,
     )
 
 
 def proportions(printed: pd.DataFrame) -> Section:
     """Ratios of every two rows of a table, and the spread that rounding alone would give."""
     rows = []
-    for table in ("table2", "table3"):
-        for ratio in ratios(printed, table):
-            wide = cells(printed, table, ratio)
-            for a, b in permutations(wide.index, 2):
-                quotient = wide.loc[a] / wide.loc[b]
-                if quotient.mean() < 1 or (quotient.mean() == 1 and a > b):
-                    continue
-                rounding = rounding_spread(wide.loc[a], wide.loc[b])
-                near = int(((quotient - quotient.median()).abs() <= NEAR).sum())
-                std = quotient.std(ddof=0)
-                numbers = (quotient.mean(), std, quotient.min(), quotient.max())
-                rows.append((table, ratio, a, b, *numbers, near, len(quotient), rounding, std / rounding))
+    for table, ratio in places(printed, ("table2", "table3")):
+        wide = cells(printed, table, ratio)
+        for a, b in permutations(wide.index, 2):
+            quotient = wide.loc[a] / wide.loc[b]
+            if quotient.mean() < 1 or (quotient.mean() == 1 and a > b):
+                continue
+            numbers = (quotient.mean(), quotient.std(ddof=0), quotient.min(), quotient.max())
+            near = int(((quotient - quotient.median()).abs() <= NEAR).sum())
+            rounding = rounding_spread(wide.loc[a], wide.loc[b])
+            rows.append((table, ratio, a, b, *numbers, near, len(quotient), rounding))
     columns = ["table", "ratio", "row", "other row", "mean", "std", "min", "max", "near the median", "datasets"]
-    found = pd.DataFrame(rows, columns=[*columns, "std of rounding", "std / rounding"])
+    found = pd.DataFrame(rows, columns=[*columns, "std of rounding"])
+    found["std / rounding"] = found["std"] / found["std of rounding"]
     return Section(
         "proportions",
         "How far are two rows from being a constant multiple of each other?",
@@ -199,7 +136,7 @@ def proportions(printed: pd.DataFrame) -> Section:
         f"many lie within {NEAR:g} of their median. If one row were an exact multiple of the other, rounding both to "
         f"two digits would give the std of rounding: the root mean square over datasets of {UNIT:g}/√12 · √(1 + q²)"
         " / other, with q the quotient.",
-        _named(found.sort_values("std / rounding", kind="stable"), printed),
+        found.sort_values("std / rounding", kind="stable"),
     )
 
 
@@ -218,37 +155,32 @@ def below_zero_shot(printed: pd.DataFrame) -> Section:
     rows = []
     for ratio in ratios(printed, "table2"):
         wide = cells(printed, "table2", ratio)
-        for row in wide.index:
-            difference = wide.loc[row] - known[wide.columns]
-            below = difference[difference < 0]
-            rows.append((ratio, row, wide.loc[row].mean() - known[wide.columns].mean(), len(below), wide.shape[1],
-                         ", ".join(f"{name} {value:+.2f}" for name, value in below.items())))  # fmt: skip
-    columns = ["ratio", "row", "average − zero-shot's", "datasets below", "datasets", "which"]
+        for row, cell in wide.iterrows():
+            below = (cell - known[wide.columns]).loc[lambda difference: difference < 0]
+            which = ", ".join(f"{name} {value:+.2f}" for name, value in below.items())
+            rows.append((ratio, row, cell.mean() - known[wide.columns].mean(), len(below), len(cell), which))
     return Section(
         "below_zero_shot",
         "Which rows of Table 2 are below zero-shot CLIP?",
         "printed H minus the published H of zero-shot CLIP ViT-B/16 (docs/datasets.md), dataset by dataset; averages "
         "are means over the 11 datasets.",
-        _named(pd.DataFrame(rows, columns=columns), printed),
+        pd.DataFrame(rows, columns=["ratio", "row", "average − zero-shot's", "datasets below", "datasets", "which"]),
     )
 
 
 def first_places(printed: pd.DataFrame) -> Section:
     """On how many columns each row is best."""
     rows = []
-    for table in TABLES:
-        for ratio in ratios(printed, table):
-            wide = grid(printed, table, ratio)
-            best = wide.eq(wide.max())
-            for row in wide.index:
-                alone = int((best.loc[row] & (best.sum() == 1)).sum())
-                rows.append((table, ratio, row, alone, int(best.loc[row].sum()) - alone, wide.shape[1]))
-    columns = ["table", "ratio", "row", "best alone", "best with others", "columns"]
+    for table, ratio in places(printed, TABLES):
+        wide = grid(printed, table, ratio)
+        best = wide.eq(wide.max())
+        alone = best.loc[:, best.sum() == 1].sum(axis=1)
+        rows += [(table, ratio, row, alone[row], best.loc[row].sum() - alone[row], wide.shape[1]) for row in wide.index]
     return Section(
         "first_places",
         "How often is a row the best of its column?",
         "columns of the table, its average and Table 3's and 4's source included.",
-        _named(pd.DataFrame(rows, columns=columns), printed),
+        pd.DataFrame(rows, columns=["table", "ratio", "row", "best alone", "best with others", "columns"]),
     )
 
 
@@ -256,21 +188,15 @@ def less_data_more_accuracy(printed: pd.DataFrame) -> Section:
     """Cells that are higher with fewer training images."""
     rows = []
     for table in TABLES:
-        steps = ratios(printed, table)
-        for larger, smaller in pairwise(steps):
+        for larger, smaller in pairwise(ratios(printed, table)):
             gain = cells(printed, table, smaller) - cells(printed, table, larger)
-            rows += [
-                (table, f"{larger:g} → {smaller:g}", row, dataset, gain.loc[row, dataset])
-                for row in gain.index
-                for dataset in gain.columns
-                if gain.loc[row, dataset] > 0
-            ]
-    columns = ["table", "ratios", "row", "dataset", "gain"]
+            for row, cell in gain.iterrows():
+                rows += [(table, f"{larger:g} → {smaller:g}", row, *rise) for rise in cell[cell > 0].items()]
     return Section(
         "less_data",
         "Which cells rise when training images are taken away?",
         "the cell at the smaller τ minus the cell at the larger one, where that is positive.",
-        _named(pd.DataFrame(rows, columns=columns), printed),
+        pd.DataFrame(rows, columns=["table", "ratios", "row", "dataset", "gain"]),
     )
 
 
@@ -287,26 +213,24 @@ def repeated_cells(printed: pd.DataFrame) -> Section:
         "repeated",
         "Which numbers stand more than once in a column?",
         "equal to the last printed digit, over all methods and τ of a table.",
-        _named(found.sort_values("times", ascending=False, kind="stable"), printed),
+        found.sort_values("times", ascending=False, kind="stable"),
     )
 
 
 def reported_elsewhere(printed: pd.DataFrame) -> Section:
     """Averages at τ = 1 against those of the methods' own papers."""
-    tasks = {"base-to-new": "table2", "cross-dataset": "table3", "domain-generalization": "table4"}
     known = printed[printed["group"] == "balanced"]
-    rows = []
-    for row, task, value in zip(known["row"], known["dataset"], known["value"], strict=True):
-        wide = grid(printed, tasks[task], 1)
-        if row in wide.index:
-            rows.append((task, row, wide.loc[row, AVERAGE], value, wide.loc[row, AVERAGE] - value))
-    found = pd.DataFrame(rows, columns=["task", "row", "printed here", "own paper", "difference"])
+    here = {task: grid(printed, table, 1)[AVERAGE] for task, table in TASKS.items()}
+    elsewhere = zip(known["dataset"], known["row"], known["value"], strict=True)
+    rows = [(task, row, here[task][row], value) for task, row, value in elsewhere if row in here[task]]
+    found = pd.DataFrame(rows, columns=["task", "row", "printed here", "own paper"])
+    found["difference"] = found["printed here"] - found["own paper"]
     return Section(
         "reported_elsewhere",
         "How do averages at τ = 1 compare with those of the methods' own papers?",
         "printed average minus the published one (16 shots of every class). Base-to-new: here the mean of the "
         "datasets' H, there H of the mean accuracies, so differences of some tenths are no disagreement.",
-        _named(found, printed),
+        found,
     )
 
 
@@ -314,38 +238,19 @@ def claimed(printed: pd.DataFrame, claims: Sequence[dict]) -> Section:
     """What the text says about the tables, comparison by comparison."""
     rows, called = [], names(printed)
     for claim in claims:
-        higher: list[str] = []
-        equal: list[str] = []
-        count = 0
+        told: dict[str, list[str]] = {"as said": [], "equal": [], "the other way round": []}
         for ratio in claim["ratios"]:
             wide = grid(printed, claim["table"], ratio, claim.get("metric"))
-            for other in claim["than"]:
-                for dataset in claim["datasets"]:
-                    one, two = wide.loc[claim["better"], dataset], wide.loc[other, dataset]
-                    count += 1
-                    text = f"{dataset}, τ = {ratio:g}: {one:.2f}, {called[other]} {two:.2f}"
-                    if one == two:
-                        equal.append(text)
-                    elif (one < two) != claim.get("lower", False):
-                        higher.append(text)
-        rows.append((claim["place"], claim["says"], count - len(higher) - len(equal), count,
-                     "; ".join(equal) or "–", "; ".join(higher) or "–"))  # fmt: skip
-    columns = ["place", "says", "as said", "comparisons", "equal", "the other way round"]
+            for other, dataset in product(claim["than"], claim["datasets"]):
+                one, two = wide.loc[claim["better"], dataset], wide.loc[other, dataset]
+                as_said = "as said" if (one < two) == claim.get("lower", False) else "the other way round"
+                text = f"{dataset}, τ = {ratio:g}: {one:.2f}, {called[other]} {two:.2f}"
+                told["equal" if one == two else as_said].append(text)
+        texts = ("; ".join(told[how]) or "–" for how in ("equal", "the other way round"))
+        rows.append((claim["place"], claim["says"], len(told["as said"]), sum(map(len, told.values())), *texts))
     return Section(
         "claims",
         "What the text says about the tables",
         "each sentence as comparisons of printed cells (config/published_claims.yaml).",
-        pd.DataFrame(rows, columns=columns),
+        pd.DataFrame(rows, columns=["place", "says", "as said", "comparisons", "equal", "the other way round"]),
     )
-
-
-def _named(found: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
-    """Show methods' names for ids and tables' titles."""
-    called = names(printed)
-    found = found.reset_index(drop=True)
-    for column in ("row", "other row"):
-        if column in found:
-            found[column] = found[column].map(called)
-    if "table" in found:
-        found["table"] = "Table " + found["table"].str[-1]
-    return found.rename(columns={"row": "method", "other row": "other method", "ratio": "τ"})

@@ -1,0 +1,85 @@
+"""The paper's printed numbers, ``config/published.csv``, and what its text claims, ``config/published_claims.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from cpt.errors import CptError
+
+TABLES = ("table2", "table3", "table4")
+SOURCE = "ImageNet"
+TRANSFER = ("table3", "table4")
+"""Tables whose average leaves the source out."""
+
+TASKS = dict(zip(("base-to-new", "cross-dataset", "domain-generalization"), TABLES, strict=True))
+"""Task, as Table 1 and other papers' averages name it: its table."""
+
+AVERAGE = "Avg"
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Read the printed numbers: group, imbalance_ratio, row, method, dataset, metric, value.
+
+    Raises:
+        CptError: the file is missing or lacks a column.
+    """
+    try:
+        printed = pd.read_csv(path)
+    except FileNotFoundError:
+        raise CptError(f"{path}: not found; give the table of printed numbers, config/published.csv") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise CptError(f"{path}: not a table of printed numbers ({error})") from None
+    missing = {"group", "imbalance_ratio", "row", "method", "dataset", "metric", "value"} - set(printed.columns)
+    if missing:
+        raise CptError(f"{path}: lacks the column {sorted(missing)[0]}; see docs/files.md")
+    return printed
+
+
+def read_claims(path: Path) -> list[dict]:
+    """Read what the text claims.
+
+    Raises:
+        CptError: the file is missing or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise CptError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+
+
+def names(printed: pd.DataFrame) -> dict[str, str]:
+    """Method's id: its name in the paper's tables, else where it is printed."""
+    own = printed["group"].str.startswith("table")
+    parts = pd.concat([printed[~own], printed[own]])
+    return dict(zip(parts["row"], parts["method"], strict=True))
+
+
+def grid(printed: pd.DataFrame, table: str, ratio: float, metric: str | None = None) -> pd.DataFrame:
+    """A printed table at one ratio: rows are methods' ids, columns datasets, in printed order."""
+    chosen = printed[(printed["group"] == table) & (printed["imbalance_ratio"] == ratio)]
+    if metric is not None:
+        chosen = chosen[chosen["metric"] == metric]
+    wide = chosen.pivot(index="row", columns="dataset", values="value")
+    return wide.loc[chosen["row"].unique(), chosen["dataset"].unique()]
+
+
+def ratios(printed: pd.DataFrame, table: str) -> list[float]:
+    """Imbalance ratios of a table, balanced first."""
+    return sorted(printed.loc[printed["group"] == table, "imbalance_ratio"].unique(), reverse=True)
+
+
+def cells(printed: pd.DataFrame, table: str, ratio: float) -> pd.DataFrame:
+    """A table's cells without its average, and without the source where the average leaves it out."""
+    wide = grid(printed, table, ratio).drop(columns=AVERAGE)
+    return wide.drop(columns=SOURCE) if table in TRANSFER else wide
+
+
+def places(printed: pd.DataFrame, tables: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Table and ratio of every printed grid."""
+    for table in tables:
+        for ratio in ratios(printed, table):
+            yield table, ratio
