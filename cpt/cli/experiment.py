@@ -100,7 +100,7 @@ def methods(
 
     from cpt.files.stage_files import write_text
     from cpt.methods.base import describe, registry
-    from cpt.report.page.sheet import markdown
+    from cpt.report.page.fairness import markdown
     from cpt.report.terminal.console import console
 
     if sheet is not None:

@@ -20,7 +20,7 @@ from cpt.report.formats import html, templates
 from cpt.report.layout import DECIMALS, Key
 from cpt.report.page import web
 from cpt.report.page.details import details
-from cpt.report.page.sheet import sheet
+from cpt.report.page.fairness import fairness
 from cpt.report.tables import by_dataset, laid_out, long_form, significance
 from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 from cpt.results.cells import Results, Summary, read_results
@@ -71,7 +71,7 @@ def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path)
             generated=all(entry["layout"] == "embedded" for entry in results.grid["datasets"].values()),
             facts=facts(results),
             headline=headline(results),
-            sheet=sheet(results, runs, runs.with_name("costs.parquet")),
+            sheet=fairness(results, runs, runs.with_name("costs.parquet")),
             tables=[_table(results, e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
             figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
             **{name: Markup(_read(path).decode()) if path.exists() else "" for name, path in fragments.items()},

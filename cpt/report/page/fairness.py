@@ -52,7 +52,7 @@ class Given(NamedTuple):
     settings: list[Setting]
 
 
-def sheet(results: Results, runs: Path, costs: Path) -> list[Given]:
+def fairness(results: Results, runs: Path, costs: Path) -> list[Given]:
     """Return one entry per row of all tables and figures, from its first cell that has finished runs.
 
     Args:
