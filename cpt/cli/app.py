@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__
-from cpt.cli import compare, data, evaluate, experiment, features, report, train, verify
-from cpt.cli.many import add_many
+from cpt.cli import compare, data, evaluate, experiment, features, report, train
+from cpt.cli.options import log
 from cpt.errors import CptError
 from cpt.files.provenance import require_code
 from cpt.training import interruption
@@ -37,12 +37,38 @@ VERBS: tuple[Callable[..., None], ...] = (
     train.train,
     evaluate.predict, evaluate.score, evaluate.aggregate,
     report.table, report.figure, report.page, report.ledger, report.audit,
-    compare.compare, verify.verify,
+    compare.compare, experiment.verify,
     features.pretrain,
 )  # fmt: skip
 for verb in VERBS:
     app.command()(verb)
-add_many(app)
+
+
+@app.command()
+def many(
+    commands: Annotated[list[str], typer.Argument(help="JSON objects with words, needs, makes and keep")],
+    checkpoint_interval: Annotated[float | None, typer.Option(help="seconds between checkpoints")] = None,
+) -> None:
+    """Run several commands in this process, for cluster jobs with several runs (`runs_per_job`, docs/slurm.md).
+
+    If one fails, the others still run. Finished files are kept in `keep` until all commands have succeeded.
+
+    Example: `cpt many '{"words": ["score", "my-run", "--split", "s1.parquet"], "needs": ["s1.parquet"],
+    "makes": ["my-run/metrics.parquet"], "keep": "work/my-run.score"}'`
+    """
+    from cpt.workflow.many import parse, run_all
+
+    also = []
+    if checkpoint_interval is not None:
+        interruption.watch()
+        also = ["--checkpoint-interval", str(checkpoint_interval)]
+
+    def run_one(words: list[str]) -> None:
+        sys.argv = ["cpt", *words]  # recorded in the provenance of results
+        app([*words, *also], standalone_mode=False)
+
+    run_all([parse(text) for text in commands], run_one, log)
+
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 

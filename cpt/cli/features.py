@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from cpt.cli.options import (
     log,
 )
 from cpt.files.provenance import recorded
+
+if TYPE_CHECKING:
+    from cpt.clip.backbone import Clip
 
 
 def backbone(
@@ -75,8 +78,6 @@ def text_features(
     Example: `cpt text-features flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
     results/embedded/backbone.json --output text.safetensors`
     """
-    from cpt.clip.backbone import load_backbone
-    from cpt.clip.device import prepare_device
     from cpt.clip.make_backbone import load_tokenizer
     from cpt.data.catalog import find, load_catalog
     from cpt.data.manifest import read_manifest
@@ -84,12 +85,11 @@ def text_features(
     from cpt.features.text import make_text_features
 
     entry = find(load_catalog(catalog), dataset)
-    own = entry.template
     chosen = template_set(templates, entry.template_for(templates), json_object("--sets", sets))
     with recorded(output):
         names = read_manifest(manifest).class_names
-        place, _ = prepare_device(device, "float32", threads)
-        make_text_features(load_backbone(backbone, place), load_tokenizer(backbone), names, chosen, own, output)
+        clip = _clip(backbone, device, "float32", threads)
+        make_text_features(clip, load_tokenizer(backbone), names, chosen, entry.template, output)
     log(f"{dataset}: {len(names)} classes under {len(chosen)} template(s)")
 
 
@@ -111,8 +111,6 @@ def descriptions(
     Example: `cpt descriptions flowers --manifest results/embedded/data/flowers/manifest.parquet --backbone
     results/embedded/backbone.json --templates single --output descriptions.safetensors`
     """
-    from cpt.clip.backbone import load_backbone
-    from cpt.clip.device import prepare_device
     from cpt.clip.make_backbone import load_tokenizer
     from cpt.data.catalog import find, load_catalog
     from cpt.data.manifest import read_manifest
@@ -121,9 +119,8 @@ def descriptions(
 
     entry = find(load_catalog(catalog), dataset)
     with recorded(output):
-        place, _ = prepare_device(device, "float32", threads)
         count = make_descriptions(
-            load_backbone(backbone, place),
+            _clip(backbone, device, "float32", threads),
             load_tokenizer(backbone),
             read_manifest(manifest).class_names,
             output,
@@ -149,13 +146,10 @@ def image_features(
     Example: `cpt image-features --manifest results/embedded/data/flowers/manifest.parquet --part test --backbone
     results/embedded/backbone.json --output images.safetensors`
     """
-    from cpt.clip.backbone import load_backbone
-    from cpt.clip.device import prepare_device
     from cpt.features.images import make_image_features
 
     with recorded(output):
-        place, resolved = prepare_device(device, precision, threads)
-        count = make_image_features(load_backbone(backbone, place, resolved), manifest, part, output, pixels)
+        count = make_image_features(_clip(backbone, device, precision, threads), manifest, part, output, pixels)
     log(f"{count} images")
 
 
@@ -179,3 +173,12 @@ def clusters(
         found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
     quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
     log(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")
+
+
+def _clip(backbone: Path, device: str, precision: str, threads: int) -> Clip:
+    """The frozen towers on their device."""
+    from cpt.clip.backbone import load_backbone
+    from cpt.clip.device import prepare_device
+
+    place, resolved = prepare_device(device, precision, threads)
+    return load_backbone(backbone, place, resolved)

@@ -48,7 +48,7 @@ def page(results: Results) -> None:
 
     output = results / "report" / "index.html"
     with recorded(output):
-        make_page(results / "grid.json", results / "runs.parquet", results / "tables", results / "figures", output)
+        make_page(results)
     log(f"open {output}")
 
 
@@ -63,7 +63,7 @@ def ledger(
     from cpt.report.printed.ledger import make_ledger
 
     with recorded(results / "report/ledger.parquet"):
-        make_ledger(results / "grid.json", results / "runs.parquet", published, results / "report")
+        make_ledger(results, published)
 
 
 def audit(

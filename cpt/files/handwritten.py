@@ -101,16 +101,12 @@ def _json(text: str) -> Any:
     try:
         values = json.loads(text, object_pairs_hook=mapping)
     except ValueError:
-        return _yaml(text)
+        return _Loader(text).get_single_data()
     if twice:
         with contextlib.suppress(yaml.scanner.ScannerError, yaml.parser.ParserError, yaml.reader.ReaderError):
-            _yaml(text.replace("\t", " "))  # knows the lines and refuses, unless it is no YAML
+            _Loader(text.replace("\t", " ")).get_single_data()  # knows the lines and refuses, unless it is no YAML
         raise ValueError(f"{twice[0]!r} stands twice in one mapping; delete one")
     return values
-
-
-def _yaml(text: str) -> Any:
-    return _Loader(text).get_single_data()
 
 
 def _require_size(values: Any) -> None:

@@ -50,16 +50,12 @@ def open_regular(path: Path) -> io.BufferedReader:
     Raises:
         OSError: the file is missing, cannot be read, or is no regular file.
     """
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    without_waiting = os.O_NONBLOCK  # a pipe would wait for a writer
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | without_waiting))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open, where a pipe would wait for a writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_bytes(path: Path) -> bytes:

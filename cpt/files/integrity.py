@@ -114,12 +114,9 @@ def snakemake(configuration: Sequence[str], *words: str) -> list[str]:
 
 
 def configuration(root: Path) -> list[str]:
-    """Return the configuration files of an experiment.
+    """Return the configuration files of the experiment in ``results/<experiment>``.
 
     They are in the record of its ``grid.json``; where that is lost, its last Snakemake has noted them too.
-
-    Args:
-        root: ``results/<experiment>``.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
         return read_record(root / f"grid.json{SUFFIX}")["configuration"]
@@ -137,9 +134,7 @@ def work_folder(root: Path) -> Path:
 
 
 def fix(path: Path) -> str | None:
-    """Return the command that makes a file of an experiment, or a record, again.
-
-    None for files that its workflow does not make.
+    """Return the command that makes a file of an experiment, or a record, again; None if its workflow does not make it.
 
     It is to be called in the project's folder, where ``results`` lies.
     """

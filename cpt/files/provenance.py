@@ -22,6 +22,7 @@ from typing import Any
 
 from cpt import __version__
 from cpt.errors import CptError
+from cpt.files.hashes import sha256_text
 from cpt.files.integrity import SCHEMA, SUFFIX, digest
 from cpt.files.stage_files import sha256_file, write_json
 from cpt.files.trace import traced
@@ -102,15 +103,14 @@ def code_version(*modules: str, data: Sequence[str] = ()) -> str:
     while waiting:
         module = waiting.pop()
         if module not in seen:
-            digest, imported = _module(module)
-            seen[module] = digest
+            seen[module], imported = _module(module)
             waiting += imported
     for name in data:
         found = PACKAGE / name
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
             if path.is_file():
                 seen[str(path.relative_to(PACKAGE))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return hashlib.sha256("".join(f"{m}{d}" for m, d in sorted(seen.items())).encode()).hexdigest()[:12]
+    return sha256_text("".join(f"{m}{d}" for m, d in sorted(seen.items())))[:12]
 
 
 def stamp(*modules: str, data: Sequence[str] = ()) -> str:
@@ -125,7 +125,7 @@ def require_code(stamp: str) -> None:
         CptError: it has changed since, or this is no stamp.
     """
     names, _, expected = stamp.rpartition("=")
-    modules = [name for name in names.split("+") if name.startswith("cpt.") and _exists(name)]
+    modules = [name for name in names.split("+") if _source(name)]
     data = [name for name in names.split("+") if name not in modules and (PACKAGE / name).exists()]
     if not names or len(modules) + len(data) != len(names.split("+")):
         raise CptError(f"--code {stamp}: names no code of cpt; leave it out")
@@ -148,10 +148,8 @@ def require_version(expected: str, found: str, what: str) -> None:
 @cache
 def _module(module: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of one module's code and the modules of ``cpt`` that it imports."""
-    relative = module.removeprefix("cpt").removeprefix(".").replace(".", "/")
-    path = PACKAGE / f"{relative}.py"
-    if not path.is_file():
-        path = PACKAGE / relative / "__init__.py"
+    path = _source(module)
+    assert path is not None, module
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = []
     for node in ast.walk(tree):
@@ -163,13 +161,15 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-    return digest, tuple(sorted({name for name in imported if name.startswith("cpt.") and _exists(name)}))
+    return sha256_text(ast.dump(tree)), tuple(sorted({name for name in imported if _source(name)}))
 
 
-def _exists(module: str) -> bool:
-    relative = Path(*module.split(".")[1:])
-    return (PACKAGE / relative).with_suffix(".py").is_file() or (PACKAGE / relative / "__init__.py").is_file()
+def _source(module: str) -> Path | None:
+    """File of a module of the package; None for other names."""
+    package, *inside = module.split(".")
+    place = PACKAGE.joinpath(*inside)
+    files = (place.with_suffix(".py"), place / "__init__.py") if package == "cpt" and inside else ()
+    return next((file for file in files if file.is_file()), None)
 
 
 @cache

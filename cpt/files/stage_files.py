@@ -67,8 +67,7 @@ def require_unchanged(path: Path, *, sha256: str | None = None) -> None:
         sha256: what is expected instead of what the record says.
 
     Raises:
-        CptError: the file is missing, cannot be read, or has changed since it was written; or its record cannot be
-            read.
+        CptError: the file is missing or has changed, or it or its record cannot be read.
     """
     if os.path.abspath(path) in trace.current().written:
         return

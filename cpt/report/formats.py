@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -70,16 +71,11 @@ class Table:
     notes: str
     corner: str
     columns: Sequence[Column]
-    blocks: Sequence[Block] = field(default_factory=tuple)
+    blocks: Sequence[Block] = ()
 
     def groups(self) -> list[tuple[str, int]]:
         """Return the upper headings with the number of columns they span; empty when there are none."""
-        spans: list[tuple[str, int]] = []
-        for column in self.columns:
-            if spans and spans[-1][0] == column.group:
-                spans[-1] = (column.group, spans[-1][1] + 1)
-            else:
-                spans.append((column.group, 1))
+        spans = [(group, len(list(columns))) for group, columns in groupby(self.columns, key=lambda one: one.group)]
         return spans if any(group for group, _ in spans) else []
 
     def spreads(self) -> bool:
@@ -95,18 +91,18 @@ def markdown(table: Table) -> str:
     parts = [f"**{_md(table.label)}. {_md(table.title)}** {_md(table.caption)}"]
     titles = [" ".join(filter(None, (column.group, column.title))) for column in table.columns]
     for block in table.blocks:
-        lines = [_md_row([table.corner, *titles], _md), "|:--|" + "--:|" * len(titles)]
+        lines = [_md_row(map(_md, [table.corner, *titles])), "|:--|" + "--:|" * len(titles)]
         for line in block.lines:
             note = f" _({_md(line.note)})_" if line.note else ""
-            lines.append(_md_row([_md(line.label) + note, *(_md_cell(cell) for cell in line.cells)], str))
+            lines.append(_md_row([_md(line.label) + note, *map(_md_cell, line.cells)]))
         heading = f"**{_md(block.title)}**\n\n" if block.title else ""
         parts.append(heading + "\n".join(lines))
     parts.append(_md(table.notes))
     return "\n\n".join(parts) + "\n"
 
 
-def _md_row(cells: Sequence[str], write: Callable[[str], str]) -> str:
-    return "| " + " | ".join(write(cell) for cell in cells) + " |"
+def _md_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _md(text: str) -> str:
@@ -122,23 +118,9 @@ def _md_cell(cell: Shown) -> str:
 # ---- LaTeX -------------------------------------------------------------------------------------
 
 _GREEK = {
-    "α": "alpha",
-    "β": "beta",
-    "γ": "gamma",
-    "δ": "delta",
-    "ε": "epsilon",
-    "η": "eta",
-    "θ": "theta",
-    "κ": "kappa",
-    "λ": "lambda",
-    "μ": "mu",
-    "ρ": "rho",
-    "σ": "sigma",
-    "τ": "tau",
-    "φ": "phi",
-    "Δ": "Delta",
-    "Σ": "Sigma",
-}
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "θ": "theta", "κ": "kappa",
+    "λ": "lambda", "μ": "mu", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "Δ": "Delta", "Σ": "Sigma",
+}  # fmt: skip
 _TEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -173,7 +155,6 @@ def latex(table: Table) -> str:
     """
     width = len(table.columns)
     floating, gap_width = ("table", 3) if width <= NARROW else ("table*", 2)
-    rules = "l" + "r" * width
     gap = "{\\tiny\\phantom{$\\pm$0.00}}" if table.spreads() else ""
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -183,16 +164,13 @@ def latex(table: Table) -> str:
         f"\\label{{tab:{table.name}}}",
         "\\scriptsize",
         f"\\setlength{{\\tabcolsep}}{{{gap_width}pt}}",
-        f"\\begin{{tabular}}{{{rules}}}",
+        f"\\begin{{tabular}}{{l{'r' * width}}}",
         "\\toprule",
     ]
     if groups := table.groups():
-        spans, first = [], 2
-        for _, span in groups:
-            spans.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
-            first += span
+        ends = accumulate((span for _, span in groups), initial=1)
         lines.append(_tex_row(["", *(f"\\multicolumn{{{span}}}{{c}}{{{_tex(group)}}}" for group, span in groups)]))
-        lines.append(" ".join(spans))
+        lines.append(" ".join(f"\\cmidrule(lr){{{end + 1}-{after}}}" for end, after in pairwise(ends)))
     lines.append(_tex_row([_tex(table.corner), *(_tex(column.title) for column in table.columns)]))
     for block in table.blocks:
         lines.append("\\midrule")

@@ -26,9 +26,10 @@ def aggregate(grid: Path) -> None:
     plan = read_json(grid, GRID)
     root = grid.parent
     derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
-    tables, costs, counts, curves = [], [], [], []
+    gathered: dict[str, list[pa.Table]] = {"runs": [], "counts": [], "curves": []}
+    costs = []
     for run in sorted(plan["runs"], key=lambda run: run["run"]):
-        folder = root / "runs" / run["run"]
+        name, folder = run["run"], root / "runs" / run["run"]
         record = read_json(folder / "run.json", RUN)
         if any(record[key] != run[key] for key in (*IDENTITY, "seed")):
             raise CptError(f"{folder / 'run.json'}: describes another run; delete the folder and run again")
@@ -40,21 +41,30 @@ def aggregate(grid: Path) -> None:
             "key": run["key"],
             "hyperparameters": canonical_json(record["hyperparameters"]),
             "seed": run["seed"],
-            "run": run["run"],
+            "run": name,
         }
-        tables.append(_with_identity(metrics, identity, derived))
-        counts.append(_of_run(run["run"], read_parquet(folder / "counts.parquet", COUNTS)[0]))
-        curves.append(_of_run(run["run"], _curves(read_parquet(folder / "history.parquet", HISTORY)[0])))
+        made = [bool({run["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
+        columns = {key: pa.array([value] * len(metrics)) for key, value in identity.items()}
+        gathered["runs"].append(_before(columns | {"derived_split": pa.array(made)}, metrics))
+        counts, _ = read_parquet(folder / "counts.parquet", COUNTS)
+        curves = _curves(read_parquet(folder / "history.parquet", HISTORY)[0])
+        for kind, table in (("counts", counts), ("curves", curves)):
+            gathered[kind].append(_before({"run": pa.array([name] * len(table), pa.string())}, table))
         costs.append(
-            {"run": run["run"], **{key: record[key] for key in COST}}
+            {"run": name, **{key: record[key] for key in COST}}
             | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
-            | {"augmentation": _augmentation(record)}
-            | {"text_knowledge": _knowledge(record["text_knowledge"]), "device": record["device_name"]}
+            | {"augmentation": _augmentation(record), "text_knowledge": _knowledge(record["text_knowledge"])}
+            | {"device": record["device_name"]}
         )
-    write_parquet(root / "runs.parquet", pa.concat_tables(tables), RUNS, experiment=plan["experiment"])
-    write_parquet(root / "costs.parquet", pa.Table.from_pylist(costs), COSTS, experiment=plan["experiment"])
-    write_parquet(root / "counts.parquet", pa.concat_tables(counts), COUNTS, experiment=plan["experiment"])
-    write_parquet(root / "curves.parquet", pa.concat_tables(curves), CURVES, experiment=plan["experiment"])
+    tables = {kind: pa.concat_tables(parts) for kind, parts in gathered.items()} | {
+        "costs": pa.Table.from_pylist(costs)
+    }
+    for kind, schema in (("runs", RUNS), ("costs", COSTS), ("counts", COUNTS), ("curves", CURVES)):
+        write_parquet(root / f"{kind}.parquet", tables[kind], schema, experiment=plan["experiment"])
+
+
+def _before(columns: dict[str, pa.Array], table: pa.Table) -> pa.Table:
+    return pa.table(columns | {name: table[name] for name in table.column_names})
 
 
 def _curves(history: pa.Table) -> pa.Table:
@@ -70,10 +80,6 @@ def _curves(history: pa.Table) -> pa.Table:
     )
 
 
-def _of_run(run: str, table: pa.Table) -> pa.Table:
-    return pa.table({"run": pa.array([run] * len(table), pa.string())} | {n: table[n] for n in table.column_names})
-
-
 def _augmentation(record: dict[str, Any]) -> str:
     """The augmentation that a run really had, for people: ``2 × rand_augment``."""
     views, name = record["views"], record["augmentation"]
@@ -86,12 +92,3 @@ def _knowledge(found: dict[str, Any] | None) -> str:
         return "none"
     where = f"the file {found['file']}" if found["kind"] == "file" else f"the templates “{found['templates']}”"
     return f"{found['per_class']} descriptions per class from {where}"
-
-
-def _with_identity(metrics: pa.Table, identity: dict[str, Any], derived: set[str]) -> pa.Table:
-    """Put a run's identity before its metrics, and whether a derived split keeps them from being comparable."""
-    columns = {name: pa.array([value] * len(metrics)) for name, value in identity.items()}
-    made = [bool({identity["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
-    return pa.table(
-        columns | {"derived_split": pa.array(made)} | {name: metrics[name] for name in metrics.column_names}
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import statistics
 from collections import defaultdict
@@ -22,26 +23,14 @@ from cpt.files.paths import GRID, RUNS
 from cpt.files.stage_files import read_json, read_parquet
 from cpt.metrics.measures import MEASURES
 
-METRICS = {
-    "H": ("base+new", "harmonic_mean"),
-    "base": ("base", "accuracy"),
-    "new": ("new", "accuracy"),
-    "accuracy": ("all", "accuracy"),
-}
+METRICS = {name: MEASURES[name].where for name in ("H", "base", "new")} | {"accuracy": ("all", "accuracy")}
 """Name of a metric in tables: its subset and metric in the metrics files."""
 
+_BASE_TO_NEW = ("base", "new", "macro_base", "macro_new", "head", "medium", "tail", "ece_base", "ece_new")
 FURTHER = {
-    "base_to_new": {
-        MEASURES[name].title: MEASURES[name].where
-        for name in ("base", "new", "macro_base", "macro_new", "head", "medium", "tail", "ece_base", "ece_new")
-    },
-    "other": {
-        "macro": ("all", "macro_accuracy"),
-        "head": ("all", "head_accuracy"),
-        "medium": ("all", "medium_accuracy"),
-        "tail": ("all", "tail_accuracy"),
-        "ECE": ("all", "calibration_error"),
-    },
+    "base_to_new": {MEASURES[name].title: MEASURES[name].where for name in _BASE_TO_NEW},
+    "other": {name: ("all", f"{name}_accuracy") for name in ("macro", "head", "medium", "tail")}
+    | {"ECE": ("all", "calibration_error")},
 }
 """What is told of a cell beside the number it is judged by: name -> subset and metric; head, medium and tail only where
 the trained classes are tested."""
@@ -149,6 +138,17 @@ def read_results(grid: Path, runs: Path) -> Results:
         finished=frozenset(columns[0]),
         values=values,
     )
+
+
+def hyperparameters(results: Results) -> dict[str, dict[str, Any]]:
+    """Return the hyperparameters of every finished run.
+
+    Raises:
+        CptError: runs.parquet is missing or damaged.
+    """
+    table, _ = read_parquet(results.folder / "runs.parquet", RUNS)
+    texts = dict(zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True))
+    return {run: json.loads(text) for run, text in texts.items()}
 
 
 def judged_by(task: str) -> str:

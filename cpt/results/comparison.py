@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +30,10 @@ class Place(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A paired difference, second minus first.
 
     Attributes:
-        task, metric, ratio: where.
         datasets, seeds: how many are paired: every dataset with the same seeds.
         first, second: means over datasets and seeds.
         difference: mean over datasets, with the t interval of the datasets' differences.
@@ -58,13 +55,11 @@ class Line:
     corrected: float
 
 
-@dataclass(frozen=True)
-class Runs:
-    """All runs of both sides at one task and ratio: (seeds, datasets) scores of what the task is judged by.
+class Runs(NamedTuple):
+    """All runs of both sides at one task and ratio, by what the task is judged by.
 
     Attributes:
-        task, metric, ratio: where.
-        first, second: interquartile means.
+        first, second: interquartile means over seeds and datasets.
         improvement: chance that a run of the second side beats one of the first on a dataset.
     """
 
@@ -76,12 +71,10 @@ class Runs:
     improvement: stats.Interval
 
 
-@dataclass(frozen=True)
-class Images:
+class Images(NamedTuple):
     """A paired difference on one dataset's test images, second minus first, mean over the seeds that both have.
 
     Attributes:
-        task, metric, ratio, dataset: where.
         images: number of test images.
         difference: with the interval of the choice of test images.
     """
@@ -94,8 +87,11 @@ class Images:
     difference: stats.Interval
 
 
+Side = tuple[Results, str]
+"""Results and a row of theirs."""
 Key = tuple[str, float, str]
 """Task, ratio, dataset."""
+Numbers = Mapping[Place, float]
 
 
 def row_id(results: Results, row: str) -> str:
@@ -113,7 +109,7 @@ def row_id(results: Results, row: str) -> str:
     return ids[0]
 
 
-def require_two_sides(first: tuple[Results, str], second: tuple[Results, str]) -> None:
+def require_two_sides(first: Side, second: Side) -> None:
     """Refuse two sides that are the same runs wherever they meet.
 
     Raises:
@@ -169,7 +165,7 @@ def values_of(results: Results, row: str) -> dict[Place, float]:
     return found
 
 
-def compare(first: Mapping[Place, float], second: Mapping[Place, float]) -> tuple[list[Line], list[Place]]:
+def compare(first: Numbers, second: Numbers) -> tuple[list[Line], list[Place]]:
     """Pair two sets of numbers; return the differences and the places that are left out.
 
     A line is over the seeds that both sides have on all of its datasets. A seedless method (one run, seed 0) is paired
@@ -187,67 +183,48 @@ def compare(first: Mapping[Place, float], second: Mapping[Place, float]) -> tupl
     for group, seeds_of in groups.items():
         seeds = sorted(set.intersection(*map(set, seeds_of.values())))
         if seeds:
-            places = [[Place(*group, dataset, seed) for seed in seeds] for dataset in seeds_of]
-            used.update(place for of_dataset in places for place in of_dataset)
-            lines.append(
-                _line(group, *(np.array([[side[p] for p in ps] for ps in places]) for side in (first, second)))
-            )
+            places = [Place(*group, dataset, seed) for dataset in seeds_of for seed in seeds]
+            used.update(places)
+            shape = len(seeds_of), len(seeds)
+            numbers = (np.array([side[place] for place in places]).reshape(shape) for side in (first, second))
+            lines.append(_line(group, *numbers))
     if not lines:
         raise CptError("nothing can be paired: at no task and τ have both sides a seed on all datasets that they share")
     corrected = stats.holm([line.p for line in lines])
-    lines = [replace(line, corrected=float(p)) for line, p in zip(lines, corrected, strict=True)]
+    lines = [line._replace(corrected=float(p)) for line, p in zip(lines, corrected, strict=True)]
     return lines, sorted((first.keys() | second.keys()) - used, key=_order)
 
 
 def _line(group: tuple[str, str, float], first: NDArray[np.float64], second: NDArray[np.float64]) -> Line:
     """Compare the (datasets, seeds) numbers of both sides; p is not corrected yet."""
-    task, metric, ratio = group
-    datasets, seeds = first.shape
     one, other = first.mean(axis=1), second.mean(axis=1)
     change = other - one
     p = stats.sign_flip_test(change, np.random.default_rng(SEED))
-    return Line(
-        task=task,
-        metric=metric,
-        ratio=ratio,
-        datasets=datasets,
-        seeds=seeds,
-        first=float(one.mean()),
-        second=float(other.mean()),
-        difference=stats.t_interval(change),
-        higher=int((change > 0).sum()),
-        p=p,
-        corrected=p,
-    )
+    means, higher = (float(one.mean()), float(other.mean())), int((change > 0).sum())
+    return Line(*group, *first.shape, *means, stats.t_interval(change), higher, p, corrected=p)
 
 
-def over_runs(first: Mapping[Place, float], second: Mapping[Place, float]) -> list[Runs]:
+def over_runs(first: Numbers, second: Numbers) -> list[Runs]:
     """Compare all runs of two sides, over the datasets that both have and each side's seeds of all of these."""
     sides = _spread(first, second), _spread(second, first)
-    where = {place[:3] for place in sides[0]} & {place[:3] for place in sides[1]}
+    groups = dict.fromkeys(place[:3] for place in sorted(sides[0], key=_order) if place.metric == judged_by(place.task))
     found = []
-    for task, metric, ratio in sorted(where, key=lambda key: _order(Place(key[0], key[1], key[2], "", 0))):
-        if metric != judged_by(task):
-            continue
-        own = [{(p.dataset, p.seed): v for p, v in side.items() if p[:3] == (task, metric, ratio)} for side in sides]
-        datasets = sorted({dataset for dataset, _ in own[0]} & {dataset for dataset, _ in own[1]})
+    for group in groups:
+        own = [{place[3:]: value for place, value in side.items() if place[:3] == group} for side in sides]
+        datasets = sorted(set.intersection(*({dataset for dataset, _ in values} for values in own)))
         scores = []
         for values in own:
             seeds = sorted({seed for _, seed in values if all((name, seed) in values for name in datasets)})
             scores.append([[values[name, seed] for name in datasets] for seed in seeds])
         if datasets and all(scores):
             one, other = (stats.interquartile_mean(side, np.random.default_rng(SEED)) for side in scores)
-            improvement = stats.probability_of_improvement(scores[0], scores[1], np.random.default_rng(SEED))
-            found.append(Runs(task, metric, ratio, one, other, improvement))
+            improvement = stats.probability_of_improvement(*scores, np.random.default_rng(SEED))
+            found.append(Runs(*group, one, other, improvement))
     return found
 
 
-def over_images(first: tuple[Results, str], second: tuple[Results, str]) -> list[Images]:
+def over_images(first: Side, second: Side) -> list[Images]:
     """Compare two rows image by image, from their predictions.
-
-    Args:
-        first: results and row of one side.
-        second: those of the other.
 
     Raises:
         CptError: as ``row_id``; predictions are missing or damaged, or are of other images.
@@ -257,8 +234,10 @@ def over_images(first: tuple[Results, str], second: tuple[Results, str]) -> list
     found = []
     for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), -key[1], key[2])):
         task, ratio, dataset = key
-        runs = _same_seeds(*({results.run(run)["seed"]: run for run in of[key] if run in results.finished}
-                             for results, of in sides))  # fmt: skip
+        finished = (
+            {results.run(run)["seed"]: run for run in of[key] if run in results.finished} for results, of in sides
+        )
+        runs = _same_seeds(*finished)
         if not all(runs):
             continue
         right = [_right(results, of_seeds, task, dataset) for (results, _), of_seeds in zip(sides, runs, strict=True)]

@@ -1,7 +1,7 @@
 """Statistics for few seeds and few datasets: intervals, paired tests, aggregates over tasks.
 
-What is random takes a ``numpy.random.Generator``; equal generators give equal numbers. Accuracies are in percent or
-fractions alike: nothing here depends on the unit.
+What is random takes a ``generator`` and draws ``resamples`` times: equal generators give equal numbers. Intervals
+cover by ``level``. Accuracies are in percent or fractions alike: nothing here depends on the unit.
 """
 
 from __future__ import annotations
@@ -35,12 +35,11 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
     Args:
         values: (n,), one per seed; taken as normal.
-        level: coverage.
 
     Raises:
         ValueError: no values.
     """
-    x = _vector(values)
+    x = _array(values)
     mean = float(x.mean())
     if len(x) < 2:
         return Interval(mean, float("nan"), float("nan"))
@@ -67,16 +66,15 @@ def paired_bootstrap(
     Args:
         first: one subset, or base and new: (n,) each, whether each image was right (or the share of seeds that were).
         second: the same of the other method.
-        generator: source of the draws.
-        level: coverage.
-        resamples: number of draws.
 
     Raises:
         ValueError: subsets or images differ in number, or there are more than two subsets.
     """
-    pairs = [_pair(a, b) for a, b in zip(first, second, strict=True)]
+    pairs = [(_array(a), _array(b)) for a, b in zip(first, second, strict=True)]
     drawn = []
     for a, b in pairs:
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} and {len(b)} values; give pairs")
         outcomes, first_seen, counts = np.unique(np.stack([a, b]), axis=1, return_index=True, return_counts=True)
         order = np.argsort(first_seen)  # so that the methods may change places
         outcomes, shares = outcomes[:, order], counts[order] / len(a)
@@ -98,10 +96,8 @@ def sign_flip_test(differences: ArrayLike, generator: np.random.Generator, resam
 
     Args:
         differences: (n,), one per dataset.
-        generator: source of the flips.
-        resamples: most flips to try.
     """
-    x = _vector(differences)
+    x = _array(differences)
     if len(x) < 2 or not x.any():
         return 1.0
     test = stats.permutation_test(
@@ -112,7 +108,7 @@ def sign_flip_test(differences: ArrayLike, generator: np.random.Generator, resam
 
 def holm(p_values: ArrayLike) -> Floats:
     """Holm's adjusted p values (m,), in the order given: the chance of any false claim stays below the level."""
-    p = _vector(p_values)
+    p = _array(p_values)
     order = np.argsort(p, kind="stable")
     adjusted = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
     result = np.empty_like(p)
@@ -132,11 +128,8 @@ def interquartile_mean(
 
     Args:
         scores: (seeds, datasets).
-        generator: source of the draws.
-        level: coverage.
-        resamples: number of draws.
     """
-    x = _matrix(scores)
+    x = _array(scores, ("seeds", "datasets"))
 
     def middle(values: Floats) -> Floats:
         return np.asarray(stats.trim_mean(values.reshape(len(values), -1), 0.25, axis=1))
@@ -154,19 +147,17 @@ def probability_of_improvement(
 ) -> Interval:
     """Chance that a run of the second method beats one of the first on a dataset, averaged over datasets; ties half.
 
-    The interval is as that of ``interquartile_mean``, by the method with fewer seeds.
+    The interval is as that of ``interquartile_mean``, by the method with fewer seeds; seeds are drawn anew within each
+    dataset.
 
     Args:
         first: (seeds, datasets).
         second: (seeds, datasets) of the same datasets; the number of seeds may differ.
-        generator: source of the draws.
-        level: coverage.
-        resamples: number of draws; seeds are drawn anew within each dataset.
 
     Raises:
         ValueError: the numbers of datasets differ.
     """
-    a, b = _matrix(first), _matrix(second)
+    a, b = (_array(scores, ("seeds", "datasets")) for scores in (first, second))
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"{a.shape[1]} and {b.shape[1]} datasets; give the same ones")
 
@@ -215,22 +206,8 @@ def _percentiles(values: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _vector(values: ArrayLike) -> Floats:
+def _array(values: ArrayLike, shape: tuple[str, ...] = ("values",)) -> Floats:
     x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or not len(x):
-        raise ValueError(f"expected a list of numbers, got shape {x.shape}")
+    if x.ndim != len(shape) or not x.size:
+        raise ValueError(f"expected ({', '.join(shape)}), got shape {x.shape}")
     return x
-
-
-def _matrix(values: ArrayLike) -> Floats:
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 2 or not x.size:
-        raise ValueError(f"expected (seeds, datasets), got shape {x.shape}")
-    return x
-
-
-def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
-    a, b = _vector(first), _vector(second)
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} values; give pairs")
-    return a, b

@@ -61,12 +61,7 @@ def parse(text: str) -> Command:
 
 
 def run_all(commands: Sequence[Command], run: Callable[[list[str]], Any], log: Callable[[str], None] = print) -> None:
-    """Run the commands one after the other.
-
-    Args:
-        commands: the job.
-        run: runs the words of a command.
-        log: gets a line per command.
+    """Run the commands one after the other; ``run`` runs the words of one, ``log`` gets a line per command.
 
     Raises:
         CptError: commands failed; the others' files are kept.
@@ -103,18 +98,13 @@ def _key(command: Command) -> str:
     return sha256_text(canonical_json([command.words, command.code, needed]))
 
 
-def _files(command: Command) -> list[Path]:
-    """What the command makes, with the records beside it."""
-    records = [Path(f"{path}{SUFFIX}") for path in command.makes]
-    return [*command.makes, *(record for record in records if record.is_file())]
-
-
 def _keep(command: Command) -> None:
     """Copy the finished files; the list of them comes last, so that half a copy is none."""
     shutil.rmtree(command.keep, ignore_errors=True)
     command.keep.mkdir(parents=True)
+    records = [Path(f"{path}{SUFFIX}") for path in command.makes]
     hashes = {}
-    for path in _files(command):
+    for path in (*command.makes, *(record for record in records if record.is_file())):
         shutil.copyfile(path, command.keep / path.name)
         hashes[str(path)] = sha256_file(command.keep / path.name)
     write_json(command.keep / _RECORD, {"schema": SCHEMA, "key": _key(command), "files": hashes})

@@ -13,7 +13,7 @@ from cpt.experiment.stages import Stages
 from cpt.files import paths
 from cpt.workflow.instance import working
 
-STAGES = (("train", paths.TRAINED[0]), ("predict", paths.PREDICTED[0]), ("score", paths.SCORED[0]))
+STAGES = {"train": paths.TRAINED[0], "predict": paths.PREDICTED[0], "score": paths.SCORED[0]}
 """Stages of a run in order, with the file that says that it is done."""
 
 DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
@@ -71,7 +71,7 @@ def status(config: Config, source: str, now: float | None = None) -> Status:
     Args:
         config: the experiment.
         source: where the configuration came from, for messages.
-        now: time of the question, seconds since the epoch.
+        now: seconds since the epoch; default: the time of the call.
 
     Raises:
         CptError: the configuration cannot be resolved.
@@ -83,13 +83,12 @@ def status(config: Config, source: str, now: float | None = None) -> Status:
     worker = working(work)
     states, failures, finished = {}, [], []
     for run in plan.runs:
-        folder = Path(plan.root, "runs", run)
-        times = [_time(folder / name) for _, name in STAGES]
-        if times[-1] is not None:
+        times = {stage: _time(Path(plan.root, "runs", run, name)) for stage, name in STAGES.items()}
+        if (scored := times["score"]) is not None:
             states[run] = DONE
-            finished.append(times[-1])
+            finished.append(scored)
             continue
-        stage = next(name for (name, _), when in zip(STAGES, times, strict=True) if when is None)
+        stage = next(stage for stage, when in times.items() if when is None)
         log = Path(stages.log(stage, run))
         states[run], line = _unfinished(log, worker is not None)
         if states[run] == FAILED:

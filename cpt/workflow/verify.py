@@ -6,11 +6,12 @@ files that it was made from, by the records that ``cpt.files.provenance`` writes
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,7 @@ _WORKERS = 8
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that does not fit.
-
-    Attributes:
-        file: path relative to the experiment's folder.
-        problem: what is wrong with it.
-        fix: shell command.
-    """
+    """Something that does not fit: a path relative to the experiment's folder, the problem, a shell command."""
 
     file: str
     problem: str
@@ -55,13 +50,13 @@ class Report:
         devices: number of records by device.
     """
 
-    files: int = 0
-    size: int = 0
-    runs: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    commits: dict[str, int] = field(default_factory=dict)
-    devices: dict[str, int] = field(default_factory=dict)
+    files: int
+    size: int
+    runs: int
+    findings: list[Finding]
+    notices: list[str]
+    commits: dict[str, int]
+    devices: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -126,13 +121,12 @@ class _Check:
             problem = str(error).partition(": ")[2].partition("; ")[0]
         except (KeyError, TypeError, ValueError, AttributeError):
             problem = f"does not hold what a file of schema {paths.GRID} does"
-        nothing: dict[str, Any] = {"exhibits": {}, "runs": []}
-        return nothing, self._wanted(nothing), problem
+        grid = {"exhibits": {}, "runs": []}
+        return grid, self._wanted(grid), problem
 
     def _wanted(self, grid: dict[str, Any]) -> list[str]:
         """The ends of the chain, and the files in its middle that the grid names."""
-        files = ["grid.json", "backbone.json", "report/index.html"]
-        files += paths.GATHERED
+        files = ["grid.json", "backbone.json", "report/index.html", *paths.GATHERED]
         for name, exhibit in grid["exhibits"].items():
             kind, suffixes = ("tables", paths.TABLE) if exhibit["kind"] == "table" else ("figures", paths.FIGURE)
             files += [f"{kind}/{name}.{suffix}" for suffix in suffixes]
@@ -156,14 +150,11 @@ class _Check:
         while waiting:
             file = waiting.pop()
             self._look_into(os.path.dirname(file))
-            main = self.maker.get(file)
-            if main is None:
-                continue
-            record = self.records[main]
-            for other in (*record["outputs"], *record["sources"]):
-                if other not in files:
-                    files.add(other)
-                    waiting.append(other)
+            if file in self.maker:
+                record = self.records[self.maker[file]]
+                new = [other for other in (*record["outputs"], *record["sources"]) if other not in files]
+                files.update(new)
+                waiting += new
         return files
 
     def _look_into(self, place: str) -> None:
@@ -171,48 +162,42 @@ class _Check:
         if place in self.looked_at:
             return
         self.looked_at.add(place)
-        try:
-            names = sorted(os.listdir(self.folder / place))
-        except OSError:
-            return
-        for name in names:
-            if name.endswith(SUFFIX):
-                main = os.path.join(place, name.removesuffix(SUFFIX))
-                try:
-                    record = read_record(self.folder / place / name)
-                except OSError as error:
-                    self.damaged[main] = f"cannot be read ({error.strerror})"
-                    continue
-                except ValueError as error:
-                    self.damaged[main] = str(error)
-                    continue
-                for kind in ("outputs", "sources"):
-                    named = {os.path.normpath(os.path.join(place, name)): sha for name, sha in record[kind].items()}
-                    outside = ("..", "")  # of the folder, or anywhere: not of this experiment
-                    record[kind] = {name: sha for name, sha in named.items() if name.split(os.sep)[0] not in outside}
-                self.records[main] = record
-                self.maker |= dict.fromkeys(record["outputs"], main)
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self.folder / place)):
+                if name.endswith(SUFFIX):
+                    self._read(place, os.path.join(place, name.removesuffix(SUFFIX)))
 
-    # ---- hashes --------------------------------------------------------------------------------
+    def _read(self, place: str, main: str) -> None:
+        """Read the record of a main file."""
+        try:
+            record = read_record(self.folder / f"{main}{SUFFIX}")
+        except (OSError, ValueError) as error:
+            self.damaged[main] = f"cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
+            return
+        for kind in ("outputs", "sources"):
+            named = {os.path.normpath(os.path.join(place, name)): sha for name, sha in record[kind].items()}
+            outside = ("..", "")  # of the folder, or anywhere: not of this experiment
+            record[kind] = {name: sha for name, sha in named.items() if name.split(os.sep)[0] not in outside}
+        self.records[main] = record
+        self.maker |= dict.fromkeys(record["outputs"], main)
 
     def _hash(self, files: set[str]) -> None:
         """Read every file once."""
 
-        def read(file: str) -> tuple[str, str | None, str | None]:
+        def read(file: str) -> str | OSError:
             try:
-                return file, digest_of_file(self.folder / file), None
-            except FileNotFoundError:
-                return file, None, "is missing"
+                return digest_of_file(self.folder / file)
             except OSError as error:
-                return file, None, f"cannot be read ({error.strerror or error})"
+                return error
 
-        tenths = max(1, len(files) // 10)
+        ordered, tenths = sorted(files), max(1, len(files) // 10)
         with ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1)) as pool:
-            for done, (file, sha256, problem) in enumerate(pool.map(read, sorted(files)), 1):
-                if sha256 is not None:
-                    self.actual[file] = sha256
-                elif problem is not None:
-                    self.absent[file] = problem
+            for done, (file, found) in enumerate(zip(ordered, pool.map(read, ordered), strict=True), 1):
+                if isinstance(found, str):
+                    self.actual[file] = found
+                else:
+                    missing = isinstance(found, FileNotFoundError)
+                    self.absent[file] = "is missing" if missing else f"cannot be read ({found.strerror or found})"
                 if done % tenths == 0 and len(files) > MANY:
                     self.log(f"{done:,} of {len(files):,} files read")
 
@@ -220,10 +205,10 @@ class _Check:
 
     def _compare(self, files: set[str]) -> None:
         without = {os.path.dirname(file) for file in files - self.maker.keys()}
-        damaged = {main: problem for main, problem in self.damaged.items() if os.path.dirname(main) in without}
-        for main, problem in damaged.items():
-            self._find(main + SUFFIX, problem, main)
-        explained = {os.path.dirname(main) for main in damaged}
+        explained = without & {os.path.dirname(main) for main in self.damaged}
+        for main, problem in self.damaged.items():
+            if os.path.dirname(main) in explained:
+                self._find(main + SUFFIX, problem, main)
         for file in files:
             main, written = self._written(file)
             if file in self.absent:

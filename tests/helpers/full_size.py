@@ -74,10 +74,10 @@ def write_full_page(project: Path, folder: Path) -> Path:
             _matrix(folder / "figures", name, random)
     page = folder / "report/index.html"
     published = project / "config/published.csv"
-    make_ledger(folder / "grid.json", folder / "runs.parquet", published, page.parent)
+    make_ledger(folder, published)
     sections = audit(read_published(published), read_claims(project / "config/published_claims.yaml"))
     write_text(page.with_name("audit.html"), html(sections))
-    make_page(folder / "grid.json", folder / "runs.parquet", folder / "tables", folder / "figures", page)
+    make_page(folder)
     return page
 
 

@@ -51,7 +51,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_table(grid, runs, f"table{number}", folder / "tables")
     for number in range(1, 9):
         make_figure(grid, runs, f"figure{number}", folder / "figures")
-    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report/index.html")
+    make_page(folder)
     return folder / "report/index.html"
 
 
@@ -71,7 +71,7 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in asked["exhibits"]:
         make_table(grid, runs, name, folder / "tables")
     write_text(folder / "report/ledger.html", LEDGER)
-    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report/index.html")
+    make_page(folder)
     return folder / "report/index.html"
 
 

@@ -40,7 +40,7 @@ def write(
     types = [pa.string()] * 4 + [pa.int64(), pa.float64()]
     table = pa.Table.from_pylist(lines, schema=pa.schema(list(zip(columns, types, strict=True))))
     write_parquet(folder / "runs.parquet", table, RUNS, experiment="paper")
-    make_ledger(folder / "grid.json", folder / "runs.parquet", PUBLISHED, folder / "report")
+    make_ledger(folder, PUBLISHED)
     return read_parquet(folder / "report/ledger.parquet", SCHEMA)[0].to_pandas()
 
 

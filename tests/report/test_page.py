@@ -7,7 +7,9 @@ import gzip
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -57,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_table(grid, runs, name, folder / "tables")
     for name in FIGURES:
         make_figure(grid, runs, name, folder / "figures")
-    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
+    make_page(folder)
     return folder
 
 
@@ -162,7 +164,7 @@ def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(grid, asked)
     for name in TABLES:
         make_table(grid, runs, name, folder / "tables")
-    make_page(grid, runs, folder / "tables", folder / "figures", folder / "report" / "index.html")
+    make_page(folder)
     return folder
 
 
@@ -249,16 +251,15 @@ def test_class_names_cannot_leave_the_data(made: Path, page: Elements) -> None:
 
 
 def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path) -> None:
-    grid = tmp_path / "grid.json"
-    assert command(grid)[-2:] == ["--resources", "gpu=1"]
-    record_path = Path(f"{grid}.provenance.json")
+    assert command(tmp_path)[-2:] == ["--resources", "gpu=1"]
+    record_path = tmp_path / "grid.json.provenance.json"
     for configuration, words in (("config/my paper.yaml", ["--configfile"]), ("config/config.yaml", [])):
         record = {"schema": integrity.SCHEMA, "path": "grid.json", "device": "cpu", "versions": {}, "sources": {},
                   "outputs": {}, "configuration": [configuration]}  # fmt: skip
         write_json(record_path, record | {"digest": integrity.digest(record)})
-        assert command(grid)[5:] == ([*words, configuration] if words else [])
+        assert command(tmp_path)[5:] == ([*words, configuration] if words else [])
     record_path.write_text("{")
-    assert "--configfile" not in command(grid), "a damaged record says nothing"
+    assert "--configfile" not in command(tmp_path), "a damaged record says nothing"
 
 
 def test_text_is_escaped(made: Path, page: Elements) -> None:
@@ -284,42 +285,45 @@ def test_first_screen_says_what_was_run_and_what_came_out(made: Path, page: Elem
     assert "τ = 1: CPT has the highest average H, 61.00 ± 1.00, 1.00 points above NPT (reconstruction)" in text
 
 
-def test_printed_experiment_has_no_warning(made: Path) -> None:
-    grid = json.loads((made / "grid.json").read_text()) | {"printed": True}
-    (made / "printed.json").write_text(json.dumps(grid))
-    output = made / "elsewhere" / "deep" / "page.html"
-    make_page(made / "printed.json", made / "runs.parquet", made / "tables", made / "figures", output)
-    text = output.read_text()
+def changed(made: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of the results whose grid is another."""
+    shutil.copytree(made, folder)
+    write_json(folder / "grid.json", json.loads((made / "grid.json").read_text()) | changes)
+    return folder
+
+
+def test_printed_experiment_has_no_warning(made: Path, tmp_path: Path) -> None:
+    folder = changed(made, tmp_path / "printed", printed=True)
+    make_page(folder)
+    text = (folder / "report/index.html").read_text()
     assert "do not apply" not in text
-    assert 'href="../../tables/table1.csv"' in text
+    assert 'href="../tables/table1.csv"' in text
 
 
 @pytest.mark.parametrize("layout", ["embedded", "folders"])
 def test_only_a_generated_benchmark_is_called_one(made: Path, tmp_path: Path, layout: str) -> None:
-    grid = json.loads((made / "grid.json").read_text())
-    grid["datasets"]["flowers"]["layout"] = layout
-    (made / "own.json").write_text(json.dumps(grid))
-    make_page(made / "own.json", made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text()
+    datasets = json.loads((made / "grid.json").read_text())["datasets"]
+    datasets["flowers"]["layout"] = layout
+    folder = changed(made, tmp_path / "own", datasets=datasets)
+    make_page(folder)
+    text = (folder / "report/index.html").read_text()
     assert "The numbers printed in the paper do not apply to this experiment" in text
     assert ("generates itself" in text) == (layout == "embedded")
 
 
 def test_same_inputs_give_the_same_bytes(made: Path) -> None:
-    again = made / "report" / "again.html"
-    make_page(made / "grid.json", made / "runs.parquet", made / "tables", made / "figures", again)
-    assert again.read_bytes() == (made / "report" / "index.html").read_bytes()
+    page = made / "report/index.html"
+    before = page.read_bytes()
+    page.unlink()
+    make_page(made)
+    assert page.read_bytes() == before
 
 
 def test_missing_table_is_refused(made: Path, tmp_path: Path) -> None:
+    folder = changed(made, tmp_path / "less")
+    (folder / "tables/table1.csv").unlink()
     with pytest.raises(CptError, match=r"table1\.csv: not found"):
-        make_page(
-            made / "grid.json",
-            made / "runs.parquet",
-            tmp_path,
-            made / "figures",
-            tmp_path / "page.html",
-        )
+        make_page(folder)
 
 
 @pytest.mark.parametrize(
@@ -346,13 +350,11 @@ def test_headline_sentences(averages: dict[str, Summary], said: str) -> None:
 
 
 def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_path: Path) -> None:
-    grid = json.loads((made / "grid.json").read_text())
-    grid["exhibits"] = {"table5": grid["exhibits"]["table5"]}
-    changed = tmp_path / "grid.json"
-    changed.write_text(json.dumps(grid))
-    assert headline(read_results(changed, made / "runs.parquet")) == []
-    make_page(changed, made / "runs.parquet", made / "tables", made / "figures", tmp_path / "page.html")
-    text = " ".join(Elements((tmp_path / "page.html").read_text()).text.split())
+    table = json.loads((made / "grid.json").read_text())["exhibits"]["table5"]
+    folder = changed(made, tmp_path / "few", exhibits={"table5": table})
+    assert headline(read_results(folder / "grid.json", folder / "runs.parquet")) == []
+    make_page(folder)
+    text = " ".join(Elements((folder / "report/index.html").read_text()).text.split())
     assert "so there is no headline" in text
     assert "Methods cpt, cptsum" in text
 

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cpt.data.classes import subset_labels
-from cpt.files.paths import COSTS, COUNTS, CURVES, RUNS, TEXT_FEATURES
+from cpt.files.paths import COSTS, COUNTS, CURVES, TEXT_FEATURES
 from cpt.files.stage_files import column, read_metadata, read_parquet
 from cpt.report.layout import DECIMALS
-from cpt.results.cells import FURTHER, METRICS, TASKS, Results, judged_by, row_names, summarize
+from cpt.results.cells import FURTHER, METRICS, TASKS, Results, hyperparameters, judged_by, row_names, summarize
 
 CURVE_DIGITS = 4
 
 
-def details(results: Results, folder: Path) -> dict[str, Any]:
+def details(results: Results) -> dict[str, Any]:
     """Return everything behind the numbers of an experiment's exhibits.
 
     ``opens``: exhibit -> places among ``cells``, in the order of its cells. A cell names its runs by their places among
     ``runs`` (name, seed, seconds, memory) and ``curves`` (measure -> value by epoch), and has in ``groups`` what is
     pooled over exactly these runs. ``names``: ``target/subset`` -> names of its classes.
 
-    Args:
-        results: the grid with its metrics.
-        folder: where runs, costs, counts and curves.parquet and features/ lie.
-
     Raises:
-        CptError: a file is missing or damaged.
+        CptError: runs, costs, counts or curves.parquet or text features are missing or damaged.
     """
+    folder = results.folder
     opens, cells = _cells(results)
     runs = sorted({run for cell in cells for run in cell["runs"]})
     groups = sorted({tuple(cell["runs"]) for cell in cells})
-    places = {run: i for i, run in enumerate(runs)}
-    configurations = _configurations(folder)
+    of_seeds = {_without_seed(run): values for run, values in hyperparameters(results).items()}
     curves = _curves(read_parquet(folder / "curves.parquet", CURVES)[0])
     tested = _tested(read_parquet(folder / "counts.parquet", COUNTS)[0], groups)
     spent = {row["run"]: row for row in read_parquet(folder / "costs.parquet", COSTS)[0].to_pylist()}
-    group_places = {group: i for i, group in enumerate(groups)}
+    run_places = {run: place for place, run in enumerate(runs)}
+    group_places = {group: place for place, group in enumerate(groups)}
     for cell in cells:
         cell["group"] = group_places[tuple(cell["runs"])]
-        cell["runs"] = [places[run] for run in cell["runs"]]
+        cell["runs"] = [run_places[run] for run in cell["runs"]]
     return {
         "opens": opens,
         "cells": cells,
@@ -56,10 +51,10 @@ def details(results: Results, folder: Path) -> dict[str, Any]:
         ],
         "curves": [curves.get(run, {}) for run in runs],
         "groups": [
-            {"configuration": configurations.get(_without_seed(group[0]), {}), "tested": found}
+            {"configuration": of_seeds.get(_without_seed(group[0]), {}), "tested": found}
             for group, found in zip(groups, tested, strict=True)
         ],
-        "names": _names(results, folder, {name for found in tested for name in found}),
+        "names": _names(results, {name for found in tested for name in found}),
     }
 
 
@@ -118,26 +113,14 @@ def _numbers(
         found = [results.values.get((run, cell["dataset"], *where)) for run in cell["runs"]]
         known = {i: value for i, value in enumerate(found) if value is not None}
         if known:
-            values[name] = list(map(_rounded, found))
-            means[name] = list(map(_rounded, summarize(known)[:2]))
+            mean, std, _ = summarize(known)
+            values[name], means[name] = (
+                [None if value is None else round(value, DECIMALS) for value in row] for row in (found, (mean, std))
+            )
     return values, means
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, DECIMALS)
-
-
 # ---- runs, and the groups of runs that make a cell -----------------------------------------------
-
-
-def _configurations(folder: Path) -> dict[str, dict[str, Any]]:
-    table, _ = read_parquet(folder / "runs.parquet", RUNS)
-    return {
-        _without_seed(run): json.loads(hyperparameters)
-        for run, hyperparameters in dict(
-            zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True)
-        ).items()
-    }
 
 
 def _curves(table: pa.Table) -> dict[str, dict[str, list[float | None]]]:
@@ -145,12 +128,9 @@ def _curves(table: pa.Table) -> dict[str, dict[str, list[float | None]]]:
     found: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
     columns = [table[name].to_pylist() for name in ("run", "measure", "value")]
     for run, measure, value in zip(*columns, strict=True):
-        found[run][measure].append(_short(value))
+        finite = value is not None and math.isfinite(value)
+        found[run][measure].append(float(f"{value:.{CURVE_DIGITS}g}") if finite else None)
     return found
-
-
-def _short(value: float | None) -> float | None:
-    return float(f"{value:.{CURVE_DIGITS}g}") if value is not None and math.isfinite(value) else None
 
 
 def _tested(table: pa.Table, groups: Sequence[Sequence[str]]) -> list[dict[str, dict[str, list]]]:
@@ -201,13 +181,13 @@ def _by_group(table: pa.Table, groups: Sequence[Sequence[str]]) -> pa.Table:
     return table.take(pa.array(row)).append_column("group_of", pa.array(of_rows[layer, row]))
 
 
-def _names(results: Results, folder: Path, wanted: set[str]) -> dict[str, list[str]]:
+def _names(results: Results, wanted: set[str]) -> dict[str, list[str]]:
     """Return the names of the classes of every ``target/subset``."""
     templates = {run["text_features"].rpartition("/")[2] for run in results.grid["runs"]}
     found = {}
     for name in sorted(wanted):
         dataset, _, subset = name.rpartition("/")
-        paths = [folder / "features" / dataset / file for file in sorted(templates)]
+        paths = [results.folder / "features" / dataset / file for file in sorted(templates)]
         path = next((path for path in paths if path.is_file()), paths[0])
         classes = read_metadata(path, TEXT_FEATURES)["classes"]
         found[name] = [classes[label] for label in subset_labels(np.arange(len(classes)), subset)]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -31,62 +30,42 @@ _SCREEN_SCALE = 1.35  # figures are drawn for print; on a screen they are shown 
 _POINT = 4 / 3  # CSS pixels
 
 
-class Exhibit(NamedTuple):
-    """One table or figure on the page; ``body`` is its HTML, ``source`` a figure's data URI."""
-
-    name: str
-    label: str
-    title: str
-    caption: str
-    links: list[tuple[str, str]]
-    body: Markup | None = None
-    source: str | None = None
-    width: int | None = None
-
-
-def make_page(grid: Path, runs: Path, tables: Path, figures: Path, output: Path) -> None:
-    """Write one self-contained HTML file from the grid, the gathered numbers, and the folders of tables and figures.
+def make_page(folder: Path) -> None:
+    """Write ``report/index.html`` of an experiment: one self-contained file with its numbers, tables and figures.
 
     Args:
-        grid: grid.json.
-        runs: runs.parquet; costs, counts and curves.parquet lie beside it.
-        tables: folder of the tables' files, which the page leads to.
-        figures: folder of the figures' files.
-        output: file to write; ledger.html and audit.html beside it become part of it.
+        folder: ``results/<experiment>``; report/ledger.html and report/audit.html become part of the page.
 
     Raises:
         CptError: an input is missing or damaged.
     """
-    results = read_results(grid, runs)
-    fragments = {name: output.with_name(f"{name}.html") for name in ("ledger", "audit")}
-    exhibits = sorted(results.grid["exhibits"].items(), key=lambda item: natural_order(item[0]))
-    again = command(grid)
-    behind = details(results, runs.parent) | {"root": f"results/{results.grid['experiment']}", "command": again}
-    page = (
-        templates()
-        .get_template("page/page.html.j2")
-        .render(
-            experiment=results.grid["experiment"],
-            printed=results.grid["printed"],
-            generated=all(entry["layout"] == "embedded" for entry in results.grid["datasets"].values()),
-            facts=facts(results),
-            headline=headline(results),
-            sheet=fairness(results, runs, runs.with_name("costs.parquet")),
-            tables=[_table(results, e, name, tables, output) for name, e in exhibits if e["kind"] == "table"],
-            figures=[_figure(e, name, figures, output) for name, e in exhibits if e["kind"] != "table"],
-            **{name: Markup(_read(path).decode()) if path.exists() else "" for name, path in fragments.items()},
-            command=shlex.join(again),
-            style=_own("page.css"),
-            script=_own("page.js"),
-            packed=[*((name, web.library(name)) for name in web.LIBRARIES), ("data", web.packed_json(behind))],
-        )
+    results = read_results(folder / "grid.json", folder / "runs.parquet")
+    grid, report, again = results.grid, folder / "report", command(folder)
+    exhibits = [grid["exhibits"][name] for name in sorted(grid["exhibits"], key=natural_order)]
+    behind = details(results) | {"root": f"results/{grid['experiment']}", "command": again}
+    fragments = {name: report / f"{name}.html" for name in ("ledger", "audit")}
+    page = templates().get_template("page/page.html.j2")
+    text = page.render(
+        experiment=grid["experiment"],
+        printed=grid["printed"],
+        generated=all(entry["layout"] == "embedded" for entry in grid["datasets"].values()),
+        facts=facts(results),
+        headline=headline(results),
+        sheet=fairness(results),
+        tables=[_table(results, exhibit) for exhibit in exhibits if exhibit["kind"] == "table"],
+        figures=[_figure(results, exhibit) for exhibit in exhibits if exhibit["kind"] != "table"],
+        **{name: Markup(_read(path).decode()) if path.exists() else "" for name, path in fragments.items()},
+        command=shlex.join(again),
+        style=_own("page.css"),
+        script=_own("page.js"),
+        packed=[*((name, web.library(name)) for name in web.LIBRARIES), ("data", web.packed_json(behind))],
     )
-    write_text(output, page)
+    write_text(report / "index.html", text)
 
 
-def command(grid: Path) -> list[str]:
-    """Return the words that run the experiment: with its configuration (``cpt.files.integrity``)."""
-    return snakemake(configuration(grid.parent))
+def command(folder: Path) -> list[str]:
+    """Return the words that run the experiment of a folder, with its configuration (``cpt.files.integrity``)."""
+    return snakemake(configuration(folder))
 
 
 def _own(name: str) -> Markup:
@@ -109,40 +88,27 @@ def facts(results: Results) -> list[tuple[str, str]]:
     grid, runs = results.grid, results.grid["runs"]
     cells = [cell for exhibit in grid["exhibits"].values() for cell in exhibit["cells"]]
     ratios = sorted({cell["ratio"] for cell in cells}, reverse=True)  # of cells: an untrained run has none of its own
+    repeated = [cell for cell in cells if len(cell["runs"]) > 1] or cells  # means are over the seeds of these
+    seeds = sorted({results.run(run)["seed"] for cell in repeated for run in cell["runs"]})
+    table = main_table(results)
+    methods = map(row_title, table["rows"]) if table else sorted({run["method"] for run in runs})
     finished = sum(run["run"] in results.finished for run in runs)
     return [
         ("Experiment", grid["experiment"]),
         ("Backbone", grid["backbone"]),
         (f"Datasets ({len(grid['datasets'])})", ", ".join(map(_dataset, grid["datasets"].values()))),
         ("Imbalance ratios τ", ", ".join(f"{ratio:g}" for ratio in ratios)),
-        ("Methods", ", ".join(_methods(results))),
-        ("Seeds", ", ".join(map(str, _seeds(results)))),
+        ("Methods", ", ".join(methods)),
+        ("Seeds", ", ".join(map(str, seeds))),
         ("Runs", f"{finished} of {len(runs)} finished"),
     ]
 
 
 def _dataset(entry: Mapping[str, Any]) -> str:
     counterpart = entry["counterpart"]
-    notes = [
-        f"for {counterpart}" if counterpart not in (None, entry["title"]) else None,
-        "derived split, not comparable with published numbers" if entry["derived_split"] else None,
-    ]
-    told = "; ".join(note for note in notes if note)
-    return f"{entry['title']} ({told})" if told else entry["title"]
-
-
-def _seeds(results: Results) -> list[int]:
-    """Return the seeds that means are taken over; all of them when every cell is a single run."""
-    cells = [cell for exhibit in results.grid["exhibits"].values() for cell in exhibit["cells"]]
-    repeated = [cell for cell in cells if len(cell["runs"]) > 1] or cells
-    return sorted({results.run(run)["seed"] for cell in repeated for run in cell["runs"]})
-
-
-def _methods(results: Results) -> list[str]:
-    table = main_table(results)
-    if table is None:
-        return sorted({run["method"] for run in results.grid["runs"]})
-    return [row_title(row) for row in table["rows"]]
+    notes = [f"for {counterpart}"] if counterpart not in (None, entry["title"]) else []
+    notes += ["derived split, not comparable with published numbers"] if entry["derived_split"] else []
+    return f"{entry['title']} ({'; '.join(notes)})" if notes else entry["title"]
 
 
 def row_title(row: Mapping[str, Any]) -> str:
@@ -152,9 +118,8 @@ def row_title(row: Mapping[str, Any]) -> str:
 
 def main_table(results: Results) -> dict[str, Any] | None:
     """Return the table whose averages make the headline: methods by datasets, base-to-new (the paper's Table 2)."""
-    exhibits: Iterable[dict[str, Any]] = results.grid["exhibits"].values()
-    found = [exhibit for exhibit in exhibits if by_dataset(exhibit) and exhibit["tasks"] == ["base_to_new"]]
-    return found[0] if found else None
+    exhibits = results.grid["exhibits"].values()
+    return next((e for e in exhibits if by_dataset(e) and e["tasks"] == ["base_to_new"]), None)
 
 
 def headline(results: Results) -> list[tuple[str, str]]:
@@ -185,62 +150,55 @@ def best_method(averages: Mapping[str, Summary], reference: str | None, p_values
     if not means:
         return "no method has finished on every dataset."
     order = sorted(means, key=lambda name: -means[name])
-    best = averages[order[0]]
     level = [name for name in order if round(means[name], DECIMALS) == round(means[order[0]], DECIMALS)]
     if len(level) > 1:
-        return f"{_listed(level)} are level with an average H of {_number(best)}."
-    said = f"{order[0]} has the highest average H, {_number(best)}"
+        return f"{', '.join(level[:-1])} and {level[-1]} are level with an average H of {_number(averages[order[0]])}."
+    said = f"{order[0]} has the highest average H, {_number(averages[order[0]])}"
     if len(order) == 1:
         return f"{said}; no other method has finished."
-    second = averages[order[1]]
-    margin = means[order[0]] - means[order[1]]
-    one, other = order[:2]
-    p = p_values.get(other if one == reference else one) if reference in (one, other) else None
+    best, second = order[:2]
+    p = p_values.get(second if best == reference else best) if reference in (best, second) else None
     tested = "not tested" if p is None else f"corrected p {p:.3f}"
-    return f"{said}, {margin:.{DECIMALS}f} points above {other} ({_number(second)}); {tested}."
+    margin = f"{means[best] - means[second]:.{DECIMALS}f}"
+    return f"{said}, {margin} points above {second} ({_number(averages[second])}); {tested}."
 
 
 def _number(cell: Summary) -> str:
     return f"{cell.mean:.{DECIMALS}f}" + (f" ± {cell.std:.{DECIMALS}f}" if cell.std is not None else "")
 
 
-def _listed(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 # ---- tables and figures ------------------------------------------------------------------------
 
 
-def _table(results: Results, exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
+def _table(results: Results, exhibit: Mapping[str, Any]) -> dict[str, Any]:
     for suffix in TABLE_FILES:  # the page leads to them
-        _read(folder / f"{name}.{suffix}")
+        _read(results.folder / f"tables/{exhibit['name']}.{suffix}")
     shown = laid_out(results, exhibit, long_form(results, exhibit))
-    return Exhibit(**_described(exhibit, name, folder, page, TABLE_FILES), body=Markup(html(shown, linked=True)))
+    return _described(exhibit, "tables", TABLE_FILES) | {"body": Markup(html(shown, linked=True))}
 
 
-def _figure(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path) -> Exhibit:
-    path = folder / f"{name}.svg"
+def _figure(results: Results, exhibit: Mapping[str, Any]) -> dict[str, Any]:
+    name, path = exhibit["name"], results.folder / f"figures/{exhibit['name']}.svg"
     drawing = _read(path)
     width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', drawing)
     if width is None:
         raise unusable(path, "damaged (no width)")
-    described = _described(exhibit, name, folder, page, FIGURE_FILES)
-    described["caption"] = _read(folder / f"{name}.txt").decode().removeprefix(caption_begins(name, exhibit)).strip()
-    return Exhibit(
-        **described,
-        source=f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}",
-        width=round(float(width[1]) * _POINT * _SCREEN_SCALE),
-    )
+    caption = _read(path.with_suffix(".txt")).decode().removeprefix(caption_begins(name, exhibit)).strip()
+    return _described(exhibit, "figures", FIGURE_FILES) | {
+        "caption": caption,
+        "source": f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}",
+        "width": round(float(width[1]) * _POINT * _SCREEN_SCALE),
+    }
 
 
-def _described(exhibit: Mapping[str, Any], name: str, folder: Path, page: Path, suffixes: Iterable[str]) -> dict:
-    place = Path(os.path.relpath(folder, page.parent)).as_posix()
+def _described(exhibit: Mapping[str, Any], folder: str, suffixes: Iterable[str]) -> dict[str, Any]:
+    name = exhibit["name"]
     return {
         "name": name,
         "label": exhibit_label(name),
         "title": sentence(exhibit["title"]).removesuffix("."),
         "caption": sentence(exhibit["caption"]),
-        "links": [(suffix.upper(), quote(f"{place}/{name}.{suffix}")) for suffix in suffixes],
+        "links": [(suffix.upper(), quote(f"../{folder}/{name}.{suffix}")) for suffix in suffixes],
     }
 
 

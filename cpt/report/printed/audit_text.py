@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,25 +11,26 @@ from cpt.report.printed.audit import Section
 
 
 def shown(section: Section) -> list[list[str]]:
-    """The section's cells as text, its heading first; quotients with four decimals, percentages with two."""
-    four = {"mean", "std", "min", "max"} if section.name == "proportions" else set()
+    """The section's cells as text, its heading first."""
+    columns = []
+    for name, column in section.rows.items():
+        if column.dtype == bool:
+            columns.append(column.map({True: "yes", False: "no"}))
+        elif pd.api.types.is_float_dtype(column):
+            columns.append(column.map(f"{{:{_form(section.name, str(name))}}}".format))
+        else:
+            columns.append(column.astype(str))
+    return [list(section.rows.columns), *map(list, zip(*columns, strict=True))]
 
-    def write(column: str) -> Callable[[object], str]:
-        if section.rows[column].dtype == bool:
-            return lambda value: "yes" if value else "no"
-        if column == "τ":
-            return lambda value: f"{value:g}"
-        if column == "std of rounding":
-            return lambda value: f"{value:.5f}"
-        if column in ("difference", "gain", "average − zero-shot's"):
-            return lambda value: f"{value:+.3f}" if section.name == "averages" else f"{value:+.2f}"
-        if pd.api.types.is_float_dtype(section.rows[column]):
-            digits = 4 if column in four else 3 if column == "mean of cells" else 1 if column == "std / rounding" else 2
-            return lambda value: f"{value:.{digits}f}"
-        return str
 
-    columns = [section.rows[column].map(write(column)).tolist() for column in section.rows.columns]
-    return [list(section.rows.columns), *(list(line) for line in zip(*columns, strict=True))]
+def _form(section: str, column: str) -> str:
+    """Format of a column of numbers: quotients have four decimals, percentages two."""
+    own = {"τ": "g", "std of rounding": ".5f", "mean of cells": ".3f", "std / rounding": ".1f"}
+    if column in ("difference", "gain", "average − zero-shot's"):
+        return "+.3f" if section == "averages" else "+.2f"
+    if section == "proportions" and column in ("mean", "std", "min", "max"):
+        return ".4f"
+    return own.get(column, ".2f")
 
 
 def markdown(sections: Sequence[Section]) -> str:

@@ -78,13 +78,17 @@ VERDICTS = {
 NOT_ASKED = "the experiment does not ask for it"
 
 
-def make_ledger(grid: Path, runs: Path, published: Path, output: Path) -> None:
-    """Write ``ledger.parquet``, ``ledger.csv`` and ``ledger.html`` into a folder.
+def make_ledger(folder: Path, published: Path) -> None:
+    """Write ``ledger.parquet``, ``.csv`` and ``.html`` into ``report`` of an experiment.
+
+    Args:
+        folder: ``results/<experiment>``.
+        published: ``config/published.csv``.
 
     Raises:
         CptError: an input is missing or damaged.
     """
-    results = read_results(grid, runs)
+    results, output = read_results(folder / "grid.json", folder / "runs.parquet"), folder / "report"
     rows = ledger(results, read_published(published)) if results.grid["printed"] else []
     table = pa.Table.from_pylist(rows, schema=pa.schema(COLUMNS))
     write_parquet(output / "ledger.parquet", table, SCHEMA, experiment=results.grid["experiment"])
@@ -120,13 +124,9 @@ def ledger(results: Results, printed: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 class Ours(NamedTuple):
-    """Our side of a printed cell.
+    """Our side of a printed cell: values by seed, and whether they are of the same images and of a reconstruction.
 
-    Attributes:
-        values: by seed; empty where there is none.
-        reason: why it is missing or of other images, or what seeds it leaves out.
-        comparable: whether it is of the images that the printed number is of.
-        reconstruction: whether its method is one.
+    ``reason`` says why they are missing or of other images, or what seeds they leave out.
     """
 
     values: Mapping[int, float]
@@ -137,9 +137,9 @@ class Ours(NamedTuple):
 
 def _ours(results: Results, printed: pd.DataFrame, line: Mapping[str, Any]) -> Ours:
     """Our side of a printed cell."""
-    exhibit = results.grid["exhibits"].get(line["group"])
-    row = next((row for row in exhibit["rows"] if row["id"] == line["row"]), None) if exhibit else None
-    if exhibit is None or row is None:
+    exhibit = results.grid["exhibits"].get(line["group"], {"rows": []})
+    row = next((row for row in exhibit["rows"] if row["id"] == line["row"]), None)
+    if row is None:
         return Ours({}, NOT_ASKED)
     columns = {name: task for task, name in TASKS.items()}  # of Table 1
     task = columns.get(line["dataset"]) or TASK_OF[line["group"]]
@@ -241,8 +241,7 @@ def _judged(line: Mapping[str, Any], ours: Ours, span: float) -> dict[str, Any]:
 def _interval(numbers: list[float], spread: bool) -> tuple[float, float]:
     """95 % interval over seeds: Student's for the mean, chi-square for the standard deviation."""
     if not spread:
-        interval = stats.t_interval(numbers)
-        return interval.low, interval.high
+        return stats.t_interval(numbers)[1:]
     free = len(numbers) - 1
     squares = free * statistics.variance(numbers)
     low, high = scipy_stats.chi2.ppf([0.975, 0.025], free)

@@ -27,17 +27,9 @@ def over_datasets(lines: Sequence[Line]) -> Iterator[Group]:
     for task, of_task in _by_task(lines):
         table = _table("τ", "metric", "A", "B", "B - A", "95 % interval", "B higher", "p", "Holm")
         for line in of_task:
-            table.add_row(
-                f"{line.ratio:g}",
-                line.metric,
-                f"{line.first:.2f}",
-                f"{line.second:.2f}",
-                f"{line.difference.estimate:+.2f}",
-                _bounds(line.difference, "+.2f"),
-                f"{line.higher} of {line.datasets}",
-                f"{line.p:.3f}",
-                f"{line.corrected:.3f}",
-            )
+            means = f"{line.first:.2f}", f"{line.second:.2f}", f"{line.difference.estimate:+.2f}"
+            tested = f"{line.higher} of {line.datasets}", f"{line.p:.3f}", f"{line.corrected:.3f}"
+            table.add_row(f"{line.ratio:g}", line.metric, *means, _bounds(line.difference, "+.2f"), *tested)
         yield _titled(f"{task}, mean over datasets, paired by dataset and seed", table)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from cpt.report.terminal.console import table
 
 HOUR = 3600
 
@@ -21,19 +23,19 @@ def render(plan: Mapping[str, Any]) -> RenderableType:
     """
     backbone, costs = plan["backbone"], plan["costs"]
     lines: list[RenderableType] = [
-        Text(f"{plan['experiment']}: {backbone['name']}, {backbone['architecture']}; costs: {costs['text']}"),
+        f"{plan['experiment']}: {backbone['name']}, {backbone['architecture']}; costs: {costs['text']}",
         *(Text(line, style="dim") for line in costs["assumptions"]),
-        Text(),
+        "",
         _jobs(plan["jobs"]),
-        Text(),
+        "",
         _exhibits(plan),
     ]
     if costs["basis"] != "none":
-        lines += [Text(), _groups(plan["groups"])]
-    lines += [Text(), *map(Text, [*_disk(plan["disk"]), _memory(plan)])]
+        lines += ["", _groups(plan["groups"])]
+    lines += ["", *_disk(plan["disk"]), _memory(plan)]
     if plan["notes"]:
-        lines += [Text(), *(Text(f"Note: {note}") for note in plan["notes"])]
-    return Group(*lines)
+        lines += ["", *(f"Note: {note}" for note in plan["notes"])]
+    return Group(*(Text(line) if isinstance(line, str) else line for line in lines))
 
 
 def size(count: float) -> str:
@@ -57,49 +59,46 @@ def hours(seconds: float, *, less: bool = False) -> str:
 
 def _jobs(jobs: Mapping[str, Mapping[str, int]]) -> Table:
     """Two rules a line: thirty lines would push the rest off the screen."""
-    table = _table("job", ">jobs", ">there", "", "job", ">jobs", ">there")
+    shown = _table("job", ">jobs", ">there", "", "job", ">jobs", ">there")
     total = {key: sum(count[key] for count in jobs.values()) for key in ("total", "there")}
     rows = [(rule, f"{count['total']:,}", f"{count['there']:,}") for rule, count in [*jobs.items(), ("total", total)]]
     half = (len(rows) + 1) // 2
     for left, right in zip_longest(rows[:half], rows[half:], fillvalue=("", "", "")):
-        table.add_row(*left, "", *right)
-    return table
+        shown.add_row(*left, "", *right)
+    return shown
 
 
 def _exhibits(plan: Mapping[str, Any]) -> Table:
     timed = plan["costs"]["basis"] != "none"
     heads = (">train h", ">test h", ">left h") if timed else ()
-    table = _table("exhibit", ">runs", ">there", ">new", ">steps of new", *heads)
+    shown = _table("exhibit", ">runs", ">there", ">new", ">steps of new", *heads)
     for row in [*plan["exhibits"], plan["total"]]:
         if row is plan["total"]:
-            table.add_section()
+            shown.add_section()
         cells = [row["name"], f"{row['runs']:,}", f"{row['finished']:,}", f"{row['new']:,}"]
         cells.append(f"{'≥ ' if row['unknown_steps'] else ''}{row['steps']:,}")
         if timed:
             less = row["unknown_seconds"] > 0
             cells += [hours(row[key], less=less) for key in ("train_seconds", "test_seconds", "left_seconds")]
-        table.add_row(*cells)
+        shown.add_row(*cells)
     if timed and plan["frozen_image_seconds"]:
-        table.add_row("frozen image features, once", "", "", "", "", "", hours(plan["frozen_image_seconds"]), "")
-    return table
+        shown.add_row("frozen image features, once", "", "", "", "", "", hours(plan["frozen_image_seconds"]), "")
+    return shown
 
 
 def _groups(groups: list[Mapping[str, Any]]) -> Table:
-    table = _table("method", ">batch", ">classes", ">ms a step", ">test images/s", ">GPU memory")
+    shown = _table("method", ">batch", ">classes", ">ms a step", ">test images/s", ">GPU memory")
     for row in groups:
         name = f"{row['method']} on {row['start']}" if row["start"] else row["method"]
-        table.add_row(
-            name,
-            str(row["batch_size"] or "–"),
-            _ends([str(number) for number in row["classes"]]),
-            _ends([f"{1000 * seconds:.3g}" for seconds in row["step_seconds"] or []]),
-            _ends([f"{1 / seconds:,.0f}" if seconds else "frozen" for seconds in row["image_seconds"] or []]),
-            "not measured" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb'] / 1024:.1f} GiB",
-        )
-    return table
+        steps = [f"{1000 * seconds:.3g}" for seconds in row["step_seconds"] or []]
+        images = [f"{1 / seconds:,.0f}" if seconds else "frozen" for seconds in row["image_seconds"] or []]
+        memory = "not measured" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb'] / 1024:.1f} GiB"
+        ends = (_ends(values) for values in (map(str, row["classes"]), steps, images))
+        shown.add_row(name, str(row["batch_size"] or "–"), *ends, memory)
+    return shown
 
 
-def _ends(values: list[str]) -> str:
+def _ends(values: Iterable[str]) -> str:
     """The value of the smallest and that of the largest number of classes."""
     return " – ".join(dict.fromkeys(values)) or "–"
 
@@ -125,8 +124,4 @@ def _memory(plan: Mapping[str, Any]) -> str:
 
 
 def _table(*heads: str) -> Table:
-    """A plain table; a head that begins with > is that of a right-aligned column."""
-    table = Table(box=None, pad_edge=True, header_style="bold")
-    for head in heads:
-        table.add_column(head.removeprefix(">"), justify="right" if head.startswith(">") else "left", no_wrap=True)
-    return table
+    return table(*heads, box=None, pad_edge=True, header_style="bold")
