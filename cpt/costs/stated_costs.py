@@ -64,9 +64,7 @@ def shape(grid: Grid) -> Shape | None:
 def stated(grid: Grid, classes: Mapping[str, int], device: str) -> Costs:
     """Return costs from floating-point operations and a GPU's assumed throughput; none where these say nothing.
 
-    Args:
-        classes: trained classes by run.
-        device: ``auto``, ``cpu`` or ``cuda``.
+    ``classes`` are the trained ones by run, ``device`` is ``auto``, ``cpu`` or ``cuda``.
     """
     sizes = None if grid.config.backbone.architecture == EMBEDDED else shape(grid)
     if sizes is None:

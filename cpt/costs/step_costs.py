@@ -72,13 +72,11 @@ class Costs:
 
     def step(self, run: Run, classes: int) -> float | None:
         """Seconds of a training step of a run with so many classes."""
-        found = self.groups.get(group(run))
-        return None if found is None else linear(found.step, classes)
+        return linear(found.step, classes) if (found := self.groups.get(group(run))) else None
 
     def image(self, run: Run, classes: int) -> float | None:
         """Seconds of evaluating one image of a run against so many classes."""
-        found = self.groups.get(group(run))
-        return None if found is None else linear(found.image, classes)
+        return linear(found.image, classes) if (found := self.groups.get(group(run))) else None
 
 
 def group(run: Run) -> Group:
@@ -89,11 +87,7 @@ def group(run: Run) -> Group:
 
 
 def linear(points: Sequence[tuple[int, float]], x: float) -> float:
-    """Interpolate between the neighboring points, continue the last pieces outside; nothing has 0, one point itself.
-
-    Args:
-        points: (x, y) by ascending x.
-    """
+    """Interpolate between points (x, y) of ascending x, continue the last pieces outside; no point is 0, one itself."""
     if len(points) < 2:
         return points[0][1] if points else 0.0
     i = next((i for i in range(1, len(points) - 1) if x <= points[i][0]), len(points) - 1)
@@ -102,12 +96,10 @@ def linear(points: Sequence[tuple[int, float]], x: float) -> float:
 
 
 def typical(runs: Mapping[str, Run], classes: Mapping[str, int], count: int) -> dict[Group, list[tuple[int, Run]]]:
-    """Choose the runs by which groups are judged.
+    """Choose the runs by which groups are judged, at up to ``count`` numbers of classes from smallest to largest.
 
     Args:
-        runs: all runs by their identity.
         classes: trained classes by run; a run without is left out.
-        count: at most so many numbers of classes per group, from the smallest to the largest.
 
     Returns:
         (K, run) by ascending K; the run has the hyperparameters that most runs with this K have.

@@ -24,11 +24,7 @@ def json_text(value: object) -> str:
 
 
 def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """Return the value of a JSON text.
-
-    Args:
-        text: the JSON.
-        pairs: makes a mapping of its keys and values.
+    """Return the value of a JSON text; ``pairs`` makes a mapping of its keys and values.
 
     Raises:
         ValueError: it is not JSON, not UTF-8, or nested too deeply to be read.

@@ -29,11 +29,6 @@ IMAGES = "images"
 """Last part of the name of a target's mean image features in classifier.safetensors."""
 
 
-def number(value: float) -> str:
-    """Write a number the short way that paths and tables use: 1, 0.25, 0.06."""
-    return f"{value:g}"
-
-
 def manifest(dataset: str) -> str:
     """Manifest of a dataset."""
     return f"data/{dataset}/manifest.parquet"
@@ -51,7 +46,7 @@ def pixels(dataset: str, part: str) -> str:
 
 def split(protocol: str, dataset: str, ratio: float, seed: int) -> str:
     """Training images of the runs that share protocol, dataset, imbalance ratio and seed."""
-    return f"splits/{protocol}/{dataset}/r{number(ratio)}/s{seed}.parquet"
+    return f"splits/{protocol}/{dataset}/r{ratio:g}/s{seed}.parquet"
 
 
 def text_features(dataset: str, templates: str) -> str:
@@ -76,4 +71,4 @@ def clusters(protocol: str, dataset: str, name: str, seed: int) -> str:
 
 def run(protocol: str, dataset: str, ratio: float, key: str, seed: int) -> str:
     """Identity of a run, which is its folder below ``runs/``."""
-    return f"{protocol}/{dataset}/r{number(ratio)}/{key}/s{seed}"
+    return f"{protocol}/{dataset}/r{ratio:g}/{key}/s{seed}"

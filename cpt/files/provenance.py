@@ -36,13 +36,10 @@ _device = "cpu"
 
 @contextlib.contextmanager
 def recorded(output: Path) -> Iterator[dict[str, Any]]:
-    """Write the record of a stage when the block has succeeded; yield a dictionary for further facts.
+    """Write the record beside a stage's main file when the block has succeeded; yield a dictionary for further facts.
 
     ``sources`` are all stage files that the block read, ``outputs`` those that it wrote into the folder of ``output``,
     both as paths relative to that folder with the SHA-256 of their bytes.
-
-    Args:
-        output: the stage's main file; the record lies beside it.
     """
     global _device
     _device = "cpu"
@@ -94,9 +91,7 @@ def code_version(*modules: str, data: Sequence[str] = ()) -> str:
     The hash is over syntax trees without docstrings, so that comments and formatting never make a result stale.
     Modules that are found at run time (methods) have to be named, and so have files that the code reads.
 
-    Args:
-        modules: names such as ``cpt.training.train``.
-        data: files or folders inside the package, such as ``report/page/page.html.j2``; their bytes count.
+    ``data`` are files or folders inside the package, such as ``report/page/page.html.j2``; their bytes count.
     """
     seen: dict[str, str] = {}
     waiting = list(modules)

@@ -42,11 +42,7 @@ def sha256_file(path: Path) -> str:
 
 
 def unusable(path: Path, problem: object) -> CptError:
-    """Return the error for a file that cannot serve: what is wrong, and the command that makes it again.
-
-    Args:
-        problem: words, or the error of reading it.
-    """
+    """Return the error for a file that cannot serve: the problem, in words or as an error, and what makes it again."""
     fix = integrity.fix(path)
     otherwise = "delete it and run again"
     if isinstance(problem, FileNotFoundError):
@@ -59,12 +55,9 @@ def unusable(path: Path, problem: object) -> CptError:
 
 
 def require_unchanged(path: Path, *, sha256: str | None = None) -> None:
-    """Compare a file with the record beside it, if there is one.
+    """Compare a file with ``sha256``, or with the record beside it if there is one.
 
     What this process itself has written since is taken as it is: its record is written when the stage ends.
-
-    Args:
-        sha256: what is expected instead of what the record says.
 
     Raises:
         CptError: the file is missing or has changed, or it or its record cannot be read.
@@ -180,10 +173,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], schema: str, 
 def read_tensors(
     path: Path, schema: str, *, sha256: str | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read safetensors of the given schema; return tensors and metadata.
-
-    Args:
-        sha256: hash that the file must have, where another file tells it.
+    """Read safetensors of the given schema, and hash where another file tells it; return tensors and metadata.
 
     Raises:
         CptError: the file is missing, damaged, changed, or of another schema.

@@ -219,9 +219,7 @@ def templates() -> jinja2.Environment:
 def html(table: Table, *, linked: bool = False) -> str:
     """Return a ``<table class="results">`` fragment.
 
-    Args:
-        table: what to show.
-        linked: every number leads to what is behind it, ``#open=<table>/<position of a cell>,...``.
+    ``linked``: every number leads to what is behind it, ``#open=<table>/<position of a cell>,...``.
     """
     return templates().get_template("templates/table.html.j2").render(table=table, linked=linked)
 

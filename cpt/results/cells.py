@@ -178,10 +178,7 @@ def over_epochs(
 ) -> dict[int, SeedValues]:
     """Return epoch -> value per seed, averaged over the cells' datasets, for the epochs that every dataset has.
 
-    Args:
-        results: the grid with its metrics.
-        cells: one per dataset.
-        of_run: (epoch, value) pairs of a run of a cell.
+    ``cells`` are one per dataset; ``of_run`` gives (epoch, value) pairs of a run of a cell.
     """
     parts: dict[int, list[SeedValues]] = defaultdict(list)
     for cell in cells:

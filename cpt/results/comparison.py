@@ -197,11 +197,13 @@ def compare(first: Numbers, second: Numbers) -> tuple[list[Line], list[Place]]:
 
 def _line(group: tuple[str, str, float], first: NDArray[np.float64], second: NDArray[np.float64]) -> Line:
     """Compare the (datasets, seeds) numbers of both sides; p is not corrected yet."""
+    task, metric, ratio = group
+    datasets, seeds = first.shape
     one, other = first.mean(axis=1), second.mean(axis=1)
     change = other - one
     p = stats.sign_flip_test(change, np.random.default_rng(SEED))
     means, higher = (float(one.mean()), float(other.mean())), int((change > 0).sum())
-    return Line(*group, *first.shape, *means, stats.t_interval(change), higher, p, corrected=p)
+    return Line(task, metric, ratio, datasets, seeds, *means, stats.t_interval(change), higher, p, p)
 
 
 def over_runs(first: Numbers, second: Numbers) -> list[Runs]:
@@ -218,7 +220,7 @@ def over_runs(first: Numbers, second: Numbers) -> list[Runs]:
             scores.append([[values[name, seed] for name in datasets] for seed in seeds])
         if datasets and all(scores):
             one, other = (stats.interquartile_mean(side, np.random.default_rng(SEED)) for side in scores)
-            improvement = stats.probability_of_improvement(*scores, np.random.default_rng(SEED))
+            improvement = stats.probability_of_improvement(scores[0], scores[1], np.random.default_rng(SEED))
             found.append(Runs(*group, one, other, improvement))
     return found
 

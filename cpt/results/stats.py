@@ -31,10 +31,7 @@ class Interval(NamedTuple):
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean with Student's t interval; bounds are NaN for fewer than two values.
-
-    Args:
-        values: (n,), one per seed; taken as normal.
+    """Mean of (n,) values, taken as normal, with Student's t interval; bounds are NaN for fewer than two values.
 
     Raises:
         ValueError: no values.
@@ -64,8 +61,7 @@ def paired_bootstrap(
     not of seeds.
 
     Args:
-        first: one subset, or base and new: (n,) each, whether each image was right (or the share of seeds that were).
-        second: the same of the other method.
+        first, second: one subset, or base and new: (n,) each, whether an image was right, or the share of seeds.
 
     Raises:
         ValueError: subsets or images differ in number, or there are more than two subsets.
@@ -89,13 +85,10 @@ def paired_bootstrap(
 
 
 def sign_flip_test(differences: ArrayLike, generator: np.random.Generator, resamples: int = RESAMPLES) -> float:
-    """Two-sided p of a mean difference of zero, by flipping the signs of the datasets' differences.
+    """Two-sided p of a mean difference of zero, by flipping the signs of the datasets' differences (n,).
 
     Exact (all 2^n flips) where that is no more than ``resamples``. It assumes that each difference is symmetric about
     zero when the methods are equal.
-
-    Args:
-        differences: (n,), one per dataset.
     """
     x = _array(differences)
     if len(x) < 2 or not x.any():
@@ -122,14 +115,11 @@ def holm(p_values: ArrayLike) -> Floats:
 def interquartile_mean(
     scores: ArrayLike, generator: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
-    """Mean of the middle half of all scores, with a bootstrap interval stratified by dataset.
+    """Mean of the middle half of all scores (seeds, datasets), with a bootstrap interval stratified by dataset.
 
     The interval is wider than the percentiles, as few seeds need it (``_expanded``); bounds are NaN for one seed.
-
-    Args:
-        scores: (seeds, datasets).
     """
-    x = _array(scores, ("seeds", "datasets"))
+    x = _array(scores, dimensions=2)
 
     def middle(values: Floats) -> Floats:
         return np.asarray(stats.trim_mean(values.reshape(len(values), -1), 0.25, axis=1))
@@ -147,17 +137,13 @@ def probability_of_improvement(
 ) -> Interval:
     """Chance that a run of the second method beats one of the first on a dataset, averaged over datasets; ties half.
 
-    The interval is as that of ``interquartile_mean``, by the method with fewer seeds; seeds are drawn anew within each
-    dataset.
-
-    Args:
-        first: (seeds, datasets).
-        second: (seeds, datasets) of the same datasets; the number of seeds may differ.
+    Both are (seeds, datasets); the number of seeds may differ. Seeds are drawn anew in each dataset; the interval is
+    as that of ``interquartile_mean``, by the method with fewer seeds.
 
     Raises:
         ValueError: the numbers of datasets differ.
     """
-    a, b = (_array(scores, ("seeds", "datasets")) for scores in (first, second))
+    a, b = (_array(scores, dimensions=2) for scores in (first, second))
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"{a.shape[1]} and {b.shape[1]} datasets; give the same ones")
 
@@ -206,8 +192,9 @@ def _percentiles(values: Floats, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _array(values: ArrayLike, shape: tuple[str, ...] = ("values",)) -> Floats:
+def _array(values: ArrayLike, dimensions: int = 1) -> Floats:
     x = np.asarray(values, dtype=np.float64)
-    if x.ndim != len(shape) or not x.size:
-        raise ValueError(f"expected ({', '.join(shape)}), got shape {x.shape}")
+    if x.ndim != dimensions or not x.size:
+        expected = "a list of numbers" if dimensions == 1 else "(seeds, datasets)"
+        raise ValueError(f"expected {expected}, got shape {x.shape}")
     return x

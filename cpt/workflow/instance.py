@@ -88,11 +88,7 @@ def check_call(folder: Path, words: Sequence[str], parser: Callable[[], Argument
 
 
 def check(folder: Path, locks: Path) -> None:
-    """See that no other Snakemake works on the experiment, and forget one that is gone and holds nothing.
-
-    Args:
-        folder: ``work/<experiment>``.
-        locks: where Snakemake keeps its locks.
+    """See that no other Snakemake works on the experiment of ``work/<experiment>``, and forget one that holds no locks.
 
     Raises:
         CptError: one does, or did until it was killed; the message says what to do.
@@ -160,12 +156,10 @@ def _other(folder: Path, locks: Path) -> str | None:
 def _locked(experiment: str, locks: Path) -> bool:
     """Whether there are locks for files of the experiment; Snakemake writes one file a line."""
     for path in locks.glob("*.output.lock"):
-        try:
+        with contextlib.suppress(OSError):  # its Snakemake has just ended
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:  # its Snakemake has just ended
-            continue
-        if any(line.startswith(f"results/{experiment}/") for line in lines):
-            return True
+            if any(line.startswith(f"results/{experiment}/") for line in lines):
+                return True
     return False
 
 
@@ -180,12 +174,9 @@ def _born(pid: int) -> int | None:
 
 def _ending(pid: int) -> str:
     """Command that ends a Snakemake; one started in the background of a script ignores Ctrl-C's signal."""
-    try:
-        leads = os.getpgid(pid) == pid
-    except OSError:
-        leads = False
-    if leads:  # its group is itself and its jobs
-        return f"`kill -TERM -- -{pid}`"
+    with contextlib.suppress(OSError):
+        if os.getpgid(pid) == pid:  # its group is itself and its jobs
+            return f"`kill -TERM -- -{pid}`"
     return f"`kill -TERM {pid}` (it finishes the jobs that run)"
 
 

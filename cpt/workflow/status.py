@@ -69,7 +69,6 @@ def status(config: Config, source: str, now: float | None = None) -> Status:
     """Look at an experiment's files, in the folder where Snakemake is started.
 
     Args:
-        config: the experiment.
         source: where the configuration came from, for messages.
         now: seconds since the epoch; default: the time of the call.
 

@@ -64,11 +64,7 @@ class Report:
 
 
 def verify(folder: Path, log: Callable[[str], None] = print) -> Report:
-    """Check an experiment.
-
-    Args:
-        folder: ``results/<experiment>``.
-        log: gets lines of progress.
+    """Check ``results/<experiment>``; ``log`` gets lines of progress.
 
     Raises:
         CptError: the folder is none of an experiment.
@@ -158,7 +154,7 @@ class _Check:
         return files
 
     def _look_into(self, place: str) -> None:
-        """Read the records of one folder."""
+        """Read the records of one folder, once."""
         if place in self.looked_at:
             return
         self.looked_at.add(place)
@@ -168,7 +164,6 @@ class _Check:
                     self._read(place, os.path.join(place, name.removesuffix(SUFFIX)))
 
     def _read(self, place: str, main: str) -> None:
-        """Read the record of a main file."""
         try:
             record = read_record(self.folder / f"{main}{SUFFIX}")
         except (OSError, ValueError) as error:

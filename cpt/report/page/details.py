@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cpt.data.classes import subset_labels
 from cpt.files.paths import COSTS, COUNTS, CURVES, TEXT_FEATURES
-from cpt.files.stage_files import column, read_metadata, read_parquet
+from cpt.files.stage_files import read_metadata, read_parquet
 from cpt.report.layout import DECIMALS
 from cpt.results.cells import FURTHER, METRICS, TASKS, Results, hyperparameters, judged_by, row_names, summarize
 
@@ -138,47 +139,32 @@ def _tested(table: pa.Table, groups: Sequence[Sequence[str]]) -> list[dict[str, 
 
     Accuracies are tenths of a percent: what is shown, in few characters.
     """
-    table = _by_group(table, groups)
+    members = [(run, place) for place, group in enumerate(groups) for run in dict.fromkeys(group)]
+    runs, places = (
+        pa.array([run for run, _ in members], pa.string()),
+        pa.array([place for _, place in members], pa.int64()),
+    )
+    table = table.append_column("weighted", pc.multiply(table["confidence"], table["images"]))
+    table = table.join(pa.table({"run": runs, "group_of": places}), "run", join_type="inner", use_threads=False)
     keys = ["group_of", "target", "subset", "by", "index"]
     sums = [(name, "sum") for name in ("images", "correct", "weighted")]
     rows = table.group_by(keys).aggregate(
         [*sums, ("train_images", "mean"), ("group", "min"), ("group", "max"), ("images", "max")]
     )
-    rows = rows.sort_by([(key, "ascending") for key in keys])
-    columns = {name: rows[name].to_pylist() for name in rows.column_names}
     found: list[dict[str, dict[str, list]]] = [defaultdict(lambda: defaultdict(list)) for _ in groups]
-    for i, (group, target, subset, by, index) in enumerate(zip(*(columns[key] for key in keys), strict=True)):
-        entry = found[group][f"{target}/{subset}"]
-        images, correct = columns["images_sum"][i], columns["correct_sum"][i]
-        if by == "confidence":
-            confidence = columns["weighted_sum"][i] / images
-            entry["bins"].append([images, round(confidence, 3), round(correct / images, 3)])
+    for row in rows.sort_by([(key, "ascending") for key in keys]).to_pylist():
+        entry = found[row["group_of"]][f"{row['target']}/{row['subset']}"]
+        images, correct = row["images_sum"], row["correct_sum"]
+        if row["by"] == "confidence":
+            entry["bins"].append([images, round(row["weighted_sum"] / images, 3), round(correct / images, 3)])
             continue
-        entry["label"].append(index)
+        entry["label"].append(row["index"])
         entry["accuracy"].append(round(1000 * correct / images))
-        entry["images"].append(columns["images_max"][i])
-        if columns["train_images_mean"][i] is not None:
-            third = columns["group_min"][i]
-            entry["train"].append(round(columns["train_images_mean"][i], 1))
-            entry["third"].append(third if third == columns["group_max"][i] else None)
+        entry["images"].append(row["images_max"])
+        if row["train_images_mean"] is not None:
+            entry["train"].append(round(row["train_images_mean"], 1))
+            entry["third"].append(row["group_min"] if row["group_min"] == row["group_max"] else None)
     return [{name: dict(entry) for name, entry in targets.items()} for targets in found]
-
-
-def _by_group(table: pa.Table, groups: Sequence[Sequence[str]]) -> pa.Table:
-    """Return the rows of every group's runs with the group's place, ``group_of``, in place of the run's name."""
-    names = table["run"].combine_chunks().dictionary_encode()
-    groups_of: dict[str, list[int]] = {run: [] for run in names.dictionary.to_pylist()}
-    for place, group in enumerate(groups):
-        for run in groups_of.keys() & set(group):
-            groups_of[run].append(place)
-    layers = np.full((max(map(len, groups_of.values()), default=0), len(groups_of)), -1)
-    for i, places in enumerate(groups_of.values()):
-        layers[: len(places), i] = places
-    of_rows = layers[:, np.from_dlpack(names.indices)]
-    layer, row = np.nonzero(of_rows >= 0)
-    weighted = pa.array(column(table, "confidence") * column(table, "images"))
-    table = table.drop_columns("run").append_column("weighted", weighted)
-    return table.take(pa.array(row)).append_column("group_of", pa.array(of_rows[layer, row]))
 
 
 def _names(results: Results, wanted: set[str]) -> dict[str, list[str]]:

@@ -31,10 +31,9 @@ _POINT = 4 / 3  # CSS pixels
 
 
 def make_page(folder: Path) -> None:
-    """Write ``report/index.html`` of an experiment: one self-contained file with its numbers, tables and figures.
+    """Write ``report/index.html`` of ``results/<experiment>``: one self-contained file with all its tables and figures.
 
-    Args:
-        folder: ``results/<experiment>``; report/ledger.html and report/audit.html become part of the page.
+    ``ledger.html`` and ``audit.html`` beside it become part of it.
 
     Raises:
         CptError: an input is missing or damaged.
@@ -139,12 +138,9 @@ def headline(results: Results) -> list[tuple[str, str]]:
 
 
 def best_method(averages: Mapping[str, Summary], reference: str | None, p_values: Mapping[str, float]) -> str:
-    """Return a sentence that names the best of some methods, its number, its margin over the second and its test.
+    """Return a sentence that names the best of some methods by their averages, its margin over the second and its test.
 
-    Args:
-        averages: average over the datasets by method.
-        reference: the method that the others are tested against.
-        p_values: corrected p of the others' differences from it (``cpt.report.tables.significance``).
+    ``p_values`` are those of the others' differences from the reference (``cpt.report.tables.significance``).
     """
     means = {name: cell.mean for name, cell in averages.items() if cell.mean is not None}
     if not means:

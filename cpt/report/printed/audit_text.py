@@ -10,8 +10,8 @@ from cpt.report.formats import templates
 from cpt.report.printed.audit import Section
 
 
-def shown(section: Section) -> list[list[str]]:
-    """The section's cells as text, its heading first."""
+def shown(section: Section) -> tuple[list[str], list[list[str]]]:
+    """The section's heading, and its cells as text."""
     columns = []
     for name, column in section.rows.items():
         if column.dtype == bool:
@@ -20,7 +20,7 @@ def shown(section: Section) -> list[list[str]]:
             columns.append(column.map(f"{{:{_form(section.name, str(name))}}}".format))
         else:
             columns.append(column.astype(str))
-    return [list(section.rows.columns), *map(list, zip(*columns, strict=True))]
+    return list(section.rows.columns), [list(line) for line in zip(*columns, strict=True)]
 
 
 def _form(section: str, column: str) -> str:
@@ -40,7 +40,7 @@ def markdown(sections: Sequence[Section]) -> str:
         "Computed by `cpt audit` from published.csv and published_claims.yaml.",
     ]
     for section in sections:
-        head, *body = shown(section)
+        head, body = shown(section)
         lines = [_line(head), _line(["---"] * len(head)), *map(_line, body)]
         parts += [f"## {section.title}", _sentence(section.arithmetic), "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
@@ -56,11 +56,8 @@ def _line(words: Sequence[str]) -> str:
 
 def html(sections: Sequence[Section]) -> str:
     """All sections as a fragment of HTML."""
-    return (
-        templates()
-        .get_template("templates/audit.html.j2")
-        .render(sections=[(section, *_split(shown(section))) for section in sections])
-    )
+    template = templates().get_template("templates/audit.html.j2")
+    return template.render(sections=[(section, *shown(section)) for section in sections])
 
 
 def print_section(section: Section, limit: int | None) -> None:
@@ -70,7 +67,7 @@ def print_section(section: Section, limit: int | None) -> None:
 
     from cpt.report.terminal.console import console
 
-    head, body = _split(shown(section))
+    head, body = shown(section)
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column, words in zip(head, zip(*body, strict=True), strict=False):
         numeric = all(word[:1] in "+-−0123456789" for word in words)
@@ -82,7 +79,3 @@ def print_section(section: Section, limit: int | None) -> None:
     printer.print(table)
     if limit is not None and len(body) > limit:
         printer.print(f"... {len(body) - limit} more rows; --all prints them", style="dim")
-
-
-def _split(lines: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    return lines[0], lines[1:]

@@ -79,11 +79,7 @@ NOT_ASKED = "the experiment does not ask for it"
 
 
 def make_ledger(folder: Path, published: Path) -> None:
-    """Write ``ledger.parquet``, ``.csv`` and ``.html`` into ``report`` of an experiment.
-
-    Args:
-        folder: ``results/<experiment>``.
-        published: ``config/published.csv``.
+    """Write ``report/ledger.parquet``, ``.csv`` and ``.html`` of ``results/<experiment>``.
 
     Raises:
         CptError: an input is missing or damaged.
@@ -109,12 +105,7 @@ def make_ledger(folder: Path, published: Path) -> None:
 
 
 def ledger(results: Results, printed: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row per printed cell, in printed order.
-
-    Args:
-        results: an experiment.
-        printed: ``config/published.csv``.
-    """
+    """Return one row per printed cell (``read_published``), in printed order."""
     chosen = printed[printed["group"].isin(TABLES)]
     place = ["group", "imbalance_ratio", "dataset", "metric"]
     columns = chosen.groupby(place)["value"]

@@ -12,11 +12,7 @@ _WIDE = 1000
 
 
 def console(least: int = 0) -> Console:
-    """Return a console for standard output that takes names as they are, without markup.
-
-    Args:
-        least: columns that are used however narrow the terminal is.
-    """
+    """Return a console for standard output that takes names as they are; it has at least so many columns."""
     found = Console()
     width = max(found.width, least) if found.is_terminal else _WIDE
     return Console(width=width, markup=False, emoji=False, highlight=False)

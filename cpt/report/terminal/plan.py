@@ -16,11 +16,7 @@ HOUR = 3600
 
 
 def render(plan: Mapping[str, Any]) -> RenderableType:
-    """Return what ``cpt plan`` prints.
-
-    Args:
-        plan: what ``cpt.costs.plan.Plan.numbers`` returned.
-    """
+    """Return what ``cpt plan`` prints of ``cpt.costs.plan.Plan.numbers``."""
     backbone, costs = plan["backbone"], plan["costs"]
     lines: list[RenderableType] = [
         f"{plan['experiment']}: {backbone['name']}, {backbone['architecture']}; costs: {costs['text']}",

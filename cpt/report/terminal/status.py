@@ -45,8 +45,7 @@ _NO_PAGE = "all runs are done; `snakemake` makes the tables, figures and the pag
 def _table(found: Status) -> Table:
     """Runs done of all by method and dataset; what is complete is a tick, what has failed is marked."""
     datasets = list(dict.fromkeys(found.datasets.values()))
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    table.add_column("method")
+    table = Table("method", box=box.SIMPLE, pad_edge=False)
     for dataset in [*datasets, "all"]:
         table.add_column(dataset, justify="right")
     for method in dict.fromkeys(found.methods.values()):
