@@ -131,7 +131,7 @@ class Plan:
         if run.key not in self._stored:
             self._stored[run.key] = describe.stored_values(run.method, run.hyperparameters)
         kept = passes * 4 * self._stored[run.key]
-        for name in {name for name, _ in run.targets}:
+        for name in sorted({name for name, _ in run.targets}):
             dataset, part = self.known[name], self.grid.config.evaluate_on
             images = passes * dataset.images.get(part, 0)
             kept += images * ROW_BYTES
