@@ -167,7 +167,8 @@ class Stages:
 
     def figure_code(self, name: str) -> str:
         """Stamp of the code that draws a figure."""
-        kind = self._known(self.resolved.exhibits, name, "figure")
+        figures = {figure: kind for figure, kind in self.resolved.exhibits.items() if kind != "table"}
+        kind = self._known(figures, name, "figure")
         return stamp("cpt.report.drawing.make", f"{exhibits.FIGURES}.{kind}")
 
     # ---- one run -------------------------------------------------------------------------------
