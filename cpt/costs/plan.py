@@ -10,7 +10,6 @@ from typing import Any
 
 from cpt.clip.device import DEVICES, PRECISIONS
 from cpt.costs import measured_costs, stated_costs, step_costs
-from cpt.costs.jobs import datasets, jobs
 from cpt.costs.known import known, steps_per_epoch, training_images
 from cpt.data.classes import trained_rows
 from cpt.data.download.prepare import needed, present
@@ -18,8 +17,10 @@ from cpt.data.images import MEMORY
 from cpt.data.manifest import PARTS
 from cpt.data.world.render import SIZE
 from cpt.errors import CptError, nearest
+from cpt.experiment import resolved
 from cpt.experiment.grid import Grid
 from cpt.experiment.runs import Run
+from cpt.experiment.stages import Stages
 from cpt.files import paths
 from cpt.methods.base import describe, registry
 
@@ -69,8 +70,10 @@ class Plan:
             if value not in names:
                 raise CptError(f"{option}: unknown {value!r}; {nearest(value, names)}")
         self.grid, self.device, self.precision = grid, device, precision
-        self.jobs = jobs(grid)
-        self.known = {name: known(grid.catalog[name], Path(grid.root, paths.manifest(name))) for name in datasets(grid)}
+        stages = Stages(grid.config, resolved.of(grid))
+        self.jobs = stages.jobs
+        manifests = {name: Path(grid.root, paths.manifest(name)) for name in stages.datasets}
+        self.known = {name: known(grid.catalog[name], manifest) for name, manifest in manifests.items()}
         self.classes = {
             run.id: len(trained_rows(count, run.protocol))
             for run in grid.runs.values()

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpt.data.catalog import load_catalog
 from cpt.data.entry import Entry
@@ -24,9 +24,12 @@ from cpt.files.provenance import code_version
 from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json, write_text
 from cpt.methods.base import registry
 
+if TYPE_CHECKING:
+    from cpt.experiment.grid import Grid
+
 
 @dataclass(frozen=True)
-class Workflow:
+class Resolved:
     """An experiment as the rules see it.
 
     Attributes:
@@ -36,7 +39,7 @@ class Workflow:
         exhibits: kind of every table and figure.
         digest: hash of what grid.json holds.
         pixels: datasets whose test images are cached decoded.
-        files: the user's own files that must be there.
+        descriptions: the user's own files of class descriptions, which must be there.
         catalog: entries of the datasets.
     """
 
@@ -46,11 +49,11 @@ class Workflow:
     exhibits: dict[str, str]
     digest: str
     pixels: list[str]
-    files: list[str]
+    descriptions: list[str]
     catalog: dict[str, Entry]
 
 
-def load(config: Config, source: str, memory: Path) -> Workflow:
+def load(config: Config, source: str, memory: Path) -> Resolved:
     """Resolve a configuration, or take what ``memory`` holds of the same one.
 
     Args:
@@ -68,12 +71,18 @@ def load(config: Config, source: str, memory: Path) -> Workflow:
     key = sha256_text(canonical_json([config.model_dump_json(), entries, code]))
     kept = _kept(memory, key)
     if kept is None:
-        kept = _resolved(config, source)
+        from cpt.experiment import grid as grids
+
+        kept = _resolved(grids.build(config, source))
         with contextlib.suppress(CptError):  # a read-only folder only costs the time
             write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
-    runs = {name: Job(**job) for name, job in kept["runs"].items()}
-    names = "clusters", "exhibits", "digest", "pixels", "files"
-    return Workflow(root=kept["root"], runs=runs, catalog=catalog, **{name: kept[name] for name in names})
+    return Resolved(catalog=catalog, **kept | {"runs": {name: Job(**job) for name, job in kept["runs"].items()}})
+
+
+def of(grid: Grid) -> Resolved:
+    """What ``load`` gives for the configuration of a grid."""
+    kept = _resolved(grid)
+    return Resolved(catalog=grid.catalog, **kept | {"runs": {name: Job(**job) for name, job in kept["runs"].items()}})
 
 
 def remember(files: Sequence[str], root: Path) -> None:
@@ -95,13 +104,12 @@ def _kept(memory: Path, key: str) -> dict[str, Any] | None:
         return None
     if kept.pop("sha256", None) != sha256_text(canonical_json(kept)):  # damaged
         return None
-    return kept if all(Path(file).is_file() for file in kept["files"]) else None
+    return kept if all(Path(file).is_file() for file in kept["descriptions"]) else None
 
 
-def _resolved(config: Config, source: str) -> dict[str, Any]:
-    from cpt.experiment import grid as grids
+def _resolved(grid: Grid) -> dict[str, Any]:
+    from cpt.experiment.grid import digest
 
-    grid = grids.build(config, source)
     clusters = {}
     for run in grid.runs.values():
         for one in (run, grid.clustered(run)):
@@ -114,9 +122,9 @@ def _resolved(config: Config, source: str) -> dict[str, Any]:
         "clusters": dict(sorted(clusters.items())),
         "runs": {name: asdict(job) for name, job in jobs.items()},
         "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
-        "digest": grids.digest(grid),
+        "digest": digest(grid),
         "pixels": sorted(grid.pixels),
-        "files": sorted(own - {None}),
+        "descriptions": sorted(own - {None}),
     }
 
 

@@ -1,7 +1,7 @@
 """What every stage of an experiment reads, writes, and is called with: the one description of the workflow's shape.
 
-The rules connect stages by it, ``cpt plan`` counts its outputs, ``cpt verify`` starts at them, ``cpt status`` looks for
-them. Nothing here imports torch.
+The rules connect stages by it, ``cpt plan`` counts its jobs, ``cpt status`` finds its logs. ``cpt verify`` starts at
+grid.json instead, because results may lie where no configuration is. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PurePath
@@ -21,7 +21,7 @@ from cpt.errors import CptError, close
 from cpt.experiment import exhibits
 from cpt.experiment.config import Config
 from cpt.experiment.config import load as load_config
-from cpt.experiment.resolved import Workflow
+from cpt.experiment.resolved import Resolved
 from cpt.experiment.resolved import load as load_resolved
 from cpt.experiment.resolved import remember as note_files
 from cpt.experiment.runs import Job
@@ -129,7 +129,7 @@ class Stages:
         files: the configuration files.
     """
 
-    def __init__(self, config: Config, resolved: Workflow, files: Sequence[str] = ()) -> None:
+    def __init__(self, config: Config, resolved: Resolved, files: Sequence[str] = ()) -> None:
         self.config, self.resolved, self.files, self.root = config, resolved, list(files), resolved.root
 
     # ---- all of the experiment -----------------------------------------------------------------
@@ -159,6 +159,33 @@ class Stages:
     def figures(self) -> list[str]:
         """Files of all figures."""
         return self._exhibits("figures", paths.FIGURE)
+
+    @property
+    def jobs(self) -> dict[str, list[str]]:
+        """Main output of every job by rule; ``all`` has none and stands for itself."""
+        runs, clusters = self.resolved.runs, self.resolved.clusters
+        tested = {(dataset, run.templates) for run in runs.values() for dataset, _ in run.targets}
+        text_features = {paths.text_features(*pair) for pair in tested} | {run.text_features for run in runs.values()}
+        found: dict[str, Iterable[str | None]] = {
+            "grid": ["grid.json"],
+            "backbone": ["backbone.json"],
+            "fetch": [paths.fetched(name) for name in self.datasets if self.resolved.catalog[name].fetched],
+            "data": map(paths.manifest, self.datasets),
+            "pixels": [paths.pixels(name, self.config.evaluate_on) for name in self.resolved.pixels],
+            "split": [run.split for run in runs.values()],
+            "text_features": text_features | {options[0] for options in clusters.values()},
+            "descriptions": [run.descriptions for run in runs.values()],
+            "image_features": [paths.image_features(*key) for run in runs.values() for key in run.frozen_images],
+            "clusters": clusters,
+            "aggregate": paths.GATHERED[:1],
+            "ledger": ["report/ledger.parquet"],
+            "audit": ["report/audit.html"],
+            "page": ["report/index.html"],
+        }
+        main = {rule: sorted(set(self._under([path for path in files if path]))) for rule, files in found.items()}
+        main["table"] = self._exhibits("tables", paths.TABLE[:1])
+        main["figure"] = self._exhibits("figures", paths.FIGURE[:1])
+        return {rule: files for rule, files in (main | self._jobs_of_runs()).items() if files} | {"all": ["all"]}
 
     def code(self, stage: str) -> str:
         """Stamp of a stage's code (``cpt --code``)."""
@@ -307,6 +334,18 @@ class Stages:
     def template_sets(self, name: str) -> str:
         """The configuration's template set of this name as JSON, for ``--sets``."""
         return json.dumps({key: templates for key, templates in self.config.templates.items() if key == name})
+
+    def _jobs_of_runs(self) -> dict[str, list[str]]:
+        """Main outputs of trainings, predictions and scorings; of a job for several seeds, one that is missing."""
+        together = {f"{cell}/s{seed}" for seeds, cells in self.batches.items() for cell in cells for seed in seeds}
+        alone = [run for run in self.resolved.runs if run not in together]
+        found = {}
+        for rule, (file, *_) in (("train", paths.TRAINED), ("predict", paths.PREDICTED), ("score", paths.SCORED)):
+            found[rule] = self._under([f"runs/{run}/{file}" for run in alone])
+            for seeds, cells in self.batches.items():
+                outputs = (self._under([f"runs/{cell}/s{seed}/{file}" for seed in seeds]) for cell in cells)
+                found[f"{rule}_{batch_name(seeds)}"] = [min(files, key=os.path.isfile) for files in outputs]
+        return found
 
     # ---- helpers -------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 from cpt.cli.experiment import plan
 from cpt.costs import measured_costs, stated_costs, step_costs
-from cpt.costs.jobs import jobs
 from cpt.costs.known import Known, known, steps_per_epoch, training_images
 from cpt.costs.plan import Plan
 from cpt.data import world
@@ -28,9 +27,10 @@ from cpt.data.manifest import Manifest
 from cpt.data.split import make_split
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
-from cpt.experiment import config
+from cpt.experiment import config, resolved
 from cpt.experiment import grid as grids
 from cpt.experiment.grid import Grid
+from cpt.experiment.stages import Stages
 from cpt.files import paths
 from cpt.files.paths import CLASSIFIER, RUN
 from cpt.files.stage_files import read_json, read_tensors, write_json
@@ -92,9 +92,14 @@ def invoked(*words: Any) -> str:
 # Jobs
 
 
+def jobs_of(path: Path) -> dict[str, list[str]]:
+    grid = built(path)
+    return Stages(grid.config, resolved.of(grid)).jobs
+
+
 def compared(folder: Path, name: str) -> dict[str, int]:
     """The plan's jobs, which must be those of a dry run in a folder without results."""
-    counts = {rule: len(outputs) for rule, outputs in jobs(built(Path(name))).items()}
+    counts = {rule: len(outputs) for rule, outputs in jobs_of(Path(name)).items()}
     assert counts == planned(folder, "--configfile", name)
     return counts
 
@@ -194,7 +199,7 @@ def test_jobs_over_image_files_are_those_of_snakemake(clone: Path) -> None:
 
 def test_what_is_there_is_counted(folder: Path) -> None:
     path = write(folder, seeds=[1, 2])
-    found = jobs(built(path))
+    found = jobs_of(path)
     assert len(found["train"]) == len(found["split"]) == 2
     for output in (found["train"][0], found["split"][0], found["split"][1], found["backbone"][0]):
         Path(output).parent.mkdir(parents=True, exist_ok=True)

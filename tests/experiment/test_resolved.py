@@ -80,7 +80,7 @@ def test_an_own_file_that_is_gone_is_told_again(tmp_path: Path) -> None:
     values = CONFIG.model_dump(mode="json", exclude_unset=True) | {"catalog": str(tmp_path / "datasets.yaml")}
     values["exhibits"]["table2"]["variants"] = ["coprompt"]
     asked, memory = config.parse(values, "x"), tmp_path / "memory.json"
-    assert workflow.load(asked, "x", memory).files == [str(sentences)]
+    assert workflow.load(asked, "x", memory).descriptions == [str(sentences)]
     sentences.unlink()
     with pytest.raises(CptError, match="no such file; put it there"):
         workflow.load(asked, "x", memory)
