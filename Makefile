@@ -19,8 +19,8 @@ full: $(READY)  ## every method, 11 datasets, 3 imbalance ratios (hours)
 test: $(READY)  ## the fast tests
 	python -m pytest -m "not slow" -n 2 --cov=cpt --cov-report= --cov-fail-under=90
 
-slow: $(READY)  ## the workflow end to end
-	python -m pytest -m slow
+slow: $(READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
+	python -m pytest -m slow -n 2 --dist loadfile
 
 lint: $(READY)
 	ruff check .

@@ -22,7 +22,7 @@ from cpt.methods.base import registry
 from cpt.report.drawing import style
 from cpt.results.cells import Summary
 from tests.experiment.test_config import build, changed
-from tests.helpers.workflow import ONLY_TABLE_2, copy_project, snakemake
+from tests.helpers.workflow import copy_project, snakemake
 
 ODD = [
     "a b",
@@ -172,29 +172,3 @@ def test_nothing_from_outside_is_run() -> None:
         assert not UNSAFE.search(text), path
         for call in re.findall(r"torch\.load\([^\n]*", text):
             assert "weights_only=True" in call, path
-
-
-@pytest.mark.slow
-def test_a_path_that_is_a_command_is_a_path(tmp_path: Path) -> None:
-    """Through Snakemake: project and catalog are called like commands, the configuration like an option."""
-    folder = tmp_path / "it's a $(touch hacked) `touch hacked` folder; touch hacked"
-    copy_project(folder, ROOT)
-    catalog = 'cata\'log $(touch hacked) "x".yaml'
-    (folder / catalog).write_text(yaml.safe_dump({"land": EMBEDDED}))
-    (folder / "-own.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "extends": "config/config.yaml",
-                "experiment": "odd",
-                "catalog": catalog,
-                "tasks": ONLY_TABLE_2["tasks"],
-                "exhibits": {
-                    **ONLY_TABLE_2["exhibits"],
-                    "table2": {"ratios": [0.06], "seeds": [1], "variants": ["zeroshot", "coop"]},
-                },
-            }
-        )
-    )
-    snakemake(folder, "--configfile=-own.yaml")
-    assert (folder / "results/odd/report/index.html").is_file()
-    assert not list(tmp_path.rglob("hacked"))

@@ -7,17 +7,18 @@ from pathlib import Path
 
 from tests.faults.damage import GROUPS, damage
 from tests.faults.project import Kept
-from tests.faults.scenarios import EVENTS, SEEDS, kill, victim_of
+from tests.faults.scenarios import EVENTS, SEEDS, VICTIMS, kill
 from tests.faults.table import DOCUMENT, replace, table
 
 
 def main() -> None:
     """Run, tell, write."""
     with tempfile.TemporaryDirectory() as folder, Kept.made(Path(folder)) as kept:
-        kills, others = {}, {}
+        kills, others = {name: [] for name in VICTIMS}, {}
         for seed in SEEDS:
-            kills[seed] = kill(kept, Path(folder, f"kill-{seed}"), seed)
-            print(f"seed {seed}, {victim_of(seed)}: {kills[seed]}", flush=True)
+            for name, outcome in kill(kept, Path(folder, f"kill-{seed}"), seed).items():
+                kills[name].append(outcome)
+                print(f"seed {seed}, {name}: {outcome}", flush=True)
         for number, (name, event) in enumerate(EVENTS.items()):
             others[name] = event(kept, Path(folder, f"event-{number}"))
             print(f"{name}: {others[name]}", flush=True)

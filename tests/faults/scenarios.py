@@ -37,51 +37,73 @@ class Outcome:
 
 # ---- kills -------------------------------------------------------------------------------------
 
-VICTIMS = {
+SURVIVED = {"`kill -9` of a job": "job", "`kill -9` of the fork server": "server"}
+FATAL = {
     "`kill -9` of Snakemake": "snakemake",
-    "`kill -9` of a job": "job",
-    "`kill -9` of the fork server": "server",
     "`kill -9` of everything at once, as when the machine crashes": "everything",
 }
-SEEDS = range(1, 21)
+VICTIMS = SURVIVED | FATAL
+"""What is killed, by what the document calls it: what the run survives, and what ends it."""
+
+SEEDS = range(1, 11)
+"""Runs; each has a kill that it survives and a later one that ends it, so that every pair comes twice or more."""
+
+FLIPPED = range(5, 11)
+"""Seeds after whose last kill a bit of every checkpoint is flipped: they have every pair, too."""
+
 STEPS = {"new": 30, "prepared": 18}
-"""Jobs that may be done before the kill: of 39 in all, of 24 after those that prepare."""
+"""Jobs that may be done before a kill: of 39 in all, of 24 after those that prepare."""
 
 
-def victim_of(seed: int) -> str:
-    """Which event a seed is."""
-    return list(VICTIMS)[seed % len(VICTIMS)]
+def victims_of(seed: int) -> tuple[str, str]:
+    """Which two kills a seed is."""
+    return list(SURVIVED)[seed % 2], list(FATAL)[seed // 2 % 2]
 
 
-def kill(kept: Kept, folder: Path, seed: int) -> Outcome:
-    """Kill a process at a random moment of the run; damage what every other one saved; run again."""
-    stream, kind = random.Random(seed), VICTIMS[victim_of(seed)]
+def kill(kept: Kept, folder: Path, seed: int) -> dict[str, Outcome]:
+    """Kill at two random moments of a run; damage what some of the killed ones saved; run again."""
+    stream, (survived, fatal) = random.Random(seed), victims_of(seed)
     stage = stream.choices(list(STEPS), [1, 3])[0]
     session = Session(kept, kept.copy(stage, folder))
-    process = session.start(own_server=kind == "server")
-    wait_for(folder, process, stream.randrange(STEPS[stage]))
-    time.sleep(stream.random() / 2)
-    hit = 0
-    while not hit:  # one that ended by itself before it could be killed does not count
-        hit = sum(killed(found) for found in victims(folder, process, kind, stream))
+    process = session.start(own_server=VICTIMS[survived] == "server")
+    steps = stream.randrange(STEPS[stage])
+    wait_for(folder, process, steps)
+    hit(folder, process, VICTIMS[survived], stream)
+    # It goes on when Snakemake starts a job again, or when three are done: two that ran, and one that began later.
+    wait_for(folder, process, done(folder) + 3, "Trying to restart job")
+    wait_for(folder, process, min(steps + stream.randrange(6), STEPS[stage]))
+    hit(folder, process, VICTIMS[fatal], stream)
     process.wait(timeout=300)
     settle(folder)
-    if seed % 2:
+    if seed in FLIPPED:
         for state in folder.glob("work/**/*.checkpoint"):
             flip(state, stream)
-    went_on = process.returncode == 0
-    done = went_on or session.again()
-    seen = "it stops" if kind in ("snakemake", "everything") else "the job is reported"
-    return Outcome("it goes on by itself" if went_on else seen, tuple(session.typed), done and kept.same(folder))
+    same = session.again() and kept.same(folder)
+    return {
+        survived: Outcome("it goes on by itself", (), same),
+        fatal: Outcome("it stops", tuple(session.typed), same),
+    }
 
 
-def wait_for(folder: Path, process: subprocess.Popen, steps: int) -> None:
-    """Wait until the run has done so many steps."""
-    while process.poll() is None:
-        done = [int(n) for n in re.findall(r"^(\d+) of \d+ steps", (folder / "output.txt").read_text(), re.MULTILINE)]
-        if max(done, default=0) >= steps:
+def done(folder: Path) -> int:
+    """How many steps the run has done."""
+    told = re.findall(r"^(\d+) of \d+ steps", (folder / "output.txt").read_text(), re.MULTILINE)
+    return max(map(int, told), default=0)
+
+
+def wait_for(folder: Path, process: subprocess.Popen, steps: int, message: str | None = None) -> None:
+    """Wait until the run has done so many steps, has told a message, or has ended."""
+    while process.poll() is None and done(folder) < steps:
+        if message is not None and message in (folder / "output.txt").read_text():
             return
         time.sleep(0.02)
+
+
+def hit(folder: Path, process: subprocess.Popen, kind: str, stream: random.Random) -> None:
+    """Kill what a kind means within half a second; what ended by itself before it could be killed does not count."""
+    time.sleep(stream.random() / 2)
+    while not sum(killed(found) for found in victims(folder, process, kind, stream)):
+        pass
 
 
 def victims(folder: Path, process: subprocess.Popen, kind: str, stream: random.Random) -> list[psutil.Process]:
@@ -148,6 +170,16 @@ def interrupt(kept: Kept, folder: Path) -> Outcome:
     assert process.wait(timeout=300) != 0
     done = session.again()
     return Outcome("it stops", tuple(session.typed), done and kept.same(folder))
+
+
+def lose_the_server(kept: Kept, folder: Path) -> Outcome:
+    """The fork server is killed, and the rest of the run does without it to its end."""
+    process = Session(kept, kept.copy("prepared", folder)).start(own_server=True)
+    wait_for(folder, process, 16)
+    hit(folder, process, "server", random.Random(0))
+    assert process.wait(timeout=300) == 0
+    settle(folder)
+    return Outcome("it goes on by itself", (), kept.same(folder))
 
 
 def start_twice(kept: Kept, folder: Path) -> Outcome:
@@ -220,6 +252,7 @@ EVENTS: dict[str, Callable[[Kept, Path], Outcome]] = {
     "SIGTERM to a training": partial(stop_a_job, number=signal.SIGTERM),
     "SIGUSR1 to a training, as SLURM warns": partial(stop_a_job, number=signal.SIGUSR1),
     "Ctrl-C": interrupt,
+    "`kill -9` of the fork server and nothing after it": lose_the_server,
     "a second Snakemake in the same folder": start_twice,
     FULL[0]: partial(fill_the_disk, where="results", stage="new", size=2000),
     FULL[1]: partial(fill_the_disk, where="results/slice/runs", stage="prepared", size=60),

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.damage import GROUPS
-from tests.faults.scenarios import EVENTS, SEEDS, VICTIMS, Outcome, victim_of
+from tests.faults.scenarios import EVENTS, VICTIMS, Outcome
 
 DOCUMENT = Path(__file__).parents[2] / "docs/reliability.md"
 BEGINNING, END = "<!-- faults -->\n", "<!-- /faults -->\n"
@@ -16,16 +16,16 @@ DAMAGES = [name for group in GROUPS.values() for name in group]
 NAMES = [*VICTIMS, *EVENTS, *DAMAGES]
 
 
-def table(kills: dict[int, Outcome], others: dict[str, Outcome]) -> str:
+def table(kills: dict[str, list[Outcome]], others: dict[str, Outcome]) -> str:
     """Return the table as Markdown.
 
     Args:
-        kills: outcome by seed.
+        kills: outcomes by name.
         others: outcome by name.
     """
     rows = [HEAD, ["---"] * len(HEAD)]
     for name in VICTIMS:
-        outcomes = [kills[seed] for seed in SEEDS if victim_of(seed) == name]
+        outcomes = kills[name]
         seen = Counter(outcome.seen for outcome in outcomes)
         told = "; ".join(f"{text} ({count} of {len(outcomes)})" for text, count in seen.most_common())
         typed = max((outcome.typed for outcome in outcomes), key=len)

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from cpt.data import world
@@ -53,9 +55,10 @@ def install(programs: Sequence[str], packages: Sequence[str], what: str) -> None
     if os.geteuid() or not shutil.which("apt-get"):
         leave_out(f"needs {what}, or root and apt-get to install it")
     command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
-    if subprocess.run(command, capture_output=True).returncode:
-        subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
-        subprocess.run(command, check=True, capture_output=True)
+    with FileLock(Path(tempfile.gettempdir(), "cpt-tests-apt-get.lock")):  # of two workers, apt-get refuses the second
+        if subprocess.run(command, capture_output=True).returncode:
+            subprocess.run(["apt-get", "update", "-q"], check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True)
 
 
 def snakemake(
