@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cpt.workflow.verify import verify
 from tests.faults.damage import GROUPS, damage
-from tests.faults.project import Kept
+from tests.faults.project import RESULTS, Kept, Session
 from tests.faults.scenarios import EVENTS, FULL, SEEDS, kill, may_mount
 from tests.faults.table import DOCUMENT, NAMES, names
 from tests.helpers.workflow import leave_out
@@ -44,3 +46,21 @@ def test_a_disturbed_run_gives_the_same_numbers(kept: Kept, tmp_path: Path, name
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_damaged_experiment_gives_the_same_numbers(kept: Kept, tmp_path: Path, group: str) -> None:
     assert all(outcome.same for outcome in damage(kept, tmp_path / "project", group).values())
+
+
+@pytest.mark.slow
+def test_the_fix_that_verify_tells_fixes(kept: Kept, tmp_path: Path) -> None:
+    session = Session(kept, kept.copy("finished", tmp_path / "project"))
+    with contextlib.chdir(session.folder):
+        run = next((RESULTS / "runs/base_to_new/land/r0.5").glob("cpt-*/s1"))
+        split = RESULTS / "splits/base_to_new/land/r0.5/s1.parquet"
+        for path in (split, run / "history.parquet", RESULTS / "runs.parquet"):
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+            (finding,) = verify(RESULTS).findings
+            assert finding.file == str(path.relative_to(RESULTS))
+            assert session.type(finding.fix, "fix"), session.text
+            assert session.snakemake(), session.text
+            assert verify(RESULTS).findings == []
+    assert kept.same(session.folder)

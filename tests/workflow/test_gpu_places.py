@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,15 +38,30 @@ finally:
 """
 
 
-def run(folder: Path, root: Path, device: str, places: int, together: bool) -> list[str]:
-    """Make the text features of two datasets with so many places on the GPU; return what the jobs noted, in order."""
+def configure(folder: Path, **changes: object) -> None:
+    changed = {"extends": "config/config.yaml", "experiment": "places"} | changes
+    (folder / "places.yaml").write_text(yaml.safe_dump(changed))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
+    """A project with what text features are made from."""
+    folder = tmp_path_factory.mktemp("places") / "project"
     copy_project(folder, root)
+    configure(folder)
+    made = ["results/places/backbone.json", *(f"results/places/data/{name}/manifest.parquet" for name in DATASETS)]
+    snakemake(folder, "--configfile", "places.yaml", "--", *made)
+    return folder
+
+
+def run(folder: Path, prepared: Path, device: str, places: int, together: bool) -> list[str]:
+    """Make the text features of two datasets with so many places on the GPU; return what the jobs noted, in order."""
+    shutil.copytree(prepared, folder)
     log, commands = folder / "notes", folder / "commands"
     commands.mkdir()
     (commands / "cpt").write_text(NOTING.format(python=sys.executable, log=log, together=together))
     (commands / "cpt").chmod(0o755)
-    changed = {"extends": "config/config.yaml", "experiment": "places", "device": device, "fork_server": False}
-    (folder / "places.yaml").write_text(yaml.safe_dump(changed))
+    configure(folder, device=device, fork_server=False)
     targets = [f"results/places/features/{name}/text-single.safetensors" for name in DATASETS]
     words = ["--configfile", "places.yaml", "--resources", f"gpu={places}", "--", *targets]
     snakemake(folder, *words, commands=commands)
@@ -55,10 +71,10 @@ def run(folder: Path, root: Path, device: str, places: int, together: bool) -> l
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("device", "places"), [("auto", 2), ("cpu", 1)], ids=["two-places", "no-place-needed"])
-def test_two_jobs_at_once(tmp_path: Path, root: Path, device: str, places: int) -> None:
-    assert run(tmp_path / "project", root, device, places, together=True)[:2] == ["begin", "begin"]
+def test_two_jobs_at_once(tmp_path: Path, prepared: Path, device: str, places: int) -> None:
+    assert run(tmp_path / "project", prepared, device, places, together=True)[:2] == ["begin", "begin"]
 
 
 @pytest.mark.slow
-def test_one_place_is_one_job_at_a_time(tmp_path: Path, root: Path) -> None:
-    assert run(tmp_path / "project", root, "auto", 1, together=False) == ["begin", "end"] * 2
+def test_one_place_is_one_job_at_a_time(tmp_path: Path, prepared: Path) -> None:
+    assert run(tmp_path / "project", prepared, "auto", 1, together=False) == ["begin", "end"] * 2

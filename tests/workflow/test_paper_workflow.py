@@ -118,7 +118,10 @@ def test_the_page_says_that_the_numbers_mean_nothing(mini: Path) -> None:
 
 @pytest.mark.slow
 def test_ones_own_dataset_and_what_changes_in_it(mini: Path) -> None:
-    """Docs, adding.md: one entry; a further image makes everything that depends on it anew."""
+    """Docs, adding.md: one entry; a further image makes everything that depends on it anew.
+
+    Beside it a dataset that another experiment has fetched, for which the server is asked for nothing.
+    """
     for part, count in (("train", 2), ("test", 1)):
         for number, name in enumerate(("finch", "robin", "tit")):
             folder = mini / "birds" / part / name
@@ -131,7 +134,7 @@ def test_ones_own_dataset_and_what_changes_in_it(mini: Path) -> None:
     exhibits = {name: None for name in MINI["exhibits"] if name != "table2"} | {
         "table2": {"variants": ["zeroshot", "coop"]}
     }
-    tasks = {"base_to_new": {"datasets": ["birds"]}, "cross_dataset": None, "domain_generalization": None}
+    tasks = {"base_to_new": {"datasets": ["birds", "eurosat"]}, "cross_dataset": None, "domain_generalization": None}
     own = MINI | {"experiment": "own", "catalog": "birds.yaml", "tasks": tasks, "exhibits": exhibits}
     (mini / "own.yaml").write_text(yaml.safe_dump(own))
     snakemake(mini, "--configfile", "own.yaml")
@@ -139,22 +142,14 @@ def test_ones_own_dataset_and_what_changes_in_it(mini: Path) -> None:
     (mini / "birds/test/robin/1.jpg").write_bytes(picture(900_500))
     jobs = planned(mini, "--configfile", "own.yaml")
     assert {"data", "split", "train", "predict", "table"} <= set(jobs)
+    assert jobs["data"] == jobs["split"] == 1
+    assert "fetch" not in jobs
     snakemake(mini, "--configfile", "own.yaml")
     table, _ = read_parquet(mini / "results/own/data/birds/manifest.parquet", "cpt.manifest/2")
     assert len(table) == 10
-
-
-@pytest.mark.slow
-def test_an_own_copy_is_used_where_it_lies(mini: Path) -> None:
-    """Another experiment on the same data asks the server for nothing."""
-    other = MINI | {"experiment": "again", "exhibits": {name: None for name in MINI["exhibits"] if name != "table2"}}
-    other["tasks"] = {"base_to_new": {"datasets": ["eurosat"]}, "cross_dataset": None, "domain_generalization": None}
-    (mini / "again.yaml").write_text(
-        yaml.safe_dump(other | {"exhibits": other["exhibits"] | {"table2": {"variants": ["zeroshot"]}}})
+    origin, first = (
+        json.loads((mini / f"results/{name}/data/eurosat/fetched.json").read_text()) for name in ("own", "mini")
     )
-    snakemake(mini, "--configfile", "again.yaml")
-    origin = json.loads((mini / "results/again/data/eurosat/fetched.json").read_text())
-    first = json.loads((mini / "results/mini/data/eurosat/fetched.json").read_text())
     assert origin["files"] == first["files"]
-    ours, theirs = (mini / f"results/{name}/data/eurosat/manifest.parquet" for name in ("mini", "again"))
+    ours, theirs = (mini / f"results/{name}/data/eurosat/manifest.parquet" for name in ("mini", "own"))
     assert ours.read_bytes() == theirs.read_bytes()

@@ -27,7 +27,7 @@ from cpt.experiment.resolved import load
 from cpt.files import integrity, provenance
 from cpt.files.stage_files import read_json, read_parquet, write_json, write_parquet
 from cpt.workflow.verify import verify
-from tests.helpers.workflow import copy_project, snakemake, write_photos
+from tests.helpers.workflow import write_photos
 
 ROOT = Path(__file__).parents[2]
 CATALOG = {
@@ -529,34 +529,3 @@ def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
     with pytest.raises(CptError), provenance.recorded(tmp_path / "grid.json"):
         raise CptError("no")
     assert not list(tmp_path.iterdir())
-
-
-# ---- the fix ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_fix_fixes(tmp_path: Path, root: Path) -> None:
-    folder = tmp_path / "project"
-    copy_project(folder, root)
-    configure(folder)
-    snakemake(folder, "--configfile", "slice.yaml")
-    environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    with contextlib.chdir(folder):
-        assert found(RESULTS) == {}
-        run = run_of(RESULTS, "cpt")
-        before = (RESULTS / "runs.parquet").read_bytes()
-        for path in (
-            RESULTS / "splits/base_to_new/land/r0.5/s1.parquet",
-            run / "history.parquet",
-            RESULTS / "runs.parquet",
-        ):
-            content = bytearray(path.read_bytes())
-            content[len(content) // 2] ^= 1
-            path.write_bytes(content)
-            report = verify(RESULTS)
-            assert [finding.file for finding in report.findings] == [str(path.relative_to(RESULTS))]
-            subprocess.run(report.findings[0].fix, shell=True, check=True, capture_output=True, env=environment)
-            snakemake(folder, "--configfile", "slice.yaml")
-            assert found(RESULTS) == {}
-        assert (RESULTS / "runs.parquet").read_bytes() == before
