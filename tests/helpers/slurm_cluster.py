@@ -77,7 +77,6 @@ class Cluster:
         self.wait_until(
             lambda: (self._ask("sinfo", "-h", "-o", "%T") or "") in ("idle", "mixed", "allocated"),
             "the node did not come up",
-            90,
         )
 
     def node_down(self) -> list[str]:
@@ -137,7 +136,7 @@ class Cluster:
             return not {job["JobID"] for job in self.jobs("pending,completing,requeue_hold")} & set(jobs)
 
         time.sleep(1)
-        self.wait_until(started, f"jobs {jobs} did not start", 60)
+        self.wait_until(started, f"jobs {jobs} did not start")
 
     def control(self, *words: str) -> str:
         """Call ``scontrol``."""
@@ -148,8 +147,8 @@ class Cluster:
         return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip()
 
     @staticmethod
-    def wait_until(true: Callable[[], object], problem: str, seconds: float = 30) -> None:
-        """Wait for something to become true."""
+    def wait_until(true: Callable[[], object], problem: str, seconds: float = 180) -> None:
+        """Wait for something to become true, which on a busy machine takes its time."""
         end = time.monotonic() + seconds
         while not true():
             if time.monotonic() > end:
@@ -193,7 +192,8 @@ JobRequeue=1
 MinJobAge=300
 KillWait=2
 OverTimeLimit=0
-SlurmdTimeout=10
+SlurmdTimeout=120
+MessageTimeout=60
 SlurmdParameters=config_overrides
 NodeName={self.host} NodeAddr=127.0.0.1 CPUs=4 RealMemory={MEMORY_MB} Gres=gpu:2 State=UNKNOWN
 PartitionName=gpu Nodes={self.host} Default=YES MaxTime=600 DefMemPerCPU=500 State=UP

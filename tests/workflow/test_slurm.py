@@ -108,7 +108,7 @@ class Submitted:
     def text(self) -> str:
         return self.log.read_text()
 
-    def wait(self, seconds: float = 240) -> int:
+    def wait(self, seconds: float = 600) -> int:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -194,11 +194,11 @@ exec {real} "$@"
 
 def test_a_requeued_job_and_a_lost_node_go_on_from_their_state(slurm: Cluster, made_here: Path, project: Path) -> None:
     submitted = Submitted(project)
-    slurm.wait_until(lambda: len(states(project)) == 2, "no state was saved", 90)
+    slurm.wait_until(lambda: len(states(project)) == 2, "no state was saved")
     job = next(job["JobID"] for job in slurm.jobs("running") if job["Comment"].startswith("rule_train"))
     slurm.control("requeue", job)
     slurm.start_now([job])
-    slurm.wait_until(lambda: "resuming at epoch" in logs(project), "the requeued job did not go on", 60)
+    slurm.wait_until(lambda: "resuming at epoch" in logs(project), "the requeued job did not go on")
     lost = slurm.node_down()
     assert job in lost
     slurm.wait_until(
@@ -217,7 +217,7 @@ def test_a_requeued_job_and_a_lost_node_go_on_from_their_state(slurm: Cluster, m
 
 def test_a_canceled_job_is_submitted_again(slurm: Cluster, made_here: Path, project: Path) -> None:
     submitted = Submitted(project)
-    slurm.wait_until(lambda: states(project), "no state was saved", 90)
+    slurm.wait_until(lambda: states(project), "no state was saved")
     job = next(job["JobID"] for job in slurm.jobs("running") if job["Comment"].startswith("rule_train"))
     subprocess.run(["scancel", job], check=True)
     submitted.finish()
@@ -228,7 +228,7 @@ def test_a_canceled_job_is_submitted_again(slurm: Cluster, made_here: Path, proj
 
 def test_a_second_snakemake_and_one_after_a_killed_one(slurm: Cluster, made_here: Path, project: Path) -> None:
     first = Submitted(project)
-    slurm.wait_until(lambda: states(project), "no state was saved", 90)
+    slurm.wait_until(lambda: states(project), "no state was saved")
     second = Submitted(project)
     assert second.wait() == 1
     assert f"another snakemake (pid {first.process.pid} " in second.text
