@@ -175,7 +175,7 @@ def interrupt(kept: Kept, folder: Path) -> Outcome:
 def lose_the_server(kept: Kept, folder: Path) -> Outcome:
     """The fork server is killed, and the rest of the run does without it to its end."""
     process = Session(kept, kept.copy("prepared", folder)).start(own_server=True)
-    wait_for(folder, process, 16)
+    wait_for(folder, process, STEPS["prepared"])
     hit(folder, process, "server", random.Random(0))
     assert process.wait(timeout=300) == 0
     settle(folder)

@@ -51,16 +51,17 @@ def test_a_damaged_experiment_gives_the_same_numbers(kept: Kept, tmp_path: Path,
 @pytest.mark.slow
 def test_the_fix_that_verify_tells_fixes(kept: Kept, tmp_path: Path) -> None:
     session = Session(kept, kept.copy("finished", tmp_path / "project"))
-    with contextlib.chdir(session.folder):
-        run = next((RESULTS / "runs/base_to_new/land/r0.5").glob("cpt-*/s1"))
-        split = RESULTS / "splits/base_to_new/land/r0.5/s1.parquet"
-        for path in (split, run / "history.parquet", RESULTS / "runs.parquet"):
-            content = bytearray(path.read_bytes())
-            content[len(content) // 2] ^= 1
-            path.write_bytes(content)
+    root = session.folder / RESULTS
+    run = next((root / "runs/base_to_new/land/r0.5").glob("cpt-*/s1"))
+    split = root / "splits/base_to_new/land/r0.5/s1.parquet"
+    for path in (split, run / "history.parquet", root / "runs.parquet"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with contextlib.chdir(session.folder):  # its fixes are typed there
             (finding,) = verify(RESULTS).findings
-            assert finding.file == str(path.relative_to(RESULTS))
-            assert session.type(finding.fix, "fix"), session.text
-            assert session.snakemake(), session.text
-            assert verify(RESULTS).findings == []
+        assert finding.file == str(path.relative_to(root))
+        assert session.type(finding.fix, "fix"), session.text
+        assert session.snakemake(), session.text
+        assert verify(root).findings == []
     assert kept.same(session.folder)
