@@ -66,9 +66,10 @@ def made_here(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
 
 @pytest.fixture
 def project(made_here: Path, tmp_path: Path) -> Path:
-    """A copy of it in which IVLP's runs have still to be made."""
+    """A copy of it in which IVLP's runs, and the table of all runs, have still to be made."""
     folder = tmp_path / "project"
     shutil.copytree(made_here, folder)
+    (folder / RUNS).unlink()
     for run in runs_of(folder, "ivlp"):
         shutil.rmtree(run)
     return folder
@@ -88,7 +89,12 @@ def nothing_left() -> Iterator[None]:
 
 
 class Submitted:
-    """``snakemake --workflow-profile slurm`` in the background; ``commands`` go before the environment's programs."""
+    """``snakemake --workflow-profile slurm`` in the background.
+
+    Args:
+        words: as of Snakemake, such as a target.
+        commands: folder whose programs go before those of the environment.
+    """
 
     started: ClassVar[list[subprocess.Popen]] = []
 
@@ -179,7 +185,7 @@ exec {real} "$@"
     assert "growing(120)" in rule.read_text()
     rule.write_text(rule.read_text().replace("growing(120)", "growing(1)"))  # minutes
     known = {job["JobID"] for job in slurm.jobs()}
-    Submitted(project, commands=commands).finish()
+    Submitted(project, RUNS, commands=commands).finish()
     assert (tmp_path / "slow").is_dir()
     assert (tmp_path / "killed").is_dir()
     assert same(project, made_here)
@@ -193,7 +199,7 @@ exec {real} "$@"
 
 
 def test_a_requeued_job_and_a_lost_node_go_on_from_their_state(slurm: Cluster, made_here: Path, project: Path) -> None:
-    submitted = Submitted(project)
+    submitted = Submitted(project, RUNS)
     slurm.wait_until(lambda: len(states(project)) == 2, "no state was saved")
     job = next(job["JobID"] for job in slurm.jobs("running") if job["Comment"].startswith("rule_train"))
     slurm.control("requeue", job)
@@ -216,7 +222,7 @@ def test_a_requeued_job_and_a_lost_node_go_on_from_their_state(slurm: Cluster, m
 
 
 def test_a_canceled_job_is_submitted_again(slurm: Cluster, made_here: Path, project: Path) -> None:
-    submitted = Submitted(project)
+    submitted = Submitted(project, RUNS)
     slurm.wait_until(lambda: states(project), "no state was saved")
     job = next(job["JobID"] for job in slurm.jobs("running") if job["Comment"].startswith("rule_train"))
     subprocess.run(["scancel", job], check=True)
@@ -227,20 +233,20 @@ def test_a_canceled_job_is_submitted_again(slurm: Cluster, made_here: Path, proj
 
 
 def test_a_second_snakemake_and_one_after_a_killed_one(slurm: Cluster, made_here: Path, project: Path) -> None:
-    first = Submitted(project)
+    first = Submitted(project, RUNS)
     slurm.wait_until(lambda: states(project), "no state was saved")
-    second = Submitted(project)
+    second = Submitted(project, RUNS)
     assert second.wait() == 1
     assert f"another snakemake (pid {first.process.pid} " in second.text
     assert re.search(rf"`kill -TERM (-- -)?{first.process.pid}`", second.text)
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
-    third = Submitted(project)
+    third = Submitted(project, RUNS)
     assert third.wait() == 1
     assert "was killed" in third.text
     jobs = re.search(r"its SLURM jobs still run: `(scancel [\d ]+)`, then `snakemake --unlock`", third.text)
     assert jobs is not None, third.text
     subprocess.run(jobs[1].split(), check=True)
     snakemake(project, "--unlock", "--configfile", "small.yaml")
-    Submitted(project).finish()
+    Submitted(project, RUNS).finish()
     assert same(project, made_here)
