@@ -18,6 +18,7 @@ from cpt.errors import CptError
 from cpt.experiment import config, grid
 from cpt.files.stage_files import write_json
 from cpt.report import formats, tables
+from cpt.report.layout import Key
 from cpt.results import stats
 from cpt.results.cells import Results, SeedValues, averaged_datasets, read_results, row_names, shared
 
@@ -50,7 +51,7 @@ def kept(experiment: str) -> Results:
 @cache
 def numbers(experiment: str, name: str) -> tables.LongForm:
     """Every number of a table of the kept results."""
-    return tables.long_form(kept(experiment), tables.table_exhibit(kept(experiment), name))
+    return tables.long_form(kept(experiment), kept(experiment).exhibit(name))
 
 
 def cell(experiment: str, table: str, ratio: float, row: str, metric: str = "H", dataset: str = "Avg") -> float:
@@ -59,7 +60,7 @@ def cell(experiment: str, table: str, ratio: float, row: str, metric: str = "H",
     Raises:
         CptError: the kept results lack it, because the configuration has changed since.
     """
-    found = numbers(experiment, table).get(tables.Key(ratio, row, dataset, metric))
+    found = numbers(experiment, table).get(Key(ratio, row, dataset, metric))
     if found is None or found.mean is None:
         raise CptError(f"docs/results/{experiment}.parquet: no {metric} of {row}, run the experiment and --keep it")
     return found.mean
@@ -68,8 +69,8 @@ def cell(experiment: str, table: str, ratio: float, row: str, metric: str = "H",
 def shown(experiment: str, name: str) -> str:
     """A table as the report shows it."""
     results = kept(experiment)
-    exhibit = tables.table_exhibit(results, name)
-    return "\n" + formats.markdown(tables.layout(results, exhibit, numbers(experiment, name))).strip() + "\n"
+    exhibit = results.exhibit(name)
+    return "\n" + formats.markdown(tables.laid_out(results, exhibit, numbers(experiment, name))).strip() + "\n"
 
 
 def label(experiment: str, table: str, row: str) -> str:
@@ -80,7 +81,7 @@ def label(experiment: str, table: str, row: str) -> str:
 def by_dataset(experiment: str, table: str, ratio: float, row: str, task: str = "base_to_new") -> dict[str, SeedValues]:
     """What a table's row is judged by: dataset -> value per seed, without the source of a transfer task."""
     results = kept(experiment)
-    exhibit = tables.table_exhibit(results, table)
+    exhibit = results.exhibit(table)
     averaged = averaged_datasets(exhibit, task)
     return {
         cell["dataset"]: results.seeds(cell)

@@ -166,7 +166,7 @@ class Stages:
         runs, clusters = self.resolved.runs, self.resolved.clusters
         tested = {(dataset, run.templates) for run in runs.values() for dataset, _ in run.targets}
         text_features = {paths.text_features(*pair) for pair in tested} | {run.text_features for run in runs.values()}
-        found: dict[str, Iterable[str | None]] = {
+        shared: dict[str, Iterable[str | None]] = {
             "grid": ["grid.json"],
             "backbone": ["backbone.json"],
             "fetch": [paths.fetched(name) for name in self.datasets if self.resolved.catalog[name].fetched],
@@ -177,15 +177,19 @@ class Stages:
             "descriptions": [run.descriptions for run in runs.values()],
             "image_features": [paths.image_features(*key) for run in runs.values() for key in run.frozen_images],
             "clusters": clusters,
-            "aggregate": paths.GATHERED[:1],
-            "ledger": ["report/ledger.parquet"],
-            "audit": ["report/audit.html"],
-            "page": ["report/index.html"],
         }
-        main = {rule: sorted(set(self._under([path for path in files if path]))) for rule, files in found.items()}
-        main["table"] = self._exhibits("tables", paths.TABLE[:1])
-        main["figure"] = self._exhibits("figures", paths.FIGURE[:1])
-        return {rule: files for rule, files in (main | self._jobs_of_runs()).items() if files} | {"all": ["all"]}
+        found = {rule: sorted(set(self._under([path for path in files if path]))) for rule, files in shared.items()}
+        found |= self._jobs_of_runs()
+        found |= {
+            "aggregate": self._under(paths.GATHERED[:1]),
+            "table": self._exhibits("tables", paths.TABLE[:1]),
+            "figure": self._exhibits("figures", paths.FIGURE[:1]),
+            "ledger": self._under(["report/ledger.parquet"]),
+            "audit": self._under(["report/audit.html"]),
+            "page": self._under(["report/index.html"]),
+            "all": ["all"],
+        }
+        return {rule: files for rule, files in found.items() if files}
 
     def code(self, stage: str) -> str:
         """Stamp of a stage's code (``cpt --code``)."""
