@@ -70,7 +70,9 @@ def reading(row: str) -> Callable[[], str]:
 
 def pilot_differences() -> str:
     """The rule's test: every candidate against the printed reading."""
-    found = {(label("pilot", "table2", row),): difference for row, (difference, _) in tested().items()}
+    found: dict[tuple[str, ...], Difference] = {
+        (label("pilot", "table2", row),): difference for row, (difference, _) in tested().items()
+    }
     return difference_table(found, ("candidate minus as printed",))
 
 

@@ -146,7 +146,7 @@ def difference_table(named: Mapping[tuple[str, ...], Difference], heads: Sequenc
     families: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for names in named:
         families.setdefault(names[:family], []).append(names)
-    corrected = {}
+    corrected: dict[tuple[str, ...], float] = {}
     for lines_of_family in families.values():
         corrected |= dict(zip(lines_of_family, holm([named[names] for names in lines_of_family]), strict=True))
     for names, d in named.items():

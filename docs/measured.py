@@ -24,7 +24,8 @@ def averages(experiment: str) -> Text:
 
     def text() -> str:
         lines = [f"| τ | method | {' | '.join(TITLES)} |", "|--:|:--" + "|--:" * len(TITLES) + "|"]
-        seeds, found = set(), {}
+        seeds: set[int] = set()
+        found: dict[tuple[float, str], dict[tuple[str, str], str]] = {}
         for table, metric in AVERAGES:
             for key, number in numbers(experiment, table).items():
                 if (key.dataset, key.metric) == ("Avg", metric) and number.mean is not None:
@@ -145,8 +146,8 @@ def largest_difference(experiment: str, other: Results) -> tuple[float, str]:
                 where = f"{name}, {key.row} on {key.dataset}"
                 if (number.n, number.mean is None) != (old[key].n, old[key].mean is None):
                     raise CptError(f"{other.folder}: {where}: {number.n} seeds, kept {old[key].n}")
-                if number.mean is not None:
-                    largest = max(largest, (abs(number.mean - old[key].mean), where))
+                if number.mean is not None and (before := old[key].mean) is not None:
+                    largest = max(largest, (abs(number.mean - before), where))
     return largest
 
 
