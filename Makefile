@@ -13,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
 
-full: $(READY)  ## every method, 11 datasets, 3 imbalance ratios (hours)
+full: $(READY)  ## every method, 11 datasets, 3 imbalance ratios (over an hour on two cores)
 	snakemake --cores $(CORES) --resources gpu=1 --configfile config/embedded_full.yaml $(PROFILE_ARGS)
 
 test: $(READY)  ## the fast tests

@@ -124,6 +124,22 @@ def chosen_setting(settings: Sequence[Setting]) -> Setting:
     return min(filter(close, settings), key=lambda setting: (setting.epochs, -setting.mean))
 
 
+def effort_edges() -> str:
+    """How many choices lie at an edge of what was tried."""
+    rates = epochs = both = 0
+    for settings in effort().values():
+        chosen = chosen_setting(settings)
+        tried = [s.learning_rate for s in settings]
+        rate = chosen.learning_rate in (min(tried), max(tried))
+        epoch = chosen.epochs in (min(s.epochs for s in settings), max(s.epochs for s in settings))
+        rates, epochs, both = rates + rate, epochs + epoch, both + (rate and epoch)
+    many = len(effort())
+    return (
+        f"Of {many} choices, {epochs} are at an edge in epochs (where two numbers were tried, either is one), {rates} in "
+        f"the learning rate, {both} in both."
+    )
+
+
 def effort_outcome() -> str:
     """Settings tried and chosen for every method."""
     lines = [

@@ -58,9 +58,9 @@ def share(row: rows.Row) -> str:
 
 
 @cache
-def planned() -> dict[str, Any]:
-    """Numbers of ``cpt plan config/paper.yaml`` when nothing exists yet."""
-    resolved = grid.build(config.load([ROOT / "config/paper.yaml"]), "config/paper.yaml")
+def planned(configuration: str = "config/paper.yaml") -> dict[str, Any]:
+    """Numbers of ``cpt plan`` when nothing exists yet."""
+    resolved = grid.build(config.load([ROOT / configuration]), configuration)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         return Plan(resolved, "auto", "auto").numbers()
 
@@ -107,6 +107,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "pilot_pairs_raw": choices.reading("pairs_raw"),
     "pilot_sum_unit": choices.reading("sum_unit"),
     "effort": choices.effort_outcome,
+    "effort_edges": choices.effort_edges,
     "embedded_averages": measured.averages("embedded"),
     "embedded_profiles": measured.profiles("embedded", 0.06),
     "embedded_below": measured.below("embedded", 0.06),
@@ -131,6 +132,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "plan_jobs": jobs,
     "plan_steps": lambda: f"{total('steps') / 1e6:.1f}",
     "plan_hours": lambda: f"{(total('train_seconds') + total('test_seconds')) / 3600:.0f}",
+    "zeroshot_downloads": lambda: f"{planned('config/zeroshot.yaml')['disk']['downloads_bytes'] // 10**9}",
     "plan_pixels": lambda: f"{planned()['disk']['pixels_bytes'] / 1e9:.0f}",
     "plan_runs": lambda: f"{planned()['disk']['runs_bytes'] / 1e9:.0f}",
 }

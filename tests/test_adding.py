@@ -199,20 +199,36 @@ def test_a_clustering_algorithm_in_one_object(copied: Path, results: Path) -> No
     assert metadata["algorithm"] == "shuffled"
 
 
-def test_the_tutorials_experiment(tmp_path: Path) -> None:
-    """Its entry and its configuration resolve to the runs of one table."""
-    entry, experiment = (
+def test_the_tutorials_experiments(tmp_path: Path) -> None:
+    """Its entries and its configurations resolve to the runs of one table each."""
+    whole, cut, pets, own, everything = (
         yaml.safe_load(text)
         for text in re.findall(r"```yaml\n(.*?)```", Path("docs/tutorial.md").read_text(), re.DOTALL)
     )
+    assert cut == {"pets": whole["pets"] | {"derived_split": True, "derive": {"rule": "folders"}}}
     catalog = tmp_path / "datasets.yaml"
-    catalog.write_text(yaml.safe_dump(yaml.safe_load(Path("config/datasets.yaml").read_text()) | entry))
     (tmp_path / "classes").symlink_to(Path("config/classes").absolute())
-    below = Path(experiment["extends"]).absolute()
-    mine = tmp_path / "pets.yaml"
-    mine.write_text(yaml.safe_dump(experiment | {"extends": str(below), "catalog": str(catalog)}))
-    grid = build(load([mine]), "pets.yaml")
-    assert list(grid.exhibits) == ["table2"]
-    runs = [(run.method, run.dataset, run.ratio, run.seed) for run in grid.runs.values() if run.method != "zeroshot"]
-    assert sorted(runs) == [(method, "pets", 0.06, seed) for method in ("coop", "cpt", "ivlp") for seed in (1, 2, 3)]
-    assert {run.dataset for run in grid.runs.values()} == {"pets"}
+    pets |= {"extends": str(Path(pets["extends"]).absolute()), "catalog": str(catalog)}
+    below = tmp_path / "pets.yaml"
+    below.write_text(yaml.safe_dump(pets))
+    for entry in (whole, cut):
+        catalog.write_text(yaml.safe_dump(yaml.safe_load(Path("config/datasets.yaml").read_text()) | entry))
+        for experiment, protocol, ratio in (
+            (pets, "base_to_new", 0.06),
+            (own | {"extends": str(below)}, "base_to_new", 1.0),
+            (everything | {"extends": str(below)}, "few_shot", 0.06),
+        ):
+            mine = tmp_path / "mine.yaml"
+            mine.write_text(yaml.safe_dump(experiment))
+            config = load([mine])
+            grid = build(config, "mine.yaml")
+            assert list(grid.exhibits) == ["table2"]
+            runs = [
+                (run.method, run.dataset, run.protocol, run.ratio, run.seed)
+                for run in grid.runs.values()
+                if run.method != "zeroshot"
+            ]
+            trained = [(m, "pets", protocol, ratio, seed) for m in ("coop", "cpt", "ivlp") for seed in (1, 2, 3)]
+            assert sorted(runs) == trained
+            assert {run.dataset for run in grid.runs.values()} == {"pets"}
+            assert config.class_order == ("appearance" if experiment is not pets and ratio == 1.0 else "label")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cpt.report.formats import DIFFERS, Block, Column
 from cpt.report.layout import Layout, LongForm
-from cpt.report.words import AVERAGE, LEVEL, counted, ratio_title
+from cpt.report.words import AVERAGE, LEVEL, ratio_title
 from cpt.results.cells import averaged_datasets, datasets_of, judged_by
 
 
@@ -46,4 +46,5 @@ class Datasets(Layout):
         how = "flipping the signs of the datasets' differences, Holm's correction over the rows of a ratio"
         if others * 2 ** (1 - datasets) < LEVEL:
             return f"{DIFFERS}: average differs from that of {best}, p < {LEVEL} ({how})."
-        return f"{datasets} datasets are too few to tell {counted(others, 'row')} from {best} ({how})."
+        least = f"With {datasets} datasets the smallest possible p is above {LEVEL} after the correction"
+        return f"{least}: no row can be told from {best} ({how})."
