@@ -135,8 +135,8 @@ def effort_edges() -> str:
         rates, epochs, both = rates + rate, epochs + epoch, both + (rate and epoch)
     many = len(effort())
     return (
-        f"Of {many} choices, {epochs} are at an edge in epochs (where two numbers were tried, either is one), {rates} in "
-        f"the learning rate, {both} in both."
+        f"Of {many} choices, {epochs} are at an edge in epochs (where two numbers were tried, either is one), "
+        f"{rates} in the learning rate, {both} in both."
     )
 
 
