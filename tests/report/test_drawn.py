@@ -318,7 +318,8 @@ def test_sweeps_show_every_seed_the_means_and_deviations(made: Path, name: str) 
     assert drawing.figure.axes[0].get_ylabel() == "H (%)\nmean ± std, n = 3 seeds"
 
 
-def test_sweeps_of_several_methods_and_ratios(made: Path) -> None:
+def several_series(made: Path) -> dict[str, Any]:
+    """A sweep over one hyperparameter with two methods and two ratios."""
     datasets = {2.0: "world", 4.0: "flowers", 8.0: "scripts"}
     cells = [
         cell | {"parameter": "depth_text", "x": x}
@@ -327,12 +328,26 @@ def test_sweeps_of_several_methods_and_ratios(made: Path) -> None:
         if cell["dataset"] == dataset and cell["task"] == "base_to_new" and cell["row"] in ("ivlp", "cpt")
     ]
     chosen = exhibit(made, "figure5") | {"rows": [{"id": r, "label": NAMES[r], "note": None} for r in ("ivlp", "cpt")]}
-    shown = chosen | {"cells": cells, "ratios": [1.0, 0.06], "defaults": {}}
+    return chosen | {"cells": cells, "ratios": [1.0, 0.06], "defaults": {}}
+
+
+def test_sweeps_of_several_methods_and_ratios(made: Path) -> None:
+    shown = several_series(made)
     drawing = draw(made, shown)
     check_sweep(made, shown, drawing)
     assert [text.get_text() for text in drawing.figure.axes[0].get_legend().get_texts()] == [
         f"{name}, τ = {ratio}" for name in ("IVLP", "CPT") for ratio in (1, 0.06)
     ]
+
+
+def test_an_unfinished_left_panel_of_a_sweep_tells_of_the_others(made: Path) -> None:
+    shown = several_series(made)
+    finished = [cell | {"runs": cell["runs"][:1]} for cell in shown["cells"]]
+    unfinished = [cell | {"parameter": "depth_image", "dataset": "none of them"} for cell in finished]
+    left, right = draw(made, shown | {"cells": unfinished + finished}).figure.axes
+    assert [text.get_text() for text in left.texts] == ["no finished run"]
+    assert left.get_ylabel() == "H (%)\nmean ± std, n = 1 seed"
+    assert [text.get_text() for text in left.get_legend().get_texts()] == [line.get_label() for line in right.lines]
 
 
 def test_dotted_lines_stand_at_the_defaults(made: Path) -> None:

@@ -138,7 +138,7 @@ def _draw_stability(axes: Axes, results: Results, exhibit: Mapping[str, Any]) ->
             continue
         x = list(epochs)
         summaries = [summarize(epochs[epoch]) for epoch in x]
-        label = f"{names[row['id']]}, n = {max(summary.n for summary in summaries)} seeds"
+        label = f"{names[row['id']]}, n = {counted(max(summary.n for summary in summaries), 'seed')}"
         style.draw_band(axes, x, summaries, style.look(index), label)
         data += [("stability", names[row["id"]], None, None, e, s, v) for e in x for s, v in epochs[e].items()]
     if not data:

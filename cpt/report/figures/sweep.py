@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from cpt.results.cells import Results, SeedValues, average, judged_by, row_names
 from cpt.validation import once
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 HEADER = ("parameter", "method", "imbalance_ratio", "x", "statistic", "seed", "value")
@@ -45,7 +46,7 @@ class Sweep(Exhibit):
                     yield replace(cell, parameter=parameter, x=x)
 
     def further(self, experiment: Experiment) -> dict[str, Any]:
-        """Values of the hyperparameters that are not swept."""
+        """The variant's own value of every swept hyperparameter, where the dotted lines are."""
         first = experiment.places("base_to_new")[0]
         own = experiment.hyperparameters(self.variant, first.trained)
         return {"defaults": {parameter: getattr(own, parameter, None) for parameter in self.sweep}}
@@ -61,10 +62,9 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten().tolist()
     rows: list[tuple] = []
     for axes, parameter in zip(panels, parameters, strict=False):
-        found = _draw_parameter(axes, results, exhibit, parameter)
-        if axes in panels[::columns]:
-            _describe(axes, exhibit, found)
-        rows += found
+        rows += _draw_parameter(axes, results, exhibit, parameter)
+    for axes in panels[::columns]:
+        _describe(axes, exhibit, rows, series=_series_of(panels))
     for axes in panels[len(parameters) :]:
         axes.set_axis_off()
     return style.Drawing(figure, HEADER, rows, _note(exhibit, rows))
@@ -72,9 +72,12 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 def _note(exhibit: Mapping[str, Any], rows: Sequence[tuple]) -> str:
     datasets = len({cell["dataset"] for cell in exhibit["cells"]})
-    seeds = len({row[HEADER.index("seed")] for row in rows} - {None})
-    over = f"n = {counted(seeds, 'seed')}" + (f", averaged over {datasets} datasets" if datasets > 1 else "")
+    over = f"n = {counted(_seeds(rows), 'seed')}" + (f", averaged over {datasets} datasets" if datasets > 1 else "")
     return f"Lines: means ({over}); bands: ± one sample standard deviation; circles: seeds; dotted: defaults."
+
+
+def _seeds(rows: Sequence[tuple]) -> int:
+    return len({row[HEADER.index("seed")] for row in rows} - {None})
 
 
 def _draw_parameter(axes: Axes, results: Results, exhibit: Mapping[str, Any], parameter: str) -> list[tuple]:
@@ -98,12 +101,20 @@ def _draw_parameter(axes: Axes, results: Results, exhibit: Mapping[str, Any], pa
     return rows
 
 
-def _describe(axes: Axes, exhibit: Mapping[str, Any], rows: Sequence[tuple]) -> None:
-    """Say at the left of a line of panels what is drawn."""
-    seeds = len({row[HEADER.index("seed")] for row in rows} - {None})
-    axes.set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%)\nmean ± std, n = {seeds} seeds")
-    if len(exhibit["rows"]) * len(exhibit["ratios"]) > 1 and rows:
-        axes.legend(loc="best")
+def _describe(axes: Axes, exhibit: Mapping[str, Any], rows: Sequence[tuple], series: Mapping[str, Artist]) -> None:
+    """Say at the left of a line of panels what is drawn in all of them."""
+    axes.set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%)\nmean ± std, n = {counted(_seeds(rows), 'seed')}")
+    if len(exhibit["rows"]) * len(exhibit["ratios"]) > 1 and series:
+        axes.legend(series.values(), series.keys(), loc="best")
+
+
+def _series_of(panels: Iterable[Axes]) -> dict[str, Artist]:
+    """Label -> mark for the legend, of the series in any of the panels: an unfinished panel lacks some."""
+    found: dict[str, Artist] = {}
+    for axes in panels:
+        for mark, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, mark)
+    return found
 
 
 def positions(values: Sequence[float]) -> dict[float, float]:
