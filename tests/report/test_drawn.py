@@ -485,7 +485,7 @@ def test_reliability_marks_stand_at_confidence_and_accuracy(made: Path, which: s
         assert axes.get_xlim() == axes.get_ylim() == (0, 1)
     columns = min(len(places), 4)
     assert {axes.get_xlabel() for axes in drawing.figure.axes[-columns:]} == {"mean confidence"}
-    assert drawing.figure.axes[0].get_ylabel() == "share right"
+    assert drawing.figure.axes[0].get_ylabel() == "accuracy"
 
 
 # ---- cost ----------------------------------------------------------------------------------------

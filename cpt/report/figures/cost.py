@@ -69,8 +69,8 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     note = (
         f"Means over {counted(datasets, 'dataset')} and n = {counted(seeds, 'seed')}; bars: ± one sample standard "
         "deviation over seeds. Cost: median over the runs; seconds and memory of both trainings where a run starts "
-        "from another one. Line: methods for which no other is as cheap and as accurate, and better in one. Dashed: "
-        "methods that learn nothing."
+        "from another one. Line: Pareto front (no other method is at least as cheap and as accurate, and better in one "
+        "of the two). Dashed: methods that learn nothing."
     )
     return style.Drawing(figure, HEADER, rows, note)
 

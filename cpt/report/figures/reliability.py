@@ -53,13 +53,13 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     for axes in grid[-1]:
         axes.set_xlabel("mean confidence")
     for axes in grid[:, 0]:
-        axes.set_ylabel("share right")
+        axes.set_ylabel("accuracy")
     datasets = len({cell["dataset"] for cell in exhibit["cells"]})
     pooled = {run for run, _, _ in bins}
     seeds = max((len(pooled.intersection(cell["runs"])) for cell in exhibit["cells"]), default=0)
     note = (
         f"Test images of {counted(datasets, 'dataset')} and at most {counted(seeds, 'seed')} pooled in {BINS} bins of "
-        "equal width of the first probability; a mark's area is its share of the images. Dotted: perfect calibration; "
+        "equal width of the top-1 probability; a mark's area is its share of the images. Dotted: perfect calibration; "
         "below it predictions are too confident. ECE: mean of the datasets' expected calibration errors, percent. No "
         "error bars."
     )
