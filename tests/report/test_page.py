@@ -149,7 +149,7 @@ def test_a_number_opens_seeds_configuration_curves_and_classes(page: Elements) -
     base = group["tested"]["flowers/base"]
     # 10 + k + seed of 50 over the seeds 1 to 3: (12 + k) / 50
     assert base["accuracy"] == [240, 260, 280, 300, 320, 340]
-    assert (base["train"][:2], base["third"][-1]) == ([16, 15], "tail")
+    assert (base["train"][:2], base["class_group"][-1]) == ([16, 15], "tail")
     assert base["bins"] == [[300, 0.5, 0.4], [600, 0.96, 0.95]]
     assert data["names"]["flowers/new"] == list(fake_results.CLASSES[6:])
 

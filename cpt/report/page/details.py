@@ -134,26 +134,26 @@ def _curves(table: pa.Table) -> dict[str, dict[str, list[float | None]]]:
     return found
 
 
-def _tested(table: pa.Table, groups: Sequence[Sequence[str]]) -> list[dict[str, dict[str, list]]]:
-    """Return for every group ``target/subset`` -> accuracies by class and calibration by bin, over its runs.
+def _tested(table: pa.Table, pooled: Sequence[Sequence[str]]) -> list[dict[str, dict[str, list]]]:
+    """Return for the runs of every entry of ``pooled``: ``target/subset`` -> accuracies by class, calibration by bin.
 
     Accuracies are tenths of a percent: what is shown, in few characters.
     """
-    members = [(run, place) for place, group in enumerate(groups) for run in dict.fromkeys(group)]
+    members = [(run, place) for place, together in enumerate(pooled) for run in dict.fromkeys(together)]
     runs, places = (
         pa.array([run for run, _ in members], pa.string()),
         pa.array([place for _, place in members], pa.int64()),
     )
     table = table.append_column("weighted", pc.multiply(table["confidence"], table["images"]))
-    table = table.join(pa.table({"run": runs, "group_of": places}), "run", join_type="inner", use_threads=False)
-    keys = ["group_of", "target", "subset", "by", "index"]
+    table = table.join(pa.table({"run": runs, "pool": places}), "run", join_type="inner", use_threads=False)
+    keys = ["pool", "target", "subset", "by", "index"]
     sums = [(name, "sum") for name in ("images", "correct", "weighted")]
     rows = table.group_by(keys).aggregate(
         [*sums, ("train_images", "mean"), ("group", "min"), ("group", "max"), ("images", "max")]
     )
-    found: list[dict[str, dict[str, list]]] = [defaultdict(lambda: defaultdict(list)) for _ in groups]
+    found: list[dict[str, dict[str, list]]] = [defaultdict(lambda: defaultdict(list)) for _ in pooled]
     for row in rows.sort_by([(key, "ascending") for key in keys]).to_pylist():
-        entry = found[row["group_of"]][f"{row['target']}/{row['subset']}"]
+        entry = found[row["pool"]][f"{row['target']}/{row['subset']}"]
         images, correct = row["images_sum"], row["correct_sum"]
         if row["by"] == "confidence":
             entry["bins"].append([images, round(row["weighted_sum"] / images, 3), round(correct / images, 3)])
@@ -163,7 +163,7 @@ def _tested(table: pa.Table, groups: Sequence[Sequence[str]]) -> list[dict[str, 
         entry["images"].append(row["images_max"])
         if row["train_images_mean"] is not None:
             entry["train"].append(round(row["train_images_mean"], 1))
-            entry["third"].append(row["group_min"] if row["group_min"] == row["group_max"] else None)
+            entry["class_group"].append(row["group_min"] if row["group_min"] == row["group_max"] else None)
     return [{name: dict(entry) for name, entry in targets.items()} for targets in found]
 
 

@@ -257,10 +257,10 @@ async function calibration(place, data, cell) {
   const Plotly = await plotly();
   const traces = found.map(([name, entry], i) => ({
     x: entry.bins.map((bin) => bin[1]), y: entry.bins.map((bin) => bin[2]), mode: "lines+markers", name: name.split("/").pop(),
-    marker: { size: 6, symbol: i }, customdata: entry.bins.map((bin) => bin[0]), hovertemplate: "confidence %{x:.2f}, right %{y:.2f}, %{customdata} images<extra></extra>",
+    marker: { size: 6, symbol: i }, customdata: entry.bins.map((bin) => bin[0]), hovertemplate: "confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata} images<extra></extra>",
   }));
   traces.push({ x: [0, 1], y: [0, 1], mode: "lines", line: { dash: "dot", color: "gray", width: 1 }, marker: { size: 0 }, hoverinfo: "skip", showlegend: false });
-  Plotly.newPlot(chart, traces, layout("mean confidence", "share right"), settings);
+  Plotly.newPlot(chart, traces, layout("mean confidence", "accuracy"), settings);
 }
 
 const subsets = (cell) => (cell.judged === "H" ? ["base", "new"] : ["all"]);
@@ -269,7 +269,7 @@ function classes(DataTable, data, cell) {
   const rows = subsets(cell).flatMap((subset) => {
     const name = `${cell.target}/${subset}`, entry = data.groups[cell.group].tested[name];
     return (entry?.label ?? []).map((label, i) => [
-      data.names[name][label], subset, entry.third?.[i] ?? "", entry.train?.[i] ?? null, entry.images[i], entry.accuracy[i] / 10,
+      data.names[name][label], subset, entry.class_group?.[i] ?? "", entry.train?.[i] ?? null, entry.images[i], entry.accuracy[i] / 10,
     ]);
   });
   const table = element("table", { class: "results" });
@@ -278,7 +278,7 @@ function classes(DataTable, data, cell) {
   new DataTable(table, {
     data: rows, order: [[5, "asc"]], deferRender: true, autoWidth: false, pageLength: 10,
     layout: { topStart: { search: { text: "Filter classes" } }, topEnd: "pageLength" },
-    columns: [text("Class"), text("Half"), text("Part of the tail"), number("Training images", 3, 0), number("Test images", 4, 0), number("Accuracy, %", 5, 1)],
+    columns: [text("Class"), text("Half"), text("Group"), number("Training images", 3, 0), number("Test images", 4, 0), number("Accuracy, %", 5, 1)],
   });
   return place;
 }
