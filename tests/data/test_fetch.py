@@ -87,7 +87,7 @@ LOGIN = "me:Xyzzy"
 def test_a_file_is_fetched_and_checked(server, target):
     url = server.add("/a", BODY)
     found, said = run(target, Source(url, len(BODY), SHA256.upper(), MD5.upper()))
-    assert found == Fetched(target, url, SHA256, len(BODY))
+    assert found == Fetched(url, SHA256, len(BODY))
     assert arrived(target)
     assert said == ["file.zip: beginning at 0.0 MB of 0.3 MB"]
     assert server.requests[0].headers["Accept-Encoding"] == "identity"
@@ -351,7 +351,7 @@ def test_the_last_address_is_remembered_without_what_may_be_a_secret(server, tar
     url = server.add("/a", always=redirect("b?x=y"))
     server.add("/b", always=redirect(moved))
     found, _ = run(target, url, note=note)
-    assert found == Fetched(target, url, SHA256, len(BODY), f"{server.root}/c/d")
+    assert found == Fetched(url, SHA256, len(BODY), f"{server.root}/c/d")
     assert run(target, url, note=note)[0] == found
     assert "Xyzzy" not in note.read_text() + repr(found)
     assert "secret" not in note.read_text() + repr(found)
@@ -646,7 +646,7 @@ def test_a_file_that_is_there_is_checked_and_kept(server, target):
     url = server.add("/a", BODY)
     run(target, url)
     known = [Source(url, 5), Source(url, sha256="0" * 64), Source(url, len(BODY), SHA256, MD5)]
-    assert run(target, *known)[0] == Fetched(target, "already there", SHA256, len(BODY))
+    assert run(target, *known)[0] == Fetched("already there", SHA256, len(BODY))
     assert run(target, url)[0].url == "already there"
     wrong = [Source(url, 5), Source(url, sha256="0" * 64), Source(url, md5="0" * 32)]
     for sources in ([wrong[0]], [wrong[1]], [wrong[2]], wrong):
@@ -661,7 +661,7 @@ def test_a_note_remembers_where_a_file_came_from(server, target):
     pinned, free = Source("http://127.0.0.1:9/x", 5), server.add("/a", BODY)
     run(target, Source(server.add("/b", always=Mishap(status=404)), 5), free, note=note)
     assert json.loads(note.read_text()) == {"url": free, "sha256": SHA256, "bytes": len(BODY)}
-    assert run(target, pinned, free, note=note)[0] == Fetched(target, free, SHA256, len(BODY))
+    assert run(target, pinned, free, note=note)[0] == Fetched(free, SHA256, len(BODY))
     assert run(target, pinned, Source(free, len(BODY), SHA256), note=note)[0].url == free
     assert run(target, server.root + "/else", note=note)[0].url == "already there", "no longer a source"
     reason = refused(target, pinned, Source(free, sha256="0" * 64), note=note, left=["file.zip", note.name])

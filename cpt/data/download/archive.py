@@ -91,7 +91,15 @@ class _Header(tarfile.TarInfo):
 def members_of(archive: Path, label: str, limit_members: int, limit_bytes: int) -> Iterator[Iterable[Member]]:
     """Open an archive; yield a list of the members of a zip, or the members of a tar one by one.
 
-    A zip may have ``limit_members``, of which ZipFile keeps all; ``limit_bytes`` may come behind a tar's end.
+    Args:
+        archive: the file.
+        label: what messages call it.
+        limit_members: most members of a zip (ZipFile keeps them all in memory).
+        limit_bytes: most bytes after a tar's end marker; a MiB always may be there.
+
+    Raises:
+        BadArchiveError: the file is neither, is damaged, or exceeds a limit.
+        CptError: it cannot be read.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(archive, "rb"))

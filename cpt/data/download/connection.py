@@ -79,7 +79,7 @@ class Connection:
             try:
                 chunk = answer.raw.read(CHUNK, decode_content=False)
             except Exception as error:  # what is no HTTP ends in exceptions of any kind
-                reason = f"less than {CHUNK} bytes in {SECONDS:g} s" if self._clock.is_over() else innermost(error)
+                reason = f"less than {CHUNK} bytes in {SECONDS:g} s" if self._clock.is_over() else _innermost(error)
                 raise BrokenOffError(f"the connection broke off ({reason})") from None
             if not chunk:
                 return
@@ -107,8 +107,8 @@ class Connection:
         if isinstance(error, requests.Timeout):
             return BrokenOffError(f"no answer within {self.timeout:g} s{via}")
         if isinstance(error, exceptions.ConnectionError | exceptions.ChunkedEncodingError):
-            kind = UnknownHostError if is_unknown_host(error) else BrokenOffError
-            return kind(f"no connection{via} ({innermost(error)})")
+            kind = UnknownHostError if _is_unknown_host(error) else BrokenOffError
+            return kind(f"no connection{via} ({_innermost(error)})")
         words = "".join(filter(str.isprintable, str(error))).strip(" .")
         if proxy and isinstance(error, exceptions.InvalidSchema):  # the file's own address has been parsed before
             return RefusedError(f"the proxy {shown(proxy)} of the environment cannot be used ({words}); unset it")
@@ -182,7 +182,7 @@ def _joined(url: str, target: str) -> str:
         raise RefusedError("leads to an address that is malformed") from None
 
 
-def innermost(error: BaseException) -> str:
+def _innermost(error: BaseException) -> str:
     """Return the system's own words of a nested network error, which are short."""
     reason = "closed early"
     for cause in _causes(error):
@@ -195,7 +195,7 @@ def innermost(error: BaseException) -> str:
     return " ".join(reason.split())
 
 
-def is_unknown_host(error: BaseException) -> bool:
+def _is_unknown_host(error: BaseException) -> bool:
     return any(isinstance(cause, socket.gaierror) for cause in _causes(error))
 
 

@@ -33,7 +33,7 @@ def fetch(
     progress: bool | None = None,
     note: Path | None = None,
 ) -> Fetched:
-    """Fetch a file unless it is there, and check it. One that is there need only be what one of the sources declares.
+    """Fetch a file unless it is there, and check it. A file already present needs to match only one source.
 
     Another process that fetches the same file is waited for. An interrupted transfer leaves its part, which the next
     call continues; every other failure leaves nothing.
@@ -42,8 +42,8 @@ def fetch(
         sources: mirrors, the best first.
         destination: the file's path; its folder is made.
         log: takes the lines for the user.
-        room: free bytes needed for each byte of the file: 1, of which what is there of it counts, and what unpacking
-            needs.
+        room: bytes of free disk required per byte of the file (1: just the file; more if it will be unpacked); what is
+            already downloaded counts.
         timeout: seconds without an answer or a byte.
         attempts: tries of one mirror; two at most while its name cannot be resolved.
         wait: seconds before the second try, doubled before each further one up to a minute.
@@ -102,8 +102,8 @@ def _already_there(sources: Sequence[Source], destination: Path, note: Path | No
     origin = read_note(note) if note is not None else {}
     known = (origin.get("sha256"), origin.get("bytes")) == (sha256, size)
     if known and any(source.shown == origin["url"] for source in fitting):
-        return Fetched(destination, origin["url"], sha256, size, origin.get("redirected_to"))
-    return Fetched(destination, "already there", sha256, size)
+        return Fetched(origin["url"], sha256, size, origin.get("redirected_to"))
+    return Fetched("already there", sha256, size)
 
 
 @contextlib.contextmanager

@@ -46,14 +46,12 @@ class Fetched:
     """A file that is there.
 
     Args:
-        path: the file.
         url: its source's, as it may be shown, or ``already there``.
         sha256: hexadecimal checksum.
         bytes: size.
         redirected_to: the address that the bytes came from in the end, without its query, if it is another one.
     """
 
-    path: Path
     url: str
     sha256: str
     bytes: int
@@ -68,14 +66,19 @@ class Fetched:
 
 @dataclass
 class Transfer:
-    """One file on its way; see ``fetch`` for what the fields mean."""
+    """One file on its way; see ``fetch`` for what the other fields mean.
+
+    Args:
+        connection: asks the mirrors.
+        progress: show a bar on stderr instead of lines.
+    """
 
     connection: Connection
     destination: Path
     note: Path | None
     log: Log
     room: float
-    bar: bool
+    progress: bool
 
     @property
     def part(self) -> Part:
@@ -83,7 +86,7 @@ class Transfer:
         return Part(self.destination)
 
     def persist(self, source: Source, attempts: int, wait: float) -> Fetched:
-        """Try one mirror up to ``attempts`` times. Whatever it does is its own fault, but for the disk's errors."""
+        """Try one mirror up to ``attempts`` times. Any exception but a disk error is the mirror's fault."""
         if not source.url.lower().startswith(("http://", "https://")) or not source.url.isprintable():
             raise RefusedError("is no http or https address")
         for tries in range(1, attempts + 1):
@@ -145,7 +148,7 @@ class Transfer:
         got = start
         with (
             open(self.part.path, "ab" if start else "wb") as file,
-            _progress(self.destination.name, start, size, self.log, self.bar) as show,
+            _progress(self.destination.name, start, size, self.log, self.progress) as show,
         ):
             for chunk in chunks:
                 got += len(chunk)
@@ -171,7 +174,7 @@ class Transfer:
             self.part.discard()
             raise RefusedError(wrong)
         last = shown(answer.url).partition("?")[0] if answer.history else None  # a query may hold a signature
-        fetched = Fetched(self.destination, source.shown, digests.sha256.hexdigest(), size, last)
+        fetched = Fetched(source.shown, digests.sha256.hexdigest(), size, last)
         if self.note is not None:
             with contextlib.suppress(CptError, OSError):  # which must not cost the file
                 write_json(self.note, fetched.origin)
