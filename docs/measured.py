@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cpt.errors import CptError
-from cpt.metrics.measures import MEASURES
+from cpt.metrics.reported import MEASURES
 from cpt.report import tables
 from cpt.report.words import LEVEL
 from cpt.results.cells import Results

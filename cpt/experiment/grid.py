@@ -24,7 +24,7 @@ from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
 from cpt.methods.base.hyperparameters import Hyperparameters
-from cpt.metrics.measures import IN_CLUSTERS
+from cpt.metrics.reported import IN_CLUSTERS
 
 PROTOCOL = {
     "base_to_new": "base_to_new",

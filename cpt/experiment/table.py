@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cpt.errors import nearest
 from cpt.experiment.exhibits import LAYOUTS, Cell, Exhibit, Experiment, layout, names
 from cpt.experiment.sections import Names, Task, known_measures
-from cpt.metrics.measures import MEASURES
+from cpt.metrics.reported import MEASURES
 from cpt.validation import once
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from cpt.errors import CptError, nearest
 from cpt.files.paths import GRID, RUNS
 from cpt.files.stage_files import read_json, read_parquet
-from cpt.metrics.measures import MEASURES
+from cpt.metrics.reported import MEASURES
 
 METRICS = {name: MEASURES[name].where for name in ("H", "base", "new")} | {"accuracy": ("all", "accuracy")}
 """Name of a metric in tables: its subset and metric in the metrics files."""
@@ -104,7 +104,7 @@ class Results:
         return {} if cell is None else self._values(cell, *METRICS[metric or judged_by(cell["task"])])
 
     def measured(self, cell: Mapping[str, Any], measure: str) -> SeedValues:
-        """Return a cell's value per finished seed of a measure of ``cpt.metrics.measures``."""
+        """Return a cell's value per finished seed of a measure of ``cpt.metrics.reported``."""
         return self._values(cell, *MEASURES[measure].where)
 
     def _values(self, cell: Mapping[str, Any], subset: str, metric: str) -> SeedValues:

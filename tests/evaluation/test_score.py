@@ -21,7 +21,7 @@ from cpt.files.paths import CLASSIFIER, COUNTS, METRICS, PREDICTIONS, RUN
 from cpt.files.stage_files import read_parquet, write_json, write_parquet, write_tensors
 from cpt.metrics import geometry
 from cpt.metrics.geometry import normalize
-from cpt.metrics.measures import MEASURES
+from cpt.metrics.reported import MEASURES
 from tests.helpers.simplex import simplex_etf
 
 LABELS = {"base": [0] * 5 + [1] * 3 + [2] * 2, "new": [0] * 6 + [1] * 2, "all": [0, 1, 2, 3]}

@@ -26,7 +26,7 @@ from cpt.evaluation.predict import predict
 from cpt.evaluation.score import score
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
 from cpt.metrics import accuracy as m
-from cpt.metrics.measures import CURVES
+from cpt.metrics.reported import CURVES
 from cpt.results.aggregate import aggregate
 from cpt.training.batches import Batches, epoch_order
 from cpt.training.checkpoint import CheckpointFile

@@ -12,7 +12,7 @@ from cpt.experiment.exhibits import Experiment, Methods
 from cpt.experiment.sections import known_measures
 from cpt.files.paths import CURVES as SCHEMA
 from cpt.files.stage_files import read_parquet
-from cpt.metrics.measures import CURVES
+from cpt.metrics.reported import CURVES
 from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, over_epochs, row_names, summarize

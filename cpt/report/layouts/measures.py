@@ -1,11 +1,11 @@
-"""Tables 6 and 7: a column per measure of ``cpt.metrics.measures``, a block per ratio."""
+"""Tables 6 and 7: a column per measure of ``cpt.metrics.reported``, a block per ratio."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from cpt.metrics.measures import MEANINGS, MEASURES
+from cpt.metrics.reported import MEANINGS, MEASURES
 from cpt.report.formats import Block, Column, Shown
 from cpt.report.layout import DECIMALS, Cells, Key, Layout, LongForm
 from cpt.report.words import AVERAGE, ratio_title

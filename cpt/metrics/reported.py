@@ -1,6 +1,7 @@
-"""Reported measures of a run: name, column title, unit, and whether higher or lower is better.
+"""How measures are shown: title, unit, better direction; a new one is computed and named elsewhere, then listed here.
 
-Their formulas are in ``cpt.metrics.accuracy`` and ``cpt.metrics.geometry``.
+Computed: of predictions in ``cpt.metrics.accuracy``, named by ``measure`` of ``cpt.evaluation.score``; of text and image
+features in ``cpt.metrics.geometry``, named by ``collapse_measures`` there.
 """
 
 from __future__ import annotations
