@@ -19,7 +19,7 @@ from cpt.errors import CptError
 from cpt.features.clusters import read_clusters
 from cpt.files.paths import CLASSIFIER, COUNTS, IMAGES, METRICS, PREDICTIONS, RUN
 from cpt.files.stage_files import column, read_json, read_parquet, read_tensors, write_parquet
-from cpt.metrics import accuracy as m
+from cpt.metrics import predictions as m
 
 if TYPE_CHECKING:
     import torch

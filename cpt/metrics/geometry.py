@@ -1,5 +1,6 @@
-"""Geometry of class features on the sphere: cosines, simplex equiangular tight frames, neural-collapse measures.
+"""Measures of features: computed here, named in ``collapse_measures``, shown by ``cpt.metrics.reported``.
 
+They are of class features on the sphere: cosines, simplex equiangular tight frames, neural collapse.
 Every measure is a differentiable 0-dimensional tensor. Measures of class features alone are defined, not NaN, for a
 single class; ``collapse_measures``, whose results are reported, gives NaN where a measure has no meaning.
 """

@@ -1,7 +1,7 @@
 """How measures are shown: title, unit, better direction; a new one is computed and named elsewhere, then listed here.
 
-Computed: of predictions in ``cpt.metrics.accuracy``, named by ``measure`` of ``cpt.evaluation.score``; of text and image
-features in ``cpt.metrics.geometry``, named by ``collapse_measures`` there.
+Computed: of predictions in ``cpt.metrics.predictions``, named by ``measure`` of ``cpt.evaluation.score``; of text and
+image features in ``cpt.metrics.geometry``, named by ``collapse_measures`` there.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from cpt.metrics.accuracy import harmonic_means
+from cpt.metrics.predictions import harmonic_means
 
 Floats = NDArray[np.float64]
 RESAMPLES = 10_000

@@ -13,7 +13,7 @@ from cpt.experiment import config, grid
 from cpt.files.paths import COSTS, COUNTS, RUNS, TEXT_FEATURES
 from cpt.files.paths import CURVES as CURVES_SCHEMA
 from cpt.files.stage_files import canonical_json, write_json, write_parquet, write_tensors, write_text
-from cpt.metrics.accuracy import BINS, harmonic_mean
+from cpt.metrics.predictions import BINS, harmonic_mean
 from cpt.metrics.reported import CURVES, MEASURES
 from cpt.report.drawing import style
 from cpt.report.drawing.make import make_figure

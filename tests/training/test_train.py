@@ -25,7 +25,7 @@ from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.evaluation.score import score
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
-from cpt.metrics import accuracy as m
+from cpt.metrics import predictions as m
 from cpt.metrics.reported import CURVES
 from cpt.results.aggregate import aggregate
 from cpt.training.batches import Batches, epoch_order

@@ -11,7 +11,7 @@ import numpy as np
 from cpt.experiment.exhibits import Methods
 from cpt.files.paths import COUNTS
 from cpt.files.stage_files import read_parquet
-from cpt.metrics.accuracy import BINS
+from cpt.metrics.predictions import BINS
 from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, average, row_names, summarize

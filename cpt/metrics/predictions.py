@@ -1,6 +1,6 @@
-"""Accuracy and calibration of stored predictions; no model is needed.
+"""Measures of stored predictions: computed here, named in ``cpt.evaluation.score``, shown by ``cpt.metrics.reported``.
 
-Letters: N images, K classes.
+They are accuracy and calibration; no model is needed. Letters: N images, K classes.
 """
 
 from __future__ import annotations
