@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cpt.errors import CptError
+from cpt.metrics import geometry
 from cpt.report.drawing import style
-from cpt.report.drawing.features import Clusters, effective_rank
+from cpt.report.drawing.features import Clusters, effective_rank, normalize
 from cpt.report.drawing.labels import place_labels
 from cpt.report.drawing.make import make_figure
 from cpt.report.figures.cost import Point, undominated
@@ -90,6 +92,13 @@ def test_effective_rank_of_known_matrices() -> None:
     assert effective_rank(blocks) == pytest.approx(3)
     simplex = np.full((5, 5), -0.25) + 1.25 * np.eye(5)
     assert effective_rank(simplex) == pytest.approx(4)
+
+
+def test_effective_rank_is_that_of_the_reported_measure() -> None:
+    features = normalize(np.random.default_rng(0).normal(size=(7, 5)))
+    assert effective_rank(features @ features.T) == pytest.approx(
+        float(geometry.effective_rank(torch.tensor(features)))
+    )
 
 
 def test_similarity_figure_shows_every_pair_and_every_seed_over_epochs(made: Path) -> None:

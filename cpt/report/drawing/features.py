@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cpt.errors import CptError
+from cpt.features.clusters import SCHEMA
 from cpt.files.paths import CLASSIFIER, TEXT_FEATURES
 from cpt.files.stage_files import read_parquet, read_tensors
 from cpt.report.drawing import style
@@ -40,7 +41,7 @@ def read_clusters(results: Results, run: str) -> Clusters | None:
     path = results.run(run)["clusters"]
     if path is None:
         return None
-    table, _ = read_parquet(results.folder / path, "cpt.clusters/1")
+    table, _ = read_parquet(results.folder / path, SCHEMA)  # the room's own reader needs the centroids beside it
     rows = sorted(zip(*(table[name].to_pylist() for name in ("label", "class_name", "cluster")), strict=True))
     return Clusters([name for _, name, _ in rows], np.array([cluster for _, _, cluster in rows], dtype=np.int64))
 
@@ -76,7 +77,11 @@ def normalize(features: np.ndarray) -> np.ndarray:
 
 
 def effective_rank(cosines: np.ndarray) -> float:
-    """Return exp of the entropy of the normalized eigenvalues of a cosine matrix (K, K): 1 to K."""
+    """Return exp of the entropy of the normalized eigenvalues of a cosine matrix (K, K): 1 to K.
+
+    ``cpt.metrics.geometry`` has the same of features. Here only their cosines are left, and torch stays out of the
+    imports.
+    """
     shares = np.clip(np.linalg.eigvalsh(cosines), 0, None)
     shares = shares[shares > 0] / shares.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
