@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cpt.experiment import config
 from cpt.methods.base import registry
-from cpt.report.words import LEVEL
+from cpt.report.words import SIGNIFICANCE_LEVEL
 from docs.kept import (
     CONFIGS,
     ROOT,
@@ -53,7 +53,7 @@ def tested() -> dict[str, tuple[Difference, float]]:
 
 def chosen_reading() -> str:
     """The default row by the rule: the printed one, unless another is significantly better after correction."""
-    better = {row: d.mean for row, (d, corrected) in tested().items() if d.mean > 0 and corrected < LEVEL}
+    better = {row: d.mean for row, (d, corrected) in tested().items() if d.mean > 0 and corrected < SIGNIFICANCE_LEVEL}
     return max(better, key=lambda row: better[row], default=PRINTED)
 
 

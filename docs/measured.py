@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from cpt.errors import CptError
 from cpt.metrics.reported import MEASURES
 from cpt.report import tables
-from cpt.report.words import LEVEL
+from cpt.report.words import SIGNIFICANCE_LEVEL
 from cpt.results.cells import Results
 from docs.kept import by_dataset, cell, difference_table, differences, holm, kept, label, markdown, numbers, paired
 
@@ -71,7 +71,7 @@ def beyond(experiment: str, table: str, reference: str, ratios: Sequence[float])
             found = [paired(experiment, table, ratio, row, reference) for row in rows]
             sides: dict[str, list[str]] = {"above": [], "below": []}
             for row, difference, p in zip(rows, found, holm(found), strict=True):
-                if p < LEVEL:
+                if p < SIGNIFICANCE_LEVEL:
                     interval = f"{difference.mean:+.2f}, {difference.low:+.2f} to {difference.high:+.2f}, p {p:.3f}"
                     side = "above" if difference.mean > 0 else "below"
                     sides[side].append(f"{label(experiment, table, row)} ({interval})")

@@ -20,7 +20,7 @@ from cpt.files.stage_files import write_text
 from cpt.report import formats
 from cpt.report.formats import Table
 from cpt.report.layout import Key, Layout, LongForm
-from cpt.report.words import AVERAGE, LEVEL, exhibit_label, sentence
+from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, exhibit_label, sentence
 from cpt.results import stats
 from cpt.results.cells import (
     Results,
@@ -154,5 +154,7 @@ def laid_out(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
         notes=layout.notes(seeds, partial=partial),
         corner=layout.corner,
         columns=layout.columns(),
-        blocks=layout.blocks(numbers, {row for row, p in significance(results, exhibit).items() if p < LEVEL}),
+        blocks=layout.blocks(
+            numbers, {row for row, p in significance(results, exhibit).items() if p < SIGNIFICANCE_LEVEL}
+        ),
     )

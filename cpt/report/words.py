@@ -10,8 +10,8 @@ from cpt.results.cells import TASKS, judged_by
 
 MISSING = "–"
 AVERAGE = "Avg"
-LEVEL = 0.05
-"""Of the significance marks."""
+SIGNIFICANCE_LEVEL = 0.05
+"""Corrected p below which a difference is marked."""
 
 
 def exhibit_label(name: str) -> str:

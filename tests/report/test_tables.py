@@ -18,7 +18,7 @@ from cpt.errors import CptError
 from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
 from cpt.report.layout import Key, rank
 from cpt.report.tables import laid_out, layout_of, long_form, long_form_csv, make_table, significance
-from cpt.report.words import LEVEL
+from cpt.report.words import SIGNIFICANCE_LEVEL
 from cpt.results.cells import Results, Summary, average, read_results, summarize
 from tests.helpers import fake_results, rough_results
 from tests.helpers.workflow import install
@@ -350,8 +350,8 @@ def test_equal_methods_are_rarely_told_apart() -> None:
     source, marked = np.random.default_rng(5), 0
     for _ in range(200):
         found = significance(*once({f"row{i}": source.normal(size=8).tolist() for i in range(5)}))
-        marked += any(p < LEVEL for p in found.values())
-    assert marked / 200 < LEVEL + 0.04
+        marked += any(p < SIGNIFICANCE_LEVEL for p in found.values())
+    assert marked / 200 < SIGNIFICANCE_LEVEL + 0.04
 
 
 def test_the_mark_reaches_every_format() -> None:

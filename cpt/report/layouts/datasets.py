@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cpt.report.formats import DIFFERS, Block, Column
 from cpt.report.layout import Layout, LongForm
-from cpt.report.words import AVERAGE, LEVEL, ratio_title
+from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, ratio_title
 from cpt.results.cells import averaged_datasets, datasets_of, judged_by
 
 
@@ -42,9 +42,9 @@ class Datasets(Layout):
         datasets, others = len(averaged_datasets(exhibit, exhibit["tasks"][0])), len(exhibit["rows"]) - 1
         if exhibit["reference"] is None or datasets < 2:
             return ""
-        best = next(row["label"] for row in exhibit["rows"] if row["id"] == exhibit["reference"])
+        reference = next(row["label"] for row in exhibit["rows"] if row["id"] == exhibit["reference"])
         how = "flipping the signs of the datasets' differences, Holm's correction over the rows of a ratio"
-        if others * 2 ** (1 - datasets) < LEVEL:
-            return f"{DIFFERS}: average differs from that of {best}, p < {LEVEL} ({how})."
-        least = f"With {datasets} datasets the smallest possible p is above {LEVEL} after the correction"
-        return f"{least}: no row can be told from {best} ({how})."
+        if others * 2 ** (1 - datasets) < SIGNIFICANCE_LEVEL:
+            return f"{DIFFERS}: average differs from that of {reference}, p < {SIGNIFICANCE_LEVEL} ({how})."
+        least = f"With {datasets} datasets the smallest possible p is above {SIGNIFICANCE_LEVEL} after the correction"
+        return f"{least}: no row can be told from {reference} ({how})."
