@@ -29,7 +29,7 @@ def asked(function):
 
 
 def growing(amount):
-    """A resource of which every further attempt gets once more."""
+    """A resource that grows by `amount` with each attempt."""
     return lambda wildcards, attempt: amount * attempt
 
 

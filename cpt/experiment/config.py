@@ -27,6 +27,8 @@ from cpt.validation import one_line, problems_of
 
 PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
 """Architecture and weights that the paper's tables are of."""
+NEEDS = {"exhibits": "kind", "variants": "method"}
+"""What every entry of a section has."""
 
 if TYPE_CHECKING:
     AnyExhibit = Exhibit
@@ -51,7 +53,8 @@ class Backbone(Section):
     pretrained: FilePath = Field(
         "shipped",
         min_length=1,
-        description="tag of open_clip's registry, path of a checkpoint (.safetensors best), or 'random'",
+        description="'shipped' (the weights of 'embedded'), tag of open_clip's registry, path of a checkpoint "
+        "(.safetensors best), or 'random'",
     )
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="checksum that the weights' file must have; default: not compared"
@@ -171,7 +174,7 @@ def parse(values: Any, source: str, notify: Callable[[str], None] = lambda _: No
     Args:
         values: the mapping that the file holds.
         source: the file or files it came from, for messages.
-        notify: gets a line for what is no mistake but may not be meant.
+        notify: gets a line for anything valid that may be unintended.
 
     Raises:
         CptError: one line naming file, field, value and fix.
@@ -234,10 +237,6 @@ def _misnamed(error: ValidationError, values: dict[str, Any]) -> str | None:
     return None
 
 
-NEEDS = {"exhibits": "kind", "variants": "method"}
-"""What every entry of a section has."""
-
-
 def _alone(error: ValidationError, values: Any) -> str:
     """The fix of a configuration that should stand on top of another one."""
     problem = problems_of(error)[0]
@@ -280,7 +279,7 @@ def _tell_of_lost_rules(
     if lost := sum(rule not in own for rule in rules):
         notify(
             f"{source}: overrides replace those of {other}: {lost} of its {len(rules)} rules no longer hold; a list "
-            "replaces a list (docs/adding.md), so copy the rules that shall stay"
+            "replaces a list (docs/adding.md), so copy the rules to keep"
         )
 
 

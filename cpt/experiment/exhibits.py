@@ -1,8 +1,8 @@
 """Tables and figures as an experiment sees them: their sections of the configuration, the cells that they ask for.
 
 A kind of figure is a module of ``cpt.report.figures``, a layout of tables one of ``cpt.report.layouts``: a new one is a
-new module and nothing else. Both lie in a room above this one, so they are found by name. Reading a configuration
-imports them all, so they import matplotlib inside their functions.
+new module and nothing else. Both lie in ``cpt.report``, which this package may not import, so they are found by name.
+Reading a configuration imports them all, so they import matplotlib inside their functions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from cpt.experiment.sections import Names, Ratios, Section, Seeds, Text
 T = TypeVar("T")
 FIGURES, LAYOUTS = "cpt.report.figures", "cpt.report.layouts"
 """Packages that hold one module per kind of figure, and one per layout of tables."""
+RECONSTRUCTION = "reconstruction"
+"""Mark of a method that was built from a description because no equations or code are public."""
 
 
 # ---- what an exhibit asks for ------------------------------------------------------------------
@@ -120,8 +122,8 @@ class Exhibit(Section):
         return {}
 
 
-class Methods(Exhibit):
-    """Several variants on base-to-new."""
+class VariantsFigure(Exhibit):
+    """A figure of several variants on base-to-new."""
 
     variants: Names
 

@@ -16,7 +16,7 @@ from cpt.data.catalog import load_catalog
 from cpt.data.entry import Entry
 from cpt.errors import CptError, nearest
 from cpt.experiment import config as cfg
-from cpt.experiment.exhibits import Cell, Exhibit, Experiment, Place
+from cpt.experiment.exhibits import RECONSTRUCTION, Cell, Exhibit, Experiment, Place
 from cpt.experiment.runs import Job, Run
 from cpt.experiment.variants import CLUSTERED, Variants
 from cpt.files import paths
@@ -224,7 +224,7 @@ class _Builder:
     def _row(self, variant: str) -> dict[str, Any]:
         chosen = self.config.variants[variant]
         method = registry.get(chosen.method)
-        notes = [chosen.note, "reconstruction" if method.reconstruction else None]
+        notes = [chosen.note, RECONSTRUCTION if method.reconstruction else None]
         return {
             "id": variant,
             "label": chosen.label or method.title,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpt.errors import CptError, nearest
+from cpt.experiment.exhibits import RECONSTRUCTION
 from cpt.files.paths import GRID, RUNS
 from cpt.files.stage_files import read_json, read_parquet
 from cpt.metrics.reported import MEASURES
@@ -42,9 +43,6 @@ TASKS = {
     "few_shot": "few-shot",
 }
 """Name of a task in the grid: its name in tables."""
-
-RECONSTRUCTION = "reconstruction"
-"""Mark of a method that was built from a description because no equations or code are public."""
 
 TRANSFER_TASKS = ("cross_dataset", "domain_generalization")
 """Tasks that are scored on other datasets than the one trained on: their averages leave the source out."""

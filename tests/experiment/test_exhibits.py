@@ -47,11 +47,11 @@ def test_all_are_found() -> None:
     "text",
     [
         "",
-        "from typing import Literal\nfrom cpt.experiment.exhibits import Methods\n"
-        "class New(Methods):\n    kind: Literal['old']\n",
-        "from typing import Literal\nfrom cpt.experiment.exhibits import Methods\n"
-        "class New(Methods):\n    kind: Literal['new']\nclass Other(New):\n    pass\n",
-        "from cpt.experiment.exhibits import Methods\nclass New(Methods):\n    pass\n",
+        "from typing import Literal\nfrom cpt.experiment.exhibits import VariantsFigure\n"
+        "class New(VariantsFigure):\n    kind: Literal['old']\n",
+        "from typing import Literal\nfrom cpt.experiment.exhibits import VariantsFigure\n"
+        "class New(VariantsFigure):\n    kind: Literal['new']\nclass Other(New):\n    pass\n",
+        "from cpt.experiment.exhibits import VariantsFigure\nclass New(VariantsFigure):\n    pass\n",
     ],
 )
 def test_a_kind_must_define_its_section(added: Callable[[str], None], text: str) -> None:

@@ -134,9 +134,9 @@ def whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def empty_panel(axes: Axes, text: str = "no finished run") -> None:
+def empty_panel(axes: Axes) -> None:
     """Say in a panel without data that there is none."""
-    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+    axes.text(0.5, 0.5, "no finished run", ha="center", va="center", color=GREY, transform=axes.transAxes)
 
 
 def save(drawing: Drawing, output: Path, name: str, caption: str) -> None:

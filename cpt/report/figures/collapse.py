@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from cpt.experiment.exhibits import Experiment, Methods
+from cpt.experiment.exhibits import Experiment, VariantsFigure
 from cpt.experiment.sections import known_measures
 from cpt.files.paths import CURVES as SCHEMA
 from cpt.files.stage_files import read_parquet
@@ -28,7 +28,7 @@ Curves = Mapping[tuple[str, str], Mapping[int, float]]
 """(run, measure) -> value by epoch."""
 
 
-class Collapse(Methods):
+class Collapse(VariantsFigure):
     """Neural-collapse measures over the epochs (Figure 6)."""
 
     kind: Literal["collapse"]

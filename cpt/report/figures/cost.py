@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from cpt.experiment.exhibits import Methods
+from cpt.experiment.exhibits import VariantsFigure
 from cpt.files.paths import COSTS
 from cpt.files.stage_files import read_parquet
 from cpt.report.drawing import style
@@ -27,7 +27,7 @@ COST = {
 """Columns of costs.parquet and what the axes call them."""
 
 
-class Cost(Methods):
+class Cost(VariantsFigure):
     """Accuracy against what it costs (Figure 8)."""
 
     kind: Literal["cost"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cpt.experiment.exhibits import Methods
+from cpt.experiment.exhibits import VariantsFigure
 from cpt.files.paths import COUNTS
 from cpt.files.stage_files import read_parquet
 from cpt.metrics.predictions import BINS
@@ -27,7 +27,7 @@ Bins = Mapping[tuple[str, str, str], np.ndarray]
 """(run, target, half) -> (15, 3) images, right ones, sum of confidences."""
 
 
-class Reliability(Methods):
+class Reliability(VariantsFigure):
     """How often predictions of a confidence are right (Figure 7)."""
 
     kind: Literal["reliability"]

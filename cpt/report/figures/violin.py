@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from cpt.experiment.exhibits import Methods
+from cpt.experiment.exhibits import VariantsFigure
 from cpt.report.drawing import style
 from cpt.report.words import ratio_title
 from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
@@ -21,7 +21,7 @@ FEWEST_SEEDS = 3
 _LABELS_WIDTH = 40  # characters that fit below the axis at column width
 
 
-class Violin(Methods):
+class Violin(VariantsFigure):
     """Distribution over seeds (Figure 4)."""
 
     kind: Literal["violin"]
