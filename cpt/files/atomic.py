@@ -28,10 +28,11 @@ def atomic(path: Path) -> Iterator[Path]:
     removed; those of living ones are locked.
 
     Raises:
-        CptError: the disk is full, or the file cannot be written.
+        CptError: the disk is full, the file cannot be written, or what is there is no regular file.
     """
     temporary, handle = None, None
     try:
+        _require_file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_orphans(path)
         handle, temporary = _temporary(path)
@@ -56,6 +57,15 @@ def atomic(path: Path) -> Iterator[Path]:
             os.close(handle)
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _require_file(path: Path) -> None:
+    """Refuse to put a file in the place of a device, FIFO, folder or a link to one, or of a link to an open file.
+
+    The last are the system's, such as /dev/stdout, even where they lead to a regular file.
+    """
+    if (path.exists() and not path.is_file()) or (path.is_symlink() and os.readlink(path).startswith("/proc/")):
+        raise CptError(f"{path}: is no regular file; give the path of a file")
 
 
 def _temporary(path: Path) -> tuple[int, Path]:

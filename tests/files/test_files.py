@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -108,9 +109,36 @@ def test_a_folder_that_takes_no_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CptError, match=r"x.txt: cannot be written \((Not a directory|File exists)\); fix that and run"):
         files.write_text(tmp_path / "file" / "x.txt", "x")
-    (tmp_path / "y.txt").mkdir()
-    with pytest.raises(CptError, match=r"y.txt: cannot be written \(Is a directory\); fix that and run again"):
-        files.write_text(tmp_path / "y.txt", "x")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to pipe", "link to folder", "link to open file"])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    """The last is what /dev/stdout is while a shell sends it to a file; as root, one could replace it."""
+    path, there = tmp_path / "y.txt", tmp_path / "there"
+    place = there if kind.startswith("link") else path
+    with contextlib.ExitStack() as stack:
+        if kind.endswith("pipe"):
+            os.mkfifo(place)
+        elif kind.endswith("folder"):
+            place.mkdir()
+        else:
+            there = Path(f"/proc/self/fd/{stack.enter_context(open(there, 'w')).fileno()}")
+        if kind.startswith("link"):
+            path.symlink_to(there)
+        before = path.lstat().st_ino
+        with pytest.raises(CptError, match=f"^{path}: is no regular file; give the path of a file$"):
+            files.write_text(path, "x")
+        assert path.lstat().st_ino == before
+    assert {p.name for p in tmp_path.iterdir()} <= {"y.txt", "there"}
+
+
+def test_a_link_to_a_file_is_replaced_by_the_file(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("old")
+    for name, target in (("a.txt", "there"), ("b.txt", "nowhere")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        files.write_text(tmp_path / name, "new")
+        assert ((tmp_path / name).read_text(), (tmp_path / name).is_symlink()) == ("new", False)
+    assert (tmp_path / "there").read_text() == "old"
 
 
 def write(name: str, path: Path) -> None:
@@ -175,8 +203,11 @@ def test_paths_that_are_relative_are_one_line_too(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("folder/y.txt").mkdir(parents=True)
     Path("file").touch()
-    for name, why in (("folder/y.txt", "Is a directory"), ("file/x.txt", "(Not a directory|File exists)")):
-        with pytest.raises(CptError, match=rf"^{name}: cannot be written \({why}\); fix that and run again"):
+    for name, why in (
+        ("folder/y.txt", "is no regular file; give the path of a file"),
+        ("file/x.txt", r"cannot be written \((Not a directory|File exists)\); fix that and run again"),
+    ):
+        with pytest.raises(CptError, match=rf"^{name}: {why}"):
             files.write_text(Path(name), "x")
 
 
