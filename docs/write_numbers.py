@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 import shutil
 import sys
@@ -76,6 +77,15 @@ def jobs() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def operators() -> str:
+    """Operators of every method's step, as kept by ``python -m benchmarks.operators``."""
+    kept = json.loads((KEPT / "operators.json").read_text())
+    names = sorted(kept["bfloat16"], key=kept["bfloat16"].__getitem__)
+    lines = [f"| operators of a step | {' | '.join(names)} |", "|:--|" + "--:|" * len(names)]
+    lines += [f"| {dtype} | {' | '.join(f'{counts[name]:,}' for name in names)} |" for dtype, counts in kept.items()]
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def published(heads: str, *metrics: str) -> str:
     """Published zero-shot accuracies of config/published.csv: a line per dataset that has all of the metrics."""
     printed = read_published(ROOT / "config/published.csv")
@@ -124,6 +134,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "ablation_differences": measured.against("ablation", "table1", "ivlp", (0.06,)),
     "other_cpu": measured.other_cpu,
     "bench": lambda: "\n" + rows.markdown(bench()),
+    "operators": operators,
     "whole": lambda: f"{benchmark('whole', 'embedded').ours / 60:.0f}",
     "embedded_share": lambda: share(benchmark("embedded", "training step")),
     "embedded_batch": lambda: f"{benchmark('embedded', 'one step').ratio:.2f}",

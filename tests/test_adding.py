@@ -62,7 +62,7 @@ def kgcoop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_method_in_one_file() -> None:
     assert "kgcoop" in registry.names()
     toy, coop = Toy("kgcoop").shaken(), Toy("coop").shaken()
-    found, plain = (t.method.step(t.batch(), t.training).losses for t in (toy, coop))
+    found, plain = (t.step(t.batch()).losses for t in (toy, coop))
     assert found["cross_entropy"].item() == plain["cross_entropy"].item()
     text = toy.method.text_features(toy.classes).detach()
     distance = np.mean([1 - float(a @ b) for a, b in zip(text, toy.classes.directions, strict=True)])

@@ -32,6 +32,9 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
     checkpoint: Annotated[Path | None, typer.Option(help="checkpoint file of the unfinished training")] = None,
     checkpoint_interval: Annotated[float, typer.Option(help="seconds between checkpoints")] = 60.0,
+    cuda_graphs: Annotated[
+        str, typer.Option(help="auto: capture the step as a CUDA graph on a GPU; off: launch every operator by itself")
+    ] = "auto",
     code: Annotated[str | None, typer.Option(help="refuse to train with another version of the code")] = None,
     device: Device = "auto",
     precision: Precision = "auto",

@@ -25,8 +25,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Normalize the last axis, in float32 whatever the dtype of ``x`` (..., d)."""
-    return F.layer_norm(x.float(), (x.shape[-1],), weight.float(), bias.float(), eps).to(x.dtype)
+    """Normalize the last axis of ``x`` (..., d); torch's kernels compute in float32 whatever its dtype."""
+    return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
 
 
 class Block(nn.Module):
@@ -70,15 +70,26 @@ class Block(nn.Module):
         for name in (*self.NAMES, *self.OPTIONAL):
             self.register_buffer(name.replace(".", "_"), tensors.get(name))
 
-    def split_heads(self, x: Tensor) -> Tensor:
-        """(..., T, d) -> (..., h, T, d/h)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values (..., T, d) of the normalized input, heads not yet split."""
+    def qkv(self, x: Tensor) -> Tensor:
+        """Return queries, keys and values (..., T, 3d) of the normalized input."""
         normed = layer_norm(x, self.ln_1_weight, self.ln_1_bias, self.eps)
-        q, k, v = F.linear(normed, self.attn_in_proj_weight, self.attn_in_proj_bias).chunk(3, dim=-1)
-        return q, k, v
+        return F.linear(normed, self.attn_in_proj_weight, self.attn_in_proj_bias)
+
+    def attention(
+        self, qkv: Tensor, *, causal: bool = False, only_first: bool = False, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attention of queries, keys and values (B, T, 3d): (B, T, d), or (B, 1, d) of token 0 alone.
+
+        Args:
+            causal: every token sees itself and what stands before it.
+            only_first: of token 0 alone.
+            mask: (B, 1, T, T), added to the scores.
+        """
+        parts = qkv.chunk(3, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, h, T, d/h)
+        q = q[:, :, :1] if only_first else q
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return attended.transpose(1, 2).flatten(2)
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add the projected attention output (..., T, d) and the MLP to the residual stream ``x``."""
@@ -96,11 +107,8 @@ class Block(nn.Module):
             causal: every token attends only to itself and earlier tokens.
             only_first: return only token 0 (B, 1, d): the rest of the last block is never read.
         """
-        q, k, v = (self.split_heads(part) for part in self.qkv(x))
-        if only_first:
-            q, x = q[:, :, :1], x[:, :1]
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, h, T, d/h)
-        return self.finish(x, attended.transpose(1, 2).flatten(2))
+        attended = self.attention(self.qkv(x), causal=causal, only_first=only_first)
+        return self.finish(x[:, :1] if only_first else x, attended)
 
 
 def make_blocks(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> nn.ModuleList:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpt.clip.text import TextTower, pack_prompts
+from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
 from cpt.errors import CptError
 
@@ -129,10 +129,9 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
         if end is not None:
             row[row == end] = 1
             row[stop] = end
-    packed = pack_prompts(tokens, torch.full_like(tokens, -1).numpy())
     pairs = (
         (model.encode_image(images, normalize=True), nn.functional.normalize(vision(images), dim=-1)),
-        (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(packed), dim=-1)),
+        (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(text.pack(tokens)), dim=-1)),
     )
     for half, (theirs, _) in zip(("image", "text"), pairs, strict=True):
         if not ((theirs.norm(dim=-1) - 1).abs() < TOLERANCE).all():  # NaN; or zero if the raw norm is infinite

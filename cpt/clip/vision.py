@@ -73,7 +73,8 @@ class VisionTower(nn.Module):
             x = layer_norm(x, self.ln_pre_weight, self.ln_pre_bias, self.eps)
         for i, block in enumerate(self.blocks):
             if deep and i in deep:
-                x = torch.cat([x[:, : x.shape[1] - count], deep[i].to(dtype).expand(batch, -1, -1)], dim=1)
+                kept, _ = x.split([x.shape[1] - count, count], dim=1)
+                x = torch.cat([kept, deep[i].to(dtype).expand(batch, -1, -1)], dim=1)
                 count = deep[i].shape[-2]
             x = block(x, only_first=i == len(self.blocks) - 1)
         feature = layer_norm(x[:, 0], self.ln_post_weight, self.ln_post_bias, self.eps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -227,9 +228,16 @@ def normalize(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], s
     import torch
 
     batch = torch.as_tensor(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    shape = (1, 3, 1, 1)
-    center = torch.tensor(mean, device=batch.device).view(shape)
-    return batch.div_(255).sub_(center).div_(torch.tensor(std, device=batch.device).view(shape))
+    center, scale = (_per_channel(tuple(values), batch.device) for values in (mean, std))
+    return batch.div_(255).sub_(center).div_(scale)
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Values as (1, 3, 1, 1) on a device; to make them anew for every batch would stop a GPU."""
+    import torch
+
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _packed(path: Path) -> NDArray[np.uint8]:

@@ -141,6 +141,9 @@ class Config(Section):
     threads: int = Field(
         1, ge=1, le=limits.THREADS, description="CPU threads of a job; the last bits of results depend on it"
     )
+    cuda_graphs: Literal["auto", "off"] = Field(
+        "auto", description="on a GPU, capture the training step as a CUDA graph; off: launch every operator by itself"
+    )
     checkpoint_interval: float = Field(60, ge=0, description="seconds between saved training states")
     fork_server: bool = Field(True, description="import the libraries once and fork a process per local job")
     runs_per_job: int = Field(

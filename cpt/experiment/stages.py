@@ -228,6 +228,7 @@ class Stages:
             "--device": config.device,
             "--precision": config.precision,
             "--threads": str(config.threads),
+            "--cuda-graphs": config.cuda_graphs,
             "--checkpoint": f"work/{config.experiment}/{name}.checkpoint",
             "--code": training_code(tuple(run.modules)),
             "--output": f"{self.root}/runs/{name}",

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.text import pack_prompts
 from cpt.errors import CptError, nearest
 from cpt.features.text import tokenize
 from cpt.files.stage_files import parse_json, read_tensors, sha256_file, write_tensors
@@ -98,8 +97,7 @@ def make_descriptions(
             tokens = tokenize(tokenizer, texts, clip.text.context_length)
         except CptError as error:
             raise CptError(f"{file or f'templates {templates_name!r}'}: {error}") from None
-        packed = pack_prompts(tokens, torch.full_like(tokens, -1).numpy()).to(clip.device)
-        features.append(F.normalize(clip.text(packed), dim=-1).cpu())
+        features.append(F.normalize(clip.text(clip.text.pack(tokens)), dim=-1).cpu())
     write_tensors(output, {"features": torch.stack(features)}, SCHEMA, classes=list(names), text_knowledge=knowledge)
     return len(features)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
 from cpt.features.templates import PROMPT_PHRASE, PROMPT_TEMPLATE, learnable_template
 from cpt.files.paths import TEXT_FEATURES
@@ -48,6 +48,11 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def frozen_unit(self) -> Tensor:
+        """(K, D) ``frozen`` with unit norm."""
+        return F.normalize(self.frozen, dim=-1)
 
     def take(self, rows: Sequence[int]) -> Classes:
         """Return the classes at ``rows``."""
@@ -103,7 +108,7 @@ def make_text_features(
     directions = torch.zeros(len(names), clip.embed_dim)
     for template in templates:
         tokens = tokenize(tokenizer, [template.replace("{}", name) for name in names], length)
-        features = clip.text(pack_prompts(tokens, torch.full_like(tokens, -1).numpy()).to(clip.device)).cpu()
+        features = clip.text(clip.text.pack(tokens)).cpu()
         raw += features
         directions += F.normalize(features, dim=-1)
     prompts = {"tokens": PROMPT_TEMPLATE, "dataset_tokens": learnable_template(dataset_template)}

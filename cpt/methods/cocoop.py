@@ -65,7 +65,7 @@ class CoCoOp(Method):
         chunks = list(zip(image_features.split(size), self.meta_net(image_features).split(size), strict=True))
         again = torch.is_grad_enabled() and len(chunks) > 1
         rows = [
-            checkpoint(self._chunk_logits, classes, *chunk, use_reentrant=False)
+            checkpoint(self._chunk_logits, classes, *chunk, use_reentrant=False, preserve_rng_state=False)
             if again
             else self._chunk_logits(classes, *chunk)
             for chunk in chunks

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
+from cpt.clip.device import upload
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.layers import Adapter
@@ -87,14 +90,21 @@ class CoPrompt(MaPLe):
         """The same weight for both modalities."""
         return {"consistency_text": self.hp.consistency_weight, "consistency_image": self.hp.consistency_weight}
 
+    def draw(self, batch: Batch, training_set: TrainingSet) -> Batch:
+        """One of the descriptions, for all classes."""
+        assert training_set.descriptions is not None
+        chosen = np.array([batch.random.randint(0, len(training_set.descriptions) - 1)])
+        return replace(batch, drawn=upload(chosen, self.clip.device))
+
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy on the first view; distances to a random description and to the frozen second view."""
         assert training_set.descriptions is not None
         text = self.text_features(training_set.classes)
-        chosen = batch.random.randint(0, len(training_set.descriptions) - 1)
+        assert batch.drawn is not None
+        description = training_set.descriptions.index_select(0, batch.drawn).squeeze(0)
         distance = cosine_distance if self.hp.distance == "cosine" else F.mse_loss
         return {
             "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set),
-            "consistency_text": distance(text, training_set.descriptions[chosen]),
+            "consistency_text": distance(text, description),
             "consistency_image": distance(image, self.frozen_features(batch)),
         }

@@ -103,9 +103,7 @@ class CPT(IVLP):
                 image, text, batch.labels, hp.cc_reading, counts=training_set.counts, detach_text=hp.cc_detach_text
             )
         if hp.rs_weight:
-            frozen = training_set.classes.frozen
-            if hp.rs_features == "raw":
-                components["anchor"] = anchor(raw, frozen)
-            else:
-                components["anchor"] = anchor(text, F.normalize(frozen, dim=-1))
+            classes = training_set.classes
+            ours, frozen = (raw, classes.frozen) if hp.rs_features == "raw" else (text, classes.frozen_unit)
+            components["anchor"] = anchor(ours, frozen)
         return components

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.losses import cosine_distance, dependence
@@ -45,7 +44,7 @@ class DeKg(CoOp):
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy, mean cosine distance to the frozen features, and dependence on them."""
         text = self.text_features(training_set.classes)
-        frozen = F.normalize(training_set.classes.frozen, dim=-1)
+        frozen = training_set.classes.frozen_unit
         logits = self.logits(image, text)
         return {
             "cross_entropy": self.cross_entropy(logits, batch, training_set),

@@ -59,7 +59,7 @@ class DeKgTCP(Method):
 
     def class_prompts(self, classes: Classes) -> Tensor:
         """Prompts (K, n, d) computed from the classes' frozen text features."""
-        made = self.meta_net(F.normalize(classes.frozen, dim=-1))
+        made = self.meta_net(classes.frozen_unit)
         return made.unflatten(1, (self.hp.context_length, -1))
 
     def raw_text_features(self, classes: Classes) -> Tensor:
@@ -73,7 +73,7 @@ class DeKgTCP(Method):
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """As DeKg, but the dependence uses text features before normalization, as in the published code."""
         raw = self.raw_text_features(training_set.classes)
-        text, frozen = F.normalize(raw, dim=-1), F.normalize(training_set.classes.frozen, dim=-1)
+        text, frozen = F.normalize(raw, dim=-1), training_set.classes.frozen_unit
         logits = self.logits(image, text)
         return {
             "cross_entropy": self.cross_entropy(logits, batch, training_set),

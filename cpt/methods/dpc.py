@@ -22,7 +22,7 @@ from cpt.features.text import Classes
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued, field
 from cpt.methods.base.layers import hard_negatives
-from cpt.methods.base.losses import pairwise_contrast
+from cpt.methods.base.losses import pairwise_contrast, rows
 from cpt.methods.base.method import Batch, Method, TrainingSet
 
 CONFIGS = "repo JREion/DPC, configs/trainers/SPLE"
@@ -104,7 +104,7 @@ class DPC(Method):
         """Image features (B, D) under the prompts in use."""
         return self._call(self.prompts(), "raw_image_features", images)
 
-    def extended(self, batch: Batch, training_set: TrainingSet) -> Batch:
+    def draw(self, batch: Batch, training_set: TrainingSet) -> Batch:
         """The batch with, after each of its images, one training image of each of its hard-negative classes."""
         assert batch.images is not None
         assert training_set.labels is not None
@@ -128,7 +128,7 @@ class DPC(Method):
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Symmetric contrast over the batch with its hard negatives."""
-        text = self.text_features(training_set.classes)[batch.labels]
+        text = rows(self.text_features(training_set.classes), batch.labels)
         return {"contrast": pairwise_contrast(image, text, self.clip.logit_scale)}
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
-from cpt.clip.text import pack_prompts
+from cpt.clip.packing import PackedPrompts
 from cpt.errors import CptError
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
@@ -73,7 +73,7 @@ class Pool(nn.Module):
         weights = (cosines.gather(1, chosen) / temperature).softmax(dim=1)
         routing = torch.zeros_like(cosines).scatter(1, chosen, weights)
         if torch.is_grad_enabled():
-            self.load += torch.bincount(chosen.flatten(), minlength=len(self.load))
+            self.load += torch.zeros_like(routing).scatter(1, chosen, 1.0).sum(dim=0)  # bincount waits for a GPU
         return (routing @ self.prompts.flatten(1)).unflatten(1, self.prompts.shape[1:])
 
     @torch.no_grad()
@@ -119,14 +119,13 @@ class LAMP(Method):
         size = hp.pool_size, len(self.blocks), hp.pool_prompts
         self.text_pool = Pool(*size, clip.text.width, clip.embed_dim, generator)
         self.image_pool = Pool(*size, clip.vision.width, clip.embed_dim, generator)
-        self._packed: tuple[Classes, object] | None = None
+        self._packed: tuple[Classes, PackedPrompts] | None = None
 
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D); the frozen text feature of each class is its query."""
         if self._packed is None or self._packed[0] is not classes:
-            slots = torch.full_like(classes.tokens, -1).numpy()
-            self._packed = (classes, pack_prompts(classes.tokens, slots).to(self.clip.device))
-        deep = self._prompts(self.text_pool, self.to_text, F.normalize(classes.frozen, dim=-1))
+            self._packed = (classes, self.clip.text.pack(classes.tokens))
+        deep = self._prompts(self.text_pool, self.to_text, classes.frozen_unit)
         return self.clip.text(self._packed[1], deep=deep)
 
     def raw_image_features(self, images: Tensor) -> Tensor:
@@ -151,5 +150,5 @@ class LAMP(Method):
         """Shared, then retrieved prompts (Q, n, d) of every prompted block."""
         retrieved = pool(queries, self.hp.top_k, self.hp.temperature)  # (Q, L, n, d)
         shared = projection(self.shared).expand(len(queries), -1, -1, -1)
-        both = torch.cat([shared, retrieved], dim=2)
-        return {block: both[:, i] for i, block in enumerate(self.blocks)}
+        both = torch.cat([shared, retrieved], dim=2).to(self.clip.dtype)  # one cast for all blocks
+        return dict(zip(self.blocks, both.unbind(dim=1), strict=True))

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from cpt.methods.base.hyperparameters import field
-from cpt.methods.base.losses import cluster_separation
+from cpt.methods.base.losses import rows, simplex_distance
 from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.maple import MaPLe, MaPLeHyperparameters
 
@@ -47,9 +46,8 @@ class NPT(MaPLe):
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy, mean squared distance of all cosines from -1/(K-1), mean squared image-text distance."""
         text = self.text_features(training_set.classes)
-        one_cluster = torch.zeros(len(text), dtype=torch.long, device=text.device)
         return {
             "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set),
-            "collapse": cluster_separation(text, one_cluster),
-            "isomorphism": (image - text[batch.labels]).square().sum(dim=1).mean(),
+            "collapse": simplex_distance(text),
+            "isomorphism": (image - rows(text, batch.labels)).square().sum(dim=1).mean(),
         }

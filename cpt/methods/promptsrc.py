@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
@@ -70,7 +69,7 @@ class PromptSRC(IVLP):
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy and the three consistency terms."""
         text = self.text_features(training_set.classes)
-        frozen_text = F.normalize(training_set.classes.frozen, dim=-1)
+        frozen_text = training_set.classes.frozen_unit
         frozen_image = self.frozen_features(batch)
         logits = self.logits(image, text)
         return {

@@ -7,6 +7,8 @@ single class; ``collapse_measures``, whose results are reported, gives NaN where
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -166,11 +168,27 @@ class ClassMeans:
     def __init__(self, classes: int, dimension: int, device: torch.device) -> None:
         self.sums = torch.zeros(classes, dimension, dtype=torch.float64, device=device)
         self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
+        self.classes = torch.arange(classes, device=device).unsqueeze(1)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add features (B, D) with labels (B,) in 0..K-1."""
-        self.sums.index_add_(0, labels, features.double())
-        self.counts.index_add_(0, labels, torch.ones_like(labels))
+        member = (labels.unsqueeze(0) == self.classes).double()  # (K, B); an index_add would sort on a GPU
+        self.sums.addmm_(member, features.double())
+        self.counts += member.sum(dim=1).long()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Sums and counts."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back saved sums and counts."""
+        self.sums.copy_(state["sums"])
+        self.counts.copy_(state["counts"])
+
+    def clear(self) -> None:
+        """Forget everything, in place."""
+        self.sums.zero_()
+        self.counts.zero_()
 
     def means(self) -> Tensor:
         """Return the means (K, D); zeros for classes without images."""

@@ -65,7 +65,7 @@ class Batches:
         self.clip, self.split, self.store = clip, split, store
         self.augmentation, self.batch_size, self.seed, self.workers = augmentation, batch_size, seed, workers
         self.views = 1 if augmentation == "none" else views
-        self.labels = torch.tensor(split.labels).to(clip.device)
+        self.labels = np.asarray(split.labels)
         self.features = None if features is None else features.to(clip.device)
         self.pixels: Tensor | None = None
         if store is not None and augmentation != "none":
@@ -94,14 +94,16 @@ class Batches:
         return self._batch(chosen, views, batch.epoch, batch.step)
 
     def _batch(self, positions: np.ndarray, views: list[np.ndarray], epoch: int, step: int) -> Batch:
-        at = torch.as_tensor(positions)
-        images = [self._normalized(upload(view, self.clip.device)) for view in views]
+        device = self.clip.device
+        images = [self._normalized(upload(view, device)) for view in views]
+        resident = self.pixels is not None or self.features is not None
+        at = upload(positions, device) if resident else None
         if self.pixels is not None:
             images = [self._normalized(self.pixels[at])]
         return Batch(
             images=images[0] if images else None,
             features=None if self.features is None else self.features[at],
-            labels=self.labels[at],
+            labels=upload(self.labels[positions], device),
             second=images[1] if len(images) > 1 else None,
             epoch=epoch,
             step=step,

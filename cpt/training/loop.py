@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -17,9 +17,42 @@ from cpt.metrics.geometry import ClassMeans
 from cpt.training import interruption
 from cpt.training.batches import Batches
 from cpt.training.checkpoint import Checkpoint, CheckpointFile
+from cpt.training.graphs import GraphedSteps, Record
 from cpt.training.interruption import StoppedError
 from cpt.training.optimizers import Optimizer
 from cpt.training.schedule import learning_rate
+
+
+class Sums:
+    """Sums of scalars over the steps of an epoch, in one float64 tensor that stays on the device."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.total = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, scalars: Mapping[str, Tensor]) -> None:
+        """Add 0-dimensional tensors, under the same names in every step."""
+        values = torch.stack([value.detach() for value in scalars.values()])
+        if not self.names:
+            self.names, self.total = list(scalars), torch.zeros(len(values), dtype=torch.float64, device=values.device)
+        self.total += values
+
+    def values(self) -> dict[str, float]:
+        """The sums by name; waits for the device."""
+        return dict(zip(self.names, self.total.tolist(), strict=True))
+
+    def clear(self) -> None:
+        """Begin anew, in place."""
+        self.total.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums by name."""
+        return dict(zip(self.names, self.total.unbind(), strict=True))
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back saved sums."""
+        self.names = list(state)
+        self.total = torch.stack(list(state.values())) if state else self.total
 
 
 class Loop:
@@ -31,6 +64,7 @@ class Loop:
         batches: the training images.
         file: the checkpoint file.
         log: called with one line per epoch.
+        record: captures steps as CUDA graphs; None: every operator is launched by itself.
     """
 
     def __init__(
@@ -40,6 +74,7 @@ class Loop:
         batches: Batches,
         file: CheckpointFile,
         log: Callable[[str], None],
+        record: Record | None = None,
     ) -> None:
         self.method, self.hp, self.batches = method, method.hp, batches
         self.training_set = replace(training_set, take=batches.take)
@@ -52,7 +87,11 @@ class Loop:
         self.seconds_before = 0.0
         self.encoded_per_step: dict[str, float] = {}
         self._started = time.monotonic()
-        self._begin_epoch()
+        clip = method.clip
+        self.sums = Sums()
+        self.class_means = ClassMeans(len(training_set.classes), clip.embed_dim, clip.device)
+        counts = self.passes.counts
+        self.graphs = GraphedSteps(self._step, self._changing, counts, log, record) if record else None
 
     def run(self) -> tuple[list[dict[str, float]], dict[int, dict[str, Tensor]]]:
         """Train; return the history's rows and the snapshots by epoch (1-based).
@@ -70,14 +109,15 @@ class Loop:
         for epoch in range(first_epoch, epochs):
             self.optimizer.learning_rate = learning_rate(self.hp, epoch)
             for step, batch in enumerate(self.batches.epoch(epoch, first_step), start=first_step):
-                self._step(batch)
+                self.step(batch)
                 if step + 1 < steps:
                     self._checkpoint(epoch, step + 1)
             self.history.append(self._epoch_row(epoch, steps))
             method.epoch_end(epoch + 1)
             if self.hp.snapshots:
                 self.snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}
-            self._begin_epoch()
+            self.sums.clear()
+            self.class_means.clear()
             first_step = 0
             if epoch + 1 < epochs:
                 self._checkpoint(epoch + 1, 0)
@@ -85,12 +125,26 @@ class Loop:
         self.encoded_per_step = self.passes.per_step(int(sum(row["steps"] for row in self.history)))
         return self.history, self.snapshots
 
-    def _begin_epoch(self) -> None:
-        clip = self.method.clip
-        self.sums: dict[str, Tensor] = {}
-        self.class_means = ClassMeans(len(self.training_set.classes), clip.embed_dim, clip.device)
+    @property
+    def cuda_graphs(self) -> str:
+        """How steps were launched: ``captured``, ``off``, or why graphs were given up."""
+        if self.graphs is None:
+            return "off"
+        return self.graphs.problem or "captured"
+
+    def step(self, batch: Batch) -> None:
+        """Do one step on a batch."""
+        with self.passes.counting():
+            drawn = self.method.draw(batch, self.training_set)
+        (self.graphs or self._step)(drawn)
+
+    def _changing(self) -> list[Tensor]:
+        """Everything that a step changes."""
+        learned = [*self.method.parameters(), *self.method.buffers(), *self.optimizer.tensors()]
+        return [value.detach() for value in (*learned, self.sums.total, self.class_means.sums, self.class_means.counts)]
 
     def _step(self, batch: Batch) -> None:
+        """What of a step the device does; no value is read back."""
         with self.passes.counting():
             components, image, labels = self.method.step(batch, self.training_set)
         loss = self.method.total(components)
@@ -101,10 +155,7 @@ class Loop:
         self.optimizer.step()
         self.method.step_end()
         self.class_means.add(image, labels)
-        measured = {"loss": loss, "gradient_norm": norm}
-        measured |= {f"loss_{name}": value for name, value in components.items()}
-        for name, value in measured.items():  # sums stay on the device, to avoid synchronizing at every step
-            self.sums[name] = self.sums.get(name, 0) + value.detach().double()
+        self.sums.add({"loss": loss, "gradient_norm": norm, **{f"loss_{k}": v for k, v in components.items()}})
 
     @torch.no_grad()
     def _epoch_row(self, epoch: int, steps: int) -> dict[str, float]:
@@ -112,7 +163,7 @@ class Loop:
         classes, rate = self.training_set.classes, self.optimizer.learning_rate
         text = self.method.text_features(classes)
         row = {"epoch": epoch + 1, "steps": steps, "learning_rate": rate}
-        row |= {name: float(value) / steps for name, value in self.sums.items()}
+        row |= {name: value / steps for name, value in self.sums.values().items()}
         if not torch.isfinite(torch.tensor(row["loss"])):
             raise CptError(
                 f"{self.method.name}: the loss of epoch {epoch + 1} is {row['loss']}; lower learning_rate "
@@ -145,8 +196,9 @@ class Loop:
         self.method.load_training_state(saved.method)
         self.optimizer.load_state_dict(saved.optimizer)
         self.passes.counts.update(saved.passes)
-        self.history, self.snapshots, self.sums = saved.history, saved.snapshots, saved.sums
-        self.class_means.sums, self.class_means.counts = saved.class_means["sums"], saved.class_means["counts"]
+        self.history, self.snapshots = saved.history, saved.snapshots
+        self.sums.load_state_dict(saved.sums)
+        self.class_means.load_state_dict(saved.class_means)
         self.seconds_before, self.resumed = saved.seconds, True
         self.log(f"resuming at epoch {saved.epoch + 1}, step {saved.step}")
         return saved.epoch, saved.step
@@ -168,8 +220,8 @@ class Loop:
                 step=step,
                 history=self.history,
                 snapshots=self.snapshots,
-                sums=self.sums,
-                class_means=vars(self.class_means),
+                sums=self.sums.state_dict(),
+                class_means=self.class_means.state_dict(),
                 seconds=self._seconds(),
             )
             try:

@@ -27,15 +27,24 @@ class Optimizer:
     Args:
         parameters: learned tensors; those without a gradient are not updated.
         hp: optimizer, learning rate, weight decay and momentum.
-
-    Attributes:
-        learning_rate: learning rate of the next step.
     """
 
     def __init__(self, parameters: Iterable[Tensor], hp: TrainingHyperparameters) -> None:
         self.parameters, self.hp = list(parameters), hp
-        self.learning_rate = hp.learning_rate
+        device = self.parameters[0].device if self.parameters else None
+        self._learning_rate = hp.learning_rate
+        self._rate = torch.tensor(hp.learning_rate, device=device)  # a CUDA graph reads it anew in every step
         self._averages: list[dict[str, Tensor]] = [{} for _ in self.parameters]
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self._learning_rate = rate
+        self._rate.fill_(rate)
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -48,21 +57,27 @@ class Optimizer:
         learned = [(p, own) for p, own in zip(self.parameters, self._averages, strict=True) if p.grad is not None]
         parameters, averages = [p for p, _ in learned], [own for _, own in learned]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.hp.weight_decay, "maximize": False}
+        common: dict[str, Any] = {"lr": self._rate, "weight_decay": self.hp.weight_decay, "maximize": False}
+        common["fused"] = True  # one kernel for all parameters
         if self.hp.optimizer == "sgd":
-            momenta = [own.get("momentum") for own in averages]  # filled in by the first step
+            for parameter, own in learned:
+                if self.hp.momentum and not own:
+                    own["momentum"] = torch.zeros_like(parameter)
+            momenta = [own.get("momentum") for own in averages]
             sgd(parameters, gradients, momenta, momentum=self.hp.momentum, dampening=0, nesterov=False, **common)
-            for own, momentum in zip(averages, momenta, strict=True):
-                own |= {} if momentum is None else {"momentum": momentum}
             return
         for parameter, own in learned:
-            if not own:  # the count is on the CPU, because every step reads it
+            if not own:
                 zeros = torch.zeros_like(parameter)
-                own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device="cpu")}
+                own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device=parameter.device)}
         means, squares, steps = [[own[name] for own in averages] for name in ("mean", "square", "steps")]
         update = {"adam": adam, "adamw": adamw}[self.hp.optimizer]
         settings: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON, "amsgrad": False}
         update(parameters, gradients, means, squares, [], steps, **settings, **common)
+
+    def tensors(self) -> list[Tensor]:
+        """The averages and counts that a step changes."""
+        return [value for own in self._averages for value in own.values()]
 
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed training needs."""
@@ -71,6 +86,6 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state and move its tensors to the parameters' device."""
         self._averages = [
-            {name: value if name == "steps" else value.to(parameter.device) for name, value in own.items()}
+            {name: value.to(parameter.device) for name, value in own.items()}
             for own, parameter in zip(state["averages"], self.parameters, strict=True)
         ]

@@ -20,7 +20,7 @@ from cpt.data.classes import trained_rows
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.data.split import Split, read_split
-from cpt.errors import CptError
+from cpt.errors import CptError, nearest
 from cpt.features.clusters import read_clusters
 from cpt.features.descriptions import read_descriptions
 from cpt.features.text import read_image_features, read_text_features
@@ -42,6 +42,7 @@ from cpt.methods.base.method import Method, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.batches import Batches
 from cpt.training.checkpoint import CheckpointFile
+from cpt.training.graphs import CUDA_GRAPHS, CudaRecorder
 from cpt.training.loop import Loop
 from cpt.validation import one_line
 
@@ -74,6 +75,7 @@ class TrainInputs:
     threads: int = 1
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0
+    cuda_graphs: str = "auto"
     code: str | None = None
 
 
@@ -89,6 +91,8 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     code = provenance.code_version("cpt.training.train", *registry.modules(inputs.method, hp))
     if inputs.code is not None:
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
+    if inputs.cuda_graphs not in CUDA_GRAPHS:
+        raise CptError(f"cuda_graphs: unknown {inputs.cuda_graphs!r}; {nearest(inputs.cuda_graphs, CUDA_GRAPHS)}")
     device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads)
     clip = load_backbone(inputs.backbone, device, precision)
     split = read_split(inputs.split)
@@ -106,14 +110,17 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     identity |= {"precision": precision, "device": device.type, "inputs": hashes, "code": code}
     checkpoint = CheckpointFile(inputs.checkpoint, sha256_text(canonical_json(identity)), inputs.checkpoint_interval)
     record = {**identity, "backbone": clip.name, "text_knowledge": text_knowledge, "resumed": False, "views": 1}
+    record["cuda_graphs"] = "off"
     record["encoded_per_step"] = dict.fromkeys(KINDS, 0.0)
     history: list[dict[str, float]] = []
     snapshots: dict[int, dict[str, Tensor]] = {}
     if kind.trains:
-        loop = Loop(method, training_set, _batches(inputs, method, split), checkpoint, log)
+        record_steps = CudaRecorder() if device.type == "cuda" and inputs.cuda_graphs == "auto" else None
+        loop = Loop(method, training_set, _batches(inputs, method, split), checkpoint, log, record_steps)
         history, snapshots = loop.run()
         started -= loop.seconds_before
         record |= {"resumed": loop.resumed, "views": loop.batches.views, "encoded_per_step": loop.encoded_per_step}
+        record["cuda_graphs"] = loop.cuda_graphs
     _write(output, method, split, history, snapshots, record, started)
     checkpoint.remove()
 

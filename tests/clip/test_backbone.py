@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 
 from cpt.clip.backbone import load_backbone
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
-from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
 from cpt.experiment.config import load
 from cpt.features.templates import template_set
@@ -91,7 +90,7 @@ def assert_encodes_as(path: Path, model: open_clip.CLIP, context_length: int) ->
     images = torch.randn(3, 3, *clip.image_size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         torch.testing.assert_close(clip.vision(images), model.encode_image(images), atol=1e-5, rtol=1e-4)
-        texts = clip.text(pack_prompts(tokens, torch.full_like(tokens, -1).numpy()))
+        texts = clip.text(clip.text.pack(tokens))
         torch.testing.assert_close(texts, model.encode_text(tokens), atol=1e-5, rtol=1e-4)
 
 

@@ -102,17 +102,17 @@ def test_dpc_encodes_its_negatives_too(results: Path, tmp_path: Path) -> None:
 def test_counting_is_on_demand_and_by_use() -> None:
     toy = Toy("cocoop")
     passes, other = Passes(toy.clip), Passes(toy.clip)
-    toy.method.step(toy.batch(), toy.training)
+    toy.step(toy.batch())
     assert not passes.counts
     with passes.counting():
-        toy.method.step(toy.batch(), toy.training)
-    toy.method.step(toy.batch(), toy.training)
+        toy.step(toy.batch())
+    toy.step(toy.batch())
     assert passes.per_step(1) == counts(6 * 5, frozen_images=6)
     assert passes.per_step(2)["texts"] == 15
     assert not other.counts
     with pytest.raises(ZeroDivisionError), passes.counting():
         _ = 1 // 0
-    toy.method.step(toy.batch(), toy.training)
+    toy.step(toy.batch())
     assert passes.per_step(1)["texts"] == 30, "an error ends the counting"
     assert set(KINDS) == set(passes.per_step(1))
     assert Passes(toy.clip).per_step(0) == counts(0)

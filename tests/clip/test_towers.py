@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from benchmarks import naive
 from cpt.clip.export import export, towers, verify
-from cpt.clip.text import pack_prompts
 from cpt.errors import CptError
 
 TEXT = {"context_length": 20, "vocab_size": 50, "width": 32, "heads": 4, "layers": 3}
@@ -60,7 +59,7 @@ def test_text_tower_is_the_naive_one(lengths: list[int], n: int, depth: int, per
     shape = (len(lengths), n, 32) if per_class else (n, 32)
     context = torch.randn(shape, requires_grad=True)
     deep = {} if per_class or n == 0 else {i: torch.randn(n, 32, requires_grad=True) for i in range(1, depth)}
-    packed = pack_prompts(tokens, slots(tokens, n, per_class))
+    packed = text.pack(tokens, slots(tokens, n, per_class))
     ours = text(packed, context.flatten(0, -2) if n else None, deep)
     theirs = naive.text_features(model, tokens, context if n else None, deep)
     assert torch.allclose(ours, theirs, atol=2e-5)
@@ -78,7 +77,7 @@ def test_deep_prompts_per_class() -> None:
     text, _ = towers(*export(model))
     tokens = prompts([9, 12, 9, 7], 4)
     context, deep = torch.randn(3, 32), {2: torch.randn(4, 3, 32)}
-    ours = text(pack_prompts(tokens, slots(tokens, 3)), context, deep)
+    ours = text(text.pack(tokens, slots(tokens, 3)), context, deep)
     assert torch.allclose(ours, naive.text_features(model, tokens, context, deep), atol=2e-5)
 
 
@@ -98,7 +97,7 @@ def test_several_contexts_at_once(lengths: list[int], contexts: int, depth: int,
     torch.manual_seed(seed)
     context = torch.randn(contexts, 2, 32, requires_grad=True)
     deep = {i: torch.randn(2, 32, requires_grad=True) for i in range(1, depth)}
-    packed = pack_prompts(tokens, slots(tokens, 2))
+    packed = text.pack(tokens, slots(tokens, 2))
     ours = text(packed, context, deep)
     assert ours.shape == (contexts, len(lengths), 24)
     theirs = torch.stack([naive.text_features(model, tokens, one, deep) for one in context])
@@ -120,8 +119,8 @@ def test_several_contexts_keep_their_own_remainders() -> None:
     where = np.full(tuple(tokens.shape), -1)
     where[:, 3:5] = [0, 1]
     context = torch.randn(3, 2, 32)
-    packed = pack_prompts(tokens, where)
-    assert packed.learned.shape[1] == 6
+    packed = text.pack(tokens, where)
+    assert int(packed.placement.sum()) == 6
     embedded = model.token_embedding(tokens)
     for one, ours in zip(context, text(packed, context), strict=True):
         x = embedded.clone()
@@ -134,7 +133,7 @@ def test_several_contexts_keep_their_own_remainders() -> None:
 def test_one_context_as_a_batch_of_one() -> None:
     text, _ = towers(*export(small_clip()))
     tokens = prompts([9, 12], 4)
-    packed, context = pack_prompts(tokens, slots(tokens, 2)), torch.randn(2, 32)
+    packed, context = text.pack(tokens, slots(tokens, 2)), torch.randn(2, 32)
     alone = text(packed, context)
     assert torch.equal(text(packed, context.unsqueeze(0)), alone.unsqueeze(0))
 
@@ -163,7 +162,7 @@ def test_visual_prompts_may_begin_in_a_middle_block(first: int) -> None:
 def test_deep_prompts_need_shared_positions() -> None:
     text, _ = towers(*export(small_clip()))
     tokens = prompts([9, 12], 4)
-    packed = pack_prompts(tokens, slots(tokens, 3, per_class=True))
+    packed = text.pack(tokens, slots(tokens, 3, per_class=True))
     with pytest.raises(ValueError, match=r"shared|share"):
         text(packed, torch.randn(6, 32), {1: torch.randn(3, 32)})
 
@@ -197,24 +196,61 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
     tensors, spec = export(model)
     text, vision = towers(tensors, spec)
     tokens, images = prompts([9, 12, 7], 4), torch.randn(2, 3, 16, 16)
-    packed = pack_prompts(tokens, slots(tokens, 2))
+    packed = text.pack(tokens, slots(tokens, 2))
     context = torch.randn(2, 32)
     full = text(packed, context), vision(images)
-    half = text.to(dtype=dtype)(packed, context), vision.to(dtype=dtype)(images)
+    text, vision = text.to(dtype=dtype), vision.to(dtype=dtype)
+    half = text(text.pack(tokens, slots(tokens, 2)), context), vision(images)
     for a, b in zip(full, half, strict=True):
         assert b.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(a, b).min() > 0.995
 
 
 def test_packing_shares_the_longest_common_prefix() -> None:
+    text, _ = towers(*export(small_clip()))
     tokens = prompts([8, 8, 10], 4)
-    packed = pack_prompts(tokens, slots(tokens, 2))
-    assert len(packed.prefix_tokens) == 5
-    assert packed.padded.tolist() == [[0, 1, 2, 11, 11], [3, 4, 5, 11, 11], [6, 7, 8, 9, 10]]
-    assert packed.last.tolist() == [2, 5, 10]
-    one = pack_prompts(tokens[:1], slots(tokens[:1], 2))
-    assert len(one.prefix_tokens) == 7  # all but the end token
-    assert one.classes == 1
+    packed = text.pack(tokens, slots(tokens, 2))
+    assert packed.shared == 5
+    assert packed.groups.shape == (1, 16)
+    assert packed.groups.row.tolist() == [*range(5), *range(5, 16)]
+    assert packed.last.index.tolist() == [7, 10, 15]
+    one = text.pack(tokens[:1], slots(tokens[:1], 2))
+    assert one.shared == 7  # all but the end token
+    assert len(one) == 1
+
+
+def test_prompts_stand_in_as_few_groups_as_their_order_allows() -> None:
+    text, _ = towers(*export(small_clip()))
+    tokens = prompts([20] * 17 + [9], 4)
+    packed = text.pack(tokens, slots(tokens, 4))
+    assert packed.shared == 5
+    # (128 - 5) // 15 own tokens = 8 prompts a group; 5 + 8 * 15 = 125 positions, a multiple of 8 with padding
+    assert packed.groups.shape == (3, 128)
+    assert packed.frozen.shape == (5 + 17 * 15 + 4, 32)
+    separate, _ = packed.apart()
+    assert separate.shape == (3, 120)  # 6 prompts of 20 positions a group
+    assert separate.shared == 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(lengths=st.lists(st.integers(7, 20), min_size=15, max_size=40), seed=st.integers(0, 100))
+def test_many_prompts_in_several_groups(lengths: list[int], seed: int) -> None:
+    """Features and gradients, with deep prompts for all classes and then others per class."""
+    model = small_clip()
+    text, _ = towers(*export(model))
+    tokens = prompts(lengths, 4, seed)
+    torch.manual_seed(seed)
+    context, shared = torch.randn(3, 32, requires_grad=True), torch.randn(3, 32, requires_grad=True)
+    own = torch.randn(len(lengths), 3, 32, requires_grad=True)
+    deep = {1: shared, 2: own}
+    packed = text.pack(tokens, slots(tokens, 3))
+    ours, theirs = text(packed, context, deep), naive.text_features(model, tokens, context, deep)
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    weight = torch.randn_like(ours)
+    for a, b in zip(
+        *(torch.autograd.grad((x * weight).sum(), [context, shared, own]) for x in (ours, theirs)), strict=True
+    ):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()) + 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -240,12 +276,6 @@ def test_towers_that_compute_something_else_are_refused() -> None:
     tensors, spec = export(model)
     with pytest.raises(CptError, match="differ by"):
         verify(model, tensors | {"vision.proj": tensors["vision.proj"] + 0.01}, spec)
-
-
-def test_packed_prompts_move_between_devices() -> None:
-    packed = pack_prompts(prompts([8, 9], 4), np.full((2, 20), -1))
-    moved = packed.to("meta")
-    assert all(t.device.type == "meta" for t in vars(moved).values() if isinstance(t, torch.Tensor))
 
 
 @pytest.mark.parametrize("options", [{"ls_init_value": 0.3}, {"heads": 2}])

@@ -17,7 +17,7 @@ from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued
-from cpt.methods.base.method import Batch, Method, TrainingSet
+from cpt.methods.base.method import Batch, Method, Step, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
@@ -128,9 +128,13 @@ class Toy:
         order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(100 * self.seed + step))
         return self.at(order[:size].tolist(), step)
 
+    def step(self, batch: Batch) -> Step:
+        """What the method computes for a batch."""
+        return self.method.step(self.method.draw(batch, self.training), self.training)
+
     def loss(self, step: int = 0, size: int = 6) -> Tensor:
         """Loss of a step's batch."""
-        return self.method.total(self.method.step(self.batch(step, size), self.training).losses)
+        return self.method.total(self.step(self.batch(step, size)).losses)
 
     def gradients(self, step: int = 0) -> dict[str, Tensor]:
         """Gradients of a step's loss by the name of the learned tensor."""

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.export import export, towers
-from cpt.clip.text import pack_prompts
 from cpt.features.templates import learnable_template
 from cpt.features.text import Classes
 
@@ -109,7 +108,7 @@ def classes_of(
     with torch.no_grad():
         for template in templates:
             tokens = tokenizer([template.replace("{}", n) for n in names])
-            features = clip.text(pack_prompts(tokens, np.full(tuple(tokens.shape), -1)))
+            features = clip.text(clip.text.pack(tokens))
             raw, directions = raw + features, directions + F.normalize(features, dim=-1)
     tokens = tokenizer([f"{PHRASE} {n}." for n in names])
     phrase = int(tokenizer([PHRASE]).argmax()) - 1

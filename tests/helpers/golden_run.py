@@ -156,7 +156,7 @@ class Run:
         for step in range(5):
             method.train()
             self.before_step(step)
-            components = method.step(self.batch(step), self.training).losses
+            components = method.step(method.draw(self.batch(step), self.training), self.training).losses
             loss = method.total(components)
             losses.append(loss.detach())
             optimizer.learning_rate = learning_rate(hp, step)

@@ -126,7 +126,7 @@ def test_a_step_of_cpt_is_its_equations(changes: dict[str, Any]) -> None:
         loss = loss + 0.10 * anchor(text, frozen, hp.rs_features)
     gradients = torch.autograd.grad(loss, list(learned.values()))
 
-    found = toy.method.total(toy.method.step(batch, toy.training).losses)
+    found = toy.method.total(toy.step(batch).losses)
     assert found.item() == pytest.approx(loss.item(), rel=2e-5)
     for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
         assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
@@ -169,7 +169,7 @@ def test_a_step_of_lamp_is_its_description() -> None:
     image = toy.clip.vision(batch.images, deep=routed(toy, "image", frozen))
     loss = contrast(image, text, batch.labels.tolist(), "cross_entropy")
     gradients = torch.autograd.grad(loss, list(learned.values()))
-    found = toy.method.total(toy.method.step(batch, toy.training).losses)
+    found = toy.method.total(toy.step(batch).losses)
     assert found.item() == pytest.approx(loss.item(), rel=2e-5)
     for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
         assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name

@@ -74,7 +74,8 @@ class DPC(Run):
         return super().evaluated() | {"decoupled_ctx": self.method.prompts()[CONTEXT]}
 
     def intermediates(self):
-        self.method.train().step(self.batch(0), self.training)
+        self.method.train()
+        self.method.step(self.method.draw(self.batch(0), self.training), self.training)
         image, text, labels = self.pairs
         logits = self.method.logits(image, text)
         stage1 = get("coop")(self.clip, self.method.parallel.hp, self.classes, torch.Generator())

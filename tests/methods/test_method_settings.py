@@ -297,7 +297,7 @@ def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
     toy = Toy("coprompt").shaken()
     batch = toy.batch()
     with torch.no_grad():
-        found = toy.method.step(batch, toy.training).losses
+        found = toy.step(batch).losses
         first, text = toy.method.image_features(batch.images), toy.method.text_features(toy.classes)
         second = toy.clip.vision(batch.second)
     assert not torch.equal(batch.images, batch.second)
@@ -307,7 +307,7 @@ def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
     chosen = set()
     for step in range(12):
         with torch.no_grad():
-            distance = toy.method.step(toy.at([0, 1], step), toy.training).losses["consistency_text"].item()
+            distance = toy.step(toy.at([0, 1], step)).losses["consistency_text"].item()
         chosen.add(min(range(3), key=lambda d: abs(each[d] - distance)))
     assert chosen == {0, 1, 2}
 
@@ -391,7 +391,7 @@ def test_npt_by_hand() -> None:
     """Both regularizers pair by pair, as the docstring of the method describes them."""
     toy = Toy("npt").shaken()
     batch = toy.batch()
-    found = toy.method.step(batch, toy.training).losses
+    found = toy.step(batch).losses
     with torch.no_grad():
         text, image = toy.method.text_features(toy.classes), toy.method.image_features(batch.images)
     target = -1 / (len(CLASSES) - 1)

@@ -212,7 +212,7 @@ def test_the_vision_tower_is_prompted_as_declared(name: str) -> None:
 def test_a_step_gives_the_image_features_that_it_trained_on(name: str) -> None:
     toy = Toy(name).shaken()
     batch = toy.batch(size=6)
-    step = toy.method.step(batch, toy.training)
+    step = toy.step(batch)
     assert step.image.shape == (len(step.labels), toy.clip.embed_dim)
     assert not step.image.requires_grad
     assert (step.image.norm(dim=1) - 1).abs().max() < 1e-5, "unit features"
@@ -241,7 +241,7 @@ def test_loss_falls(name: str) -> None:
 @each_trained
 def test_components_are_scalars_and_weights_name_them(name: str) -> None:
     toy = Toy(name)
-    components = toy.method.step(toy.batch(), toy.training).losses
+    components = toy.step(toy.batch()).losses
     assert components
     assert all(value.shape == () and value.dtype == torch.float32 for value in components.values())
     weights = toy.method.weights()
@@ -256,11 +256,11 @@ def test_cached_features_give_the_loss_of_the_images(name: str) -> None:
     toy = Toy(name).shaken()
     if not toy.kind.uses_frozen_images and toy.kind.prompts_images:
         with pytest.raises(AssertionError):  # it needs images, and nothing else
-            toy.method.step(Batch(None, torch.ones(6, 80), toy.batch().labels), toy.training)
+            toy.step(Batch(None, torch.ones(6, 80), toy.batch().labels))
         return
     given = toy.at(range(6), cached=True)
     plain = Batch(images(range(6)), None, given.labels, random=random.Random("0 0"))
-    from_file, from_images = (toy.method.total(toy.method.step(b, toy.training).losses) for b in (given, plain))
+    from_file, from_images = (toy.method.total(toy.step(b).losses) for b in (given, plain))
     assert from_file.item() == pytest.approx(from_images.item(), rel=1e-5)
 
 
@@ -300,7 +300,7 @@ def test_bfloat16_backbone(name: str) -> None:
     assert found.dtype == torch.float32
     assert (expected - found).abs().max() < 1.0  # of cosines times 30
     assert not torch.equal(expected, found)
-    components = half.method.step(half.batch(), half.training).losses
+    components = half.step(half.batch()).losses
     assert all(value.dtype == torch.float32 and value.isfinite() for value in components.values())
     gradients, exact = half.gradients(), full.gradients()
     for key, parameter in half.method.named_parameters():
@@ -412,7 +412,7 @@ def priors(name: str) -> set[str]:
 @each_trained
 def test_a_method_has_a_prior_if_it_has_a_cross_entropy(name: str) -> None:
     toy = Toy(name)
-    has_cross_entropy = "cross_entropy" in toy.method.step(toy.batch(), toy.training).losses
+    has_cross_entropy = "cross_entropy" in toy.step(toy.batch()).losses
     every = {"none", "logit_adjustment", "balanced_softmax", "compensating"}
     assert priors(name) == (every if has_cross_entropy else {"none"})
     assert toy.hp.prior == "none"
@@ -449,7 +449,7 @@ def test_the_prior_by_hand(name: str) -> None:
     z = toy.scores(images(range(6))).double()
     n = toy.training.counts.double()
     terms = [-torch.log(n[y] * z[i, y].exp() / (n * z[i].exp()).sum()) for i, y in enumerate(plain.labels.tolist())]
-    found = toy.method.step(plain, toy.training).losses["cross_entropy"]
+    found = toy.step(plain).losses["cross_entropy"]
     assert found.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-4)
 
 

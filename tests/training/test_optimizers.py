@@ -1,4 +1,4 @@
-"""The optimizers: torch's own classes are the oracle, to the bit."""
+"""The optimizers: torch's own classes, one operator after the other, are the oracle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def take_gradients(learned: list[torch.nn.Parameter], step: int) -> None:
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("name", ORACLES)
-def test_equals_torch_bit_by_bit_also_after_an_interruption(name: str, momentum: float) -> None:
+def test_equals_torch_also_after_an_interruption(name: str, momentum: float) -> None:
     hp = TrainingHyperparameters(optimizer=name, learning_rate=0.1, momentum=momentum, weight_decay=0.01)
     ours, theirs = parameters(), parameters()
     common = {"lr": hp.learning_rate, "weight_decay": hp.weight_decay}
@@ -47,7 +47,7 @@ def test_equals_torch_bit_by_bit_also_after_an_interruption(name: str, momentum:
         optimizer.step()
         oracle.step()
         for mine, its in zip(ours, theirs, strict=True):
-            assert torch.equal(mine, its)
+            assert torch.allclose(mine, its, rtol=1e-6, atol=1e-7)  # ours is fused: another order of additions
     optimizer.zero_grad()
     assert all(parameter.grad is None for parameter in ours)
 

@@ -102,10 +102,10 @@ def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict
     )
     first = images[:batch_size]
     batch = Batch(first, None, labels[:batch_size], first if method.views == 2 else None)
-    method.step(batch, training_set)  # the first step is not counted: it includes what is computed once per training
+    method.step(method.draw(batch, training_set), training_set)  # not counted: it computes what is needed only once
     passes = Passes(clip)
     with passes.counting():
-        method.step(batch, training_set)
+        method.step(method.draw(batch, training_set), training_set)
     return passes.per_step(1)
 
 

@@ -6,6 +6,8 @@ Equation numbers are those of the CPT paper (arXiv 2605.11939).
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +19,8 @@ def in_batch_contrast(unit_image: Tensor, unit_text: Tensor, labels: Tensor, sca
     Args:
         unit_image: (B, D). unit_text: (K, D). labels: (B,). scale: inverse temperature.
     """
-    similarity = scale * unit_text[labels] @ unit_image.T  # (B, B)
-    return F.cross_entropy(similarity, torch.arange(len(labels), device=labels.device), reduction="sum")
+    similarity = scale * rows(unit_text, labels) @ unit_image.T  # (B, B)
+    return F.cross_entropy(similarity, positions(len(labels), labels.device), reduction="sum")
 
 
 def cluster_separation(
@@ -40,22 +42,26 @@ def cluster_separation(
             divides it by the k_m (k_m - 1) off-diagonal entries; ``entries`` by all k_m² entries.
         by_size: weight clusters by their size instead of 1/M.
     """
+    target, weight = _separation(clusters, reading, by_size)
+    return ((unit_text @ unit_text.T - target).square() * weight).sum()
+
+
+@lru_cache(maxsize=8)
+def _separation(clusters: Tensor, reading: str, by_size: bool) -> tuple[Tensor, Tensor]:
+    """Cosines (K, 1) that the pairs of a cluster shall have, and weights (K, K) of the pairs; made once a training."""
     same = clusters.unsqueeze(0) == clusters.unsqueeze(1)
     size = same.sum(dim=1)  # (K,) size of each class's cluster
     pairs = same & ~torch.eye(len(clusters), dtype=torch.bool, device=clusters.device)
-    used = size >= 2
-    if not bool(used.any()):
-        return unit_text.sum() * 0.0
-    target = -1.0 / (size - 1).clamp(min=1)
-    squared = (unit_text @ unit_text.T - target.unsqueeze(1)).square() * pairs  # (K, K)
-    per_class = squared.sum(dim=1)
-    if reading == "pairs":
-        per_class = per_class / (size * (size - 1)).clamp(min=1)
-    elif reading == "entries":
-        per_class = per_class / size.square()
-    if by_size:
-        return (per_class * size * used).sum() / used.sum()
-    return (per_class * used).sum() / (used / size).sum()
+    used = (size >= 2).float()
+    divisor = {"sum": torch.ones_like(size), "pairs": size * (size - 1), "entries": size.square()}[reading]
+    each = used / divisor.clamp(min=1)
+    each = each * size / used.sum().clamp(min=1) if by_size else each / (used / size).sum().clamp(min=1e-30)
+    return (-1.0 / (size - 1).clamp(min=1)).unsqueeze(1), pairs * each.unsqueeze(1)
+
+
+def simplex_distance(unit_text: Tensor) -> Tensor:
+    """Mean squared distance of the cosines between (K, D) unit features to -1/(K - 1): one cluster of all classes."""
+    return cluster_separation(unit_text, _zeros(len(unit_text), unit_text.device))
 
 
 def class_consistency(
@@ -71,15 +77,29 @@ def class_consistency(
         detach_text: stop the gradient into the text features.
     """
     text = unit_text.detach() if detach_text else unit_text
-    distance = (unit_image - text[labels]).square().sum(dim=1)  # (B,)
+    distance = (unit_image - rows(text, labels)).square().sum(dim=1)  # (B,)
     if reading == "importance":
         assert counts is not None, "the importance reading needs the classes' counts"
         weight = counts.sum() / (len(counts) * counts[labels])
         return (weight * distance).mean()
-    present = torch.zeros(len(unit_text), dtype=distance.dtype, device=distance.device)
-    number = present.index_add(0, labels, torch.ones_like(distance))
-    means = present.index_add(0, labels, distance) / number.clamp(min=1)
-    return means.sum() / (number > 0).sum()
+    share = 1 / (labels.unsqueeze(0) == labels.unsqueeze(1)).sum(dim=1)  # (B,) of an image in its class in the batch
+    return (distance * share).sum() / share.sum()
+
+
+def rows(features: Tensor, labels: Tensor) -> Tensor:
+    """Rows (B, D) of features (K, D) as a matrix product, whose gradient is one too: a sum over an index would sort."""
+    return (labels.unsqueeze(1) == positions(len(features), labels.device)).to(features.dtype) @ features
+
+
+@cache
+def positions(count: int, device: torch.device) -> Tensor:
+    """0, 1, … count - 1 on a device, made once."""
+    return torch.arange(count, device=device)
+
+
+@cache
+def _zeros(count: int, device: torch.device) -> Tensor:
+    return torch.zeros(count, dtype=torch.long, device=device)
 
 
 def anchor(text: Tensor, frozen: Tensor, reading: str = "sum") -> Tensor:
@@ -101,11 +121,17 @@ def prior_adjusted(logits: Tensor, counts: Tensor, kind: str, strength: float = 
             counts (Ren et al., NeurIPS 2020), the same loss as strength 1. ``compensating`` adds strength * log prior
             of counts + 1 (repo shijxcs/Candle, trainers/losses.py).
     """
+    return logits + _prior(counts, kind, strength)
+
+
+@lru_cache(maxsize=8)
+def _prior(counts: Tensor, kind: str, strength: float) -> Tensor:
+    """What is added to the logits of each class (K,); made once a training."""
     if kind == "balanced_softmax":
-        return logits + counts.log()
+        return counts.log()
     if kind == "compensating":
         counts = counts + 1
-    return logits + strength * (counts / counts.sum()).log()
+    return strength * (counts / counts.sum()).log()
 
 
 def cosine_distance(unit: Tensor, other: Tensor) -> Tensor:
@@ -135,5 +161,5 @@ def distillation(logits: Tensor, frozen_logits: Tensor) -> Tensor:
 def pairwise_contrast(unit_image: Tensor, unit_text: Tensor, scale: float) -> Tensor:
     """Symmetric cross-entropy of N image-text pairs, both (N, D), with the pairs on the diagonal."""
     similarity = scale * unit_image @ unit_text.T
-    target = torch.arange(len(similarity), device=similarity.device)
+    target = positions(len(similarity), similarity.device)
     return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2

@@ -29,6 +29,7 @@ class Batch:
         features: (B, D) raw frozen image features, if cached.
         labels: (B,) labels among the trained classes.
         second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
+        drawn: what ``Method.draw`` chose.
         epoch, step: numbers of the epoch and of the step in it, from 0.
         random: random stream of this step.
     """
@@ -37,6 +38,7 @@ class Batch:
     features: Tensor | None
     labels: Tensor
     second: Tensor | None = None
+    drawn: Tensor | None = None
     epoch: int = 0
     step: int = 0
     random: Random = field(default_factory=lambda: Random(0))
@@ -143,13 +145,15 @@ class Method(nn.Module):
         return F.normalize(self.raw_image_features(images), dim=-1)
 
     def step(self, batch: Batch, training_set: TrainingSet) -> Step:
-        """Compute the losses of one batch."""
-        batch = self.extended(batch, training_set)
+        """Compute the losses of one batch, without reading a value of the device."""
         image = self.batch_features(batch)
         return Step(self.losses(image, batch, training_set), image.detach(), batch.labels)
 
-    def extended(self, batch: Batch, training_set: TrainingSet) -> Batch:
-        """Return the batch to train on; a method may add images to the drawn one."""
+    def draw(self, batch: Batch, training_set: TrainingSet) -> Batch:
+        """Return the batch with what the host decides of a step: further images, random choices as tensors.
+
+        Called before ``step``, which is for the device alone: a CUDA graph repeats it.
+        """
         return batch
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cpt.clip.backbone import Clip
-from cpt.clip.text import PackedPrompts, TextTower, pack_prompts
+from cpt.clip.packing import PackedPrompts
+from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
 from cpt.errors import CptError
 from cpt.features.text import Classes
@@ -117,9 +118,10 @@ class TextPrompts(nn.Module):
             raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
         if self._packed is None or self._packed[0] is not classes:
             ids, slots = self.layout(classes, self.clip.text.context_length)
-            self._packed = (classes, pack_prompts(ids, slots).to(self.clip.device))
+            self._packed = (classes, self.clip.text.pack(ids, slots))
         context = self.context if shift is None else self.context + shift.unsqueeze(1)
-        own = {i + 1: vectors for i, vectors in enumerate(self.deep)}
+        stacked = torch.stack(list(self.deep)).to(self.clip.dtype).unbind() if len(self.deep) else ()  # one cast
+        own = dict(enumerate(stacked, start=1))
         if self.context.dim() == 3:  # a context per class: all of them are slots
             context = context.flatten(0, 1)
         return self.clip.text(self._packed[1], context, own | dict(deep or {}))
@@ -180,4 +182,6 @@ class VisualPrompts(nn.Module):
         if len(self.prompts) == 0:
             with torch.no_grad():
                 return self.clip.vision(images)
-        return self.clip.vision(images, self.prompts[0], {i: self.prompts[i] for i in range(1, len(self.prompts))})
+        stacked = torch.stack(list(self.prompts)).to(self.clip.dtype)  # one cast, and one sum over the images
+        first, *deep = stacked.unsqueeze(1).expand(-1, len(images), -1, -1).unbind()
+        return self.clip.vision(images, first, dict(enumerate(deep, start=1)))

@@ -1,0 +1,161 @@
+"""A training step as a CUDA graph: hundreds of short kernels that one call launches.
+
+At a few images a step, a GPU computes an operator faster than the host launches the next one. A graph holds a step's
+kernels with the addresses that they read and write. So what a step is given is copied to where the captured one reads
+it, and what it changes (parameters, momenta, sums) stays where it is. Before a graph is used, it and the step that it
+was made of do the same step from the same state; where they differ, or where nothing can be captured, training goes on
+without graphs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cpt.methods.base.method import Batch
+
+CUDA_GRAPHS = ("auto", "off")
+"""Values of the setting: on a GPU where they can be captured, or nowhere."""
+WARM_UP = 3
+"""Steps before the first capture: they make momenta, constants, and the libraries' own buffers."""
+TOLERANCE = 1e-3
+"""Largest difference of a replayed step from the step itself, relative to what the step changes."""
+INPUTS = ("images", "features", "labels", "second", "drawn")
+"""Tensors of a batch."""
+
+Record = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes a step and returns what repeats it."""
+
+
+class CudaRecorder:
+    """Records what a step launches, without doing it. The graphs share memory: no two run at once."""
+
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return what replays the step."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            step()
+        return graph.replay
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph.
+
+    Attributes:
+        inputs: the tensors that it reads of a batch.
+        replay: does the step.
+        counts: what the step encodes (``cpt.clip.passes``), which a replay cannot count.
+    """
+
+    inputs: dict[str, Tensor]
+    replay: Callable[[], None]
+    counts: Counter[str]
+
+
+class GraphedSteps:
+    """Steps that are captured after a few, one graph for every shape of batch, and replayed from then on.
+
+    Args:
+        step: does one step on a batch, without reading a value of the device.
+        state: returns everything that a step changes, always the same tensors.
+        counts: of ``cpt.clip.passes``.
+        log: gets a line when steps cannot be captured.
+        record: ``CudaRecorder()``, or a stand-in for it.
+
+    Attributes:
+        graphs: by the shapes of the batch.
+        problem: why no graph is used, None while they are.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Batch], None],
+        state: Callable[[], list[Tensor]],
+        counts: Counter[str],
+        log: Callable[[str], None],
+        record: Record,
+    ) -> None:
+        self.step, self.state, self.counts, self.log, self.record = step, state, counts, log, record
+        self.warm_up, self.previous = WARM_UP, None  # type: int, Batch | None
+        self.graphs: dict[tuple, Captured] = {}
+        self.problem: str | None = None
+
+    def __call__(self, batch: Batch) -> None:
+        """Do one step."""
+        graph = None
+        if self.warm_up:
+            self.warm_up, self.previous = self.warm_up - 1, batch
+        elif self.problem is None:
+            graph = self._graph(batch)
+        if graph is None:
+            self.step(batch)
+            return
+        for name, static in graph.inputs.items():
+            static.copy_(getattr(batch, name), non_blocking=True)
+        graph.replay()
+        self.counts.update(graph.counts)
+
+    def _graph(self, batch: Batch) -> Captured | None:
+        inputs = {name: value for name in INPUTS if isinstance(value := getattr(batch, name), Tensor)}
+        shapes = tuple((name, value.shape) for name, value in inputs.items())
+        if shapes not in self.graphs:
+            try:
+                with self._put_back():
+                    self.graphs[shapes] = self._checked(batch, inputs)
+            except RuntimeError as error:
+                self.problem = str(error).splitlines()[0]
+                self.log(f"training without CUDA graphs: {self.problem}")
+        return self.graphs.get(shapes)
+
+    def _checked(self, batch: Batch, inputs: dict[str, Tensor]) -> Captured:
+        """Capture a step on other values than the batch's, and compare it with the step on the batch.
+
+        Raises:
+            RuntimeError: it cannot be captured, or does something else.
+        """
+        assert self.previous is not None  # what a graph keeps of the host is of another batch, so that it shows
+        static = {name: torch.zeros_like(value) for name, value in inputs.items()}
+        before = [value.clone() for value in self.state()]
+        other = replace(self.previous, **static)  # type: ignore[arg-type]
+        replay = self.record(lambda: self.step(other))
+        self._set(before)
+        self.counts.clear()
+        self.step(batch)
+        expected, counts = [value.clone() for value in self.state()], self.counts.copy()
+        self._set(before)
+        for name, value in inputs.items():
+            static[name].copy_(value)
+        replay()
+        change, error = _distance(expected, before), _distance(self.state(), expected)
+        if not error <= TOLERANCE * change:
+            raise RuntimeError(f"a replayed step differs by {error / max(change, 1e-30):.1e} of what it changes")
+        return Captured(static, replay, counts)
+
+    @contextmanager
+    def _put_back(self) -> Iterator[None]:
+        """Undo every step that the block does."""
+        before, counted = [value.clone() for value in self.state()], self.counts.copy()
+        try:
+            yield
+        finally:
+            self._set(before)
+            self.counts.clear()
+            self.counts.update(counted)
+
+    @torch.no_grad()
+    def _set(self, values: list[Tensor]) -> None:
+        for value, wanted in zip(self.state(), values, strict=True):
+            value.copy_(wanted)
+
+
+def _distance(one: list[Tensor], other: list[Tensor]) -> float:
+    return sum(float((a - b).double().norm()) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,111 @@
+"""What a training step launches on a GPU, shown on a CPU: how many operators, and that none waits for the device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
+
+from benchmarks import operators
+from benchmarks.operators import KEPT, SORTS, WAITS, by_mask, counted
+from cpt.clip.blocks import Block
+from cpt.methods.base import registry
+from cpt.methods.base.method import Batch, Method
+from cpt.methods.coop import CoOp
+from cpt.training.checkpoint import CheckpointFile
+from cpt.training.graphs import INPUTS
+from cpt.training.loop import Loop
+from tests.helpers.contract import Batches, Toy
+
+BUDGET = json.loads(KEPT.read_text())["bfloat16"]
+"""Operators of one step as counted when they were last kept (``python -m benchmarks.operators``). More than 2 % above
+is a change for the worse on every GPU: a kernel or more for each."""
+TRAINED = [name for name in registry.names() if registry.get(name).trains]
+
+
+def trace(toy: Toy) -> None:
+    """Trace a step with tensors that have no values.
+
+    Raises:
+        Exception: a value decides what the step does, or it waits for a GPU in a way that a trace does not show.
+    """
+    loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0), lambda _: None)  # type: ignore[arg-type]
+    for step in range(2):  # these make momenta and constants
+        loop.step(toy.batch(step, 4))
+    batch = toy.method.draw(toy.batch(2, 4), loop.training_set)
+
+    def step(inputs: dict[str, Tensor]) -> Tensor:
+        loop._step(replace(batch, **inputs))  # type: ignore[arg-type]
+        return loop.sums.total
+
+    inputs = {name: value for name in INPUTS if isinstance(value := getattr(batch, name), Tensor)}
+    traced = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(inputs)
+    for node in traced.graph.nodes:
+        name = str(node.target).removeprefix("aten.").split(".")[0]
+        values = map_arg(node.args, lambda argument: argument.meta.get("val"))
+        assert name not in WAITS, name
+        assert not by_mask(name, values), f"{name}: nonzero"
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_step_stays_within_its_budget_of_operators(name: str) -> None:
+    found = counted(name)
+    assert found.total <= 1.02 * BUDGET[name], found.counts.most_common(20)
+    assert not WAITS & found.counts.keys()
+    if name != "lamp":  # the gradient of its gathered cosines, a few numbers
+        assert not SORTS & found.counts.keys()
+
+
+def test_the_count_does_not_depend_on_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = counted("cpt").total
+    monkeypatch.setattr(operators, "CLASSES", 60)
+    assert counted("cpt").total == few
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_value_decides_what_a_step_does(name: str) -> None:
+    trace(Toy(name))
+
+
+class Spoiled(CoOp):
+    """CoOp with one line more in its loss."""
+
+    def spoil(self, image: Tensor, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def losses(self, image, batch, training_set):
+        found = super().losses(image, batch, training_set)
+        return {"cross_entropy": found["cross_entropy"] + 0 * self.spoil(image, batch)}
+
+
+def with_item(_: Method, image: Tensor, __: Batch) -> Tensor:
+    return image.sum() * image.max().item()
+
+
+def with_a_boolean_index(_: Method, image: Tensor, __: Batch) -> Tensor:
+    return image[image > 0].sum()
+
+
+def with_bincount(_: Method, image: Tensor, batch: Batch) -> Tensor:
+    return image.sum() * torch.bincount(batch.labels, minlength=5).sum()
+
+
+@pytest.mark.parametrize("line", [with_item, with_a_boolean_index, with_bincount])
+def test_a_step_that_waits_is_found(line: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spoiled, "spoil", line)
+    monkeypatch.setattr(registry, "get", lambda name: Spoiled)
+    with pytest.raises(Exception, match=r"item|nonzero|bincount|data-dependent"):
+        trace(Toy("coop"))
+    assert WAITS & counted("coop").counts.keys()
+
+
+def test_ten_more_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Block.qkv
+    monkeypatch.setattr(Block, "qkv", lambda block, x: plain(block, x) + 0)  # twelve blocks of each tower
+    assert counted("coop").total > 1.02 * BUDGET["coop"]
