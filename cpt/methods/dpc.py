@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from cpt.clip.backbone import Clip
+from cpt.clip.device import upload
 from cpt.errors import CptError
 from cpt.features.text import Classes
 from cpt.methods.base import registry
@@ -122,9 +125,8 @@ class DPC(Method):
             taken = training_set.take(extra, batch).images
             assert taken is not None
             images.append(taken)
-        device = self.clip.device
-        ordered = torch.cat(images)[torch.tensor(at, device=device)]
-        return replace(batch, images=ordered, labels=torch.tensor(labels, device=device))
+        order, all_labels = (upload(np.array(values), self.clip.device) for values in (at, labels))
+        return replace(batch, images=torch.cat(images).index_select(0, order), labels=all_labels)
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Symmetric contrast over the batch with its hard negatives."""
@@ -166,6 +168,7 @@ def _recovered(mixed: dict[str, Tensor], tuned: dict[str, Tensor], share: float)
     return {name: (value - (1 - share) * tuned[name]) / share for name, value in mixed.items()}
 
 
+@lru_cache(maxsize=1)
 def _positions(labels: Tensor) -> list[list[int]]:
     """Positions of the training images of every class."""
     pools: list[list[int]] = [[] for _ in range(int(labels.max()) + 1)]
