@@ -55,7 +55,7 @@ def published(name: str, protocol: str, dataset: str = "") -> Hyperparameters:
         given = {
             "start_hyperparameters": start.model_dump(),
             "templates": start.templates,
-        }  # as cpt.experiment.grid does
+        }  # as cpt.experiment.variants does
         hp = hp.model_copy(update=given)
     return hp
 
