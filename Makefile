@@ -8,7 +8,7 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run full test slow lint bench environment generated tiny-clip clean
+.PHONY: run full test slow lint bench gpu-check environment generated tiny-clip clean
 
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) --resources gpu=1 $(PROFILE_ARGS)
@@ -33,6 +33,9 @@ lint: $(READY)
 
 bench: $(READY)  ## speed and memory against the naive way, about half an hour on a quiet machine
 	python -m benchmarks $(BENCH_ARGS)
+
+gpu-check: $(READY)  ## numerics, waits, kernels, steps and evaluation on a GPU, under 8 minutes
+	python -m benchmarks.gpu --out results/benchmarks/gpu.json
 
 generated: $(READY)  ## write workflow/schemas and docs/methods.md anew from the code
 	cpt schema

@@ -12,19 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cpt.methods.base import registry
-from cpt.methods.base.method import Batch, TrainingSet
+from benchmarks.loops import TRAINED, Steps
 from cpt.methods.base.sizes import placeholder_classes, small_clip
-from cpt.training.checkpoint import CheckpointFile
-from cpt.training.loop import Loop
 
 FREE = {
     *("empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "resize_", "set_"),  # allocations
@@ -76,50 +70,22 @@ BATCH, CLASSES = 4, 24
 KEPT = Path(__file__).resolve().parent.parent / "docs/results/operators.json"
 
 
-def loop_of(name: str, dtype: torch.dtype = torch.bfloat16) -> tuple[Loop, Batch]:
-    """A method's loop on the small CLIP of twelve blocks after two steps, which make momenta and constants; a batch."""
+def counted(name: str, dtype: torch.dtype = torch.bfloat16) -> Operators:
+    """Count the operators of what the device does in a method's third step: the first makes momenta and constants."""
     clip = small_clip()
     clip = replace(clip, text=clip.text.to(dtype), vision=clip.vision.to(dtype))
-    kind, classes, stream = registry.get(name), placeholder_classes(clip, CLASSES), torch.Generator().manual_seed(0)
-    size = clip.image_size[0]
-
-    def images(count: int) -> Tensor:
-        return torch.randn(count, 3, size, size, generator=stream)
-
-    def batch(step: int) -> Batch:
-        labels = torch.randint(CLASSES, (BATCH,), generator=stream)
-        second = images(BATCH) if kind.views == 2 else None
-        return Batch(images(BATCH), None, labels, second, step=step, random=Random(step))
-
-    labels = torch.arange(CLASSES).repeat(2)
-    training_set = TrainingSet(
-        classes,
-        torch.full((CLASSES,), 2.0),
-        clusters=torch.arange(CLASSES) // 4 if kind.needs_clusters else None,
-        descriptions=torch.randn(3, CLASSES, clip.embed_dim, generator=stream) if kind.needs_descriptions else None,
-        labels=labels,
-    )
-    method = kind(clip, kind.hyperparameters(), classes, stream)
-    batches = SimpleNamespace(take=lambda positions, _: Batch(images(len(positions)), None, labels[list(positions)]))
-    loop = Loop(method, training_set, batches, CheckpointFile(None, "", 0), lambda _: None)  # type: ignore[arg-type]
+    steps = Steps(name, clip, placeholder_classes(clip, CLASSES), BATCH)
     for step in range(2):
-        loop.step(batch(step))
-    return loop, batch(2)
-
-
-def counted(name: str, dtype: torch.dtype = torch.bfloat16) -> Operators:
-    """Count the operators of what the device does in a method's step."""
-    loop, batch = loop_of(name, dtype)
-    drawn = loop.method.draw(batch, loop.training_set)
+        steps.loop.step(steps.batch(step))
+    drawn = steps.draw(steps.batch(2))
     with Operators() as operators:
-        loop._step(drawn)
+        steps.loop._step(drawn)
     return operators
 
 
 def main() -> None:
     """Count every method's operators and keep them."""
-    methods = [name for name in registry.names() if registry.get(name).trains]
-    kept = {str(dtype).removeprefix("torch."): {name: counted(name, dtype).total for name in methods}
+    kept = {str(dtype).removeprefix("torch."): {name: counted(name, dtype).total for name in TRAINED}
             for dtype in (torch.bfloat16, torch.float32)}  # fmt: skip
     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
     print(KEPT.read_text())

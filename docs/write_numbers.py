@@ -86,6 +86,23 @@ def operators() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def gpu() -> str:
+    """Steps measured on a GPU, as kept by ``make gpu-check``."""
+    path = KEPT / "gpu.json"
+    if not path.is_file():
+        return "**`make gpu-check` has not been run on a GPU yet.**"
+    rows = json.loads(path.read_text())
+    card = next(row["gpu"] for row in rows if row["what"] == "versions")
+    lines = [f"On one {card}, ms a step with 4 images:", ""]
+    lines += ["| method | classes | how | ms | MiB |", "|:--|--:|:--|--:|--:|"]
+    lines += [
+        f"| {row['what']} | {row['classes']} | {row['how']} | {row['ms']:.2f} | {row['memory_mb']:,.0f} |"
+        for row in rows
+        if row["part"] == "steps" and "ms" in row
+    ]
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def published(heads: str, *metrics: str) -> str:
     """Published zero-shot accuracies of config/published.csv: a line per dataset that has all of the metrics."""
     printed = read_published(ROOT / "config/published.csv")
@@ -135,6 +152,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "other_cpu": measured.other_cpu,
     "bench": lambda: "\n" + rows.markdown(bench()),
     "operators": operators,
+    "gpu": gpu,
     "whole": lambda: f"{benchmark('whole', 'embedded').ours / 60:.0f}",
     "embedded_share": lambda: share(benchmark("embedded", "training step")),
     "embedded_batch": lambda: f"{benchmark('embedded', 'one step').ratio:.2f}",

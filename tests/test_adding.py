@@ -86,7 +86,7 @@ def test_what_a_method_may_set_and_use_exists() -> None:
     flags = set(re.findall(r"`(\w+) = ", table))
     declared = {name for name in vars(Method) if isinstance(vars(Method)[name], bool | int | None) and name[0] != "_"}
     assert flags == declared - {"trains", "reconstruction"}
-    hooks = {"class_logits", "batch_features", "extended", "frozen_features", "target", "begin", "step_end",
+    hooks = {"class_logits", "batch_features", "draw", "frozen_features", "target", "begin", "step_end",
              "epoch_end", "finish", "training_state", "load_training_state"}  # fmt: skip
     assert all(re.search(rf"`(self\.)?{hook}[(`]", table) for hook in hooks)
     assert all(callable(getattr(Method, hook)) for hook in hooks)
