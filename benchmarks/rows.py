@@ -100,8 +100,8 @@ def described(rows: Sequence[Row], threads: int, quick: bool) -> list[Row]:
     """Return the rows with where and with what they were measured."""
     state = commit()
     version = f"{state['commit'] or 'none'}{'+changes' if state['dirty'] else ''}"
-    common = {"threads": threads, "quick": quick, "machine": machine(), "torch": torch.__version__, "commit": version}
-    return [dataclasses.replace(row, **common) for row in rows]
+    common: dict[str, Any] = {"threads": threads, "quick": quick, "machine": machine(), "torch": torch.__version__}
+    return [dataclasses.replace(row, commit=version, **common) for row in rows]
 
 
 def write(rows: Sequence[Row], folder: Path) -> None:
