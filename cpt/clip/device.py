@@ -34,6 +34,7 @@ def prepare_device(device: str, precision: str, threads: int) -> tuple[torch.dev
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch's compiler: seconds
     # otherwise torch writes every output twice, first with NaN
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")

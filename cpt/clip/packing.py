@@ -21,7 +21,7 @@ from torch import Tensor
 from cpt.clip.blocks import Block
 
 GROUP = 128
-"""Positions of a group, as far as its classes fit: the tile of fused attention kernels."""
+"""Positions of a group, unless one prompt alone is longer: the tile of fused attention kernels."""
 
 Ids = NDArray[np.int64]
 
@@ -120,7 +120,9 @@ def group(prompt: Ids, row: Ids, shared: int, like: Tensor) -> Groups:
         fits = shared + end + lengths[k + 1] <= GROUP
         member[k + 1], first[k + 1] = (member[k], end) if fits else (member[k] + 1, 0)
     groups = int(member[-1]) + 1
-    width = -(-(shared + int((first + lengths).max())) // 8) * 8  # a mask with other rows is copied in every call
+    width = (
+        -(-(shared + int((first + lengths).max())) // 8) * 8
+    )  # SDPA copies a mask whose row length is not a multiple of 8
     inside = np.arange(len(prompt)) - (np.cumsum(lengths) - lengths)[prompt]
     position = member[prompt] * width + shared + first[prompt] + inside
 
@@ -196,7 +198,7 @@ class PackedPrompts:
         return self._apart
 
     def _ends(self, before: int) -> Gather:
-        """To the end tokens, where so many rows come before the own tokens."""
+        """Gather of the end tokens, where ``before`` rows precede the own tokens."""
         last = before + np.flatnonzero(np.diff(self._prompt, append=-1))
         there = np.zeros((before + len(self._prompt), 1), dtype=bool)
         there[last] = True

@@ -69,7 +69,8 @@ class TextTower(nn.Module):
             context: learnable vectors (slots, d) for the prompts' slots, or (B, slots, d) to encode the prompts under
                 each of B contexts; None if there are no slots.
             deep: for each block i >= 1, the vectors that overwrite positions 1..n at the block's input
-                (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes, or (K, n, d) per class.
+                (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes or, with one
+                context, (K, n, d) per class.
 
         Returns:
             Raw text features (K, D), or (B, K, D) for B contexts; float32.
@@ -82,6 +83,8 @@ class TextTower(nn.Module):
         for i, block in enumerate(cast("list[Block]", self.blocks)):
             if deep and i in deep:
                 if deep[i].dim() == 3 and groups is prompts.groups:
+                    if len(x) > 1:
+                        raise ValueError("deep prompts per class go with one context")
                     x = _repeat_prefix(x, prompts)
                     groups, last = prompts.apart()
                 x = _overwrite(x, deep[i].to(x.dtype), prompts)

@@ -144,7 +144,7 @@ class Loop:
         return [value.detach() for value in (*learned, self.sums.total, self.class_means.sums, self.class_means.counts)]
 
     def _step(self, batch: Batch) -> None:
-        """What of a step the device does; no value is read back."""
+        """The device's part of a step; no value is read back."""
         with self.passes.counting():
             components, image, labels = self.method.step(batch, self.training_set)
         loss = self.method.total(components)

@@ -201,6 +201,7 @@ def test_a_number_is_the_same_in_every_view(tab: Page, rough: Path, row: str, da
     assert link.inner_text().split() == [mean, *([f"±{std}"] if std else [])]
     link.click()
     dialog = tab.locator("#behind")
+    dialog.locator("table.results").first.locator("tr").nth(count).wait_for()  # filled in after the click
     seeds = [row.split("\t") for row in dialog.locator("table.results").first.locator("tr").all_inner_texts()]
     assert [line[0] for line in seeds[1 : count + 1]] == [str(seed) for seed in of["H"].index]
     for name, values in of.items():

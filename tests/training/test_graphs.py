@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from cpt.methods.base import registry
+from cpt.methods.base import losses, registry
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.graphs import WARM_UP, Record
 from cpt.training.loop import Loop
@@ -49,6 +49,20 @@ class Wrong(StandIn):
         return replay
 
 
+class Idle(StandIn):
+    """A graph that counts but does not learn."""
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        def replay() -> None:
+            kept = [p.detach().clone() for p in self.loop.method.parameters()]
+            step()
+            with torch.no_grad():
+                for parameter, value in zip(self.loop.method.parameters(), kept, strict=True):
+                    parameter.copy_(value)
+
+        return replay
+
+
 class Broken(StandIn):
     """Nothing can be captured, and half of a step has been done before that shows."""
 
@@ -83,6 +97,29 @@ def same(one: Training, other: Training) -> bool:
     )
 
 
+class Constants(StandIn):
+    """Refuses a step that makes a constant while it is recorded: a graph would make it, without a value, for later."""
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        def made() -> list[int]:
+            caches = (losses.positions, losses._zeros, losses._separation, losses._prior)
+            return [cache.cache_info().currsize for cache in caches]
+
+        before = made()
+        replay = super().__call__(step)
+        assert made() == before
+        return replay
+
+
+@pytest.mark.parametrize("name", ["cpt", "npt", "dpc"])
+def test_no_constant_is_made_inside_a_graph(name: str) -> None:
+    for cache in (losses.positions, losses._zeros, losses._separation, losses._prior):
+        cache.cache_clear()
+    record = Constants()
+    trained(name, record)
+    assert record.replayed
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_replayed_steps_give_the_same_bits(name: str) -> None:
     record = StandIn()
@@ -101,6 +138,7 @@ def test_replayed_steps_give_the_same_bits(name: str) -> None:
     ("record", "line"),
     [
         (Wrong(), "training without CUDA graphs: a replayed step differs by"),
+        (Idle(), "training without CUDA graphs: a replayed step differs by"),
         (Broken(), "training without CUDA graphs: operation not permitted when stream is capturing"),
     ],
 )

@@ -48,7 +48,7 @@ def cluster_separation(
 
 @lru_cache(maxsize=8)
 def _separation(clusters: Tensor, reading: str, by_size: bool) -> tuple[Tensor, Tensor]:
-    """Cosines (K, 1) that the pairs of a cluster shall have, and weights (K, K) of the pairs; made once a training."""
+    """Cosines (K, 1) that the pairs of a cluster should have, and weights (K, K) of the pairs; made once a training."""
     same = clusters.unsqueeze(0) == clusters.unsqueeze(1)
     size = same.sum(dim=1)  # (K,) size of each class's cluster
     pairs = same & ~torch.eye(len(clusters), dtype=torch.bool, device=clusters.device)
