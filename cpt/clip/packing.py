@@ -120,9 +120,8 @@ def group(prompt: Ids, row: Ids, shared: int, like: Tensor) -> Groups:
         fits = shared + end + lengths[k + 1] <= GROUP
         member[k + 1], first[k + 1] = (member[k], end) if fits else (member[k] + 1, 0)
     groups = int(member[-1]) + 1
-    width = (
-        -(-(shared + int((first + lengths).max())) // 8) * 8
-    )  # SDPA copies a mask whose row length is not a multiple of 8
+    # a multiple of 8: torch copies a mask with rows of another length in every call
+    width = -(-(shared + int((first + lengths).max())) // 8) * 8
     inside = np.arange(len(prompt)) - (np.cumsum(lengths) - lengths)[prompt]
     position = member[prompt] * width + shared + first[prompt] + inside
 
