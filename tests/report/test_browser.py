@@ -35,6 +35,9 @@ def chromium() -> str:
     return next(filter(None, map(shutil.which, names)))
 
 
+expect.set_options(timeout=60_000)  # a busy machine draws late
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
