@@ -76,13 +76,12 @@ def load(config: Config, source: str, memory: Path) -> Resolved:
         kept = _resolved(grids.build(config, source))
         with contextlib.suppress(CptError):  # a read-only folder only costs the time
             write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
-    return Resolved(catalog=catalog, **kept | {"runs": {name: Job(**job) for name, job in kept["runs"].items()}})
+    return _typed(kept, catalog)
 
 
 def of(grid: Grid) -> Resolved:
     """What ``load`` gives for the configuration of a grid."""
-    kept = _resolved(grid)
-    return Resolved(catalog=grid.catalog, **kept | {"runs": {name: Job(**job) for name, job in kept["runs"].items()}})
+    return _typed(_resolved(grid), grid.catalog)
 
 
 def remember(files: Sequence[str], root: Path) -> None:
@@ -93,6 +92,10 @@ def remember(files: Sequence[str], root: Path) -> None:
             return
     with contextlib.suppress(CptError):  # a read-only folder
         write_json(path, names)
+
+
+def _typed(kept: dict[str, Any], catalog: dict[str, Entry]) -> Resolved:
+    return Resolved(catalog=catalog, **kept | {"runs": {name: Job(**job) for name, job in kept["runs"].items()}})
 
 
 def _kept(memory: Path, key: str) -> dict[str, Any] | None:

@@ -53,6 +53,23 @@ def test_equals_torch_also_after_an_interruption(name: str, momentum: float) -> 
 
 
 @pytest.mark.parametrize("name", ORACLES)
+def test_equals_torchs_fused_form_bit_by_bit(name: str) -> None:
+    """Where every parameter has a gradient; torch's own fused SGD cannot do without."""
+    hp = TrainingHyperparameters(optimizer=name, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    ours, theirs = parameters()[:1], parameters()[:1]
+    settings = {"weight_decay": hp.weight_decay, "fused": True, **({"momentum": 0.9} if name == "sgd" else {})}
+    optimizer, oracle = Optimizer(ours, hp), ORACLES[name](theirs, lr=torch.tensor(0.1), **settings)
+    for step in range(STEPS):
+        optimizer.learning_rate = 0.1 / (step + 1)
+        oracle.param_groups[0]["lr"] = torch.tensor(0.1 / (step + 1))
+        take_gradients(ours, step)
+        take_gradients(theirs, step)
+        optimizer.step()
+        oracle.step()
+        assert torch.equal(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("name", ORACLES)
 def test_a_step_does_not_import_torchs_compiler(name: str) -> None:
     code = (
         "import sys, torch; from cpt.methods.base.hyperparameters import TrainingHyperparameters; "
