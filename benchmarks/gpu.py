@@ -1,4 +1,4 @@
-"""Check and measure training and prediction on a GPU: ``python -m benchmarks.gpu --out gpu.json`` (under 8 minutes).
+"""Check and measure training and prediction on a GPU: ``python -m benchmarks.gpu --out gpu.json``.
 
 It needs torch and the package's few other libraries, no data and no weights. Every row is in the file as soon as it is
 measured; a part that fails leaves a row that says why, and the others go on. Parts:
