@@ -17,7 +17,8 @@ import numpy as np
 from cpt.errors import CptError
 from cpt.experiment import config, grid
 from cpt.files.stage_files import write_json
-from cpt.report import formats, tables
+from cpt.report import tables
+from cpt.report.formats import md
 from cpt.report.layout import Key
 from cpt.results import stats
 from cpt.results.cells import Results, SeedValues, averaged_datasets, read_results, row_names, shared
@@ -70,7 +71,7 @@ def shown(experiment: str, name: str) -> str:
     """A table as the report shows it."""
     results = kept(experiment)
     exhibit = results.exhibit(name)
-    return "\n" + formats.markdown(tables.laid_out(results, exhibit, numbers(experiment, name))).strip() + "\n"
+    return "\n" + md.write(tables.laid_out(results, exhibit, numbers(experiment, name))).strip() + "\n"
 
 
 def label(experiment: str, table: str, row: str) -> str:

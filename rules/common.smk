@@ -5,33 +5,11 @@ from pathlib import Path
 from snakemake.cli import get_argument_parser
 
 from cpt.errors import CptError
+from cpt.experiment.exhibits import table_suffixes
 from cpt.experiment.stages import load_stages
 from cpt.files import paths
 from cpt.workflow import instance
-
-
-def refuse(problem):
-    """End with one line and an exit code: Snakemake would print a traceback."""
-    print(f"cpt: error: {problem}", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
-def asked(function):
-    """Input or parameter function by the wildcards' values; a name that the experiment lacks ends Snakemake."""
-
-    def of(wildcards):
-        try:
-            return function(wildcards)
-        except CptError as error:
-            refuse(error)
-
-    return of
-
-
-def growing(amount):
-    """A resource that grows by `amount` with each attempt."""
-    return lambda wildcards, attempt: amount * attempt
-
+from cpt.workflow.rules import asked, growing, refuse
 
 try:
     STAGES = load_stages(workflow)
@@ -45,6 +23,19 @@ except CptError as error:
 CATALOG = STAGES.resolved.catalog
 ENVIRONMENT = "../envs/cpt.yaml"  # used only with --sdm conda
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
+
+
+def exhibit(kind, suffixes, reported):
+    """Files of a table or figure; those of some suffixes are in Snakemake's report."""
+    files = {suffix: f"{ROOT}/{kind}s/{{name}}.{suffix}" for suffix in suffixes}
+    for suffix in reported:
+        files[suffix] = report(
+            files[suffix],
+            caption=f"../workflow/report/{kind}.rst",
+            category=f"{kind.capitalize()}s",
+            labels={kind: "{name}", "format": suffix},
+        )
+    return list(files.values())
 
 
 wildcard_constraints:

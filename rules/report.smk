@@ -1,22 +1,9 @@
-def exhibit(kind, suffixes, reported):
-    """Files of a table or figure; those of some suffixes are in Snakemake's report."""
-    files = {suffix: f"{ROOT}/{kind}s/{{name}}.{suffix}" for suffix in suffixes}
-    for suffix in reported:
-        files[suffix] = report(
-            files[suffix],
-            caption=f"../workflow/report/{kind}.rst",
-            category=f"{kind.capitalize()}s",
-            labels={kind: "{name}", "format": suffix},
-        )
-    return list(files.values())
-
-
 rule table:
     input:
         grid=f"{ROOT}/grid.json",
         runs=f"{ROOT}/runs.parquet",
     output:
-        exhibit("table", paths.TABLE, reported=("csv", "html")),
+        exhibit("table", table_suffixes(), reported=("csv", "html")),
     log:
         f"{LOGS}/tables/{{name}}.log",
     localrule: True

@@ -24,8 +24,9 @@ from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split
 from cpt.experiment.config import load
+from cpt.experiment.exhibits import table_suffixes
 from cpt.experiment.grid import build
-from cpt.files.paths import RUNS, TABLE
+from cpt.files.paths import RUNS
 from cpt.files.provenance import PACKAGE
 from cpt.files.stage_files import parse_json, read_parquet, write_parquet
 from cpt.methods.base import registry
@@ -115,6 +116,7 @@ def test_a_dataset_in_one_entry(tmp_path: Path) -> None:
 
 
 FIGURE, LAYOUT, ALGORITHM = "A figure", "A layout of tables", "A clustering algorithm"
+FORMAT = "A format of tables"
 
 
 def cpt_of(folder: Path, *words: str) -> str:
@@ -138,6 +140,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config").symlink_to(Path("config").absolute())
     (folder / "cpt/report/figures/tradeoff.py").write_text(block("python", FIGURE))
     (folder / "cpt/report/layouts/halves.py").write_text(block("python", LAYOUT))
+    (folder / "cpt/report/formats/tsv.py").write_text(block("python", FORMAT))
     with open(folder / "cpt/features/clusters.py", "a") as file:
         file.write("\n\n" + block("python", ALGORITHM))
 
@@ -181,11 +184,27 @@ def test_a_kind_of_figure_in_one_file(copied: Path) -> None:
 
 def test_a_layout_of_tables_in_one_file(copied: Path) -> None:
     cpt_of(copied, "table", "table8", "--results", "results")
-    assert {path.suffix[1:] for path in (copied / "results/tables").glob("table8.*")} == {*TABLE, "json"}
+    written = {path.suffix[1:] for path in (copied / "results/tables").glob("table8.*")}
+    assert written == {*table_suffixes(), "tsv", "json"}
     shown = (copied / "results/tables/table8.md").read_text()
     assert "| Method | base | new | H |" in shown
     assert "| CPT | **63.00** <sub>±1.41</sub> | **58.00** <sub>±1.41</sub> | **61.00** <sub>±1.41</sub> |" in shown
     assert "Avg: mean over 2 datasets of the per-dataset H." in shown
+
+
+def test_a_format_of_tables_in_one_file(copied: Path) -> None:
+    cpt_of(copied, "table", "table8", "--results", "results")
+    lines = (copied / "results/tables/table8.tsv").read_text().splitlines()
+    assert lines[0] == "Method\tbase\tnew\tH"
+    assert "CPT\t63.00\t58.00\t61.00" in lines
+    code = (
+        "from pathlib import Path; from cpt.experiment import config, resolved, stages\n"
+        "found = config.load([Path('mine.yaml')])\n"
+        "shape = stages.Stages(found, resolved.load(found, 'mine.yaml', Path('work.json')), ['mine.yaml'])\n"
+        "print([path for path in shape.tables if 'tsv' in path], 'cpt.report.formats.tsv' in shape.code('table'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=copied, check=True)
+    assert done.stdout.split() == ["['results/mine/tables/table8.tsv']", "True"]
 
 
 def test_a_clustering_algorithm_in_one_object(copied: Path, results: Path) -> None:

@@ -20,7 +20,8 @@ from cpt.errors import CptError
 from cpt.experiment.config import load, parse
 from cpt.files import paths
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
-from cpt.report import formats
+from cpt.report import shown
+from cpt.report.formats import html, md, tex
 from cpt.results import stats
 
 CONFIG = load([Path("config/config.yaml")])
@@ -155,15 +156,15 @@ WORDS = PRINTED.map(lambda text: " ".join(text.split())).filter(bool)
 @given(WORDS, WORDS)
 def test_a_label_stays_what_it_is_in_a_table(label: str, title: str) -> None:
     """As Markdown read by markdown-it and as HTML read by Python's parser: the same text, no element more."""
-    line = formats.Line(label, None, [formats.Shown("1.00")])
-    table = formats.Table("t", "Table 1", "t", "", "", "row", [formats.Column(title)], [formats.Block("", [line])])
-    rendered = MarkdownIt("commonmark").enable("table").render(formats.markdown(table))
-    for text in (rendered, formats.html(table)):
+    line = shown.Line(label, None, [shown.Shown("1.00")])
+    table = shown.Table("t", "Table 1", "t", "", "", "row", [shown.Column(title)], [shown.Block("", [line])])
+    rendered = MarkdownIt("commonmark").enable("table").render(md.write(table))
+    for text in (rendered, html.write(table)):
         cells = Cells()
         cells.feed(text)
         assert [" ".join(cell.split()) for cell in cells.texts] == ["row", title, label, "1.00"]
         assert not cells.others
-    rows = formats.latex(table).splitlines()
+    rows = tex.write(table).splitlines()
     assert not any(row.startswith(("[", "*")) for row in rows), "an argument of the line before"
     plain = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}|\\ldots\{\}|\$\\?\S+?\$|\{[][*]\}", "", f"{rows[-4]}{rows[-6]}")
     assert re.fullmatch(r"[^\\{}$#%^_&~]*&[^\\{}$#%^_&~]*\\\\[^\\{}$#%^_&~]*&[^\\{}$#%^_&~]*\\\\", plain), plain

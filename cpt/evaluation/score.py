@@ -101,27 +101,21 @@ def _trained(
 
 
 def measure(predictions: pa.Table, training: TrainedClasses | None) -> list[dict[str, Any]]:
-    """Return the metrics of one target and subset.
+    """Return the metrics of one target and subset (``cpt.metrics.predictions.MEASURES``).
 
     Args:
         predictions: rows of predictions.parquet.
-        training: of the classes, when they are the trained ones: gives head, medium and tail.
+        training: of the classes, when they are the trained ones: gives head, medium and tail, and clusters.
     """
     labels, top, confidence = _first(predictions)
-    percent: dict[str, float | None] = {
-        "accuracy": m.accuracy(labels, top),
-        "macro_accuracy": m.macro_accuracy(labels, top),
-        "calibration_error": m.calibration_error(confidence, labels == top),
-    }
-    if training is not None and training.groups is not None:
-        for group in GROUPS:
-            percent[f"{group}_accuracy"] = m.group_accuracy(labels, top, np.flatnonzero(training.groups == group))
-        if training.clusters is not None:
-            for one, other in (("head", "tail"), ("tail", "head")):
-                percent[f"{one}_as_{other}"] = m.confusion(labels, top, training.groups, training.clusters, one, other)
-    rows = [(name, value, "percent") for name, value in percent.items() if value is not None]
-    rows.append(("log_loss", m.log_loss(column(predictions, "true_score")), "nats"))
-    return [{"metric": name, "value": value, "unit": unit, "images": len(labels)} for name, value, unit in rows]
+    groups, clusters = (None, None) if training is None else (training.groups, training.clusters)
+    known = m.Predictions(labels, top, confidence, column(predictions, "true_score"), groups, clusters)
+    rows = [(name, measured(known), unit) for name, (unit, measured) in m.MEASURES.items()]
+    return [
+        {"metric": name, "value": value, "unit": unit, "images": len(labels)}
+        for name, value, unit in rows
+        if value is not None
+    ]
 
 
 def collapse(

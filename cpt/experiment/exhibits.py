@@ -1,8 +1,9 @@
 """Tables and figures as an experiment sees them: their sections of the configuration, the cells that they ask for.
 
-A kind of figure is a module of ``cpt.report.figures``, a layout of tables one of ``cpt.report.layouts``: a new one is a
-new module and nothing else. Both lie in ``cpt.report``, which this package may not import, so they are found by name.
-Reading a configuration imports them all, so they import matplotlib inside their functions.
+A kind of figure is a module of ``cpt.report.figures``, a layout of tables one of ``cpt.report.layouts``, a format of
+tables one of ``cpt.report.formats``: a new one is a new module and nothing else. All lie in ``cpt.report``, which this
+package may not import, so they are found by name. Reading a configuration imports kinds and layouts, so they import
+matplotlib inside their functions.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from cpt.errors import CptError
 from cpt.experiment.sections import Names, Ratios, Section, Seeds, Text
 
 T = TypeVar("T")
-FIGURES, LAYOUTS = "cpt.report.figures", "cpt.report.layouts"
-"""Packages that hold one module per kind of figure, and one per layout of tables."""
+FIGURES, LAYOUTS, FORMATS = "cpt.report.figures", "cpt.report.layouts", "cpt.report.formats"
+"""Packages that hold one module per kind of figure, per layout of tables, and per format of a table's files."""
 RECONSTRUCTION = "reconstruction"
 """Mark of a method that was built from a description because no equations or code are public."""
 
@@ -148,12 +149,12 @@ class Layout:
 
 @cache
 def names(package: str) -> tuple[str, ...]:
-    """Return the names of all kinds of figures (``FIGURES``) or layouts of tables (``LAYOUTS``)."""
+    """Return the names of all kinds of figures, layouts of tables or formats of tables."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__)))
 
 
 def modules(package: str) -> list[str]:
-    """Return the modules of a package of kinds or layouts, which no import names."""
+    """Return the modules of a package of kinds, layouts or formats, which no import names."""
     return [f"{package}.{name}" for name in names(package)]
 
 
@@ -185,6 +186,23 @@ def layout(name: str) -> type[Layout]:
     if found is None:
         raise CptError(f"cpt/report/layouts/{name}.py must define exactly one Layout")
     return found
+
+
+def table_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of a table's files; the first one has the record beside it."""
+    return ("csv", *(name for name in names(FORMATS) if name != "csv"))
+
+
+def table_format(suffix: str) -> Callable[[Any], str]:
+    """Return what writes a table's file: from a ``cpt.report.shown.Table`` to its text.
+
+    Raises:
+        CptError: its module does not define it.
+    """
+    write = getattr(import_module(f"{FORMATS}.{suffix}"), "write", None)
+    if not callable(write):
+        raise CptError(f"cpt/report/formats/{suffix}.py must define write(table) -> str")
+    return write
 
 
 def _defined(module: str, base: type[T]) -> type[T] | None:

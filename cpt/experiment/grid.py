@@ -24,7 +24,7 @@ from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
 from cpt.methods.base.hyperparameters import Hyperparameters
-from cpt.metrics.reported import IN_CLUSTERS
+from cpt.metrics.reported import MEASURES
 
 PROTOCOL = {
     "base_to_new": "base_to_new",
@@ -84,7 +84,7 @@ class Grid:
     @cached_property
     def _shows_clusters(self) -> bool:
         shown = {name for exhibit in self.exhibits.values() for name in exhibit.get("measures", [])}
-        return not shown.isdisjoint(IN_CLUSTERS)
+        return any(name in MEASURES and MEASURES[name].in_clusters for name in shown)
 
     @cached_property
     def pixels(self) -> set[str]:

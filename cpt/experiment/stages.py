@@ -31,7 +31,7 @@ from cpt.validation import no_braces
 
 _TINY_CLIP = ["assets/tiny_clip"]
 _PAGE = ["page/page.html.j2", "page/page.css", "page/page.js", "templates/table.html.j2"]
-_LAYOUTS = exhibits.modules(exhibits.LAYOUTS)
+_LAYOUTS, _FORMATS = exhibits.modules(exhibits.LAYOUTS), exhibits.modules(exhibits.FORMATS)
 _BACKBONE, _TEMPLATES = "cpt.clip.make_backbone", "cpt.features.templates"
 
 CODE: dict[str, tuple[list[str], list[str]]] = {
@@ -46,7 +46,10 @@ CODE: dict[str, tuple[list[str], list[str]]] = {
     "predict": (["cpt.evaluation.predict"], []),
     "score": (["cpt.evaluation.score"], []),
     "aggregate": (["cpt.results.aggregate"], []),
-    "table": (["cpt.report.tables", *_LAYOUTS], ["report/templates/table.html.j2"]),
+    "table": (
+        ["cpt.report.tables", *_LAYOUTS, *_FORMATS],
+        ["report/templates/table.html.j2"],
+    ),
     "ledger": (["cpt.report.printed.ledger"], ["report/templates/ledger.html.j2"]),
     "audit": (["cpt.report.printed.audit_text"], ["report/templates/audit.html.j2"]),
     "page": (["cpt.report.page.make", *_LAYOUTS], [f"report/{name}" for name in _PAGE]),
@@ -153,7 +156,7 @@ class Stages:
     @property
     def tables(self) -> list[str]:
         """Files of all tables."""
-        return self._exhibits("tables", paths.TABLE)
+        return self._exhibits("tables", exhibits.table_suffixes())
 
     @property
     def figures(self) -> list[str]:
@@ -182,7 +185,7 @@ class Stages:
         found |= self._jobs_of_runs()
         found |= {
             "aggregate": self._under(paths.GATHERED[:1]),
-            "table": self._exhibits("tables", paths.TABLE[:1]),
+            "table": self._exhibits("tables", exhibits.table_suffixes()[:1]),
             "figure": self._exhibits("figures", paths.FIGURE[:1]),
             "ledger": self._under(["report/ledger.parquet"]),
             "audit": self._under(["report/audit.html"]),

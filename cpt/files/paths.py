@@ -21,9 +21,8 @@ SCORED = ("metrics.parquet", "counts.parquet")
 """Files of a stage in a run's folder; the first one says that the stage is done."""
 GATHERED = tuple(f"{name}.parquet" for name in ("runs", "costs", "counts", "curves"))
 """What ``cpt aggregate`` writes."""
-TABLE = ("csv", "md", "tex", "html")
 FIGURE = ("svg", "pdf", "png", "csv", "txt")
-"""Suffixes of a table's and of a figure's files; the first one has the record beside it."""
+"""Suffixes of a figure's files; the first one has the record beside it."""
 
 IMAGES = "images"
 """Last part of the name of a target's mean image features in classifier.safetensors."""

@@ -1,9 +1,13 @@
-"""Measures of stored predictions: computed here, named in ``cpt.evaluation.score``, shown by ``cpt.metrics.reported``.
+"""Measures of stored predictions: computed and named here (``MEASURES``), shown by ``cpt.metrics.reported``.
 
 They are accuracy and calibration; no model is needed. Letters: N images, K classes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,3 +84,53 @@ def harmonic_means(base: NDArray | np.float64, new: NDArray | np.float64) -> NDA
     """Element-wise ``harmonic_mean``."""
     total = base + new
     return np.asarray(2 * base * new / np.where(total == 0, 1.0, total))
+
+
+# ---- by name -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is known of the test images of one target and subset.
+
+    Attributes:
+        labels: (N,) classes 0..K-1.
+        top: (N,) predicted classes.
+        confidence: (N,) probabilities of the predicted classes.
+        true_score: (N,) probabilities of the true classes.
+        groups: (K,) ``head``, ``medium`` or ``tail``; None where the classes are not the trained ones, or not ranked.
+        clusters: (K,) cluster of every class; None where the classes are not the trained ones, or not clustered.
+    """
+
+    labels: NDArray
+    top: NDArray
+    confidence: NDArray
+    true_score: NDArray
+    groups: NDArray | None = None
+    clusters: NDArray | None = None
+
+
+def _of_group(group: str, known: Predictions) -> float | None:
+    if known.groups is None:
+        return None
+    return group_accuracy(known.labels, known.top, np.flatnonzero(known.groups == group))
+
+
+def _taken_for(group: str, other: str, known: Predictions) -> float | None:
+    if known.groups is None or known.clusters is None:
+        return None
+    return confusion(known.labels, known.top, known.groups, known.clusters, group, other)
+
+
+MEASURES: dict[str, tuple[str, Callable[[Predictions], float | None]]] = {
+    "accuracy": ("percent", lambda known: accuracy(known.labels, known.top)),
+    "macro_accuracy": ("percent", lambda known: macro_accuracy(known.labels, known.top)),
+    "calibration_error": ("percent", lambda known: calibration_error(known.confidence, known.labels == known.top)),
+    "head_accuracy": ("percent", partial(_of_group, "head")),
+    "medium_accuracy": ("percent", partial(_of_group, "medium")),
+    "tail_accuracy": ("percent", partial(_of_group, "tail")),
+    "tail_as_head": ("percent", partial(_taken_for, "tail", "head")),
+    "head_as_tail": ("percent", partial(_taken_for, "head", "tail")),
+    "log_loss": ("nats", lambda known: log_loss(known.true_score)),
+}
+"""Unit and function of what ``cpt score`` writes; one that gives None is left out there."""

@@ -1,7 +1,7 @@
-"""How measures are shown: title, unit, better direction; a new one is computed and named elsewhere, then listed here.
+"""How measures are shown: title, unit, better direction, meaning.
 
-Computed: of predictions in ``cpt.metrics.predictions``, named by ``measure`` of ``cpt.evaluation.score``; of text and
-image features in ``cpt.metrics.geometry``, named by ``collapse_measures`` there.
+They are computed and named elsewhere: those of predictions by ``cpt.metrics.predictions``, those of text and image
+features by ``cpt.metrics.geometry``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ class Measure(NamedTuple):
         metric: its name in metrics.parquet.
         better: which direction is better; None if neither is.
         unit: ``percent`` or ``1``.
+        meanings: sentences for the notes below a table; ``{groups}`` stands for the sizes of the groups.
+        in_clusters: whether it needs clusters of the trained classes, for every method.
     """
 
     title: str
@@ -25,35 +27,14 @@ class Measure(NamedTuple):
     metric: str
     better: Literal["higher", "lower"] | None
     unit: Literal["percent", "1"] = "percent"
+    meanings: tuple[str, ...] = ()
+    in_clusters: bool = False
 
     @property
     def where(self) -> tuple[str, str]:
         """Subset and metric in the metrics files."""
         return self.subset, self.metric
 
-
-MEASURES = {
-    "H": Measure("H", "base+new", "harmonic_mean", "higher"),
-    "base": Measure("base", "base", "accuracy", "higher"),
-    "new": Measure("new", "new", "accuracy", "higher"),
-    "macro_base": Measure("macro base", "base", "macro_accuracy", "higher"),
-    "macro_new": Measure("macro new", "new", "macro_accuracy", "higher"),
-    "head": Measure("head", "base", "head_accuracy", "higher"),
-    "medium": Measure("medium", "base", "medium_accuracy", "higher"),
-    "tail": Measure("tail", "base", "tail_accuracy", "higher"),
-    "tail_as_head": Measure("tail as head", "base", "tail_as_head", "lower"),
-    "head_as_tail": Measure("head as tail", "base", "head_as_tail", "lower"),
-    "ece_base": Measure("ECE base", "base", "calibration_error", "lower"),
-    "ece_new": Measure("ECE new", "new", "calibration_error", "lower"),
-    "within_class_variability": Measure("variability", "base", "within_class_variability", "lower", "1"),
-    "etf_distance": Measure("ETF distance", "base", "etf_distance", "lower", "1"),
-    "cluster_etf_distance": Measure("in clusters", "base", "cluster_etf_distance", "lower", "1"),
-    "alignment": Measure("alignment", "base", "alignment", "higher", "1"),
-    "collapse_degree": Measure("LCD", "base", "collapse_degree", "lower", "1"),
-    "modality_mismatch": Measure("MID", "base", "modality_mismatch", "lower", "1"),
-    "effective_rank": Measure("effective rank", "base", "effective_rank", None, "1"),
-}
-"""Measures that a table can show."""
 
 _GROUPS = "head, medium, tail: {groups} of the trained classes by their training images"
 _MACRO = "macro: mean of the classes' accuracies"
@@ -64,28 +45,49 @@ _CONFUSION = (
 _ECE = "ECE: expected calibration error over 15 bins of equal width"
 _ETF = "ETF distance: root mean square of cos + 1/(K-1) over pairs of classes' text features"
 
-MEANINGS = {
-    "macro_base": (_MACRO,),
-    "macro_new": (_MACRO,),
-    "head": (_GROUPS,),
-    "medium": (_GROUPS,),
-    "tail": (_GROUPS,),
-    "tail_as_head": (_GROUPS, _CONFUSION),
-    "head_as_tail": (_GROUPS, _CONFUSION),
-    "ece_base": (_ECE,),
-    "ece_new": (_ECE,),
-    "within_class_variability": ("variability: spread of the image features within classes over that between classes",),
-    "etf_distance": (_ETF,),
-    "cluster_etf_distance": (_ETF, "in clusters: the same over pairs of one cluster and its number of classes"),
-    "alignment": ("alignment: mean cosine of a class's text feature and the mean of its image features",),
-    "collapse_degree": ("LCD: mean of |cos + 1/(K-1)| over pairs (NPT's, reconstructed)",),
-    "modality_mismatch": ("MID: mean distance of the directions of text and images' mean (NPT's, reconstructed)",),
-    "effective_rank": ("effective rank: of the text features' cosine matrix",),
-}
-"""Explanations of measures for the notes below a table; ``{groups}`` stands for the sizes of the groups."""
-
-IN_CLUSTERS = ("tail_as_head", "head_as_tail", "cluster_etf_distance")
-"""Measures that need clusters of the trained classes, for every method."""
+MEASURES = {
+    "H": Measure("H", "base+new", "harmonic_mean", "higher"),
+    "base": Measure("base", "base", "accuracy", "higher"),
+    "new": Measure("new", "new", "accuracy", "higher"),
+    "macro_base": Measure("macro base", "base", "macro_accuracy", "higher", meanings=(_MACRO,)),
+    "macro_new": Measure("macro new", "new", "macro_accuracy", "higher", meanings=(_MACRO,)),
+    "head": Measure("head", "base", "head_accuracy", "higher", meanings=(_GROUPS,)),
+    "medium": Measure("medium", "base", "medium_accuracy", "higher", meanings=(_GROUPS,)),
+    "tail": Measure("tail", "base", "tail_accuracy", "higher", meanings=(_GROUPS,)),
+    "tail_as_head": Measure(
+        "tail as head", "base", "tail_as_head", "lower", meanings=(_GROUPS, _CONFUSION), in_clusters=True
+    ),
+    "head_as_tail": Measure(
+        "head as tail", "base", "head_as_tail", "lower", meanings=(_GROUPS, _CONFUSION), in_clusters=True
+    ),
+    "ece_base": Measure("ECE base", "base", "calibration_error", "lower", meanings=(_ECE,)),
+    "ece_new": Measure("ECE new", "new", "calibration_error", "lower", meanings=(_ECE,)),
+    "within_class_variability": Measure(
+        "variability", "base", "within_class_variability", "lower", "1",
+        ("variability: spread of the image features within classes over that between classes",),
+    ),
+    "etf_distance": Measure("ETF distance", "base", "etf_distance", "lower", "1", (_ETF,)),
+    "cluster_etf_distance": Measure(
+        "in clusters", "base", "cluster_etf_distance", "lower", "1",
+        (_ETF, "in clusters: the same over pairs of one cluster and its number of classes"), in_clusters=True,
+    ),
+    "alignment": Measure(
+        "alignment", "base", "alignment", "higher", "1",
+        ("alignment: mean cosine of a class's text feature and the mean of its image features",),
+    ),
+    "collapse_degree": Measure(
+        "LCD", "base", "collapse_degree", "lower", "1",
+        ("LCD: mean of |cos + 1/(K-1)| over pairs (NPT's, reconstructed)",),
+    ),
+    "modality_mismatch": Measure(
+        "MID", "base", "modality_mismatch", "lower", "1",
+        ("MID: mean distance of the directions of text and images' mean (NPT's, reconstructed)",),
+    ),
+    "effective_rank": Measure(
+        "effective rank", "base", "effective_rank", None, "1", ("effective rank: of the text features' cosine matrix",)
+    ),
+}  # fmt: skip
+"""Measures that a table can show."""
 
 CURVES = {
     "within_class_variability": "within-class variability",

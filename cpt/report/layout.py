@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from cpt.experiment import exhibits
-from cpt.report.formats import Block, Column, Line, Mark, Shown
+from cpt.report.shown import Block, Column, Line, Mark, Shown
 from cpt.report.words import AVERAGE, MISSING
 from cpt.results.cells import (
     TRANSFER_TASKS,

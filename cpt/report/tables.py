@@ -15,11 +15,9 @@ import numpy as np
 
 from cpt.errors import CptError
 from cpt.experiment import exhibits
-from cpt.files.paths import TABLE
 from cpt.files.stage_files import write_text
-from cpt.report import formats
-from cpt.report.formats import Table
 from cpt.report.layout import Key, Layout, LongForm
+from cpt.report.shown import Table
 from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, exhibit_label, sentence
 from cpt.results import stats
 from cpt.results.cells import (
@@ -27,7 +25,6 @@ from cpt.results.cells import (
     SeedValues,
     Summary,
     averaged_datasets,
-    csv_text,
     datasets_of,
     judged_by,
     read_results,
@@ -36,11 +33,9 @@ from cpt.results.cells import (
     uneven,
 )
 
-COLUMNS = ("table", "imbalance_ratio", "method", "dataset", "metric", "value", "std", "n_seeds", "p_holm")
-
 
 def make_table(grid: Path, runs: Path, name: str, output: Path) -> None:
-    """Write ``<name>.csv``, ``.md``, ``.tex`` and ``.html`` into the folder ``output``.
+    """Write ``<name>`` in every format (``cpt.report.formats``) into the folder ``output``.
 
     Raises:
         CptError: an input is missing or damaged, or the grid has no table of this name.
@@ -51,10 +46,8 @@ def make_table(grid: Path, runs: Path, name: str, output: Path) -> None:
         raise CptError(f"grid.json: {name!r} is a figure; make it with cpt figure")
     numbers = long_form(results, exhibit)
     table = laid_out(results, exhibit, numbers)
-    texts = {"csv": long_form_csv(results, exhibit, numbers)}
-    texts |= {suffix: write(table) for suffix, write in formats.WRITERS.items()}
-    for suffix in TABLE:
-        write_text(output / f"{name}.{suffix}", texts[suffix])
+    for suffix in exhibits.table_suffixes():
+        write_text(output / f"{name}.{suffix}", exhibits.table_format(suffix)(table))
 
 
 def layout_of(exhibit: Mapping[str, Any]) -> type[Layout]:
@@ -126,16 +119,18 @@ def _averaged_parts(
     }
 
 
-def long_form_csv(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) -> str:
-    """Return the long form as CSV; ``table`` is the table's number, ``method`` the row's label."""
-    names, p_values = row_names(exhibit["rows"]), significance(results, exhibit)
+def _long_form_rows(
+    exhibit: Mapping[str, Any], numbers: LongForm, p_values: Mapping[tuple[float, str], float]
+) -> list[tuple[object, ...]]:
+    """Return the rows of ``LONG_FORM``; ``table`` is the table's number, ``method`` the row's label."""
+    names = row_names(exhibit["rows"])
     number, judged = exhibit["name"].removeprefix("table"), judged_by(exhibit["tasks"][0])
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for key, cell in numbers.items():
         p = p_values.get((key.ratio, key.row)) if (key.dataset, key.metric) == (AVERAGE, judged) else None
         where = number, f"{key.ratio:g}", names[key.row], key.dataset, key.metric
         rows.append((*where, cell.mean, cell.std, cell.n, p))
-    return csv_text(COLUMNS, rows)
+    return rows
 
 
 # ---- the layouts -------------------------------------------------------------------------------
@@ -145,6 +140,7 @@ def laid_out(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
     """Return the table as it is read: best and second of each column and ratio marked."""
     layout = layout_of(exhibit)(results, exhibit)
     seeds = {cell.n for cell in numbers.values()}
+    p_values = significance(results, exhibit)
     partial = any(uneven(p) for task in exhibit["tasks"] for p in _averaged_parts(results, exhibit, task).values())
     return Table(
         name=exhibit["name"],
@@ -154,7 +150,6 @@ def laid_out(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
         notes=layout.notes(seeds, partial=partial),
         corner=layout.corner,
         columns=layout.columns(),
-        blocks=layout.blocks(
-            numbers, {row for row, p in significance(results, exhibit).items() if p < SIGNIFICANCE_LEVEL}
-        ),
+        blocks=layout.blocks(numbers, {row for row, p in p_values.items() if p < SIGNIFICANCE_LEVEL}),
+        long_form=_long_form_rows(exhibit, numbers, p_values),
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt.errors import CptError
+from cpt.experiment.exhibits import table_suffixes
 from cpt.files import paths
 from cpt.files.hashes import digest_of_file
 from cpt.files.integrity import SUFFIX, command, configuration, is_path, read_record
@@ -124,7 +125,7 @@ class _Check:
         """The ends of the chain, and the files in its middle that the grid names."""
         files = ["grid.json", "backbone.json", "report/index.html", *paths.GATHERED]
         for name, exhibit in grid["exhibits"].items():
-            kind, suffixes = ("tables", paths.TABLE) if exhibit["kind"] == "table" else ("figures", paths.FIGURE)
+            kind, suffixes = ("tables", table_suffixes()) if exhibit["kind"] == "table" else ("figures", paths.FIGURE)
             files += [f"{kind}/{name}.{suffix}" for suffix in suffixes]
         for run in grid["runs"]:
             files.append(f"runs/{run['run']}/{paths.SCORED[0]}")

@@ -12,8 +12,6 @@ import cpt.report.figures
 import cpt.report.layouts
 from cpt.errors import CptError
 from cpt.experiment import exhibits
-from cpt.files.paths import TABLE
-from cpt.report.formats import WRITERS
 
 
 @pytest.fixture
@@ -65,7 +63,3 @@ def test_a_layout_must_define_itself(added: Callable[[str], None]) -> None:
     added("from cpt.report.layout import Layout\n")
     with pytest.raises(CptError, match=r"layouts/new\.py must define exactly one Layout"):
         exhibits.layout("new")
-
-
-def test_every_suffix_of_a_table_is_written() -> None:
-    assert {"csv", *WRITERS} == {*TABLE}

@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 
 from cpt.errors import CptError
-from cpt.report.formats import Block, Column, Line, Shown, Table, html, latex, markdown
+from cpt.report.formats import csv as csv_format
+from cpt.report.formats import html, md, tex
 from cpt.report.layout import Key, rank
-from cpt.report.tables import laid_out, layout_of, long_form, long_form_csv, make_table, significance
+from cpt.report.shown import Block, Column, Line, Shown, Table
+from cpt.report.tables import laid_out, layout_of, long_form, make_table, significance
 from cpt.report.words import SIGNIFICANCE_LEVEL
 from cpt.results.cells import Results, Summary, average, read_results, summarize
 from tests.helpers import fake_results, rough_results
@@ -308,7 +310,7 @@ def test_rows_are_tested_against_the_reference() -> None:
     assert found[1.0, "seven"] == pytest.approx(max(2 * single["seven"], 3 * single["always"]))
     assert found[1.0, "half"] == pytest.approx(max(single["half"], 2 * single["seven"]))
     assert (1.0, "ours") not in found
-    rows = long_form_csv(results, exhibit, long_form(results, exhibit)).splitlines()
+    rows = csv_format.write(laid_out(results, exhibit, long_form(results, exhibit))).splitlines()
     assert sum(not row.endswith(",") for row in rows[1:]) == 3, "p stands beside averages only"
     assert significance(results, exhibit | {"reference": None}) == {}
 
@@ -357,9 +359,9 @@ def test_equal_methods_are_rarely_told_apart() -> None:
 def test_the_mark_reaches_every_format() -> None:
     cell = Shown("50.00", "1.00", differs=True)
     table = Table("t", "T", "", "", "", "Method", [Column("H")], [Block("", [Line("a", None, [cell])])])
-    assert "50.00†" in markdown(table)
-    assert r"50.00{\tiny$\pm$1.00}\rlap{$^\dagger$}" in latex(table)
-    assert "50.00<sup>†</sup>" in html(table)
+    assert "50.00†" in md.write(table)
+    assert r"50.00{\tiny$\pm$1.00}\rlap{$^\dagger$}" in tex.write(table)
+    assert "50.00<sup>†</sup>" in html.write(table)
 
 
 def notes(exhibit: dict, **groups: float) -> str:
@@ -512,12 +514,12 @@ def test_markdown_rows_are_as_wide_as_their_header(made: Path) -> None:
 def test_table_without_spread_leaves_no_room_for_it() -> None:
     line = Line("a | b", None, [Shown("1.00", None, "best")])
     table = Table("table9", "Table 9", "Title.", "", "", "Method", [Column("H")], [Block("", [line])])
-    assert r"\textbf{1.00} \\" in latex(table)
-    assert r"\begin{table}[t]" in latex(table)
+    assert r"\textbf{1.00} \\" in tex.write(table)
+    assert r"\begin{table}[t]" in tex.write(table)
     wide = replace(table, columns=[Column("H")] * 7, blocks=[])
-    assert r"\begin{table*}[t]" in latex(wide)
-    assert latex(wide).endswith("\\end{table*}\n")
-    assert r"| a \| b | **1.00** |" in markdown(table)
+    assert r"\begin{table*}[t]" in tex.write(wide)
+    assert tex.write(wide).endswith("\\end{table*}\n")
+    assert r"| a \| b | **1.00** |" in md.write(table)
 
 
 def test_single_runs_are_called_single_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cpt.report.formats import Block, Column, Shown
 from cpt.report.layout import Key, Layout, LongForm, marked
+from cpt.report.shown import Block, Column, Shown
 from cpt.report.words import AVERAGE, ratio_title
 from cpt.results.cells import averaged_datasets, judged_by
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from cpt.report.formats import DIFFERS, Block, Column
 from cpt.report.layout import Layout, LongForm
+from cpt.report.shown import DIFFERS, Block, Column
 from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, ratio_title
 from cpt.results.cells import averaged_datasets, datasets_of, judged_by
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from cpt.metrics.reported import MEANINGS, MEASURES
-from cpt.report.formats import Block, Column, Shown
+from cpt.metrics.reported import MEASURES
 from cpt.report.layout import DECIMALS, Cells, Key, Layout, LongForm
+from cpt.report.shown import Block, Column, Shown
 from cpt.report.words import AVERAGE, ratio_title
 from cpt.results.cells import SeedValues, Summary, average, averaged_datasets, summarize
 
@@ -63,7 +63,7 @@ class Measures(Layout):
         """Return what the columns mean."""
         sizes = list(self.results.grid["class_groups"].values())
         parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
-        found = dict.fromkeys(text for name in self.exhibit["measures"] for text in MEANINGS.get(name, ()))
+        found = dict.fromkeys(text for name in self.exhibit["measures"] for text in MEASURES[name].meanings)
         meanings = [text.format(groups=parts) for text in found]
         return [f"{meaning[0].upper()}{meaning[1:]}." for meaning in meanings]
 

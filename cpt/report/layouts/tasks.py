@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cpt.report.formats import Block, Column
 from cpt.report.layout import Cells, Key, Layout, LongForm
+from cpt.report.shown import Block, Column
 from cpt.report.words import ratio_title, task_title
 from cpt.results.cells import TASKS, Summary, judged_by
 

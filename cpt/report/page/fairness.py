@@ -12,8 +12,8 @@ from typing import Any
 from cpt.files.paths import COSTS
 from cpt.files.stage_files import read_parquet
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, layers
-from cpt.report.formats import templates
 from cpt.report.tables import by_dataset
+from cpt.report.templates import templates
 from cpt.report.words import MISSING, ratio_title
 from cpt.results.cells import Results, hyperparameters
 

@@ -12,19 +12,21 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from cpt.experiment import exhibits
 from cpt.files import paths
 from cpt.files.integrity import configuration, snakemake
 from cpt.files.stage_files import note_read, require_unchanged, unusable, write_text
-from cpt.report.formats import html, templates
+from cpt.report.formats import html
 from cpt.report.layout import DECIMALS, Key
 from cpt.report.page import web
 from cpt.report.page.details import details
 from cpt.report.page.fairness import fairness
 from cpt.report.tables import by_dataset, laid_out, long_form, significance
+from cpt.report.templates import templates
 from cpt.report.words import AVERAGE, caption_begins, exhibit_label, ratio_title, sentence
 from cpt.results.cells import Results, Summary, read_results
 
-TABLE_FILES = [suffix for suffix in paths.TABLE if suffix != "html"]  # the page holds it itself
+TABLE_FILES = [suffix for suffix in exhibits.table_suffixes() if suffix != "html"]  # the page holds it itself
 FIGURE_FILES = [suffix for suffix in paths.FIGURE if suffix != "txt"]
 _SCREEN_SCALE = 1.35  # figures are drawn for print; on a screen they are shown larger
 _POINT = 4 / 3  # CSS pixels
@@ -40,7 +42,7 @@ def make_page(folder: Path) -> None:
     """
     results = read_results(folder / "grid.json", folder / "runs.parquet")
     grid, report, again = results.grid, folder / "report", command(folder)
-    exhibits = [grid["exhibits"][name] for name in sorted(grid["exhibits"], key=natural_order)]
+    shown = [grid["exhibits"][name] for name in sorted(grid["exhibits"], key=natural_order)]
     behind = details(results) | {"root": f"results/{grid['experiment']}", "command": again}
     fragments = {name: report / f"{name}.html" for name in ("ledger", "audit")}
     page = templates().get_template("page/page.html.j2")
@@ -51,8 +53,8 @@ def make_page(folder: Path) -> None:
         facts=facts(results),
         headline=headline(results),
         sheet=fairness(results),
-        tables=[_table(results, exhibit) for exhibit in exhibits if exhibit["kind"] == "table"],
-        figures=[_figure(results, exhibit) for exhibit in exhibits if exhibit["kind"] != "table"],
+        tables=[_table(results, exhibit) for exhibit in shown if exhibit["kind"] == "table"],
+        figures=[_figure(results, exhibit) for exhibit in shown if exhibit["kind"] != "table"],
         **{name: Markup(_read(path).decode()) if path.exists() else "" for name, path in fragments.items()},
         command=shlex.join(again),
         style=_own("page.css"),
@@ -117,8 +119,8 @@ def row_title(row: Mapping[str, Any]) -> str:
 
 def main_table(results: Results) -> dict[str, Any] | None:
     """Return the table whose averages make the headline: methods by datasets, base-to-new (the paper's Table 2)."""
-    exhibits = results.grid["exhibits"].values()
-    return next((e for e in exhibits if by_dataset(e) and e["tasks"] == ["base_to_new"]), None)
+    shown = results.grid["exhibits"].values()
+    return next((e for e in shown if by_dataset(e) and e["tasks"] == ["base_to_new"]), None)
 
 
 def headline(results: Results) -> list[tuple[str, str]]:
@@ -170,7 +172,7 @@ def _table(results: Results, exhibit: Mapping[str, Any]) -> dict[str, Any]:
     for suffix in TABLE_FILES:  # the page leads to them
         _read(results.folder / f"tables/{exhibit['name']}.{suffix}")
     shown = laid_out(results, exhibit, long_form(results, exhibit))
-    return _described(exhibit, "tables", TABLE_FILES) | {"body": Markup(html(shown, linked=True))}
+    return _described(exhibit, "tables", TABLE_FILES) | {"body": Markup(html.write(shown, linked=True))}
 
 
 def _figure(results: Results, exhibit: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from cpt.report.formats import templates
 from cpt.report.printed.audit import Section
+from cpt.report.templates import templates
 
 
 def shown(section: Section) -> tuple[list[str], list[list[str]]]:

@@ -19,8 +19,8 @@ from scipy import stats as scipy_stats
 
 from cpt.experiment.exhibits import RECONSTRUCTION
 from cpt.files.stage_files import write_parquet, write_text
-from cpt.report.formats import templates
 from cpt.report.printed.published import SOURCE, TRANSFER, read_published
+from cpt.report.templates import templates
 from cpt.report.words import AVERAGE, counted
 from cpt.results import stats
 from cpt.results.cells import (

@@ -1,0 +1,90 @@
+"""LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from cpt.report.shown import DIFFERS, Shown, Table
+
+NARROW = 6
+"""Columns that fit a column of a two-column page."""
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "θ": "theta", "κ": "kappa",
+    "λ": "lambda", "μ": "mu", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "Δ": "Delta", "Σ": "Sigma",
+}  # fmt: skip
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "[": "{[}",  # at a row's start it would be an argument of the \\ before it, and so would a star
+    "]": "{]}",
+    "*": "{*}",
+    "|": r"\textbar{}",
+    "–": "--",
+    "—": "---",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    DIFFERS: r"$^\dagger$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "…": r"\ldots{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{letter: f"$\\{name}$" for letter, name in _GREEK.items()},
+}
+
+
+def write(table: Table) -> str:
+    """Return a floating ``table`` with a booktabs ``tabular``; needs ``\\usepackage{booktabs}`` only.
+
+    One with many columns spans both columns of a page (``table*``).
+    """
+    width = len(table.columns)
+    floating, gap_width = ("table", 3) if width <= NARROW else ("table*", 2)
+    gap = "{\\tiny\\phantom{$\\pm$0.00}}" if table.spreads() else ""
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"\\begin{{{floating}}}[t]",
+        "\\centering",
+        f"\\caption{{{_escaped(table.title)} {_escaped(table.caption)} {_escaped(table.notes)}}}",
+        f"\\label{{tab:{table.name}}}",
+        "\\scriptsize",
+        f"\\setlength{{\\tabcolsep}}{{{gap_width}pt}}",
+        f"\\begin{{tabular}}{{l{'r' * width}}}",
+        "\\toprule",
+    ]
+    if groups := table.groups():
+        ends = accumulate((span for _, span in groups), initial=1)
+        lines.append(_row(["", *(f"\\multicolumn{{{span}}}{{c}}{{{_escaped(group)}}}" for group, span in groups)]))
+        lines.append(" ".join(f"\\cmidrule(lr){{{end + 1}-{after}}}" for end, after in pairwise(ends)))
+    lines.append(_row([_escaped(table.corner), *(_escaped(column.title) for column in table.columns)]))
+    for block in table.blocks:
+        lines.append("\\midrule")
+        if block.title:
+            lines.append(_row([f"\\multicolumn{{{width + 1}}}{{l}}{{{_escaped(block.title)}}}"]))
+        for line in block.lines:
+            note = f" {{\\tiny({_escaped(line.note)})}}" if line.note else ""
+            lines.append(_row([_escaped(line.label) + note, *(_cell(c, gap) for c in line.cells)]))
+    lines += ["\\bottomrule", "\\end{tabular}", f"\\end{{{floating}}}"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _cell(cell: Shown, gap: str) -> str:
+    text = _escaped(cell.text)
+    text = {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}", None: text}[cell.mark]
+    spread = f"{{\\tiny$\\pm${cell.spread}}}" if cell.spread else gap
+    return text + spread + (f"\\rlap{{{_TEX[DIFFERS]}}}" if cell.differs else "")
