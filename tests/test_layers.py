@@ -14,8 +14,8 @@ import pytest
 from cpt.files.provenance import PACKAGE, code_version
 
 # From low to high: a room imports from itself and from rooms above it in this list. The first are the modules of
-# cpt/ itself, which every room may use. One exception: cpt.experiment.exhibits finds kinds of figures, layouts and formats of
-# tables in cpt.report by name. So each of these is one file, with its section of the configuration and its drawing.
+# cpt/ itself, which every room may use. One exception: cpt.experiment.exhibits finds kinds of figures, layouts and
+# formats of tables in cpt.report by name. So each of these is one file.
 ROOMS = [
     "errors limits seeds validation",
     "files",
