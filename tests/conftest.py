@@ -35,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cpt.data.manifest import read_manifest
     from cpt.data.split import make_split, write_split
     from cpt.features.images import make_image_features
-    from cpt.features.mining import make_clusters
+    from cpt.features.make_clusters import make_clusters
     from cpt.features.text import make_text_features
 
     folder = tmp_path_factory.mktemp("experiment")

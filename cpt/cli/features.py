@@ -167,7 +167,7 @@ def clusters(
     Example: `cpt clusters --text-features results/embedded/features/flowers/text-single.safetensors
     --protocol base_to_new --seed 1 --classes-per-cluster 4 --output clusters.parquet`
     """
-    from cpt.features.mining import make_clusters
+    from cpt.features.make_clusters import make_clusters
 
     with recorded(output):
         found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)

@@ -42,7 +42,7 @@ CODE: dict[str, tuple[list[str], list[str]]] = {
     "text_features": (["cpt.features.text", _BACKBONE, _TEMPLATES], []),
     "descriptions": (["cpt.features.descriptions", _BACKBONE, _TEMPLATES], []),
     "image_features": (["cpt.features.images"], []),
-    "clusters": (["cpt.features.mining"], []),
+    "clusters": (["cpt.features.make_clusters"], []),
     "predict": (["cpt.evaluation.predict"], []),
     "score": (["cpt.evaluation.score"], []),
     "aggregate": (["cpt.results.aggregate"], []),

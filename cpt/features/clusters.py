@@ -1,4 +1,4 @@
-"""Cluster mining: groups of classes with similar frozen text features."""
+"""Clustering algorithms: groups of classes with similar frozen text features, and their file."""
 
 from __future__ import annotations
 

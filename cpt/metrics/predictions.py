@@ -93,6 +93,8 @@ def harmonic_means(base: NDArray | np.float64, new: NDArray | np.float64) -> NDA
 class Predictions:
     """What is known of the test images of one target and subset.
 
+    The file holds the five largest probabilities (``cpt.evaluation.predict.TOP``) and that of the true class.
+
     Attributes:
         labels: (N,) classes 0..K-1.
         top: (N,) predicted classes.

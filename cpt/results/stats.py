@@ -2,6 +2,9 @@
 
 What is random takes a ``generator`` and draws ``resamples`` times: equal generators give equal numbers. Intervals
 cover by ``level``. Accuracies are in percent or fractions alike: nothing here depends on the unit.
+
+Who uses it: ``cpt.results.comparison`` (``cpt compare``), ``cpt.report.tables.significance`` (daggers and ``p_holm`` of
+tables, told by ``layouts.datasets``), ``cpt.report.printed.ledger``, and ``docs/kept.py`` for the documents.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """The checkpoint of an unfinished training, with everything that a resumed training needs to give the same bytes.
 
+``cpt.training.loop`` fills it (``_checkpoint``) and takes it back (``_resume``); ``cpt.training.train`` makes its key;
+``cpt.training.interruption`` hears the signals.
+
 It is not a declared output, because Snakemake deletes the outputs of an interrupted job. Its key is a hash of
 everything that the run depends on, so a changed configuration never resumes an old state. It starts with the SHA-256 of
 the rest, so a damaged one is never resumed either. It holds no random streams, because every stream is a function of

@@ -1,4 +1,8 @@
-"""The learning-rate schedule of the CoOp lineage."""
+"""The learning-rate schedule of the CoOp lineage.
+
+Its settings are fields of ``TrainingHyperparameters``, and so would be the choice of another schedule; a new field
+changes the key of every run. ``cpt.training.loop`` calls it once per epoch. Pretraining has its own.
+"""
 
 from __future__ import annotations
 

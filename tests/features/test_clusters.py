@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from cpt.errors import CptError
 from cpt.features import clusters
 from cpt.features.clusters import ALGORITHMS, mine, number_of_clusters, read_clusters, write_clusters
-from cpt.features.mining import make_clusters
+from cpt.features.make_clusters import make_clusters
 from cpt.files.paths import TEXT_FEATURES
 from cpt.files.stage_files import write_tensors
 from cpt.seeds import stream_seed

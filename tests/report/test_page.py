@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from cpt.errors import CptError
+from cpt.experiment.exhibits import table_suffixes
 from cpt.files import integrity
 from cpt.files.stage_files import write_json
 from cpt.report.drawing.make import make_figure
@@ -107,7 +108,7 @@ def test_links_lead_to_the_files_beside_the_page(made: Path, page: Elements) -> 
     links = [a["href"] for tag, a in page.found if tag == "a"]
     files = [link for link in links if not link.startswith("#")]
     assert "../tables/table1.csv" in files
-    assert len(files) == len(TABLES) * 3 + len(FIGURES) * 4
+    assert len(files) == len(TABLES) * (len(table_suffixes()) - 1) + len(FIGURES) * 4
     assert all((made / "report" / link).is_file() for link in files)
     ids = {a.get("id") for _, a in page.found}
     inside = {link[1:] for link in links if link.startswith("#")}

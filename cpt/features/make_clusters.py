@@ -1,4 +1,4 @@
-"""Cluster mining: the trained classes of a protocol, clustered by their frozen text features."""
+"""Making clusters: the trained classes of a protocol, clustered by their frozen text features."""
 
 from __future__ import annotations
 
