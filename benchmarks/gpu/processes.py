@@ -29,7 +29,7 @@ CONTROL = "nvidia-cuda-mps-control"
 
 def processes(check: Check) -> None:
     """Steps a second of one process, of two, …"""
-    number = 2 if check.quick else 4
+    number = 1 if check.quick else 4
     words = [sys.executable, "-m", "benchmarks.gpu", "--device", check.device.type, "--train"]
     words += ["--quick"] if check.quick else []
     for service in (False, True) if check.cuda and shutil.which(CONTROL) else (False,):

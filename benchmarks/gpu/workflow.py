@@ -54,7 +54,8 @@ def workflow(check: Check) -> None:
         for part in NEEDED:
             (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, folder / part)
         (folder / "check.yaml").write_text(yaml.safe_dump(configuration(check.device.type, methods)))
-        words = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=1"]
+        cores = str(min(8, os.cpu_count() or 1))
+        words = [sys.executable, "-m", "snakemake", "--cores", cores, "--resources", "gpu=1"]
         words += ["--configfile", "check.yaml", "--", "results/gpu_check/runs.parquet"]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # jobs call cpt
         environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
