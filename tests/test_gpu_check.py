@@ -101,6 +101,7 @@ def test_the_golden_cases_are_there() -> None:
     """One of every method that has any, by the first word of its name."""
     stored = {path.stem for path in GOLDEN.glob("*.npz")}
     assert stored >= {*CASES}
+    assert all([name for name in stored if case in name] == [case] for case in CASES), "their names choose the tests"
     methods = {name.replace("_", "") for name in registry.names()}
     assert {case.partition("_")[0] for case in CASES} == {name.partition("_")[0] for name in stored} & methods
     assert methods >= {*METHODS}

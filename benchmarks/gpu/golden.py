@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from benchmarks.gpu.check import ROOT, Check
 
 CASES = (
-    *("zeroshot_caltech101", "coop_ctx4_csc", "cocoop_ctx4", "ivlp_d4_n2", "maple_d3_n2", "promptsrc_d2_nv2_nt4"),
-    *("coprompt_d3_n2", "dekg_ctx4_photo", "dekgtcp_layer2_caltech", "dpc_coop_w02_noinit"),
+    *("zeroshot_caltech101", "coop_ctx4_csc", "cocoop_ctx4_photo", "ivlp_d4_n2", "maple_d3_n2", "promptsrc_d2_nv2_nt4"),
+    *("coprompt_d3_n2_mse", "dekg_ctx4_photo", "dekgtcp_layer2_caltech", "dpc_coop_w02_noinit"),
 )
 FILES = ("tests/methods/test_golden.py", "tests/methods/test_golden_dpc.py")
 
