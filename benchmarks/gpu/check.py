@@ -95,7 +95,7 @@ class Check:
         return begin.elapsed_time(end) / 1000
 
     def methods(self) -> list[str]:
-        """The methods that every one of a part's rows is about."""
+        """All methods, or a few that differ in what they launch and choose."""
         return ["coop", "lamp", "dpc"] if self.quick else TRAINED
 
     def clip(self, dtype: torch.dtype, device: torch.device | None = None, *, small: bool = False) -> Clip:
