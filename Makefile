@@ -34,7 +34,7 @@ lint: $(READY)
 bench: $(READY)  ## speed and memory against the naive way, about half an hour on a quiet machine
 	python -m benchmarks $(BENCH_ARGS)
 
-gpu-check: $(READY)  ## numerics, waits, kernels, steps and evaluation on a GPU
+gpu-check: $(READY)  ## numerics, golden cases, waits, steps, kernels and a small experiment on a GPU (8 minutes)
 	python -m benchmarks.gpu --out results/benchmarks/gpu.json
 
 generated: $(READY)  ## write workflow/schemas and docs/methods.md anew from the code

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cpt.clip.backbone import Clip
+from cpt.clip.device import upload
 from cpt.features.text import Classes
 from cpt.methods.base import registry
 from cpt.methods.base.method import Batch, TrainingSet
@@ -58,7 +59,7 @@ class Steps:
         method = self.kind(clip, self.kind.hyperparameters(), classes, self.stream).to(device)
 
         def take(positions: Any, _: Batch) -> Batch:
-            return Batch(self._images(len(positions)), None, labels[list(positions)].to(device))
+            return Batch(self._images(len(positions)), None, upload(labels[list(positions)].numpy(), device))
 
         batches: Any = SimpleNamespace(take=take)
         self.loop = Loop(method, training_set, batches, CheckpointFile(None, "", 0), log, record)
@@ -68,8 +69,9 @@ class Steps:
         """A batch of noise; its labels are any of the K."""
         labels = torch.randint(len(self.loop.training_set.classes), (self.size,), generator=self.stream)
         second = self._images(self.size) if self.kind.views == 2 else None
-        images, labels = self._images(self.size), labels.to(self.clip.device)
-        return Batch(images, None, labels, second, step=step, random=Random(step))
+        images, known = self._images(self.size), labels.tolist()
+        labels = upload(labels.numpy(), self.clip.device)
+        return Batch(images, None, labels, second, host_labels=known, step=step, random=Random(step))
 
     def draw(self, batch: Batch) -> Batch:
         """The batch with what the host decides of a step."""
@@ -77,4 +79,4 @@ class Steps:
 
     def _images(self, count: int) -> Tensor:
         side = self.clip.image_size[0]
-        return torch.randn(count, 3, side, side, generator=self.stream).to(self.clip.device)
+        return upload(torch.randn(count, 3, side, side, generator=self.stream).numpy(), self.clip.device)

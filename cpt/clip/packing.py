@@ -44,6 +44,10 @@ class Gather:
         """(B, R, c) -> (B, M, c)."""
         return cast("Tensor", _Gather.apply(rows, self))
 
+    def back(self, places: Tensor) -> Tensor:
+        """(B, M, c) -> (B, R, c): rows that no place holds are zero."""
+        return cast("Tensor", _Back.apply(places, self))
+
 
 class _Gather(torch.autograd.Function):
     @staticmethod
@@ -54,6 +58,17 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.index_select(1, ctx.gather.inverse) * ctx.gather.there, None
+
+
+class _Back(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, places: Tensor, gather: Gather) -> Tensor:
+        ctx.gather = gather
+        return places.index_select(1, gather.inverse) * gather.there
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.index_select(1, ctx.gather.index), None
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,8 @@ class PackedPrompts:
     Attributes:
         shared: length S of the prefix.
         frozen: (R, d) embeddings with positions; of context vectors the positions alone.
-        placement: (R, slots) 1 where a row holds a context vector.
+        placement: (R, slots) 1 where a row holds a context vector. Of a context per class, which would make K * n
+            columns, the row of every slot.
         groups: the rows in groups.
         last: to the rows (K) of the end tokens.
     """
@@ -173,11 +189,11 @@ class PackedPrompts:
         self._prompt, own = np.nonzero(inside)
         prompt = np.concatenate([np.zeros(shared, dtype=int), self._prompt])
         position = np.concatenate([np.arange(shared), own])
-        held = slot[prompt, position, None] == np.arange(slot.max() + 1)
+        held = slot[prompt, position]  # (R,) the slot of each row
         like = self._like = positional_embedding
-        self.placement = torch.as_tensor(held).to(like)
+        self.placement = self._placement(held, int(slot.max()) + 1)
         embedded = token_embedding[torch.as_tensor(ids[prompt, position]).to(like.device)]
-        learned = torch.as_tensor(held.any(axis=1, keepdims=True)).to(like.device)
+        learned = torch.as_tensor(held[:, None] >= 0).to(like.device)
         self.frozen = embedded.masked_fill(learned, 0) + like[torch.as_tensor(position).to(like.device)]
         self.groups = group(self._prompt, shared + np.arange(len(own)), shared, like)
         self.last = self._ends(shared)
@@ -185,6 +201,19 @@ class PackedPrompts:
 
     def __len__(self) -> int:
         return len(self.last.index)
+
+    def place(self, context: Tensor) -> Tensor:
+        """Context vectors (slots, d) or (B, slots, d) in their rows, zero in the others: (R, d) or (B, R, d)."""
+        if isinstance(self.placement, Tensor):
+            return self.placement @ context
+        return self.placement.back(context) if context.dim() == 3 else self.placement.back(context[None]).squeeze(0)
+
+    def _placement(self, held: Ids, slots: int) -> Tensor | Gather:
+        own = held[self.shared :]
+        if slots and np.array_equal(np.sort(own[own >= 0]), np.arange(slots)) and (held[: self.shared] < 0).all():
+            row, there = np.argsort(held, kind="stable")[-slots:], held[:, None] >= 0
+            return Gather(*(torch.as_tensor(value).to(self._like.device) for value in (row, held.clip(0), there)))
+        return torch.as_tensor(held[:, None] == np.arange(slots)).to(self._like)
 
     def apart(self) -> tuple[Groups, Gather]:
         """Groups and end tokens of rows with a prefix for each prompt: K * S of these, then the own tokens."""

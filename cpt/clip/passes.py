@@ -22,24 +22,26 @@ class Passes:
     """
 
     def __init__(self, clip: Clip) -> None:
+        self.clip = clip
         self.counts: Counter[str] = Counter()
-        self._on = False
-        clip.text.register_forward_hook(lambda _, inputs, output: self._add("texts", output))
-        clip.vision.register_forward_hook(lambda _, inputs, output: self._add("images", output))
 
     @contextmanager
     def counting(self) -> Iterator[None]:
         """Count what is encoded inside the block."""
-        self._on = True
+        towers = {"texts": self.clip.text, "images": self.clip.vision}
+        hooks = [
+            tower.register_forward_hook(lambda _, inputs, output, kind=kind: self._add(kind, output))
+            for kind, tower in towers.items()
+        ]
         try:
             yield
         finally:
-            self._on = False
+            for hook in hooks:  # the towers outlive a training
+                hook.remove()
 
     def per_step(self, steps: int) -> dict[str, float]:
         """Mean of each kind over a number of steps."""
         return {kind: self.counts[kind] / max(steps, 1) for kind in KINDS}
 
     def _add(self, kind: str, features: Tensor) -> None:
-        if self._on:
-            self.counts[kind if features.requires_grad else f"frozen_{kind}"] += features.shape[:-1].numel()
+        self.counts[kind if features.requires_grad else f"frozen_{kind}"] += features.shape[:-1].numel()

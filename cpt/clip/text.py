@@ -77,7 +77,7 @@ class TextTower(nn.Module):
         """
         x = prompts.frozen
         if context is not None:
-            x = x + prompts.placement @ context.to(x.dtype)
+            x = x + prompts.place(context.to(x.dtype))
         x = x if x.dim() == 3 else x.unsqueeze(0)  # (B, R, d)
         groups, last = prompts.groups, prompts.last
         for i, block in enumerate(cast("list[Block]", self.blocks)):

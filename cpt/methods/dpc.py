@@ -8,7 +8,6 @@ methods we do the same with all of their learned tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -108,15 +107,20 @@ class DPC(Method):
         return self._call(self.prompts(), "raw_image_features", images)
 
     def draw(self, batch: Batch, training_set: TrainingSet) -> Batch:
-        """The batch with, after each of its images, one training image of each of its hard-negative classes."""
+        """The batch with, after each of its images, one training image of each of its hard-negative classes.
+
+        It waits for the device once: the pictures of the negatives that P's scores choose are read on the host.
+        """
         assert batch.images is not None
         assert training_set.labels is not None
         assert training_set.take is not None
         images, labels, at = [batch.images], [], []
         extra: list[int] = []
         pools = _positions(training_set.labels)
-        own = batch.labels.tolist()
-        for i, (label, negatives) in enumerate(zip(own, self._negatives(batch, training_set), strict=True)):
+        own = batch.labels.tolist() if batch.host_labels is None else batch.host_labels
+        scores = self._scores(batch.images, training_set.classes)
+        found = hard_negatives(scores, own, self.hp.candidates, batch.random)
+        for i, (label, negatives) in enumerate(zip(own, found, strict=True)):
             pictures = [batch.random.choice(pools[negative]) for negative in negatives]
             at += [i, *range(len(own) + len(extra), len(own) + len(extra) + len(pictures))]
             labels += [label, *negatives]
@@ -126,7 +130,8 @@ class DPC(Method):
             assert taken is not None
             images.append(taken)
         order, all_labels = (upload(np.array(values), self.clip.device) for values in (at, labels))
-        return replace(batch, images=torch.cat(images).index_select(0, order), labels=all_labels)
+        shown = torch.cat(images).index_select(0, order)
+        return replace(batch, images=shown, labels=all_labels, host_labels=labels)
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Symmetric contrast over the batch with its hard negatives."""
@@ -134,11 +139,11 @@ class DPC(Method):
         return {"contrast": pairwise_contrast(image, text, self.clip.logit_scale)}
 
     @torch.no_grad()
-    def _negatives(self, batch: Batch, training_set: TrainingSet) -> Iterator[list[int]]:
+    def _scores(self, images: Tensor, classes: Classes) -> Tensor:
+        """Similarities (B, K) under P."""
         if self._tuned_text is None:  # P and the trained classes never change
-            self._tuned_text = self._call(self.tuned(), "text_features", training_set.classes)
-        scores = self._call(self.tuned(), "image_features", batch.images) @ self._tuned_text.T
-        return hard_negatives(scores, batch.labels.tolist(), self.hp.candidates, batch.random)
+            self._tuned_text = self._call(self.tuned(), "text_features", classes)
+        return self._call(self.tuned(), "image_features", images) @ self._tuned_text.T
 
     def _call(self, tensors: dict[str, Tensor], method: str, argument: Any) -> Tensor:
         named = {f"method.{name}": value for name, value in tensors.items()}

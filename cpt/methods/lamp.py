@@ -13,6 +13,7 @@ visual tokens, cross-entropy as the only loss.
 from __future__ import annotations
 
 from typing import ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -69,12 +70,16 @@ class Pool(nn.Module):
     def forward(self, queries: Tensor, top: int, temperature: float) -> Tensor:
         """Prompts (Q, L, n, d) for unit-norm queries (Q, D)."""
         cosines = queries @ F.normalize(self.keys, dim=-1).T
-        chosen = (cosines.detach() + self.bias).topk(top, dim=1).indices
+        chosen = self.choose(cosines.detach(), top)
         weights = (cosines.gather(1, chosen) / temperature).softmax(dim=1)
         routing = torch.zeros_like(cosines).scatter(1, chosen, weights)
         if torch.is_grad_enabled():
             self.load += torch.zeros_like(routing).scatter(1, chosen, 1.0).sum(dim=0)  # bincount waits for a GPU
         return (routing @ self.prompts.flatten(1)).unflatten(1, self.prompts.shape[1:])
+
+    def choose(self, cosines: Tensor, top: int) -> Tensor:
+        """Entries (Q, top) for cosines (Q, P): the largest with the bias."""
+        return (cosines + self.bias).topk(top, dim=1).indices
 
     @torch.no_grad()
     def balance(self, step: float) -> None:
@@ -119,14 +124,14 @@ class LAMP(Method):
         size = hp.pool_size, len(self.blocks), hp.pool_prompts
         self.text_pool = Pool(*size, clip.text.width, clip.embed_dim, generator)
         self.image_pool = Pool(*size, clip.vision.width, clip.embed_dim, generator)
-        self._packed: tuple[Classes, PackedPrompts] | None = None
+        self._packed: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()  # a graph reads them as well
 
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D); the frozen text feature of each class is its query."""
-        if self._packed is None or self._packed[0] is not classes:
-            self._packed = (classes, self.clip.text.pack(classes.tokens))
+        if classes not in self._packed:
+            self._packed[classes] = self.clip.text.pack(classes.tokens)
         deep = self._prompts(self.text_pool, self.to_text, classes.frozen_unit)
-        return self.clip.text(self._packed[1], deep=deep)
+        return self.clip.text(self._packed[classes], deep=deep)
 
     def raw_image_features(self, images: Tensor) -> Tensor:
         """Image features (B, D); the frozen feature of each image is its query."""

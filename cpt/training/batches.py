@@ -105,6 +105,7 @@ class Batches:
             features=None if self.features is None else self.features[at],
             labels=upload(self.labels[positions], device),
             second=images[1] if len(images) > 1 else None,
+            host_labels=self.labels[positions].tolist(),
             epoch=epoch,
             step=step,
             random=Random(stream_seed(self.seed, "step", epoch, step)),

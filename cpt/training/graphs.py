@@ -18,12 +18,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cpt.errors import CptError
 from cpt.methods.base.method import Batch
 
 CUDA_GRAPHS = ("auto", "off")
 """Values of the setting: on a GPU where they can be captured, or nowhere."""
 WARM_UP = 3
 """Steps before the first capture: they make momenta and the libraries' own buffers."""
+MOST = 32
+"""Graphs of a training, whose inputs and kernels take memory; DPC's published setting has 25 shapes of batch."""
 TOLERANCE = 1e-3
 """Largest difference of a replayed step from the step itself, tensor by tensor, relative to what the step changes."""
 ROUNDING = 4.0
@@ -67,7 +70,11 @@ class Captured:
 
 
 class GraphedSteps:
-    """A few eager steps, then one graph for every shape of batch, captured when the shape first comes and replayed.
+    """A few eager steps, then a graph for every shape of batch that comes again, up to ``MOST``; others stay eager.
+
+    A graph reads tensors that the step did not make, such as packed prompts and constants of the losses, where they
+    were when it was captured. So they have to live as long as what they were made from (classes, clusters, counts),
+    which a training keeps.
 
     Args:
         step: does one step on a batch, without reading a value of the device.
@@ -77,7 +84,7 @@ class GraphedSteps:
         record: ``CudaRecorder()``, or a stand-in for it.
 
     Attributes:
-        graphs: by the shapes of the batch.
+        graphs: by the shapes of the batch; none once there is a problem.
         problem: why no graph is used, None while they are.
     """
 
@@ -91,35 +98,41 @@ class GraphedSteps:
     ) -> None:
         self.step, self.state, self.counts, self.log, self.record = step, state, counts, log, record
         self.warm_up, self.previous = WARM_UP, None  # type: int, Batch | None
+        self.seen: set[tuple] = set()
         self.graphs: dict[tuple, Captured] = {}
         self.problem: str | None = None
 
     def __call__(self, batch: Batch) -> None:
-        """Do one step."""
-        graph = None
+        """Do one step.
+
+        Raises:
+            CptError: a step that was tried cannot be undone.
+        """
+        inputs = {name: value for name in INPUTS if isinstance(value := getattr(batch, name), Tensor)}
+        shapes = tuple((name, value.shape) for name, value in inputs.items())
         if self.warm_up:
             self.warm_up, self.previous = self.warm_up - 1, batch
-        elif self.problem is None:
-            graph = self._graph(batch)
+        elif shapes in self.seen and self.problem is None and shapes not in self.graphs and len(self.graphs) < MOST:
+            self._capture(shapes, batch, inputs)
+        self.seen.add(shapes)
+        graph = self.graphs.get(shapes)
         if graph is None:
             self.step(batch)
             return
         for name, static in graph.inputs.items():
-            static.copy_(getattr(batch, name), non_blocking=True)
+            static.copy_(inputs[name], non_blocking=True)
         graph.replay()
         self.counts.update(graph.counts)
 
-    def _graph(self, batch: Batch) -> Captured | None:
-        inputs = {name: value for name in INPUTS if isinstance(value := getattr(batch, name), Tensor)}
-        shapes = tuple((name, value.shape) for name, value in inputs.items())
-        if shapes not in self.graphs:
-            try:
-                with self._put_back():
-                    self.graphs[shapes] = self._checked(batch, inputs)
-            except RuntimeError as error:
-                self.problem = str(error).splitlines()[0]
-                self.log(f"training without CUDA graphs: {self.problem}")
-        return self.graphs.get(shapes)
+    def _capture(self, shapes: tuple, batch: Batch, inputs: dict[str, Tensor]) -> None:
+        """Add a graph for the shapes, or give graphs up."""
+        try:
+            with self._put_back():
+                self.graphs[shapes] = self._checked(batch, inputs)
+        except RuntimeError as error:
+            self.problem = _first_line(error)
+            self.graphs.clear()
+            self.log(f"training without CUDA graphs: {self.problem}")
 
     def _checked(self, batch: Batch, inputs: dict[str, Tensor]) -> Captured:
         """Capture a step on other values than the batch's, and compare it with the step on the batch.
@@ -150,14 +163,28 @@ class GraphedSteps:
 
     @contextmanager
     def _put_back(self) -> Iterator[None]:
-        """Undo every step that the block does."""
+        """Undo every step that the block does.
+
+        Raises:
+            CptError: that is impossible; names what the block failed with, if it did.
+        """
         before, counted = [value.clone() for value in self.state()], self.counts.copy()
+        failed: Exception | None = None
         try:
             yield
+        except Exception as error:
+            failed = error
+            raise
         finally:
-            self._set(before)
             self.counts.clear()
             self.counts.update(counted)
+            try:
+                self._set(before)
+            except RuntimeError as error:  # the training has done steps that it should not have
+                raise CptError(
+                    f"CUDA graphs: a step that was tried cannot be undone ({_first_line(failed or error)}); "
+                    "set cuda_graphs: off"
+                ) from (failed or error)
 
     @torch.no_grad()
     def _set(self, values: list[Tensor]) -> None:
@@ -166,6 +193,11 @@ class GraphedSteps:
             raise RuntimeError("a step makes tensors that later steps change")
         for value, wanted in zip(state, values, strict=True):
             value.copy_(wanted)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return next(iter(str(error).splitlines()), repr(error))
 
 
 def _distance(one: Tensor, other: Tensor) -> float:

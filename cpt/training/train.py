@@ -166,10 +166,18 @@ def _write(
             "steps": sum(row["steps"] for row in history),
             "seconds": round(time.monotonic() - started, 3),
             "peak_memory_mb": round(peak_memory_mb(device), 1),
+            "reserved_memory_mb": _reserved_memory_mb(device),
             "device_name": device_name(device),
             "deterministic": device.type == "cpu",
         },
     )
+
+
+def _reserved_memory_mb(device: torch.device) -> float | None:
+    """Most memory in MiB that this process held of a GPU: with what is cached and what CUDA graphs keep for replays,
+    which count as allocated only while they are captured. None on a CPU.
+    """
+    return round(torch.cuda.max_memory_reserved(device) / 2**20, 1) if device.type == "cuda" else None
 
 
 def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[TrainingSet, dict | None]:

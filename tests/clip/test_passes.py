@@ -114,6 +114,8 @@ def test_counting_is_on_demand_and_by_use() -> None:
         _ = 1 // 0
     toy.step(toy.batch())
     assert passes.per_step(1)["texts"] == 30, "an error ends the counting"
+    assert not toy.clip.text._forward_hooks, "the towers, which other trainings use, keep nothing of it"
+    assert not toy.clip.vision._forward_hooks
     assert set(KINDS) == set(passes.per_step(1))
     assert Passes(toy.clip).per_step(0) == counts(0)
 
@@ -149,7 +151,7 @@ def test_views_of_a_batch(parts: tuple[Clip, Split, ImageStore], augmentation: s
     assert len(found) == len(order) == 5
     for batch, positions in zip(found, order, strict=True):
         assert torch.equal(batch.images, expected(parts, positions, augmentation, 0))
-        assert batch.labels.tolist() == [parts[1].labels[position] for position in positions]
+        assert batch.labels.tolist() == [parts[1].labels[position] for position in positions] == batch.host_labels
         assert batch.epoch == 2
         assert batch.features is None
         if views == 1 or augmentation == "none":

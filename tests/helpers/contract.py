@@ -120,8 +120,8 @@ class Toy:
             features = self.clip.vision(shown) if cached else None
         second = images(positions, view + 1) if self.kind.views == 2 and not cached else None
         needed = None if cached and not self.kind.prompts_images else shown
-        random = Random(f"{self.seed} {step}")
-        return Batch(needed, features, self.labels[list(positions)], second, random=random)
+        random, labels = Random(f"{self.seed} {step}"), self.labels[list(positions)]
+        return Batch(needed, features, labels, second, host_labels=labels.tolist(), random=random)
 
     def batch(self, step: int = 0, size: int = 6) -> Batch:
         """The batch of a step."""

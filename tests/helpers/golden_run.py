@@ -58,7 +58,8 @@ class Run:
         self.hp = get(self.method_name).hyperparameters(
             **{"optimizer": "sgd", "learning_rate": 0.0025, "epochs": meta.get("max_epoch", 12)} | self.settings()
         )
-        self.method: Any = get(self.method_name)(self.clip, self.hp, self.classes, torch.Generator().manual_seed(0))
+        made = get(self.method_name)(self.clip, self.hp, self.classes, torch.Generator().manual_seed(0))
+        self.method: Any = made.to(self.clip.device)
         self.training = self.training_set()
 
     # what differs between methods
@@ -81,7 +82,7 @@ class Run:
 
     def training_set(self) -> TrainingSet:
         """What the method may know of the training set."""
-        return TrainingSet(self.classes, torch.ones(len(self.classes)))
+        return TrainingSet(self.classes, torch.ones(len(self.classes), device=self.clip.device))
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""

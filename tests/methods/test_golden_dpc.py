@@ -28,7 +28,7 @@ class DPC(Run):
 
     def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(case)
-        self.tuned = case["fixed/pretuned_ctx"]
+        self.tuned = case["fixed/pretuned_ctx"].to(self.clip.device)
         self.method.begin({CONTEXT: self.tuned})
         self.pictures: list[str] = []
         self.sampled: list[dict] = []
@@ -56,7 +56,7 @@ class DPC(Run):
         self.pictures = [self.meta["picture_library"] % divmod(position, per_class) for position in positions]
         shape = self.meta["image_shape"][1:]
         images = torch.stack([normals(digest(f"image:{path}"), shape) for path in self.pictures])
-        return Batch(images, None, torch.tensor(positions) // per_class)
+        return Batch(images.to(self.clip.device), None, torch.tensor(positions) // per_class)
 
     def batch(self, step):
         return replace(super().batch(step), random=Random(1000 + step))
@@ -78,7 +78,7 @@ class DPC(Run):
         self.method.step(self.method.draw(self.batch(0), self.training), self.training)
         image, text, labels = self.pairs
         logits = self.method.logits(image, text)
-        stage1 = get("coop")(self.clip, self.method.parallel.hp, self.classes, torch.Generator())
+        stage1 = get("coop")(self.clip, self.method.parallel.hp, self.classes, torch.Generator()).to(self.clip.device)
         stage1.load_state_dict({CONTEXT: self.tuned})
         mixing = self.other(self.method.prompts()[CONTEXT], parameters="parallel")
         return {
@@ -110,6 +110,7 @@ class DPC(Run):
     def other(self, context, **changes):
         """The same method with other hyperparameters, its context given, for evaluation."""
         method = get("dpc")(self.clip, self.hp.model_copy(update=changes), self.classes, torch.Generator())
+        method = method.to(self.clip.device)
         method.begin({CONTEXT: self.tuned})
         method.load_state_dict({f"parallel.{CONTEXT}": context}, strict=False)
         return method.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -60,6 +60,30 @@ def test_a_step_stays_within_its_budget_of_operators(name: str) -> None:
     assert not WAITS & found.counts.keys()
     if name != "lamp":  # the gradient of its gathered cosines, a few numbers
         assert not SORTS & found.counts.keys()
+
+
+READS = ("tolist", "item", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__iter__")
+"""Functions of a tensor that wait for a GPU, and iteration, which reads value by value."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_the_host_decides_waits_once_at_most(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DPC reads the candidates of all images at once; labels are on the host already."""
+    toy, read = Toy(name), []
+    toy.method.draw(toy.batch(0), toy.training)  # constants of the training set
+    batch = toy.batch(1)
+    pictures = toy.at(range(len(toy.labels)))
+
+    def take(positions: Sequence[int], _: Batch) -> Batch:
+        return replace(pictures, images=pictures.images[: len(positions)])
+
+    training_set = replace(toy.training, take=take)
+    for function in READS:
+        plain = getattr(Tensor, function)
+        monkeypatch.setattr(Tensor, function, lambda *args, f=plain, **named: read.append(f) or f(*args, **named))
+    drawn = toy.method.draw(batch, training_set)
+    assert [function.__name__ for function in read] == (["tolist"] if name == "dpc" else [])
+    assert drawn.host_labels == drawn.labels.tolist(), "of all its images"
 
 
 def test_the_count_does_not_depend_on_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:

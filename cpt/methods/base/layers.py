@@ -81,7 +81,7 @@ def hard_negatives(scores: Tensor, labels: list[int], top: int, random: Random) 
 
     These are the ``top`` best-scored classes of an image, except its own and those already in the batch. If fewer than
     two remain, random ones are added. Random draws leave out class 0 and the last class, as in repo JREion/DPC,
-    trainers/sple_coop.py.
+    trainers/sple_coop.py. The classes of all images are read from the device at once.
 
     Args:
         scores: (B, K) similarities under a fixed model.

@@ -6,11 +6,33 @@ Equation numbers are those of the CPT paper (arXiv 2605.11939).
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def kept(function: Function) -> Function:
+    """Compute once for a tensor (the first argument), and keep the result as long as the tensor lives.
+
+    A CUDA graph reads constants where they were when it was captured, so none may go before what it was made from.
+    """
+    found: Any = WeakTensorKeyDictionary()
+
+    @wraps(function)
+    def once(tensor: Tensor, *others: Any) -> Any:
+        results = found.setdefault(tensor, {})
+        if others not in results:
+            results[others] = function(tensor, *others)
+        return results[others]
+
+    return cast("Function", once)
 
 
 def in_batch_contrast(unit_image: Tensor, unit_text: Tensor, labels: Tensor, scale: float) -> Tensor:
@@ -46,7 +68,7 @@ def cluster_separation(
     return ((unit_text @ unit_text.T - target).square() * weight).sum()
 
 
-@lru_cache(maxsize=8)
+@kept
 def _separation(clusters: Tensor, reading: str, by_size: bool) -> tuple[Tensor, Tensor]:
     """Cosines (K, 1) that the pairs of a cluster should have, and weights (K, K) of the pairs; made once a training."""
     same = clusters.unsqueeze(0) == clusters.unsqueeze(1)
@@ -124,7 +146,7 @@ def prior_adjusted(logits: Tensor, counts: Tensor, kind: str, strength: float = 
     return logits + _prior(counts, kind, strength)
 
 
-@lru_cache(maxsize=8)
+@kept
 def _prior(counts: Tensor, kind: str, strength: float) -> Tensor:
     """What is added to the logits of each class (K,); made once a training."""
     if kind == "balanced_softmax":

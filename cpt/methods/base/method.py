@@ -30,6 +30,7 @@ class Batch:
         labels: (B,) labels among the trained classes.
         second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
         drawn: what ``Method.draw`` chose.
+        host_labels: the labels on the host, so that none has to be read back; None where they are not known.
         epoch, step: numbers of the epoch and of the step in it, from 0.
         random: random stream of this step.
     """
@@ -39,6 +40,7 @@ class Batch:
     labels: Tensor
     second: Tensor | None = None
     drawn: Tensor | None = None
+    host_labels: list[int] | None = None
     epoch: int = 0
     step: int = 0
     random: Random = field(default_factory=lambda: Random(0))

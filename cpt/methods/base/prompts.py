@@ -7,6 +7,7 @@ KaiyangZhou/CoOp, trainers/coop.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ class TextPrompts(nn.Module):
         self.deep = nn.ParameterList(
             torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(1, depth)
         )
-        self._packed: tuple[Classes, PackedPrompts] | None = None
+        self._packed: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()  # a graph reads them as well
         self._only_for = classes.names if per_class else None
 
     def forward(
@@ -116,15 +117,15 @@ class TextPrompts(nn.Module):
         """
         if self._only_for is not None and classes.names != self._only_for:
             raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
-        if self._packed is None or self._packed[0] is not classes:
+        if classes not in self._packed:
             ids, slots = self.layout(classes, self.clip.text.context_length)
-            self._packed = (classes, self.clip.text.pack(ids, slots))
+            self._packed[classes] = self.clip.text.pack(ids, slots)
         context = self.context if shift is None else self.context + shift.unsqueeze(1)
         stacked = torch.stack(list(self.deep)).to(self.clip.dtype).unbind() if len(self.deep) else ()  # one cast
         own = dict(enumerate(stacked, start=1))
         if self.context.dim() == 3:  # a context per class: all of them are slots
             context = context.flatten(0, 1)
-        return self.clip.text(self._packed[1], context, own | dict(deep or {}))
+        return self.clip.text(self._packed[classes], context, own | dict(deep or {}))
 
     def layout(self, classes: Classes, context_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids and context slots (K, L) of the classes' prompts.

@@ -1,0 +1,42 @@
+"""Part ``golden``: a case of every method against the numbers of its published code (tests/golden/README.md)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+from benchmarks.gpu.check import ROOT, Check
+
+CASES = (
+    *("zeroshot_caltech101", "coop_ctx4_csc", "cocoop_ctx4_photo", "ivlp_d4_n2", "maple_d3_n2", "promptsrc_d2_nv2_nt4"),
+    *("coprompt_d3_n2_mse", "dekg_ctx4_photo", "dekgtcp_layer2_caltech", "dpc_coop_w02_noinit"),
+)
+FILES = ("tests/methods/test_golden.py", "tests/methods/test_golden_dpc.py")
+
+
+def golden(check: Check) -> None:
+    """Run the tests of the cases on the device, a row for each."""
+    if find_spec("pytest") is None or find_spec("hypothesis") is None:
+        check.row("golden", "left out", why="pytest or hypothesis is not installed")
+        return
+    cases = CASES[1:2] if check.quick else CASES
+    words = [sys.executable, "-m", "pytest", *FILES, "-vv", "-k", " or ".join(cases), "-p", "no:cacheprovider"]
+    environment = os.environ | {"CPT_GOLDEN_DEVICE": check.device.type, "COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
+    found: set[str] = set()
+    with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        for line in tests.stdout:
+            print(line, end="", flush=True)
+            name = next((case for case in cases if f"[{case}" in line), "")
+            if name and " PASSED" in line:
+                found.add(name)
+                check.row("golden", name, within="tolerance")
+            elif name and (failed := re.match(r"(?:FAILED|ERROR) \S+ - (.*)", line)):
+                found.add(name)
+                check.row("golden", name, error=failed[1])
+    for name in cases:
+        if name not in found:
+            check.row("golden", name, error="was not tested")
