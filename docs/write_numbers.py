@@ -28,9 +28,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import rows  # noqa: E402
+from benchmarks.precision import RATIO  # noqa: E402
 from cpt.costs.plan import Plan  # noqa: E402
 from cpt.errors import CptError, nearest  # noqa: E402
 from cpt.experiment import config, grid  # noqa: E402
+from cpt.methods.base import registry  # noqa: E402
 from cpt.report.printed.published import read_published  # noqa: E402
 from docs import choices, measured  # noqa: E402
 from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
@@ -86,6 +88,20 @@ def operators() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def precision() -> str:
+    """Half precision against float32, as kept by ``python -m benchmarks.precision``."""
+    kept = json.loads((KEPT / "precision.json").read_text())
+    lines = ["| dataset | method | float32 | bfloat16 | equal | float16 | equal |", "|:--|:--|--:|--:|--:|--:|--:|"]
+    for dataset, methods in kept.items():
+        for method, found in methods.items():
+            cells = []
+            for name, values in found.items():
+                cells.append(f"{values['base']:.2f} / {values['new']:.2f}")
+                cells += [] if name == "float32" else [f"{values['equal']:.1f} %"]
+            lines.append(f"| {dataset} | {method} | {' | '.join(cells)} |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 def gpu() -> str:
     """Steps measured on a GPU, as kept by ``make gpu-check``."""
     path = KEPT / "gpu.json"
@@ -115,6 +131,21 @@ def published(heads: str, *metrics: str) -> str:
         if own.keys() >= {*metrics}
     ]
     return "\n" + "\n".join([heads, "|---" * (1 + len(metrics)) + "|", *rows]) + "\n"
+
+
+def frozen_images() -> str:
+    """Test images of the paper's grid that are judged by frozen features, of all."""
+    configuration = "config/paper.yaml"
+    resolved = grid.build(config.load([ROOT / configuration]), configuration)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        datasets = Plan(resolved, "auto", "auto").known
+    images = {True: 0, False: 0}
+    for run in resolved.runs.values():
+        hp: Any = run.hyperparameters
+        passes = 1 + (hp.epochs if getattr(hp, "snapshots", False) else 0)
+        tested = sum(datasets[name].images["test"] for name in {name for name, _ in run.targets})
+        images[registry.get(run.method).prompts_images] += passes * tested
+    return f"{images[False] / 1e6:.1f} of {sum(images.values()) / 1e6:.1f} million"
 
 
 def total(name: str) -> float:
@@ -152,12 +183,15 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "other_cpu": measured.other_cpu,
     "bench": lambda: "\n" + rows.markdown(bench()),
     "operators": operators,
+    "precision": precision,
+    "precision_ratio": lambda: f"{RATIO:g}",
     "gpu": gpu,
     "whole": lambda: f"{benchmark('whole', 'embedded').ours / 60:.0f}",
     "embedded_share": lambda: share(benchmark("embedded", "training step")),
     "embedded_batch": lambda: f"{benchmark('embedded', 'one step').ratio:.2f}",
     "published_zeroshot": lambda: published("| dataset | base | new | H |", "base", "new", "H"),
     "published_shifts": lambda: published("| dataset, all classes | accuracy |", "accuracy"),
+    "frozen_images": frozen_images,
     "plan_jobs": jobs,
     "plan_steps": lambda: f"{total('steps') / 1e6:.1f}",
     "plan_hours": lambda: f"{(total('train_seconds') + total('test_seconds')) / 3600:.0f}",

@@ -177,8 +177,8 @@ def clusters(
 
 def _clip(backbone: Path, device: str, precision: str, threads: int) -> Clip:
     """The frozen towers on their device."""
-    from cpt.clip.backbone import load_backbone
+    from cpt.clip.backbone import load_backbone, pretrained
     from cpt.clip.device import prepare_device
 
-    place, resolved = prepare_device(device, precision, threads)
+    place, resolved = prepare_device(device, precision, threads, pretrained(backbone))
     return load_backbone(backbone, place, resolved)

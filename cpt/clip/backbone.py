@@ -42,6 +42,20 @@ class Clip:
         """Precision of the frozen weights."""
         return self.text.positional_embedding.dtype
 
+    @property
+    def precision(self) -> str:
+        """Name of ``dtype``, as configurations have it."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+def pretrained(path: Path) -> str:
+    """Return where a backbone's weights are from, as the configuration said: a tag, a file, ``random`` or ``shipped``.
+
+    Raises:
+        CptError: the file is missing or damaged.
+    """
+    return read_json(path, SCHEMA)["pretrained"]
+
 
 def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str = "float32") -> Clip:
     """Load the towers that ``make_backbone`` wrote.

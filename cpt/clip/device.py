@@ -13,13 +13,34 @@ from cpt.files import provenance
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+AMPERE = (8, 0)
+"""Compute capability from which a card computes in bfloat16; older ones only pretend to."""
 
 
-def prepare_device(device: str, precision: str, threads: int) -> tuple[torch.device, str]:
+def automatic_precision(capability: tuple[int, int] | None, pretrained: str) -> str:
+    """Return the precision of the frozen towers that ``auto`` stands for (docs/backbones.md has the reasons).
+
+    Args:
+        capability: compute capability of the GPU; None: a CPU.
+        pretrained: as backbone.json says. ``openai`` are the weights that OpenAI's own code and the reference codes
+            run in float16. Others may hold activations that float16 has no numbers for.
+    """
+    if capability is None:
+        return "float32"
+    return "float16" if pretrained == "openai" or capability < AMPERE else "bfloat16"
+
+
+def prepare_device(device: str, precision: str, threads: int, pretrained: str = "") -> tuple[torch.device, str]:
     """Set threads and determinism; resolve ``auto``.
 
     On the CPU the same job gives the same bits with the same number of threads. On a GPU, operations without a
     deterministic version warn.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the frozen towers, or ``auto``.
+        threads: of the CPU.
+        pretrained: see ``automatic_precision``.
 
     Returns:
         The device and the precision of the frozen towers (``float32``, ``bfloat16`` or ``float16``).
@@ -39,10 +60,39 @@ def prepare_device(device: str, precision: str, threads: int) -> tuple[torch.dev
     if cuda and not torch.cuda.is_available():
         raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")
     if precision == "auto":
-        precision = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float32"
+        precision = automatic_precision(torch.cuda.get_device_capability() if cuda else None, pretrained)
     place = torch.device("cuda" if cuda else "cpu")
     provenance.computing_on(device_name(place))
     return place, precision
+
+
+class Staging:
+    """Memory from which batches of one shape are uploaded, again and again.
+
+    For a GPU it is pinned, so that copies are asynchronous.
+
+    Args:
+        shape: of the largest batch, uint8.
+        device: where the batches go.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        cuda = device.type == "cuda"
+        self._memory, self._device = torch.empty(shape, dtype=torch.uint8, pin_memory=cuda), device
+        self._copied = torch.cuda.Event(blocking=True) if cuda else None
+        self.array = self._memory.numpy()
+
+    def wait(self) -> None:
+        """Wait until the last upload is done: before that, nothing may be written into ``array``."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def upload(self, count: int) -> torch.Tensor:
+        """Return the first images of ``array`` on the device. On a CPU they are the same memory."""
+        batch = self._memory[:count].to(self._device, non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+        return batch
 
 
 def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip, load_backbone
-from cpt.clip.device import prepare_device
+from cpt.clip.device import prepare_device, upload
 from cpt.data.classes import subset_labels, trained_rows
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
@@ -96,8 +96,8 @@ def predict(
         method.load_state_dict(state)
         for chosen in _groups(method, loaded):
             method.target(trained=chosen[0].trained)
-            found, learned = _dataset(method, results, chosen, part, epoch)
-            tables += found
+            found, learned = _dataset(method, results, chosen, part)
+            tables += [_table(target, epoch, best) for target, best in zip(chosen, found, strict=True)]
             if epoch is None:
                 classifiers |= learned
                 seen = sum(len(target.rows) for target in chosen)
@@ -143,33 +143,49 @@ def _states(tensors: dict[str, Tensor]) -> list[tuple[int | None, dict[str, Tens
 
 
 def _dataset(
-    method: Method, results: Path, targets: list[Target], part: str, epoch: int | None
-) -> tuple[list[pa.Table], dict[str, Tensor]]:
-    """Predict targets of one dataset with one pass over the images that any of them needs.
+    method: Method, results: Path, targets: list[Target], part: str
+) -> tuple[list[tuple[Tensor, ...]], dict[str, Tensor]]:
+    """Predict targets of one dataset with one pass over the images that any of them needs; no value is read.
 
     Returns:
-        Predictions; and by ``<target>/<subset>`` text features (K, D), where they do not depend on the image, and by
-        ``<target>/<subset>/images`` mean image features (K, D), zeros for a class without images.
+        What ``_best`` returns, by target; and by ``<target>/<subset>`` text features (K, D), where they do not depend
+        on the image, and by ``<target>/<subset>/images`` mean image features (K, D), zeros for a class without images.
     """
     texts = [None if method.image_conditioned else method.text_features(target.classes) for target in targets]
     rows = np.unique(np.concatenate([target.rows for target in targets]))
     features = torch.cat(list(_image_features(method, results, targets[0].dataset, part, rows)))
-    tables, learned = [], {}
+    found, learned = [], {}
     for target, text in zip(targets, texts, strict=True):
-        chosen = features[np.searchsorted(rows, target.rows)]
+        chosen = features[upload(np.searchsorted(rows, target.rows), features.device)]
+        labels = upload(target.labels, features.device)
         name = f"{target.dataset}/{target.subset}"
         if text is not None:
             learned[name] = text
         seen = ClassMeans(len(target.classes), chosen.shape[1], chosen.device)
-        seen.add(chosen, torch.tensor(target.labels).to(chosen.device))
+        seen.add(chosen, labels)
         learned[f"{name}/{IMAGES}"] = seen.means().float()
-        tables.append(_table(target, epoch, _scores(method, chosen, target.classes, text)))
-    return tables, learned
+        found.append(_best(_scores(method, chosen, target.classes, text), labels))
+    return found, learned
 
 
-def _table(target: Target, epoch: int | None, scores: Tensor) -> pa.Table:
-    """Predictions from the probabilities (N, K) of a target's images."""
+def _best(scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The best classes of every image (N, TOP), their probabilities, and that of the true class (N,)."""
     top = scores.topk(min(TOP, scores.shape[1]), dim=1)
+    return top.indices, top.values, scores.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def _table(target: Target, epoch: int | None, best: tuple[Tensor, ...]) -> pa.Table:
+    """Predictions of a target's images: the first values that are read from the device.
+
+    Raises:
+        CptError: they are not finite.
+    """
+    indices, values, true = (tensor.cpu() for tensor in best)
+    if not values.isfinite().all():
+        where = f"{target.dataset}/{target.subset}"
+        raise CptError(
+            f"{where}: scores are not finite; set precision: float32 or lower learning_rate, and train again"
+        )
     count = len(target.rows)
     columns = {
         "target": pa.array([target.dataset] * count),
@@ -177,9 +193,9 @@ def _table(target: Target, epoch: int | None, scores: Tensor) -> pa.Table:
         "epoch": pa.array([epoch] * count, pa.int64()),
         "row": pa.array(target.rows, pa.int64()),
         "label": pa.array(target.labels, pa.int64()),
-        "top_labels": pa.array(top.indices.tolist(), pa.list_(pa.int64())),
-        "top_scores": pa.array(top.values.tolist(), pa.list_(pa.float32())),
-        "true_score": pa.array(scores[torch.arange(count), target.labels].numpy(), pa.float32()),
+        "top_labels": pa.array(indices.tolist(), pa.list_(pa.int64())),
+        "top_scores": pa.array(values.tolist(), pa.list_(pa.float32())),
+        "true_score": pa.array(true.numpy(), pa.float32()),
     }
     return pa.table(columns)
 
@@ -198,9 +214,9 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
 
 
 def _scores(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
-    """Softmax probabilities (N, K) in float32 on the CPU."""
+    """Softmax probabilities (N, K) in float32."""
     if text is None:
         logits = method.class_logits(features.float(), classes)
     else:
         logits = method.logits(features.float(), text.float())
-    return logits.softmax(dim=1).cpu()
+    return logits.softmax(dim=1)

@@ -135,7 +135,9 @@ class Config(Section):
     )
     augmentation: Literal["none", "rrc_flip"] = Field("rrc_flip", description="random resized crop and flip, or none")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the frozen towers; auto: float32 on a CPU, bfloat16 on a GPU that has it"
+        "auto",
+        description="of the frozen towers; auto: float32 on a CPU, on a GPU float16 for OpenAI's weights and bfloat16 "
+        "for others",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(

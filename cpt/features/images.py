@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cpt.clip.backbone import Clip
-from cpt.clip.device import upload
+from cpt.clip.device import Staging
 from cpt.data.images import ImageStore, normalize
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
@@ -27,6 +28,9 @@ def batch_size(clip: Clip) -> int:
 def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """Yield ``encoder`` of the normalized images (B, 3, H, W) of some rows by batch, and read the next batch meanwhile.
 
+    Nothing here waits for a GPU but the threads that read: memory that a batch was uploaded from is filled again when
+    its copy is done. So at most two batches are ahead of the GPU, and it always has one to go on with.
+
     Args:
         clip: gives device, image size and normalization.
         store: gives the pixels.
@@ -36,18 +40,27 @@ def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[T
     size = batch_size(clip)
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     workers = torch.get_num_threads()
+    shape = (len(batches[0]), store.size, store.size, 3)
+    memory = cycle([Staging(shape, clip.device) for _ in batches[:2]])
     with ThreadPoolExecutor(workers) as pool:
 
-        def read(batch: np.ndarray) -> list[Future]:
-            return [pool.submit(store.pixels, part) for part in np.array_split(batch, workers) if len(part)]
+        def fill(into: Staging, places: np.ndarray, part: np.ndarray) -> None:
+            into.wait()
+            places[:] = store.pixels(part)
+
+        def read(batch: np.ndarray) -> tuple[Staging, int, list[Future]]:
+            into = next(memory)
+            parts = zip(np.array_split(into.array[: len(batch)], workers), np.array_split(batch, workers), strict=True)
+            return into, len(batch), [pool.submit(fill, into, *part) for part in parts if len(part[0])]
 
         ahead = read(batches[0])
         for following in [*batches[1:], None]:
-            parts = [part.result() for part in ahead]
+            staged, count, parts = ahead
+            for part in parts:
+                part.result()
             if following is not None:
                 ahead = read(following)
-            pixels = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            yield encoder(normalize(upload(pixels, clip.device), clip.mean, clip.std))
+            yield encoder(normalize(staged.upload(count), clip.mean, clip.std))
 
 
 @torch.no_grad()
@@ -58,14 +71,16 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
         cache: image cache of the part, if any.
 
     Raises:
-        CptError: the part has no images.
+        CptError: the part has no images, or features are not finite.
     """
     manifest = read_manifest(manifest_path)
     rows = manifest.rows(part)
     if len(rows) == 0:
         raise CptError(f"{manifest_path}: no images in part {part!r}")
     store = ImageStore(manifest_path, clip.image_size[0], cache)
-    features = torch.cat([features.cpu() for features in encode(clip, store, rows, clip.vision)])
+    features = torch.cat(list(encode(clip, store, rows, clip.vision))).cpu()
+    if not features.isfinite().all():
+        raise CptError(f"{manifest_path}: image features are not finite in {clip.precision}; set precision: float32")
     write_tensors(
         output,
         {"features": features, "rows": torch.as_tensor(rows)},

@@ -164,14 +164,15 @@ class Loop:
         text = self.method.text_features(classes)
         row = {"epoch": epoch + 1, "steps": steps, "learning_rate": rate}
         row |= {name: value / steps for name, value in self.sums.values().items()}
+        half = ", or set precision: float32" if self.method.clip.dtype == torch.float16 else ""
         if not torch.isfinite(torch.tensor(row["loss"])):
             raise CptError(
                 f"{self.method.name}: the loss of epoch {epoch + 1} is {row['loss']}; lower learning_rate "
-                "or a loss weight"
+                f"or a loss weight{half}"
             )
         if not bool(text.isfinite().all()):
             raise CptError(
-                f"{self.method.name}: text features are not finite after epoch {epoch + 1}; lower learning_rate"
+                f"{self.method.name}: text features are not finite after epoch {epoch + 1}; lower learning_rate{half}"
             )
         means = self.class_means
         row |= geometry.collapse_measures(text, means.means(), means.counts, self.training_set.clusters)

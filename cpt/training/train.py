@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from cpt.clip.backbone import Clip, load_backbone
+from cpt.clip.backbone import Clip, load_backbone, pretrained
 from cpt.clip.device import device_name, peak_memory_mb, prepare_device
 from cpt.clip.passes import KINDS
 from cpt.data.classes import trained_rows
@@ -93,7 +93,8 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
     if inputs.cuda_graphs not in CUDA_GRAPHS:
         raise CptError(f"cuda_graphs: unknown {inputs.cuda_graphs!r}; {nearest(inputs.cuda_graphs, CUDA_GRAPHS)}")
-    device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads)
+    weights = pretrained(inputs.backbone)
+    device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads, weights)
     clip = load_backbone(inputs.backbone, device, precision)
     split = read_split(inputs.split)
     if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cpt import seeds
 from cpt.cli.options import json_object
@@ -355,6 +355,28 @@ def test_json_of_others_that_is_nested_deeply_is_one_line(tmp_path: Path) -> Non
         with pytest.raises(CptError, match=r"JSON.*nested too deeply"):
             read()
     assert instance.working(tmp_path) is None
+
+
+def test_tensors_of_every_kind_are_read_as_safetensors_reads_them(tmp_path: Path) -> None:
+    made = {
+        str(dtype): torch.arange(-6, 6).reshape(3, 4).to(dtype)
+        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+                      torch.uint8, torch.bool)
+    }  # fmt: skip
+    made |= {"scalar": torch.tensor(2.5), "none": torch.empty(0, 5), "odd": torch.ones(3, dtype=torch.uint8)}
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, made, "s/1")
+    loaded, expected = files.read_tensors(path, "s/1")[0], load_file(path)
+    assert list(loaded) == sorted(made)
+    for name, tensor in loaded.items():
+        assert tensor.dtype == expected[name].dtype
+        assert torch.equal(tensor, expected[name])
+        assert tensor.data_ptr() % 64 == 0, "sums depend on where memory begins"
+    content = path.read_bytes()
+    for changed in (content[:-1], content + b"x"):
+        path.write_bytes(changed)
+        with pytest.raises(CptError, match=rf"^{path}: damaged \(of another length\); delete it and run again$"):
+            files.read_tensors(path, "s/1")
 
 
 def test_safetensors_with_lies_in_their_header_are_one_line(tmp_path: Path) -> None:

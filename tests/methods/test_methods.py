@@ -288,12 +288,13 @@ def test_seeds(name: str) -> None:
 # 7 Precision
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @each_trained
-def test_bfloat16_backbone(name: str) -> None:
+def test_half_precision_backbone(name: str, dtype: torch.dtype) -> None:
     full = Toy(name).shaken()
     clip = random_clip()
-    clip.text.to(dtype=torch.bfloat16)
-    clip.vision.to(dtype=torch.bfloat16)
+    clip.text.to(dtype=dtype)
+    clip.vision.to(dtype=dtype)
     half = Toy(name, on=clip)
     half.method.load_state_dict(full.method.state_dict())
     expected, found = full.scores(SHOWN), half.scores(SHOWN)
@@ -306,8 +307,11 @@ def test_bfloat16_backbone(name: str) -> None:
     for key, parameter in half.method.named_parameters():
         assert parameter.dtype == torch.float32
         assert gradients[key].dtype == torch.float32
-    stacked = (torch.cat([found[key].flatten() for key in exact]) for found in (gradients, exact))
-    assert F.cosine_similarity(*stacked, dim=0) > 0.9
+    ours, theirs = (torch.cat([found[key].flatten() for key in exact]) for found in (gradients, exact))
+    assert F.cosine_similarity(ours, theirs, dim=0) > 0.9
+    assert ours.isfinite().all()
+    lost = int((ours == 0).sum() - (theirs == 0).sum())
+    assert lost <= 1e-3 * len(ours), "too small for its numbers; a few are units of an adapter that switched off"
 
 
 # 8 Names and sizes that do not fit

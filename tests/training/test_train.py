@@ -471,9 +471,10 @@ def test_a_context_per_class_stays_with_its_classes(results: Path, tmp_path: Pat
         predict(folder, tmp_path, [("land", "new")], device="cpu")
 
 
-def test_bfloat16_trains(results: Path, tmp_path: Path) -> None:
-    train(inputs(results, "ivlp", precision="bfloat16", hyperparameters={"epochs": 2}), tmp_path, print)
-    assert read_json(tmp_path / "run.json", "cpt.run/3")["precision"] == "bfloat16"
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains(results: Path, tmp_path: Path, precision: str) -> None:
+    train(inputs(results, "ivlp", precision=precision, hyperparameters={"epochs": 2}), tmp_path, print)
+    assert read_json(tmp_path / "run.json", "cpt.run/3")["precision"] == precision
     assert read_tensors(tmp_path / "prompts.safetensors", "cpt.prompts/1")[0]["text.context"].dtype == torch.float32
 
 

@@ -1,0 +1,116 @@
+"""Half-precision towers: they predict what those in float32 predict, and what overflows is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import precision
+from benchmarks.precision import CONFIGURATION, METHODS, SUBSETS, chosen, compared, prepared
+from cpt.clip.backbone import SCHEMA, load_backbone
+from cpt.clip.blocks import Block
+from cpt.errors import CptError
+from cpt.evaluation.predict import predict
+from cpt.experiment import config, grid
+from cpt.features.images import make_image_features
+from cpt.files.stage_files import read_json, read_tensors, sha256_file, write_json, write_tensors
+from cpt.training.train import TrainInputs, train
+from tests.helpers.experiment import train_inputs
+
+EQUAL = {"bfloat16": 96.0, "float16": 97.0}
+"""Least share of predictions equal to float32's, in percent."""
+POINTS = 1.0
+"""Largest difference of an accuracy, in percentage points."""
+Inputs = Callable[[str], TrainInputs]
+
+
+def silent(_: str) -> None:
+    """No progress."""
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
+    """A long-tailed training on the embedded experiment's Flowers: three epochs of each method."""
+    folder = tmp_path_factory.mktemp("precision")
+    resolved = grid.build(config.load([CONFIGURATION]), str(CONFIGURATION))
+
+    def inputs(method: str) -> TrainInputs:
+        made = prepared(resolved, chosen(resolved, "flowers", method), folder)
+        return replace(made, hyperparameters=made.hyperparameters | {"epochs": 3})
+
+    return folder, inputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_predicts_alike(flowers: tuple[Path, Inputs], method: str) -> None:
+    folder, inputs = flowers
+    found = compared(inputs(method), folder, silent)
+    full = found["float32"]
+    for name, least in EQUAL.items():
+        assert found[name]["equal"] >= least
+        for subset in SUBSETS:
+            assert abs(found[name][subset] - full[subset]) <= POINTS
+    assert any(found[name]["equal"] < 100 for name in EQUAL), "nothing was rounded"
+
+
+@pytest.mark.slow
+def test_rounding_to_eight_bits_is_found(flowers: tuple[Path, Inputs], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, inputs = flowers
+    plain = Block.finish
+
+    def rounded(block: Block, x: Tensor, attended: Tensor) -> Tensor:
+        found = plain(block, x, attended)
+        if found.dtype != torch.bfloat16:
+            return found
+        coarse = found.detach().to(torch.float8_e5m2).to(found.dtype)
+        return found + (coarse - found.detach())
+
+    monkeypatch.setattr(Block, "finish", rounded)
+    monkeypatch.setattr(precision, "PRECISIONS", ("float32", "bfloat16"))
+    assert compared(inputs("ivlp"), folder, silent)["bfloat16"]["equal"] < EQUAL["bfloat16"]
+
+
+@pytest.fixture
+def overflowing(results: Path, tmp_path: Path) -> Path:
+    """The experiment with a tiny CLIP whose image features are too large for float16; nothing else is."""
+    for name in ("data", "splits"):
+        (tmp_path / name).symlink_to(results / name)
+    text = Path("features/land/text-single.safetensors")
+    (tmp_path / text).parent.mkdir(parents=True)
+    (tmp_path / text).symlink_to(results / text)
+    tensors, _ = read_tensors(results / "backbone.safetensors", "cpt.towers/1")
+    write_tensors(
+        tmp_path / "backbone.safetensors", tensors | {"vision.proj": 2e5 * tensors["vision.proj"]}, "cpt.towers/1"
+    )
+    record = read_json(results / "backbone.json", SCHEMA) | {"sha256": sha256_file(tmp_path / "backbone.safetensors")}
+    write_json(tmp_path / "backbone.json", record)
+    return tmp_path
+
+
+def test_an_overflow_ends_training(overflowing: Path) -> None:
+    inputs = train_inputs(overflowing, "ivlp", precision="float16")
+    with pytest.raises(CptError, match="is nan; lower learning_rate or a loss weight, or set precision: float32"):
+        train(inputs, overflowing / "runs/x", silent)
+    train(replace(inputs, precision="float32"), overflowing / "runs/x", silent)
+
+
+def test_an_overflow_ends_a_prediction(overflowing: Path) -> None:
+    inputs = replace(
+        train_inputs(overflowing, "zeroshot", precision="float16"), hyperparameters={"templates": "single"}
+    )
+    train(inputs, overflowing / "runs/x", silent)
+    with pytest.raises(CptError, match="land/new: scores are not finite; set precision: float32"):
+        predict(overflowing / "runs/x", overflowing, [("land", "new")], device="cpu", log=silent)
+
+
+def test_an_overflow_ends_frozen_features(overflowing: Path) -> None:
+    manifest, output = overflowing / "data/land/manifest.parquet", overflowing / "features.safetensors"
+    with pytest.raises(CptError, match="not finite in float16; set precision: float32"):
+        make_image_features(load_backbone(overflowing / "backbone.json", precision="float16"), manifest, "test", output)
+    assert make_image_features(load_backbone(overflowing / "backbone.json"), manifest, "test", output) == 60
