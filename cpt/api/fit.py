@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from cpt import limits
 from cpt.api.model import Model, load
+from cpt.clip.backbone import SCHEMA, load_backbone
+from cpt.clip.device import prepare_device
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
 from cpt.data.entry import NAME, Entry
 from cpt.data.layouts.listing import SUFFIXES, Listing, class_folders
@@ -23,8 +28,11 @@ from cpt.features.make_clusters import make_clusters
 from cpt.features.templates import template_set
 from cpt.features.text import make_text_features
 from cpt.files import paths
+from cpt.files.stage_files import read_json
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Continued, resolve
+from cpt.methods.base.method import Method
+from cpt.training.train import TrainInputs, train
 from cpt.validation import one_line
 
 PROTOCOL = "few_shot"
@@ -72,65 +80,97 @@ def fit(
             without images, or a class name that is too long for the backbone.
     """
     kind = registry.get(method)
-    root = Path(train_folder).absolute()
     if issubclass(kind.hyperparameters, Continued):
-        raise CptError(f"method {method}: it starts from a finished run; run it in the workflow")
+        raise CptError(f"method {method}: it starts from a finished run of another one; train it with the workflow")
     if not 0 <= seed <= limits.SEED:
         raise CptError(f"seed: {seed} is not between 0 and {limits.SEED}")
     try:
-        hp: Any = resolve(kind.hyperparameters, PROTOCOL, "", hyperparameters)
+        hp = resolve(kind.hyperparameters, PROTOCOL, "", hyperparameters)
     except ValidationError as error:
         raise CptError(f"method {method}: {one_line(error, kind.hyperparameters)}") from None
+    root = Path(train_folder).absolute()
     listing = _listed(root, classes)
-    dataset = root.name if NAME.fullmatch(root.name) else "images"
+
+    folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
+    name = root.name if NAME.fullmatch(root.name) else "images"
+    entry = _entry(name, root, template)
+    inputs = TrainInputs(
+        method=method,
+        hyperparameters=hp.model_dump(),
+        seed=seed,
+        backbone=_backbone(backbone, folder),
+        manifest=make_manifest(entry, folder / "data" / name, log, listing),
+        split=folder / paths.split(PROTOCOL, name, 1.0, seed),
+        text_features=folder / paths.text_features(name, hp.templates),
+        augmentation=augmentation,
+        device=device,
+        threads=threads,
+    )
+    inputs = _with_features(inputs, kind, hp, template, folder)
+    run = folder / "runs" / paths.run(PROTOCOL, name, 1.0, method, seed)
+    train(inputs, run, log)
+    return load(run, results=folder, device=device, threads=threads)
+
+
+def _listed(root: Path, classes: Sequence[str] | None) -> Listing:
+    """All images of the class folders, as training images."""
+    if not root.is_dir():
+        raise CptError(f"{root}: no such folder; give one that holds a folder of images per class")
+    found = class_folders(root)
+    if len(found) < 2:
+        raise CptError(f"{root}: holds {len(found)} class folders; lay images out as {root}/<class>/<image>")
+    for name, images in found.items():
+        if not images:
+            raise CptError(f"{root / name}: no image; add one (a file ending in {', '.join(SUFFIXES)}) or delete it")
+    if classes is not None and len(classes) != len(found):
+        raise CptError(f"classes: {len(classes)} names for {len(found)} class folders in {root}; name each, in order")
+    files = [("train", label, f"{name}/{image}") for label, name in enumerate(found) for image in found[name]]
+    return Listing(list(found if classes is None else classes), files, image_root=root)
+
+
+def _entry(name: str, root: Path, template: str) -> Entry:
+    fields = {"name": name, "title": name, "layout": "folders", "root": str(root), "template": template}
     try:
-        entry = Entry(name=dataset, title=dataset, layout="folders", root=str(root), template=template)
+        return Entry.model_validate(fields)
     except ValidationError as error:
         raise CptError(one_line(error, Entry)) from None
 
-    from cpt.training.train import TrainInputs, train  # torch, after what is quickly refused
 
-    folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
-    backbone_file = _backbone(backbone, folder)
-    manifest = make_manifest(entry, folder / "data" / dataset, log, listing)
-    clip = load_for_features(backbone_file, device, threads)
-    tokenizer, templates = load_tokenizer(backbone_file), template_set(hp.templates, template, {})
-    names = read_manifest(manifest).class_names
-    text_features = folder / paths.text_features(dataset, hp.templates)
-    make_text_features(clip, tokenizer, names, templates, template, text_features)
-    split = folder / paths.split(PROTOCOL, dataset, 1.0, seed)
-    most = max(sum(label == k for _, label, _ in listing.images) for k in range(len(names)))
-    table, metadata = make_split(
-        read_manifest(manifest), protocol=PROTOCOL, imbalance_ratio=1.0, n_max=most, seed=seed, class_order="appearance"
-    )
-    write_split(split, table, metadata)
-    clusters = descriptions = None
+def _backbone(backbone: str | Path | tuple[str, str], folder: Path) -> Path:
+    """``backbone.json`` in a folder: made, or taken with its weights from elsewhere."""
+    output = folder / "backbone.json"
+    if isinstance(backbone, tuple):
+        make_backbone(backbone[0], *backbone, output)
+        return output
+    given = Path(backbone)
+    weights = read_json(given, SCHEMA)["weights"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (given.parent / weights, given):
+        if not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+    return output
+
+
+def _with_features(inputs: TrainInputs, kind: type[Method], hp: Any, template: str, folder: Path) -> TrainInputs:
+    """Write the split, the text features and what else the method needs; return the inputs with these."""
+    manifest = read_manifest(inputs.manifest)
+    name, names = manifest.metadata["dataset"], manifest.class_names
+    largest = int(np.bincount(manifest.label).max())
+    rules: dict[str, Any] = {"protocol": PROTOCOL, "imbalance_ratio": 1.0, "class_order": "appearance"}
+    write_split(inputs.split, *make_split(manifest, n_max=largest, seed=inputs.seed, **rules))
+    place, _ = prepare_device(inputs.device, "float32", inputs.threads)
+    clip, tokenizer = load_backbone(inputs.backbone, place), load_tokenizer(inputs.backbone)
+    templates = template_set(hp.templates, template, {})
+    make_text_features(clip, tokenizer, names, templates, template, inputs.text_features)
     if kind.needs_clusters:
-        clusters = folder / paths.clusters(PROTOCOL, dataset, hp.clustering, seed)
-        own = seed if hp.cluster_seed is None else hp.cluster_seed
+        clusters = folder / paths.clusters(PROTOCOL, name, hp.clustering, inputs.seed)
+        own = inputs.seed if hp.cluster_seed is None else hp.cluster_seed
         size = {"per": hp.classes_per_cluster, "fixed": hp.clusters}
-        make_clusters(text_features, PROTOCOL, hp.clustering, own, clusters, **size)
+        make_clusters(inputs.text_features, PROTOCOL, hp.clustering, own, clusters, **size)
+        inputs = replace(inputs, clusters=clusters)
     if kind.needs_descriptions:
-        descriptions = folder / paths.descriptions(dataset, f"templates-{hp.descriptions}")
-        sets = template_set(hp.descriptions, template, {})
-        make_descriptions(clip, tokenizer, names, descriptions, templates=sets, templates_name=hp.descriptions)
-    run = folder / "runs" / paths.run(PROTOCOL, dataset, 1.0, method, seed)
-    train(
-        TrainInputs(
-            method=method,
-            hyperparameters=hp.model_dump(),
-            seed=seed,
-            backbone=backbone_file,
-            manifest=manifest,
-            split=split,
-            text_features=text_features,
-            clusters=clusters,
-            descriptions=descriptions,
-            augmentation=augmentation,
-            device=device,
-            threads=threads,
-        ),
-        run,
-        log,
-    )
-    return load(run, results=folder, device=device, threads=threads)
+        descriptions = folder / paths.descriptions(name, f"templates-{hp.descriptions}")
+        texts = template_set(hp.descriptions, template, {})
+        make_descriptions(clip, tokenizer, names, descriptions, templates=texts, templates_name=hp.descriptions)
+        inputs = replace(inputs, descriptions=descriptions)
+    return inputs

@@ -1,0 +1,194 @@
+"""The Python interface on image files, against what the workflow's stages give for the same images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cpt
+from cpt.data.manifest import read_manifest
+from cpt.errors import CptError
+from cpt.evaluation.predict import predict
+from cpt.files.stage_files import read_parquet
+from cpt.training.train import train
+from tests.helpers.experiment import linked, train_inputs
+
+METHODS = ("zeroshot", "coop", "cocoop", "cpt", "promptsrc")
+NEW = ["meadow", "harbor", "glacier"]
+
+
+def silent(line: str) -> None:
+    """No progress."""
+
+
+@pytest.fixture(scope="module")
+def runs(results: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of every one of some methods, trained for an epoch and tested on both halves."""
+    root = linked(results, tmp_path_factory.mktemp("api"))
+    found = {}
+    for method in METHODS:
+        clusters = results / "clusters/base_to_new/land/spherical-per2-single/s1.parquet"
+        inputs = train_inputs(results, method, clusters=clusters)
+        trained = {"epochs": 1} if method != "zeroshot" else {"templates": "single"}
+        inputs.hyperparameters.update(trained)
+        if method == "zeroshot":
+            for name in inputs.hyperparameters.keys() - trained.keys():
+                del inputs.hyperparameters[name]
+        found[method] = root / "runs" / method
+        train(inputs, found[method], silent)
+        predict(found[method], root, [("land", "base"), ("land", "new")], device="cpu", log=silent)
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test images as files, named by their rows in the manifest."""
+    folder = tmp_path_factory.mktemp("photos")
+    manifest = read_manifest(results / "data/land/manifest.parquet")
+    packed = np.load(results / "data/land/images.npy")
+    for row in manifest.rows("test"):
+        Image.fromarray(packed[manifest.index[row]]).save(folder / f"{row:04}.png")
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_predictions_are_those_of_the_workflow(runs: dict[str, Path], photos: Path, method: str) -> None:
+    model = cpt.load(runs[method], device="cpu")
+    written = read_parquet(runs[method] / "predictions.parquet", "cpt.predictions/1")[0].to_pylist()
+    for subset, classes in (("base", None), ("new", new_names(runs[method]))):
+        rows = [row for row in written if row["subset"] == subset]
+        table = model.predict([photos / f"{row['row']:04}.png" for row in rows], classes)
+        assert list(table.columns) == ["path", "rank", "label", "name", "probability"]
+        for row, (path, found) in zip(rows, table.groupby("path", sort=False), strict=True):
+            assert path == str(photos / f"{row['row']:04}.png")
+            assert found["rank"].tolist() == [1, 2, 3, 4, 5]
+            np.testing.assert_allclose(found["probability"], row["top_scores"], atol=1e-5)
+            names = classes or list(model.class_names)
+            assert [names[label] for label in found["label"]] == found["name"].tolist()
+            if row["top_scores"][0] - row["top_scores"][1] > 1e-5:
+                assert found["label"].iloc[0] == row["top_labels"][0]
+
+
+def new_names(run: Path) -> list[str]:
+    return read_manifest(run.parents[1] / "data/land/manifest.parquet").class_names[5:]
+
+
+def test_features_give_the_probabilities(runs: dict[str, Path], photos: Path) -> None:
+    model = cpt.load(runs["cpt"], device="cpu")
+    images, texts = model.encode_images(photos), model.encode_texts()
+    assert images.shape == (60, texts.shape[1])
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
+    logits = model.logit_scale * images @ texts.T
+    wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    table = model.predict(photos, top=1)
+    np.testing.assert_allclose(table["probability"], wanted.max(axis=1), rtol=1e-4)
+    assert table["label"].tolist() == wanted.argmax(axis=1).tolist()
+
+
+def test_new_names_need_no_images(runs: dict[str, Path], photos: Path) -> None:
+    model = cpt.load(runs["cpt"], device="cpu")
+    table = model.predict(photos, NEW, top=9)
+    assert len(table) == 60 * 3
+    assert set(table["name"]) == set(NEW)
+    np.testing.assert_allclose(table.groupby("path")["probability"].sum(), 1, atol=1e-5)
+    own = list(model.class_names)
+    np.testing.assert_allclose(model.encode_texts(own[::-1])[::-1], model.encode_texts(), atol=1e-6)
+
+
+def test_arrays_files_and_images_are_the_same(runs: dict[str, Path], photos: Path) -> None:
+    model = cpt.load(runs["coop"], device="cpu")
+    files = sorted(photos.glob("*.png"))[:3]
+    arrays = [np.asarray(Image.open(path)) for path in files]
+    wanted = model.predict(files)["probability"].tolist()
+    for given in (arrays, np.stack(arrays), [Image.open(path) for path in files], [str(path) for path in files]):
+        table = model.predict(given)
+        assert table["probability"].tolist() == wanted
+    assert model.predict(arrays)["path"].unique().tolist() == ["0", "1", "2"]
+    assert model.predict(files[0])["path"].unique().tolist() == [str(files[0])]
+
+
+def test_bad_images_are_named(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    model = cpt.load(runs["coop"], device="cpu")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    good = sorted(photos.glob("*.png"))[0]
+    with pytest.raises(CptError, match=r"bad\.png: image cannot be decoded"):
+        model.predict([good, bad])
+    table = model.predict([bad, good, tmp_path / "gone.png"], errors="skip")
+    assert table["path"].unique().tolist() == [str(good)]
+    assert [path for path, _ in table.attrs["errors"]] == [str(bad), str(tmp_path / "gone.png")]
+    with pytest.raises(CptError, match="image 0: an array of shape"):
+        model.encode_images(np.zeros((4, 4)))
+    with pytest.raises(CptError, match="no image file in it"):
+        model.predict(tmp_path / "empty") if (tmp_path / "empty").mkdir() is None else None
+    with pytest.raises(CptError, match="no list of names"):
+        model.predict(good, "cat")
+    with pytest.raises(CptError, match="needs .* tokens"):
+        model.predict(good, ["a very " * 40])
+    with pytest.raises(CptError, match="depend on the image"):
+        cpt.load(runs["cocoop"], device="cpu").encode_texts()
+
+
+def test_what_is_no_run(tmp_path: Path, runs: dict[str, Path]) -> None:
+    with pytest.raises(CptError, match=r"no finished run \(no run\.json\)"):
+        cpt.load(tmp_path)
+    lonely = tmp_path / "s1"
+    lonely.mkdir()
+    for name in ("run.json", "prompts.safetensors"):
+        (lonely / name).write_bytes((runs["coop"] / name).read_bytes())
+    with pytest.raises(CptError, match=r"no backbone\.json in any folder above"):
+        cpt.load(lonely)
+    assert cpt.load(lonely, results=runs["coop"].parents[1], device="cpu").class_names
+
+
+def test_fit_trains_on_folders(results: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(results / "data/land/manifest.parquet")
+    packed = np.load(results / "data/land/images.npy")
+    for row in manifest.rows("train"):
+        label = manifest.label[row]
+        if label < 4 and row % 18 < 14 - 3 * label:  # a long tail of its own
+            folder = tmp_path / "photos" / manifest.class_names[label].replace(" ", "_")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(packed[manifest.index[row]]).save(folder / f"{row}.png")
+    lines: list[str] = []
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "depth_vision": 2, "depth_text": 2, "templates": "single"}
+    model = cpt.fit(
+        "cpt", tmp_path / "photos", backbone=results / "backbone.json", output=tmp_path / "kept", device="cpu",
+        log=lines.append, classes_per_cluster=2, **options,
+    )  # fmt: skip
+    assert model.class_names == tuple(sorted(manifest.class_names[:4]))
+    assert model.record["hyperparameters"]["epochs"] == 2
+    assert any("epoch" in line for line in lines)
+    table = model.predict(tmp_path / "photos", top=1)
+    truth = [Path(path).parent.name.replace("_", " ") for path in table["path"]]
+    assert np.mean(table["name"] == truth) > 0.5
+    run = next((tmp_path / "kept").rglob("run.json")).parent
+    again = cpt.load(run, device="cpu").predict(tmp_path / "photos", top=1)
+    assert again.equals(table)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("cpp", {}, "unknown method 'cpp'; did you mean 'cpt'"),
+        ("dpc", {}, "starts from a finished run"),
+        ("coop", {"epochs": -1}, "epochs"),
+        ("coop", {"epoch": 1}, "epoch.*did you mean.*epochs"),
+        ("coop", {}, "no such folder"),
+    ],
+)
+def test_fit_refuses_at_once(tmp_path: Path, method: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(CptError, match=message):
+        cpt.fit(method, tmp_path / "nowhere", **options)
+
+
+def test_torch_comes_when_it_is_used() -> None:
+    code = "import cpt, sys; cpt.results; assert 'torch' not in sys.modules; cpt.load; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
