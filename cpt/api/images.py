@@ -76,6 +76,8 @@ class Pixels:
 
 def _decoded(image: OneImage, place: int) -> NDArray[np.uint8]:
     if isinstance(image, str | os.PathLike):
+        if not Path(image).exists():
+            raise CptError(f"{os.fspath(image)}: no such file; check its name")
         return decode(Path(image))
     pixels = image if isinstance(image, np.ndarray) else np.asarray(image.convert("RGB"))
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:

@@ -27,14 +27,16 @@ class Model:
         record: what ``run.json`` says of the training: method, hyperparameters, dataset, seed, precision and more.
         class_names: the trained classes in label order; without other names, these are what an image can be.
         logit_scale: factor of the cosine similarities before the softmax.
+        method: the method with its learned tensors (``cpt.methods``).
+        backbone: backbone.json that it was trained on.
     """
 
     def __init__(self, trained: Trained, backbone: Path) -> None:
-        self._trained, self._backbone = trained, backbone
-        self._method = trained.method
+        self._trained, self.backbone = trained, backbone
+        self.method = trained.method
         self.record: dict[str, Any] = trained.record
         self.class_names: tuple[str, ...] = trained.classes.names
-        self.logit_scale: float = self._method.clip.logit_scale
+        self.logit_scale: float = self.method.clip.logit_scale
 
     def __repr__(self) -> str:
         run = self.record
@@ -104,7 +106,7 @@ class Model:
             features = [part.float().cpu().numpy() for part in self._batches(pixels, len(given))]
         if pixels.faults:
             raise CptError(pixels.faults[min(pixels.faults)])
-        return np.concatenate(features) if features else np.empty((0, self._method.clip.embed_dim), np.float32)
+        return np.concatenate(features) if features else np.empty((0, self.method.clip.embed_dim), np.float32)
 
     def encode_texts(self, classes: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return unit-norm text features (K, D) of classes under the learned prompts, of the trained ones by default.
@@ -121,6 +123,19 @@ class Model:
             raise CptError(f"{self.record['method']}: its text features depend on the image; use predict")
         return text.float().cpu().numpy()
 
+    def export(self, path: str | Path, classes: Sequence[str] | None = None) -> None:
+        """Write the classifier for other programs: ``.npz``, ``.safetensors`` or ``.onnx`` (``cpt.api.export``)."""
+        from cpt.api.export import export
+
+        names = self.class_names if classes is None else classes
+        export(Path(path), self.method, self.record, names, torch.from_numpy(self.encode_texts(classes)))
+
+    def words(self, top: int = 3) -> pd.DataFrame:
+        """Return the words nearest to each learned context vector (``cpt.api.words``)."""
+        from cpt.api.words import words
+
+        return words(self.method, self.backbone, self.class_names, top)
+
     # ---- inside ------------------------------------------------------------------------------------
 
     def _classes(self, names: Sequence[str] | None) -> tuple[Classes, bool]:
@@ -131,31 +146,36 @@ class Model:
             raise CptError(f"classes: {names!r} is no list of names; write ['cat', 'dog']")
         from cpt.clip.make_backbone import load_tokenizer
 
-        clip = self._method.clip
-        made = encode_classes(clip, load_tokenizer(self._backbone), list(names), *self._trained.templates)
+        clip = self.method.clip
+        made = encode_classes(clip, load_tokenizer(self.backbone), list(names), *self._trained.templates)
         return made.to(clip.device), False
 
     def _text(self, classes: Classes, trained: bool) -> torch.Tensor | None:
         """(K, D) text features; None where they depend on the image."""
-        self._method.target(trained=trained)
-        return None if self._method.image_conditioned else self._method.text_features(classes)
+        self.method.target(trained=trained)
+        return None if self.method.image_conditioned else self.method.text_features(classes)
 
     def _pixels(self, images: Sequence[OneImage]) -> Pixels:
-        return Pixels(images, self._method.clip.image_size[0])
+        return Pixels(images, self.method.clip.image_size[0])
 
     def _batches(self, pixels: Pixels, count: int) -> Iterator[torch.Tensor]:
         """Unit-norm features (B, D) of the images, by batch."""
         if count:
-            yield from encode(self._method.clip, pixels, np.arange(count), self._method.image_features)
+            yield from encode(self.method.clip, pixels, np.arange(count), self.method.image_features)
 
     def _probabilities(self, features: torch.Tensor, classes: Classes, text: torch.Tensor | None) -> torch.Tensor:
         if text is None:
-            return self._method.class_logits(features.float(), classes).softmax(dim=1).cpu()
-        return self._method.logits(features.float(), text.float()).softmax(dim=1).cpu()
+            return self.method.class_logits(features.float(), classes).softmax(dim=1).cpu()
+        return self.method.logits(features.float(), text.float()).softmax(dim=1).cpu()
 
 
 def load(
-    run: str | Path, *, results: str | Path | None = None, device: str = "auto", threads: int | None = None
+    run: str | Path,
+    *,
+    results: str | Path | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
 ) -> Model:
     """Load a finished run, ready to classify images.
 
@@ -163,6 +183,7 @@ def load(
         run: folder of the run, ``results/<experiment>/runs/…/s1``.
         results: folder of the experiment, with the backbone; by default the nearest above ``run`` that has one.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+        precision: of the frozen towers; by default that of the training.
         threads: of torch on a CPU; as many as it already uses by default.
 
     Raises:
@@ -172,7 +193,7 @@ def load(
     if not (folder / "run.json").is_file():
         raise CptError(f"{folder}: no finished run (no run.json); give a folder results/<experiment>/runs/…/s<seed>")
     root = Path(results) if results is not None else _root(folder)
-    trained = read_trained(folder, root, device, threads or torch.get_num_threads())
+    trained = read_trained(folder, root, device, threads or torch.get_num_threads(), precision)
     return Model(trained, root / "backbone.json")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__
-from cpt.cli import compare, data, evaluate, experiment, features, report, train
+from cpt.cli import compare, data, evaluate, experiment, features, report, train, use
 from cpt.cli.options import log
 from cpt.errors import CptError
 from cpt.files.provenance import require_code
@@ -38,6 +38,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     evaluate.predict, evaluate.score, evaluate.aggregate,
     report.table, report.figure, report.page, report.ledger, report.audit,
     compare.compare, experiment.verify,
+    use.classify, use.export, use.words,
     features.pretrain,
 )  # fmt: skip
 for verb in VERBS:

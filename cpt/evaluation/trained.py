@@ -40,20 +40,24 @@ class Trained:
     states: list[tuple[int | None, dict[str, Tensor]]]
 
 
-def read_trained(run: Path, results: Path, device: str = "auto", threads: int = 1) -> Trained:
+def read_trained(
+    run: Path, results: Path, device: str = "auto", threads: int = 1, precision: str | None = None
+) -> Trained:
     """Load a finished run.
 
     Args:
         run: its folder.
         results: folder of the experiment, with the backbone and the text features.
-        device: ``auto``, ``cpu`` or ``cuda``; the precision is that of the training.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: of a CPU.
+        precision: of the frozen towers; None for that of the training.
 
     Raises:
         CptError: the run is not finished, or an input is missing or damaged.
     """
     record = read_json(run / "run.json", RUN)
-    place, precision = prepare_device(device, record["precision"], threads)
-    clip = load_backbone(results / "backbone.json", place, precision)
+    place, chosen = prepare_device(device, precision or record["precision"], threads)
+    clip = load_backbone(results / "backbone.json", place, chosen)
     kind = registry.get(record["method"])
     hp = kind.hyperparameters(**record["hyperparameters"])
     tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)

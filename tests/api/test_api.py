@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cpt
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
-from cpt.files.stage_files import read_parquet
+from cpt.files.stage_files import read_parquet, read_tensors
 from cpt.training.train import train
 from tests.helpers.experiment import linked, train_inputs
 
-METHODS = ("zeroshot", "coop", "cocoop", "cpt", "promptsrc")
+METHODS = ("zeroshot", "coop", "cocoop", "cpt", "promptsrc", "lamp", "maple")
 NEW = ["meadow", "harbor", "glacier"]
 
 
@@ -129,7 +131,7 @@ def test_bad_images_are_named(runs: dict[str, Path], photos: Path, tmp_path: Pat
         model.predict(tmp_path / "empty") if (tmp_path / "empty").mkdir() is None else None
     with pytest.raises(CptError, match="no list of names"):
         model.predict(good, "cat")
-    with pytest.raises(CptError, match="needs .* tokens"):
+    with pytest.raises(CptError, match=r"needs .* tokens"):
         model.predict(good, ["a very " * 40])
     with pytest.raises(CptError, match="depend on the image"):
         cpt.load(runs["cocoop"], device="cpu").encode_texts()
@@ -145,6 +147,86 @@ def test_what_is_no_run(tmp_path: Path, runs: dict[str, Path]) -> None:
     with pytest.raises(CptError, match=r"no backbone\.json in any folder above"):
         cpt.load(lonely)
     assert cpt.load(lonely, results=runs["coop"].parents[1], device="cpu").class_names
+
+
+# ---- other programs ----------------------------------------------------------------------------
+
+
+def pixels_of(photos: Path, count: int) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(photos.glob("*.png"))[:count]])
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "cocoop"])
+def test_onnx_gives_the_same_probabilities(runs: dict[str, Path], photos: Path, tmp_path: Path, method: str) -> None:
+    """Of batches of any size, from pixels, without torch."""
+    import onnxruntime
+
+    model = cpt.load(runs[method], device="cpu")
+    names = NEW if method == "maple" else list(model.class_names)
+    model.export(tmp_path / "run.onnx", NEW if method == "maple" else None)
+    session = onnxruntime.InferenceSession(tmp_path / "run.onnx")
+    described = json.loads(session.get_modelmeta().custom_metadata_map["cpt"])
+    assert described["class_names"] == names
+    for count in (1, 5):
+        pixels = pixels_of(photos, count)
+        features, probabilities = session.run(None, {"pixels": pixels})
+        np.testing.assert_allclose(features, model.encode_images(pixels), atol=1e-5)
+        table = model.predict(pixels, names, top=len(names)).sort_values(["path", "label"])
+        np.testing.assert_allclose(probabilities.ravel(), table["probability"], atol=2e-5)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_arrays_classify_without_this_package(runs: dict[str, Path], photos: Path, tmp_path: Path, suffix: str) -> None:
+    """With numpy alone where the frozen tower's features will do; otherwise the file says that they will not."""
+    tower = cpt.load(runs["zeroshot"], device="cpu")
+    for method in ("coop", "cpt"):
+        model = cpt.load(runs[method], device="cpu")
+        model.export(tmp_path / f"run.{suffix}")
+        if suffix == "npz":
+            held: Any = dict(np.load(tmp_path / "run.npz"))  # without pickle
+            held["run"] = json.loads(str(held["run"]))
+        else:
+            tensors, metadata = read_tensors(tmp_path / "run.safetensors", "cpt.export/1")
+            held = metadata | {"text": tensors["text"].numpy()}
+        assert list(held["class_names"]) == list(model.class_names)
+        assert held["run"]["method"] == method
+        assert held["image_tower"] == {"coop": "frozen", "cpt": "prompted"}[method]
+        logits = held["logit_scale"] * tower.encode_images(photos) @ held["text"].T
+        same = (logits.argmax(axis=1) == model.predict(photos, top=1)["label"]).all()
+        assert same == (method == "coop")
+
+
+def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cpt.load(runs["coop"], device="cpu")
+    with pytest.raises(CptError, match=r"cannot export to \.pt; use \.npz, \.safetensors, \.onnx"):
+        model.export(tmp_path / "run.pt")
+    with pytest.raises(CptError, match="depend on the image"):
+        cpt.load(runs["cocoop"], device="cpu").export(tmp_path / "run.npz")
+    with pytest.raises(CptError, match=r"in float32 on a CPU; load the run with"):
+        cpt.load(runs["coop"], device="cpu", precision="bfloat16").export(tmp_path / "run.onnx")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(CptError, match=r"pip install 'cpt-longtail\[onnx\]'"):
+        model.export(tmp_path / "run.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_words_are_those_of_the_initial_context(runs: dict[str, Path], results: Path) -> None:
+    """Before training, the context is "a photo of a"; its nearest words are itself, at no distance."""
+    model = cpt.load(runs["coop"], device="cpu")
+    assert model.words(top=2)["rank"].tolist() == [1, 2] * 4
+    phrase = model.method.clip.text.embed(torch.tensor(phrase_ids(results)))
+    with torch.no_grad():
+        model.method.text.context.copy_(phrase)
+    table = model.words(top=1)
+    assert table["word"].tolist() == ["a</w>", "photo</w>", "of</w>", "a</w>"]
+    np.testing.assert_allclose(table["distance"], 0, atol=1e-3)
+    with pytest.raises(CptError, match="learns no context vectors"):
+        cpt.load(runs["zeroshot"], device="cpu").words()
+
+
+def phrase_ids(results: Path) -> list[int]:
+    tensors, _ = read_tensors(results / "features/land/text-single.safetensors", "cpt.text-features/3")
+    return tensors["tokens"][0, 1:5].tolist()
 
 
 def test_fit_trains_on_folders(results: Path, tmp_path: Path) -> None:
