@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cpt.data.decoding import decode
 from cpt.data.images import resize_and_crop
-from cpt.data.layouts.listing import SUFFIXES
+from cpt.data.layouts.listing import SUFFIXES, image_files
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def listed(images: OneImage | Iterable[OneImage]) -> list[OneImage]:
     found: list[OneImage] = []
     for image in [images] if single else images:  # type: ignore[union-attr]
         if isinstance(image, str | os.PathLike) and Path(image).is_dir():
-            files = sorted(path for path in Path(image).rglob("*") if path.suffix.lower() in SUFFIXES)
+            files = [Path(folder, name) for folder, _, _ in os.walk(image) for name in image_files(Path(folder))]
             if not files:
                 raise CptError(f"{image}: no image file in it or below; give files ending in {', '.join(SUFFIXES)}")
-            found += files
+            found += sorted(files)
         else:
             found.append(image)  # type: ignore[arg-type]
     return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -202,7 +205,7 @@ def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypa
         model.export(tmp_path / "run.pt")
     with pytest.raises(CptError, match="depend on the image"):
         cpt.load(runs["cocoop"], device="cpu").export(tmp_path / "run.npz")
-    with pytest.raises(CptError, match=r"in float32 on a CPU; load the run with"):
+    with pytest.raises(CptError, match=r"of float32 on a CPU; load the run with"):
         cpt.load(runs["coop"], device="cpu", precision="bfloat16").export(tmp_path / "run.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(CptError, match=r"pip install 'cpt-longtail\[onnx\]'"):
@@ -274,3 +277,72 @@ def test_torch_comes_when_it_is_used() -> None:
     code = "import cpt, sys; cpt.results; assert 'torch' not in sys.modules; cpt.load; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_the_documents_examples_run(
+    runs: dict[str, Path], photos: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of docs/use.md, with a run of another name; that of ``cpt.results`` needs a whole experiment."""
+    first, second, _ = re.findall(r"```python\n(.*?)```", Path("docs/use.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/embedded").symlink_to(runs["cpt"].parents[1])
+    manifest = read_manifest(results / "data/land/manifest.parquet")
+    for row in manifest.rows("test"):
+        folder = tmp_path / "photos-by-class" / manifest.class_names[manifest.label[row]]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{row}.png").symlink_to(photos / f"{row:04}.png")
+    names: dict[str, Any] = {}
+    exec(re.sub(r'"results/embedded/runs/[^"]+"', '"results/embedded/runs/cpt"', first), names)
+    assert names["logits"].shape == (60, 5)
+    assert (tmp_path / "flowers.npz").is_file()
+    exec(second.replace("epochs=5", "epochs=1"), names)
+    assert len(names["table"]) == 60 * 5
+    assert list((tmp_path / "my-model/runs").rglob("run.json"))
+
+
+# ---- the command line --------------------------------------------------------------------------
+
+
+def call(*words: object, given: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cpt", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, input=given)
+
+
+def test_classify_reports_bad_files_and_does_the_others(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.glob("*.png"))[:3]
+    (tmp_path / "bad.jpg").write_text("no image")
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(NEW) + "\n\n")
+    given = "".join(f"{path}\n" for path in [*files, tmp_path / "bad.jpg", "nowhere.png"])
+    done = call("classify", runs["cpt"], "-", "--top", 1, "--format", "csv", "--classes", names, given=given)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"cpt: {tmp_path / 'bad.jpg'}: image cannot be decoded")
+    assert lines[1:] == ["cpt: nowhere.png: no such file; check its name"]
+    table = pd.read_csv(io.StringIO(done.stdout))
+    wanted = cpt.load(runs["cpt"], device="cpu").predict(files, NEW, top=1)
+    assert table["path"].tolist() == [str(path) for path in files]
+    assert table["name"].tolist() == wanted["name"].tolist()
+    np.testing.assert_allclose(table["probability"], wanted["probability"], atol=1e-6)
+
+
+def test_classify_in_lines_of_json_and_in_a_table(runs: dict[str, Path], photos: Path) -> None:
+    file = sorted(photos.glob("*.png"))[0]
+    done = call("classify", runs["coop"], file, "--top", 2, "--format", "jsonl")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert rows[0].keys() == {"path", "rank", "label", "name", "probability"}
+    done = call("classify", runs["coop"], file, "--top", 2)
+    assert done.returncode == 0
+    assert rows[0]["name"] in done.stdout.splitlines()[1]
+
+
+def test_export_says_where_frozen_features_will_not_do(runs: dict[str, Path], tmp_path: Path) -> None:
+    done = call("export", runs["cpt"], "--output", tmp_path / "run.npz")
+    assert done.returncode == 0
+    assert "features of the plain CLIP do not fit these texts" in done.stderr
+    done = call("export", runs["coop"], "--output", tmp_path / "coop.npz")
+    assert done.stderr == ""
+    assert call("words", runs["coop"], "--top", 1).stdout.count("</w>") == 4
