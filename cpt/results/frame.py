@@ -44,6 +44,6 @@ def frame(folder: str | Path) -> pd.DataFrame:
     ]
     metrics = read_parquet(root / "runs.parquet", RUNS)[0].to_pandas()
     columns = ["exhibit", "row", "task", "x", "run", "target", "ratio"]
-    found = pd.DataFrame(cells, columns=columns).merge(metrics, on=["run", "target"])
+    found = pd.DataFrame(cells, columns=columns).drop_duplicates().merge(metrics, on=["run", "target"])
     found["imbalance_ratio"] = found.pop("ratio")
     return found
