@@ -34,7 +34,7 @@ def listed(images: OneImage | Iterable[OneImage]) -> list[OneImage]:
     found: list[OneImage] = []
     for image in [images] if single else images:  # type: ignore[union-attr]
         if isinstance(image, str | os.PathLike) and Path(image).is_dir():
-            files = [Path(folder, name) for folder, _, _ in os.walk(image) for name in image_files(Path(folder))]
+            files = [Path(folder, name) for folder, _, _ in os.walk(Path(image)) for name in image_files(Path(folder))]
             if not files:
                 raise CptError(f"{image}: no image file in it or below; give files ending in {', '.join(SUFFIXES)}")
             found += sorted(files)
@@ -54,11 +54,12 @@ class Pixels:
     """Reads images under the test transform, for ``cpt.features.images.encode``.
 
     Attributes:
+        size: height and width of what ``pixels`` returns.
         faults: position -> why the image cannot be used; its pixels are zeros.
     """
 
     def __init__(self, images: Sequence[OneImage], size: int) -> None:
-        self._images, self._size = images, size
+        self._images, self.size = images, size
         self.faults: dict[int, str] = {}
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
@@ -68,10 +69,10 @@ class Pixels:
 
     def _one(self, place: int) -> NDArray[np.uint8]:
         try:
-            return resize_and_crop(_decoded(self._images[place], place), self._size)
+            return resize_and_crop(_decoded(self._images[place], place), self.size)
         except CptError as error:
             self.faults[place] = str(error)
-            return np.zeros((self._size, self._size, 3), np.uint8)
+            return np.zeros((self.size, self.size, 3), np.uint8)
 
 
 def _decoded(image: OneImage, place: int) -> NDArray[np.uint8]:
