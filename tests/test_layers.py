@@ -30,6 +30,7 @@ ROOMS = [
     "evaluation",
     "results",
     "workflow",
+    "api",
     "report",
     "cli",
     "__main__",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cpt import __version__
-from cpt.cli import compare, data, evaluate, experiment, features, report, train
+from cpt.cli import compare, data, evaluate, experiment, features, report, train, use
 from cpt.cli.options import log
 from cpt.errors import CptError
 from cpt.files.provenance import require_code
@@ -29,22 +29,26 @@ app = typer.Typer(
     "on files that the default experiment writes.",
 )  # fmt: skip
 
-app.add_typer(data.data, name="data")
-VERBS: tuple[Callable[..., None], ...] = (
-    experiment.plan, experiment.grid, experiment.status, experiment.methods, experiment.schema,
-    data.split,
-    features.backbone, features.text_features, features.descriptions, features.image_features, features.clusters,
-    train.train,
-    evaluate.predict, evaluate.score, evaluate.aggregate,
-    report.table, report.figure, report.page, report.ledger, report.audit,
-    compare.compare, experiment.verify,
-    features.pretrain,
-)  # fmt: skip
-for verb in VERBS:
-    app.command()(verb)
+VERBS: dict[str, tuple[Callable[..., None], ...]] = {
+    "An experiment": (experiment.plan, experiment.status, compare.compare, experiment.verify),
+    "A trained run": (use.classify, use.export, use.words),
+    "What there is": (experiment.methods,),
+    "Stages, in order": (
+        experiment.grid, features.backbone, data.split, features.text_features, features.descriptions,
+        features.image_features, features.clusters, train.train, evaluate.predict, evaluate.score, evaluate.aggregate,
+        report.table, report.figure, report.ledger, report.audit, report.page,
+    ),
+}  # fmt: skip
+"""Verbs by what one wants to do, as ``cpt --help`` shows them."""
+for panel, verbs in VERBS.items():
+    for verb in verbs:
+        app.command(rich_help_panel=panel)(verb)
+app.add_typer(data.data, name="data", rich_help_panel="What there is")
+for verb in (experiment.schema, features.pretrain):
+    app.command(hidden=True)(verb)
 
 
-@app.command()
+@app.command(hidden=True)
 def many(
     commands: Annotated[list[str], typer.Argument(help="JSON objects with words, needs, makes and keep")],
     checkpoint_interval: Annotated[float | None, typer.Option(help="seconds between checkpoints")] = None,

@@ -54,7 +54,10 @@ def score(
 
     groups = parse_groups(class_groups)
     with recorded(run / "metrics.parquet"):
-        run_scoring(run, split, clusters, groups)
+        metrics = run_scoring(run, split, clusters, groups).to_pylist()
+    for row in metrics:
+        if row["epoch"] is None and row["metric"] in ("accuracy", "harmonic_mean"):
+            log(f"{row['target']}/{row['subset']}: {row['metric'].replace('_', ' ')} {row['value']:.2f} %")
 
 
 def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experiment")]) -> None:
@@ -65,4 +68,5 @@ def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experime
     from cpt.results.aggregate import aggregate as gather
 
     with recorded(grid.parent / "runs.parquet"):
-        gather(grid)
+        runs, rows = gather(grid)
+    log(f"wrote runs.parquet ({rows:,} metrics of {runs:,} runs), costs.parquet, counts.parquet and curves.parquet")

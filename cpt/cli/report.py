@@ -63,7 +63,9 @@ def ledger(
     from cpt.report.printed.ledger import make_ledger
 
     with recorded(results / "report/ledger.parquet"):
-        make_ledger(results, published)
+        counts = make_ledger(results, published)
+    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    log(f"{found or 'not compared: the experiment does not ask for it (printed: true)'}; report/ledger.csv")
 
 
 def audit(

@@ -77,14 +77,18 @@ def find_images(entry: Entry) -> Listing:
             UTF-8, a class has no name, two, or one that no figure can hold, there is no test image, or counts, class
             names or the border between base and new classes are not the expected ones.
     """
-    listing = LAYOUTS[entry.layout](entry)
-    _check_names(entry, listing)
-    if listing.image_root is not None:
-        _check_files(entry, listing, listing.image_root)
+    listing = _checked(entry, LAYOUTS[entry.layout](entry))
     if entry.expected is not None:
         check(entry, listing)
     if all(part != "test" for part, _, _ in listing.images):
         raise CptError(f"{entry.name}: has no test image, and every run is tested; put some into its test part")
+    return listing
+
+
+def _checked(entry: Entry, listing: Listing) -> Listing:
+    _check_names(entry, listing)
+    if listing.image_root is not None:
+        _check_files(entry, listing, listing.image_root)
     return listing
 
 
@@ -176,7 +180,12 @@ def check(entry: Entry, listing: Listing) -> None:
                 )
 
 
-def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] = lambda line: None) -> Path:
+def make_manifest(
+    entry: Entry,
+    output_dir: Path,
+    notice: Callable[[str], None] = lambda line: None,
+    listing: Listing | None = None,
+) -> Path:
     """Write ``manifest.parquet``, and ``images.npy`` for a packed dataset; return the manifest's path.
 
     Rows are sorted by part and keep the layout's own order inside it, which the few-shot draw follows.
@@ -187,13 +196,14 @@ def make_manifest(entry: Entry, output_dir: Path, notice: Callable[[str], None] 
         entry: the dataset.
         output_dir: folder to write into.
         notice: called with every line of ``cpt.data.notices``.
+        listing: the images, where they are not those that the entry's layout finds.
 
     Raises:
         CptError: see ``find_images``.
     """
     import pyarrow as pa
 
-    listing = find_images(entry)
+    listing = find_images(entry) if listing is None else _checked(entry, listing)
     for line in notices(entry, listing):
         notice(line)
     class_names = [name.replace("_", " ") for name in listing.class_names]

@@ -17,22 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cpt.clip.backbone import Clip, load_backbone
-from cpt.clip.device import prepare_device, upload
-from cpt.data.classes import subset_labels, trained_rows
+from cpt.clip.backbone import Clip
+from cpt.clip.device import upload
+from cpt.data.classes import subset_labels
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
+from cpt.evaluation.trained import read_trained
 from cpt.features.images import encode
 from cpt.features.text import Classes, read_image_features, read_text_features
 from cpt.files import paths
-from cpt.files.paths import CLASSIFIER, IMAGES, PREDICTIONS, PROMPTS, RUN
-from cpt.files.stage_files import read_json, read_tensors, write_parquet, write_tensors
-from cpt.methods.base import registry
+from cpt.files.paths import CLASSIFIER, IMAGES, PREDICTIONS
+from cpt.files.stage_files import write_parquet, write_tensors
 from cpt.methods.base.method import Method
 from cpt.metrics.geometry import ClassMeans
-from cpt.seeds import torch_stream
-from cpt.training.train import SNAPSHOT
 
 TOP = 5
 
@@ -79,20 +77,15 @@ def predict(
         CptError: the run is not finished or an input is missing.
     """
     started = time.monotonic()
-    record = read_json(run / "run.json", RUN)
-    place, _ = prepare_device(device, record["precision"], threads)
-    clip = load_backbone(results / "backbone.json", place, record["precision"])
-    kind = registry.get(record["method"])
-    hp = kind.hyperparameters(**record["hyperparameters"])
-    tensors, _ = read_tensors(run / "prompts.safetensors", PROMPTS)
-    loaded = [_target(results, record["dataset"], *target, part, hp.templates, clip) for target in targets]
-    classes, _ = read_text_features(results / paths.text_features(record["dataset"], hp.templates), place)
-    trained = classes.take(trained_rows(len(classes), record["protocol"]))
-    method = kind(clip, hp, trained, torch_stream(0, "unused")).to(place).eval()
+    trained = read_trained(run, results, device, threads)
+    record, method = trained.record, trained.method
+    loaded = [
+        _target(results, record["dataset"], *target, part, method.hp.templates, method.clip) for target in targets
+    ]
 
     tables: list[pa.Table] = []
     classifiers: dict[str, Tensor] = {}
-    for epoch, state in _states(tensors):
+    for epoch, state in trained.states:
         method.load_state_dict(state)
         for chosen in _groups(method, loaded):
             method.target(trained=chosen[0].trained)
@@ -127,19 +120,6 @@ def _target(results: Path, source: str, dataset: str, subset: str, part: str, te
     chosen = classes if len(labels) == len(classes) else classes.take(labels.tolist())
     trained = dataset == source and subset != "new"
     return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]), trained)
-
-
-def _states(tensors: dict[str, Tensor]) -> list[tuple[int | None, dict[str, Tensor]]]:
-    """Learned tensors after each epoch that was kept, by epoch, and last those of the finished run, with None."""
-    final: dict[str, Tensor] = {}
-    snapshots: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(SNAPSHOT):
-            epoch, _, name = name.removeprefix(SNAPSHOT).partition("/")
-            snapshots.setdefault(int(epoch), {})[name] = value
-        else:
-            final[name] = value
-    return [*sorted(snapshots.items()), (None, final)]
 
 
 def _dataset(

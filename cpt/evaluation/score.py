@@ -47,8 +47,8 @@ class TrainedClasses:
 
 def score(
     run: Path, split: Path, clusters: Path | None = None, class_groups: Mapping[str, float] | None = None
-) -> None:
-    """Write metrics.parquet and counts.parquet of a run.
+) -> pa.Table:
+    """Write metrics.parquet and counts.parquet of a run; return the metrics.
 
     Args:
         run: folder with run.json, predictions.parquet and classifier.safetensors.
@@ -84,6 +84,7 @@ def score(
     ):
         ordered = table.sort_by([(name, "ascending") for name in order])
         write_parquet(run / f"{file}.parquet", ordered, schema, class_groups=chosen_groups)
+    return metrics
 
 
 def _trained(

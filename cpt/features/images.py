@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,7 +26,16 @@ def batch_size(clip: Clip) -> int:
     return 256 if clip.device.type == "cuda" else 64
 
 
-def encode(clip: Clip, store: ImageStore, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+class Store(Protocol):
+    """Images by row; ``cpt.data.images.ImageStore`` is one."""
+
+    size: int
+
+    def pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Return (B, size, size, 3) uint8 under the test transform."""
+
+
+def encode(clip: Clip, store: Store, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
     """Yield ``encoder`` of the normalized images (B, 3, H, W) of some rows by batch, and read the next batch meanwhile.
 
     Nothing here waits for a GPU but the threads that read: memory that a batch was uploaded from is filled again when

@@ -6,7 +6,7 @@ The file of text features also holds every class's prompt tokens, so that traini
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -54,6 +54,10 @@ class Classes:
         """(K, D) ``frozen`` with unit norm."""
         return F.normalize(self.frozen, dim=-1)
 
+    def to(self, device: torch.device | str) -> Classes:
+        """Return the classes with their features on a device; tokens stay on the CPU."""
+        return replace(self, frozen=self.frozen.to(device), directions=self.directions.to(device))
+
     def take(self, rows: Sequence[int]) -> Classes:
         """Return the classes at ``rows``."""
         index = torch.as_tensor(list(rows))
@@ -88,6 +92,45 @@ def tokenize(tokenizer: Callable[..., Tensor], texts: Sequence[str], length: int
 
 
 @torch.no_grad()
+def encode_classes(
+    clip: Clip,
+    tokenizer: Callable[..., Tensor],
+    names: Sequence[str],
+    templates: Sequence[str],
+    dataset_template: str,
+) -> Classes:
+    """Return classes with their frozen text features and prompt tokens, on the CPU.
+
+    Args:
+        names: class names in label order.
+        templates: prompt templates with one ``{}`` each.
+        dataset_template: the dataset's own template; the learnable prompts of some methods end as it does.
+
+    Raises:
+        CptError: a prompt is too long for the backbone's context.
+    """
+    length = clip.text.context_length
+
+    def tokens(template: str) -> Tensor:
+        return tokenize(tokenizer, [template.replace("{}", name) for name in names], length)
+
+    raw = torch.zeros(len(names), clip.embed_dim)
+    directions = torch.zeros(len(names), clip.embed_dim)
+    for template in templates:
+        features = clip.text(clip.text.pack(tokens(template))).cpu()
+        raw += features
+        directions += F.normalize(features, dim=-1)
+    return Classes(
+        names=tuple(names),
+        tokens=tokens(PROMPT_TEMPLATE),
+        phrase_length=int(tokenize(tokenizer, [PROMPT_PHRASE], length).argmax()) - 1,
+        frozen=raw / len(templates),
+        directions=F.normalize(directions / len(templates), dim=-1),
+        dataset_tokens=tokens(learnable_template(dataset_template)),
+        name_lengths=tokens("{}").argmax(dim=1) - 1,
+    )
+
+
 def make_text_features(
     clip: Clip,
     tokenizer: Callable[..., Tensor],
@@ -103,34 +146,24 @@ def make_text_features(
         templates: prompt templates with one ``{}`` each.
         dataset_template: the dataset's own template; the learnable prompts of some methods end as it does.
     """
-    length = clip.text.context_length
-    raw = torch.zeros(len(names), clip.embed_dim)
-    directions = torch.zeros(len(names), clip.embed_dim)
-    for template in templates:
-        tokens = tokenize(tokenizer, [template.replace("{}", name) for name in names], length)
-        features = clip.text(clip.text.pack(tokens)).cpu()
-        raw += features
-        directions += F.normalize(features, dim=-1)
-    prompts = {"tokens": PROMPT_TEMPLATE, "dataset_tokens": learnable_template(dataset_template)}
-    phrase = int(tokenize(tokenizer, [PROMPT_PHRASE], length).argmax()) - 1
-    identity = canonical_json([clip.sha256, list(names), list(templates), list(prompts.values())])
+    classes = encode_classes(clip, tokenizer, names, templates, dataset_template)
+    prompts = [PROMPT_TEMPLATE, learnable_template(dataset_template)]
     write_tensors(
         output,
         {
-            "features": raw / len(templates),
-            "directions": F.normalize(directions / len(templates), dim=-1),
-            "name_lengths": tokenize(tokenizer, names, length).argmax(dim=1).int() - 1,
-        }
-        | {
-            key: tokenize(tokenizer, [template.replace("{}", name) for name in names], length).int()
-            for key, template in prompts.items()
+            "features": classes.frozen,
+            "directions": classes.directions,
+            "name_lengths": classes.name_lengths.int(),
+            "tokens": classes.tokens.int(),
+            "dataset_tokens": classes.dataset_tokens.int(),
         },
         TEXT_FEATURES,
         classes=list(names),
         templates=list(templates),
-        phrase_length=phrase,
+        dataset_template=dataset_template,
+        phrase_length=classes.phrase_length,
         backbone=clip.name,
-        source_hash=sha256_text(identity),
+        source_hash=sha256_text(canonical_json([clip.sha256, list(names), list(templates), prompts])),
     )
 
 

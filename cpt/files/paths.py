@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 GRID = "cpt.grid/5"
-TEXT_FEATURES = "cpt.text-features/2"
+TEXT_FEATURES = "cpt.text-features/3"
 PROMPTS = "cpt.prompts/1"
 HISTORY = "cpt.history/2"
 RUN = "cpt.run/3"

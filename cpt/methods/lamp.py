@@ -154,6 +154,6 @@ class LAMP(Method):
     def _prompts(self, pool: Pool, projection: nn.Linear, queries: Tensor) -> dict[int, Tensor]:
         """Shared, then retrieved prompts (Q, n, d) of every prompted block."""
         retrieved = pool(queries, self.hp.top_k, self.hp.temperature)  # (Q, L, n, d)
-        shared = projection(self.shared).expand(len(queries), -1, -1, -1)
+        shared = projection(self.shared).expand(queries.shape[0], -1, -1, -1)
         both = torch.cat([shared, retrieved], dim=2).to(self.clip.dtype)  # one cast for all blocks
         return dict(zip(self.blocks, both.unbind(dim=1), strict=True))

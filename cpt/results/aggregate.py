@@ -17,8 +17,11 @@ NO_CURVE = ("epoch", "steps", "seconds")
 COST = ("seconds", "peak_memory_mb", "learnable_parameters", "steps")
 
 
-def aggregate(grid: Path) -> None:
+def aggregate(grid: Path) -> tuple[int, int]:
     """Write runs, costs, counts and curves.parquet beside ``grid`` from every run that it names.
+
+    Returns:
+        The number of runs, and of their metrics.
 
     Raises:
         CptError: a run's record or metrics are missing or damaged, or belong to another run.
@@ -61,6 +64,7 @@ def aggregate(grid: Path) -> None:
     }
     for kind, schema in (("runs", RUNS), ("costs", COSTS), ("counts", COUNTS), ("curves", CURVES)):
         write_parquet(root / f"{kind}.parquet", tables[kind], schema, experiment=plan["experiment"])
+    return len(costs), len(tables["runs"])
 
 
 def _before(columns: dict[str, pa.Array], table: pa.Table) -> pa.Table:

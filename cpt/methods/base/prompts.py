@@ -184,5 +184,5 @@ class VisualPrompts(nn.Module):
             with torch.no_grad():
                 return self.clip.vision(images)
         stacked = torch.stack(list(self.prompts)).to(self.clip.dtype)  # one cast, and one sum over the images
-        first, *deep = stacked.unsqueeze(1).expand(-1, len(images), -1, -1).unbind()
+        first, *deep = stacked.unsqueeze(1).expand(-1, images.shape[0], -1, -1).unbind()
         return self.clip.vision(images, first, dict(enumerate(deep, start=1)))

@@ -78,8 +78,8 @@ VERDICTS = {
 NOT_ASKED = "the experiment does not ask for it"
 
 
-def make_ledger(folder: Path, published: Path) -> None:
-    """Write ``report/ledger.parquet``, ``.csv`` and ``.html`` of ``results/<experiment>``.
+def make_ledger(folder: Path, published: Path) -> Counter[str]:
+    """Write ``report/ledger.parquet``, ``.csv`` and ``.html`` of ``results/<experiment>``; count its verdicts.
 
     Raises:
         CptError: an input is missing or damaged.
@@ -102,6 +102,7 @@ def make_ledger(folder: Path, published: Path) -> None:
         total=len(rows),
     )
     write_text(output / "ledger.html", text)
+    return counts
 
 
 def ledger(results: Results, printed: pd.DataFrame) -> list[dict[str, Any]]:

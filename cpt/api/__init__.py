@@ -1,0 +1,1 @@
+"""The Python interface: ``cpt.load``, ``cpt.fit``, ``cpt.results`` (docs/use.md)."""

@@ -1,0 +1,121 @@
+"""Commands that use a finished run: on images, in other programs, and to look at what it learned."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cpt import limits
+from cpt.cli.options import Device, log, notice
+from cpt.errors import CptError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Run = Annotated[Path, typer.Argument(help="folder of a finished run, results/<experiment>/runs/…/s<seed>")]
+Experiment = Annotated[
+    Path | None, typer.Option("--results", help="folder of the experiment, if the run does not lie in it")
+]
+Names = Annotated[Path | None, typer.Option(help="text file with one class name per line, instead of the trained ones")]
+Cpus = Annotated[int | None, typer.Option(help="CPU threads; by default all cores", min=1, max=limits.THREADS)]
+
+
+def classify(
+    run: Run,
+    images: Annotated[list[str], typer.Argument(help="image files and folders; - reads their names from stdin")],
+    classes: Names = None,
+    top: Annotated[int, typer.Option(help="likeliest classes per image", min=1)] = 5,
+    format: Annotated[Literal["table", "csv", "jsonl"], typer.Option(help="of the output")] = "table",
+    results: Experiment = None,
+    device: Device = "auto",
+    threads: Cpus = None,
+) -> None:
+    """Classify images with a finished run.
+
+    Images that cannot be read are reported on stderr, the others are classified, and the exit code is 1.
+
+    Example: `cpt classify results/embedded/runs/base_to_new/flowers/r1/cpt-*/s1 photo.jpg folder --top 3`
+    """
+    from cpt.api.model import load
+
+    model = load(run, results=results, device=device, threads=threads or _cores())
+    given = [line for name in images for line in (sys.stdin.read().splitlines() if name == "-" else [name]) if line]
+    table = model.predict(given, _names(classes), top=top, errors="skip")
+    if format == "csv":
+        print(table.to_csv(index=False), end="")
+    elif format == "jsonl":
+        for row in table.to_dict("records"):
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        _show(table)
+    for _, reason in table.attrs["errors"]:
+        print(f"cpt: {reason}", file=sys.stderr)
+    if table.attrs["errors"]:
+        raise typer.Exit(1)
+
+
+def export(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="file to write; .npz, .safetensors or .onnx says the format")],
+    classes: Names = None,
+    results: Experiment = None,
+) -> None:
+    """Write the classifier of a finished run for other programs.
+
+    `.npz` and `.safetensors` hold the text features of the classes, their names, the scale, and how images are
+    normalized. `.onnx` holds the image tower too, and gives probabilities from pixels (docs/use.md).
+
+    Example: `cpt export results/embedded/runs/base_to_new/flowers/r1/cpt-*/s1 --output flowers.onnx`
+    """
+    from cpt.api.model import load
+
+    model = load(run, results=results, device="cpu", precision="float32", threads=_cores())
+    model.export(output, _names(classes))
+    if model.method.prompts_images and output.suffix != ".onnx":
+        notice(
+            f"{model.record['method']} prompts the image tower: features of the plain CLIP do not fit these texts; "
+            "take images through cpt.load(…).encode_images, or export to .onnx"
+        )
+    log(f"wrote {output}")
+
+
+def words(
+    run: Run,
+    top: Annotated[int, typer.Option(help="words per vector", min=1)] = 3,
+    results: Experiment = None,
+) -> None:
+    """List the vocabulary's words nearest to each learned context vector.
+
+    Example: `cpt words results/embedded/runs/base_to_new/flowers/r1/coop-*/s1`
+    """
+    from cpt.api.model import load
+
+    _show(load(run, results=results, device="cpu", precision="float32").words(top).drop(columns="rank"))
+
+
+def _names(path: Path | None) -> list[str] | None:
+    """Class names of a text file."""
+    if path is None:
+        return None
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CptError(f"--classes {path}: cannot be read ({error}); give a text file with a name per line") from None
+    if not names:
+        raise CptError(f"--classes {path}: holds no name; write one per line")
+    return names
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _show(table: pd.DataFrame) -> None:
+    """Print a table in aligned columns; paths are not cut."""
+    empty = [name for name in table.columns if (table[name] == "").all()]
+    print(table.drop(columns=empty).to_string(index=False, float_format=lambda value: f"{value:.4f}"))
