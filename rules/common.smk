@@ -23,6 +23,11 @@ except CptError as error:
 CATALOG = STAGES.resolved.catalog
 ENVIRONMENT = "../envs/cpt.yaml"  # used only with --sdm conda
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
+PLACES = workflow.resource_settings.resources.get("gpu")
+WORKERS = STAGES.workers(
+    workflow.resource_settings.cores if workflow.local_exec else None,
+    getattr(PLACES, "value", PLACES),  # a number in older versions of Snakemake
+)
 
 
 def exhibit(kind, suffixes, reported):
