@@ -115,7 +115,11 @@ class Noise(ImageStore):
         """The photograph (H, W, 3)."""
         return self._photograph
 
-    def load(self, rows: ArrayLike, workers: int) -> None:
+    def square(self, row: int) -> NDArray[np.uint8]:
+        """A part of it (size, size, 3)."""
+        return self._photograph[: self.size, : self.size]
+
+    def load(self, rows: ArrayLike, workers: int, augmentation: str = "rrc_flip") -> None:
         """Nothing: it is decoded."""
 
 

@@ -13,8 +13,8 @@ from cpt.costs import measured_costs, stated_costs, step_costs
 from cpt.costs.known import known, steps_per_epoch, training_images
 from cpt.data.classes import trained_rows
 from cpt.data.download.prepare import needed, present
-from cpt.data.images import MEMORY
 from cpt.data.manifest import PARTS
+from cpt.data.memory import room
 from cpt.data.world.render import SIZE
 from cpt.errors import CptError, nearest
 from cpt.experiment import resolved
@@ -234,7 +234,7 @@ class Plan:
         decodes = self.grid.config.augmentation != "none" and any(
             self.grid.catalog[run.dataset].has_files for run in self.grid.runs.values()
         )
-        return {"decoded_images_bytes": MEMORY if decodes else 0, "threads": self.grid.config.threads}
+        return {"decoded_images_bytes": room() if decodes else 0, "threads": self.grid.config.threads}
 
     def _notes(self, costs: step_costs.Costs) -> list[str]:
         part, lines = self.grid.config.evaluate_on, []
