@@ -50,8 +50,9 @@ DEPTH = 192
 ATTENTION, BACKWARD = 0.45, 2.5
 """Share of ``REACHED`` that one of a multiprocessor's two blocks of fused attention reaches: assumed. FLOPs backward
 to forward: five matrix products to two."""
-BATCH_OPERATORS = 15
-"""Operators of a step outside its graph, which copy and normalize images and labels: counted in cpt.training.batches."""
+BATCH_OPERATORS = 10
+"""Operators of a step outside its graph, which copy and normalize: 8 with one view of the images, 14 with two; read off
+cpt.training.batches."""
 
 PREFIX = 5
 """Positions that all prompts share: start token and four context vectors. Assumed."""
@@ -69,7 +70,7 @@ OTHER_OPERATORS = 150
 SAVED = 11
 """Values of the width that a block keeps of a row for its backward pass; counted on a CPU: 9 to 11."""
 USED = 10
-"""Values of the width that a block holds of a row at once where nothing is kept: its input and both sides of the MLP."""
+"""Values of the width that a block holds of a row where nothing is kept: its input and both sides of the MLP."""
 VOCABULARY = 49408
 CONTEXT = 5e8
 """Bytes of GPU memory of a process beside its tensors. Assumed."""
@@ -78,7 +79,7 @@ CONTEXT = 5e8
 class Kernels(NamedTuple):
     """Element-wise kernels of a block, and values that they move, in widths of a row (or position)."""
 
-    count: int
+    number: int
     values: int
 
 
@@ -112,8 +113,8 @@ class Pass(NamedTuple):
     @property
     def kernels(self) -> int:
         """Kernels of all blocks."""
-        gathers = (GATHER.count, GATHER_GRADIENT.count) if self.grouped else (0, 0)
-        forward, gradient = (5 + own.count + more for own, more in zip((FORWARD, GRADIENT), gathers, strict=True))
+        gathers = (GATHER.number, GATHER_GRADIENT.number) if self.grouped else (0, 0)
+        forward, gradient = (5 + own.number + more for own, more in zip((FORWARD, GRADIENT), gathers, strict=True))
         return self.layers * (forward + self.backward * gradient)
 
 
@@ -189,9 +190,9 @@ class Gpu:
             seconds += tokens.layers * (self.linear(rows, *first) + self.attention(tokens, backward=gradient))
             for size in rest:
                 seconds += (tokens.layers - 1) * self.linear(rows, *size) + self.linear(ends, *size)
-            seconds += tokens.layers * self.moved(own.values * rows * width, own.count)
+            seconds += tokens.layers * self.moved(own.values * rows * width, own.number)
             if tokens.grouped:
-                seconds += tokens.layers * self.moved(gathers.values * places, gathers.count)
+                seconds += tokens.layers * self.moved(gathers.values * places, gathers.number)
         return seconds
 
     def step(self, operators: int, passes: Sequence[Pass], *, graphs: bool, drawn: Sequence[Pass] = ()) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from cpt.costs.step_costs import EMBEDDED, Cost, Costs, Group, Points, typical
 from cpt.errors import CptError
 from cpt.experiment.grid import Grid
 from cpt.experiment.runs import Run
-from cpt.files.stage_files import parse_json
+from cpt.files.stage_files import canonical_json, parse_json
 from cpt.methods.base import describe, registry
 
 LOOKED_AT = 5
@@ -109,7 +110,8 @@ def stated(grid: Grid, classes: Mapping[str, int], device: str, precision: str =
     launched = "replayed as a CUDA graph" if graphs else f"launched in {1e6 * gpu_model.HOST:g} us an operator"
     assumptions = [
         f"A model, not a measurement (--measure measures): {title}, {8 * gpu.value} bits, steps {launched}, "
-        f"{100 * gpu_model.REACHED:g} % of the peaks, at least {1e6 * gpu_model.FLOOR:g} us a kernel; docs/performance.md.",
+        f"{100 * gpu_model.REACHED:g} % of the peaks, at least {1e6 * gpu_model.FLOOR:g} us a kernel; see "
+        "docs/performance.md.",
     ]
     where = f"modeled for one {title}; --card for others, --measure for yours"
     frozen = gpu.eager(_images(TESTED, sizes, backward=False)) / TESTED
@@ -118,8 +120,9 @@ def stated(grid: Grid, classes: Mapping[str, int], device: str, precision: str =
 
 def encoded(method: str, hyperparameters: Any, classes: int, batch_size: int, sizes: Shape) -> Encoded:
     """Return what a method sends through the towers; counted on a small CLIP."""
-    found = describe.encoded(method, hyperparameters, classes, batch_size)
-    contexts = max(1, round(found["texts"] / classes))
+    few = min(classes, max(describe.CLASSES, 8 * batch_size))
+    found = _counted(method, canonical_json(hyperparameters.model_dump()), few, batch_size)
+    contexts = max(1, round(found["texts"] / few))
     per_class = method in gpu_model.PER_CLASS
     step = [gpu_model.texts(classes, contexts, *sizes.text, per_class=per_class)]
     step += [_images(int(found["images"]), sizes)] if found["images"] else []
@@ -128,6 +131,13 @@ def encoded(method: str, hyperparameters: Any, classes: int, batch_size: int, si
     if late:  # it encodes a batch to choose them
         return Encoded(step, [], frozen, late)
     return Encoded([*step, *frozen], frozen, [], 0)
+
+
+@cache
+def _counted(method: str, hyperparameters: str, classes: int, batch_size: int) -> dict[str, float]:
+    """What a step encodes, of so few classes that more would change the number of texts alone."""
+    hp = registry.get(method).hyperparameters(**parse_json(hyperparameters))
+    return describe.encoded(method, hp, classes, batch_size)
 
 
 def step_seconds(gpu: Gpu, method: str, work: Encoded, *, graphs: bool, cached: bool) -> float:
@@ -169,7 +179,7 @@ def _stated_group(grid: Grid, key: Group, members: list[tuple[int, Run]], gpu: G
 
 def _tested(run: Run, count: int, sizes: Shape) -> list[Pass]:
     """What goes through the towers for a batch of test images, beyond their frozen features."""
-    found = describe.encoded_per_image(run.method, run.hyperparameters, count)
+    found = describe.encoded_per_image(run.method, run.hyperparameters, min(count, describe.CLASSES))
     if found["frozen_texts"]:
         return [gpu_model.texts(count, max(1, PROMPTS // count), *sizes.text, backward=False)]
     return [_images(TESTED, sizes, backward=False)] * int(found["frozen_images"])

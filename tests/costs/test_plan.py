@@ -613,7 +613,8 @@ def test_the_stated_model(stated: Plan) -> None:
     for method, expected in passes.items():
         seconds = gpu.step(gpu_model.OPERATORS[method], expected, graphs=True)
         assert costs.busy(by_method[method], 5) == pytest.approx(seconds), method
-        assert costs.step(by_method[method], 5) == pytest.approx(max(seconds, 1.53e-3 * by_method[method].hyperparameters.batch_size)), method  # fmt: skip
+        augmented = 1.53e-3 * by_method[method].hyperparameters.batch_size
+        assert costs.step(by_method[method], 5) == pytest.approx(max(seconds, augmented)), method
     evaluated = gpu.eager(gpu_model.images(256, 201, 768, 12, backward=False)) / 256
     assert costs.frozen_image == evaluated
     for method, expected in {"zeroshot": 0, "coop": 0, "ivlp": evaluated, "lamp": 2 * evaluated}.items():
@@ -643,7 +644,7 @@ def test_the_stated_model_follows_its_settings(folder: Path) -> None:
         return found
 
     plain = step(threads=4)
-    assert step(threads=4, cuda_graphs="off") == pytest.approx((744 + 15) * gpu_model.HOST)
+    assert step(threads=4, cuda_graphs="off") == pytest.approx((744 + 10) * gpu_model.HOST)
     assert step(threads=4, card="a100") > plain
     assert step(threads=4, precision="float32") > plain
     assert step("coop", threads=1) == pytest.approx(32 * 1.53e-3)
@@ -653,8 +654,8 @@ def test_the_stated_model_follows_its_settings(folder: Path) -> None:
         Plan(built(folder / "small.yaml"), "auto", "auto", "h10")
 
 
-def test_hours_of_all_stages_by_hand(stated: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve runs that are trained and tested; the schedule takes the longer of the GPU's time and the jobs'."""
+def test_hours_of_all_stages_by_hand(stated: Plan) -> None:
+    """Every run is trained and tested; the schedule takes the longer of the GPU's time and the jobs'."""
     numbers = stated.numbers()
     stages = {stage["name"].split(":")[-1].strip(): stage for stage in numbers["stages"]}
     total = numbers["total"]
