@@ -2,17 +2,18 @@
 
 ``python -m benchmarks`` prints a table and writes bench.parquet and bench.md. Lines:
 
-peak        matrix product and copy: what the machine can do
-text        text tower of ViT-B/16, forward and backward, K=500
-step        a training step with 4 images at K=500, 50, 5, and its parts
-memory      peak memory of that step
-evaluation  prediction against a bare forward pass
-cache       reading the image cache against decoding
-embedded    a training step of the tiny CLIP
-startup     a job until its first step
-dag         a dry run of the paper's grid
-cuda        steps in half precision on a GPU, where there is one
-whole       the embedded experiment in a fresh copy (only with --whole, or named in --only)
+peak          matrix product and copy: what the machine can do
+text          text tower of ViT-B/16, forward and backward, K=500
+step          a training step with 4 images at K=500, 50, 5, and its parts
+memory        peak memory of that step
+evaluation    prediction against a bare forward pass
+augmentation  training images against torchvision's, decoded for every view
+cache         reading the image cache against decoding
+embedded      a training step of the tiny CLIP
+startup       a job until its first step
+dag           a dry run of the paper's grid
+cuda          steps in half precision on a GPU, where there is one
+whole         the embedded experiment in a fresh copy (only with --whole, or named in --only)
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ LINES: dict[str, Callable[[Settings], list[Row]]] = {
     "step": compute.step_lines,
     "memory": memory.lines,
     "evaluation": images.evaluation_lines,
+    "augmentation": images.augmentation_lines,
     "cache": images.cache_lines,
     "embedded": embedded.lines,
     "startup": jobs.startup_lines,

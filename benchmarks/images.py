@@ -1,15 +1,22 @@
-"""Lines ``evaluation`` and ``cache``: prediction against the bare tower, and the image cache against decoding."""
+"""Lines ``evaluation``, ``cache`` and ``augmentation``: what becomes of image files.
+
+Prediction against the bare tower, the image cache against decoding, and training images against the reference codes'.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image
+from torchvision.transforms import InterpolationMode, functional
 
 from benchmarks import experiment
 from benchmarks.counters import cost
@@ -19,13 +26,17 @@ from benchmarks.rows import Row
 from benchmarks.timing import Pairs, Settings, alternate, seconds
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.device import prepare_device
-from cpt.data.images import ImageStore, normalize
+from cpt.data.images import ImageStore, crop_box, normalize
 from cpt.data.make_image_cache import make_pixels
+from cpt.data.make_manifest import make_manifest
+from cpt.data.manifest import read_manifest
+from cpt.data.randaugment import rand_augment
 from cpt.evaluation import predict
 from cpt.features.images import batch_size
 from cpt.files import paths
 from cpt.files.paths import PROMPTS
 from cpt.files.stage_files import read_tensors
+from cpt.seeds import numpy_stream
 
 EVALUATION_TARGET, CACHE_TARGET = 0.85, 3.0
 TARGETS = [(PHOTOS, "base"), (PHOTOS, "new")]
@@ -117,6 +128,67 @@ def _visual_prompts(run: Path) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
     prefix = "visual.prompts."
     found = {int(name.removeprefix(prefix)): value for name, value in tensors.items() if name.startswith(prefix)}
     return found.pop(0), found
+
+
+# Training images
+
+
+def augmentation_lines(settings: Settings) -> list[Row]:
+    """Normalized training images from decoded ones, and the way of the reference codes, file by file."""
+    count = 16 if settings.quick else 128
+    folder = experiment.photographs(settings.folder / "augmentation-photos", count)
+    manifest = make_manifest(experiment.photo_entry(folder), settings.folder / "augmentation")
+    rows = read_manifest(manifest).rows("test")
+    files = [Path(path) for path in read_manifest(manifest).path[rows]]
+    root = manifest.parent / read_manifest(manifest).metadata["image_root"]
+    found = []
+    for augmentation, what in (("rrc_flip", "crop and mirror"), ("rand_augment", "RandAugment")):
+        store = ImageStore(manifest, SIDE)
+        store.load(rows, 1, augmentation)
+
+        def ours(store: ImageStore = store, augmentation: str = augmentation) -> torch.Tensor:
+            batches = np.array_split(rows, max(1, count // 32))
+            parts = [store.training_pixels(batch, augmentation, 1, 1) for batch in batches]
+            return torch.cat([normalize(part, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD) for part in parts])
+
+        def naive(augmentation: str = augmentation) -> torch.Tensor:
+            streams = (numpy_stream(1, "augmentation", 1, row).random for row in rows.tolist())
+            return torch.stack([reference_image(root / file, augmentation, next(streams)) for file in files])
+
+        if not torch.equal(ours(), naive()):
+            raise AssertionError(f"augmentation: {augmentation} gives other numbers than torchvision")
+        pairs = alternate(
+            settings.repeats,
+            lambda ours=ours: _processor_seconds(ours),
+            lambda naive=naive: _processor_seconds(naive),
+            lambda line: settings.log(f"  {line}"),
+        )
+        note = f"processor time of an image, {count} JPEGs of 500 x 375; naive: torchvision, decoded for every view"
+        values = pairs.row()
+        values |= {name: values[name] * 1000 / count for name in ("ours", "naive")}
+        found.append(Row("augmentation", f"{what}, from decoded images / from files", "ms", note=note, **values))
+    return found
+
+
+def reference_image(file: Path, augmentation: str, uniform: Callable[[], float]) -> torch.Tensor:
+    """One normalized training image as torchvision makes it, with our random numbers and operations."""
+    with Image.open(file) as opened:
+        picture = opened.convert("RGB")
+    if augmentation == "rrc_flip":
+        box = crop_box(picture.height, picture.width, uniform)
+        picture = functional.resized_crop(picture, *box, [SIDE, SIDE], InterpolationMode.BICUBIC)
+        picture = functional.hflip(picture) if uniform() < 0.5 else picture
+    else:
+        whole = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(rand_augment(np.asarray(whole), uniform))
+    return functional.normalize(functional.to_tensor(picture), OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+
+
+def _processor_seconds(work: Callable[[], object]) -> float:
+    """Seconds of all processors: what the jobs of a machine have to share."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 # The image cache

@@ -3,6 +3,7 @@
 from cpt.experiment.stages import batch_name, one_of
 
 MINUTES = {"train": 120, "predict": 60}  # of one run
+THREADS = {"train": WORKERS, "predict": CONFIG.threads, "score": 1}
 MADE = {"train": paths.TRAINED, "predict": paths.PREDICTED, "score": paths.SCORED}
 
 
@@ -34,7 +35,7 @@ for seeds, cells in STAGES.batches.items():
                 cell=one_of(cells),
             conda:
                 ENVIRONMENT
-            threads: 1 if verb == "score" else CONFIG.threads
+            threads: THREADS[verb]
             resources:
                 **({} if verb == "score" else {"gpu": GPU}),
                 **(
@@ -51,7 +52,7 @@ for seeds, cells in STAGES.batches.items():
             shell:
                 "cpt {params.words:q}"
                 + (
-                    " --checkpoint-interval {resources.checkpoint_interval}"
+                    " --checkpoint-interval {resources.checkpoint_interval} --workers {threads}"
                     if verb == "train"
                     else ""
                 )

@@ -9,7 +9,7 @@ from cpt.experiment.exhibits import table_suffixes
 from cpt.experiment.stages import load_stages
 from cpt.files import paths
 from cpt.workflow import instance
-from cpt.workflow.rules import asked, growing, refuse
+from cpt.workflow.rules import asked, cores_and_places, growing, refuse
 
 try:
     STAGES = load_stages(workflow)
@@ -23,6 +23,7 @@ except CptError as error:
 CATALOG = STAGES.resolved.catalog
 ENVIRONMENT = "../envs/cpt.yaml"  # used only with --sdm conda
 GPU = int(CONFIG.device != "cpu")  # places that a job takes on a GPU
+WORKERS = STAGES.workers(*cores_and_places(workflow))
 
 
 def exhibit(kind, suffixes, reported):

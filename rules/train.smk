@@ -7,7 +7,7 @@ rule train:
         f"{LOGS}/train/{{run}}.log",
     conda:
         ENVIRONMENT
-    threads: CONFIG.threads
+    threads: WORKERS
     resources:
         gpu=GPU,
         mem_mb=growing(8000),
@@ -16,4 +16,4 @@ rule train:
     params:
         words=asked(lambda wildcards: STAGES.train(wildcards.run).words),  # few fields: thousands of jobs are formatted
     shell:
-        "cpt {params.words:q} --checkpoint-interval {resources.checkpoint_interval} >{log:q} 2>&1"
+        "cpt {params.words:q} --checkpoint-interval {resources.checkpoint_interval} --workers {threads} >{log:q} 2>&1"

@@ -13,7 +13,7 @@ import typer
 
 from cpt import __version__
 from cpt.cli import compare, data, evaluate, experiment, features, report, train
-from cpt.cli.options import log
+from cpt.cli.options import Workers, log
 from cpt.errors import CptError
 from cpt.files.provenance import require_code
 from cpt.training import interruption
@@ -48,6 +48,7 @@ for verb in VERBS:
 def many(
     commands: Annotated[list[str], typer.Argument(help="JSON objects with words, needs, makes and keep")],
     checkpoint_interval: Annotated[float | None, typer.Option(help="seconds between checkpoints")] = None,
+    workers: Workers = None,
 ) -> None:
     """Run several commands in this process, for cluster jobs with several runs (`runs_per_job`, docs/slurm.md).
 
@@ -58,10 +59,12 @@ def many(
     """
     from cpt.workflow.many import parse, run_all
 
-    also = []
+    also: list[str] = []
     if checkpoint_interval is not None:
         interruption.watch()
         also = ["--checkpoint-interval", str(checkpoint_interval)]
+    if workers is not None:
+        also += ["--workers", str(workers)]
 
     def run_one(words: list[str]) -> None:
         sys.argv = ["cpt", *words]  # recorded in the provenance of results

@@ -22,6 +22,14 @@ Sets = Annotated[str, typer.Option(help="additional template sets as JSON: {name
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
 Seed = Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="threads that decode and augment images, which changes no result; as many as --threads if not given",
+        min=1,
+        max=limits.THREADS,
+    ),
+]
 Threads = Annotated[int, typer.Option(help="CPU threads", min=1, max=limits.THREADS)]
 ConfigFiles = Annotated[
     list[Path], typer.Argument(help="configuration files; later ones override earlier ones", metavar="CONFIG...")

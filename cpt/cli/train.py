@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed, Threads, json_object, log
+from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed, Threads, Workers, json_object, log
 from cpt.files.provenance import recorded
 from cpt.training import interruption
 
@@ -39,6 +39,7 @@ def train(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
+    workers: Workers = None,
 ) -> None:
     """Train one run: dataset × τ × method × seed. An interrupted run resumes from --checkpoint.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from cpt.costs.step_costs import PHOTOGRAPH
-from cpt.data.images import MEMORY
-
 AUGMENT = {"none": 0.0, "rrc_flip": 1.53e-3, "rand_augment": 3.06e-3}
 """Core seconds in which a decoded photograph becomes a training image; measured on one core of a Xeon."""
 DECODE = 1.8e-3
-"""Core seconds to decode a JPEG of a photograph's size; measured there too."""
+"""Core seconds to decode a JPEG of 500 x 375; measured there too. A run decodes every image once, if there is room
+for all of them (16,000 take 9 GB)."""
 CACHE = 4.3e-3
 """Core seconds of an image of an image cache: row `cache` of docs/performance.md."""
 START, START_CPU = 4.0, 0.3
@@ -24,12 +22,6 @@ REPORT, REPORT_RUN = 5.0, 0.1
 """Seconds of a table, a figure or a page, and of gathering a run. Assumed."""
 SHARING = 0.9
 """Share of its time that a GPU computes while several runs wait for it. Assumed."""
-
-
-def decoded_again(images: int) -> float:
-    """Share of a run's training photographs that its memory does not keep, so that every view decodes them again."""
-    height, width = PHOTOGRAPH
-    return max(0.0, 1 - MEMORY / (3 * height * width * max(images, 1)))
 
 
 def epoch(classes: int) -> float:

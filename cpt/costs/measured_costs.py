@@ -263,7 +263,11 @@ class _Noise(ImageStore):
         """The photograph (H, W, 3)."""
         return self._photograph
 
-    def load(self, rows: ArrayLike, workers: int) -> None:
+    def square(self, row: int) -> NDArray[np.uint8]:
+        """Its crop (size, size, 3)."""
+        return self._cropped
+
+    def load(self, rows: ArrayLike, workers: int, augmentation: str = "rrc_flip") -> None:
         """Nothing: it is decoded."""
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:

@@ -15,8 +15,8 @@ from cpt.costs.hours import TOGETHER, ToCome, schedule
 from cpt.costs.known import known, steps_per_epoch, training_images
 from cpt.data.classes import trained_rows
 from cpt.data.download.prepare import needed, present
-from cpt.data.images import MEMORY
 from cpt.data.manifest import PARTS
+from cpt.data.memory import room
 from cpt.data.world.render import SIZE
 from cpt.errors import CptError, nearest
 from cpt.experiment import resolved
@@ -235,7 +235,7 @@ class Plan:
         augment = views * host_model.AUGMENT[kind.augmentation or config.augmentation]
         if not self.grid.catalog[run.dataset].has_files:
             return augment, 0.0
-        return augment, host_model.DECODE * (images + views * host_model.decoded_again(images))
+        return augment, host_model.DECODE * images
 
     def _fit(self, costs: step_costs.Costs) -> int | None:
         """How many runs at once the memory of a GPU holds; None if unknown."""
@@ -303,7 +303,7 @@ class Plan:
             self.grid.catalog[run.dataset].has_files for run in self.grid.runs.values()
         )
         return {
-            "decoded_images_bytes": MEMORY if decodes else 0,
+            "decoded_images_bytes": room() if decodes else 0,
             "threads": self.grid.config.threads,
             "runs_that_fit": self._fit(costs),
         }

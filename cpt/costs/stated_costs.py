@@ -167,8 +167,8 @@ def _stated_group(grid: Grid, key: Group, members: list[tuple[int, Run]], gpu: G
             work = encoded(run.method, run.hyperparameters, count, key.batch_size, sizes)
             cached = any(part == "train" for _, part in grid.frozen_image_parts(run))
             busy.append((count, step_seconds(gpu, run.method, work, graphs=graphs, cached=cached)))
-            ahead = key.batch_size * kind.views * AUGMENT[augmentation] / config.threads
-            step.append((count, max(busy[-1][1] + work.late * AUGMENT[augmentation], ahead)))
+            image = AUGMENT[augmentation] / config.threads
+            step.append((count, max(busy[-1][1] + work.late * image, key.batch_size * kind.views * image)))
         tested = _tested(run, count, sizes) if kind.image_conditioned or not seen else []
         if tested or not seen:
             images = max(1, PROMPTS // count) if kind.image_conditioned else TESTED

@@ -91,7 +91,8 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
         raise ValueError("floating-point samples")
     if not image.mode.startswith("I"):
-        return np.asarray(image.convert("RGB"))
+        image.load()
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
     samples = np.asarray(image)
     most = samples.max()
     if samples.min() < 0 or most > 0xFFFF:

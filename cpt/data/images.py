@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from cpt.data.decoding import check_decodable, decode, failures
 from cpt.data.image_cache import Pixels, open_pixels
 from cpt.data.manifest import read_manifest
+from cpt.data.memory import room
 from cpt.errors import CptError, nearest
 from cpt.files.hashes import open_regular
 from cpt.files.stage_files import require_unchanged, unusable
@@ -33,8 +34,8 @@ _LONG = 64
 _SCALE = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
-MEMORY = 2**31
-"""Bytes of decoded training images that a job keeps; the rest is decoded again when it is needed."""
+_GLANCE = 2**26
+"""Bytes of decoded images that are kept before the machine's memory is looked at again."""
 Uniform = Callable[[], float]
 
 
@@ -64,6 +65,7 @@ class ImageStore:
             size = self._packed.shape[1]
         self.size = size
         self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._resized: dict[int, NDArray[np.uint8]] = {}
         self._cache: Pixels | None = None
         if cache is not None:
             self._cache = open_pixels(cache, manifest.metadata["content_hash"], size)
@@ -78,8 +80,16 @@ class ImageStore:
         decoded = self._decoded.get(row)
         return decode(self._root / self._path[row]) if decoded is None else decoded
 
-    def load(self, rows: ArrayLike, workers: int) -> None:
-        """Decode images once, so that a damaged one ends a job at its start, and keep what ``MEMORY`` allows.
+    def square(self, row: int) -> NDArray[np.uint8]:
+        """Return one whole image as (size, size, 3), its aspect ratio not kept; not to be written to."""
+        resized = self._resized.get(row)
+        return _resize(self.image(row), self.size, self.size) if resized is None else resized
+
+    def load(self, rows: ArrayLike, workers: int, augmentation: str = "rrc_flip") -> None:
+        """Decode images once, so that a damaged one ends a job at its start, and keep what the memory has room for.
+
+        The others are decoded again whenever they are needed. ``rand_augment`` keeps images in the size that it starts
+        from.
 
         Raises:
             CptError: images cannot be decoded; the message counts them and names the first.
@@ -87,15 +97,20 @@ class ImageStore:
         if self._packed is not None:
             return
         wanted = np.asarray(rows, dtype=np.int64).tolist()
-        used, lock = sum(image.nbytes for image in self._decoded.values()), Lock()
+        kept, start = (self._resized, self.square) if augmentation == "rand_augment" else (self._decoded, self.image)
+        left, more, lock = 0, True, Lock()
 
         def keep(row: int) -> None:
-            nonlocal used
-            image = self.image(row)
+            nonlocal left, more
+            image = start(row)
             with lock:  # kept or dropped at once: none is in flight beside those that are kept
-                if row not in self._decoded and used + image.nbytes <= MEMORY:
-                    self._decoded[row] = image
-                    used += image.nbytes
+                if more and image.nbytes > left:
+                    found = room()
+                    left = min(found, max(_GLANCE, image.nbytes))
+                    more = left < found
+                if row not in kept and image.nbytes <= left:
+                    kept[row] = image
+                    left -= image.nbytes
 
         check_decodable(failures(keep, wanted, workers), len(wanted))
 
@@ -139,13 +154,15 @@ class ImageStore:
 
         other = (view,) if view else ()
 
-        def augmented(row: int) -> NDArray[np.uint8]:
+        wanted = np.asarray(rows, dtype=np.int64).tolist()
+        images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
+        for row, image in zip(wanted, images, strict=True):
             uniform = numpy_stream(seed, "augmentation", epoch, row, *other).random
             if augmentation == "rrc_flip":
-                return random_crop_and_flip(self.image(row), self.size, uniform)
-            return rand_augment(_resize(self.image(row), self.size, self.size), uniform)
-
-        return self._stack([augmented(row) for row in np.asarray(rows, dtype=np.int64).tolist()])
+                image[:] = random_crop_and_flip(self.image(row), self.size, uniform)
+            else:
+                image[:] = rand_augment(self.square(row), uniform)
+        return images
 
     def _stack(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
@@ -193,9 +210,16 @@ def random_crop_and_flip(image: NDArray[np.uint8], size: int, uniform: Uniform) 
         size: height and width of the result.
         uniform: a source of numbers in [0, 1).
     """
+    from PIL import Image
+
     top, left, height, width = crop_box(image.shape[0], image.shape[1], uniform)
-    resized = _resize(image[top : top + height, left : left + width], size, size)
-    return resized[:, ::-1] if uniform() < 0.5 else resized
+    whole = image.shape[1]
+    rest = image.reshape(-1)[(top * whole + left) * 3 :]  # Pillow reads the box's rows from here, without a copy
+    box = Image.frombytes("RGB", (width, height), rest, "raw", ("RGB", whole * 3, 1))
+    picture = box.resize((size, size), Image.Resampling.BICUBIC)
+    if uniform() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # a mirrored array takes thrice as long to copy
+    return np.asarray(picture)
 
 
 def crop_box(height: int, width: int, uniform: Uniform) -> tuple[int, int, int, int]:

@@ -34,6 +34,9 @@ _PAGE = ["page/page.html.j2", "page/page.css", "page/page.js", "templates/table.
 _LAYOUTS, _FORMATS = exhibits.modules(exhibits.LAYOUTS), exhibits.modules(exhibits.FORMATS)
 _BACKBONE, _TEMPLATES = "cpt.clip.make_backbone", "cpt.features.templates"
 
+_WORKERS = 16
+"""Most threads that augment a training's images: CoOp's 32 of a step take 40 ms of a core, a step on a GPU a few."""
+
 CODE: dict[str, tuple[list[str], list[str]]] = {
     "backbone": ([_BACKBONE], _TINY_CLIP),
     "data": (["cpt.data.make_manifest"], _TINY_CLIP),
@@ -198,6 +201,20 @@ class Stages:
         """Stamp of a stage's code (``cpt --code``)."""
         modules, data = CODE[stage]
         return stamp(*modules, data=data)
+
+    def workers(self, cores: int | None, places: int | None) -> int:
+        """Threads of a training: where it augments images beside a GPU, its share of this machine's cores.
+
+        One core is left for jobs without a GPU, and no training gets more than it has work for.
+
+        Args:
+            cores: of Snakemake on this machine; None where jobs run on others.
+            places: jobs that may use a GPU at once; None for any number.
+        """
+        config = self.config
+        if config.device == "cpu" or config.augmentation == "none" or not cores or not places:
+            return config.threads
+        return max(config.threads, min((cores - 1) // places, _WORKERS))
 
     def figure_code(self, name: str) -> str:
         """Stamp of the code that draws a figure."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -46,7 +47,7 @@ class Batches:
         augmentation: ``none``, ``rrc_flip`` or ``rand_augment``.
         batch_size: images per batch.
         seed: the run's seed.
-        workers: threads that decode and augment batches in advance.
+        workers: threads that decode and augment images.
         views: augmented views of every image, 1 or 2; without augmentation there is one.
     """
 
@@ -65,11 +66,12 @@ class Batches:
         self.clip, self.split, self.store = clip, split, store
         self.augmentation, self.batch_size, self.seed, self.workers = augmentation, batch_size, seed, workers
         self.views = 1 if augmentation == "none" else views
+        self._pool = ThreadPoolExecutor(workers)
         self.labels = np.asarray(split.labels)
         self.features = None if features is None else features.to(clip.device)
         self.pixels: Tensor | None = None
         if store is not None and augmentation != "none":
-            store.load(split.rows, workers)
+            store.load(split.rows, workers, augmentation)
         elif store is not None:
             self.pixels = torch.tensor(store.pixels(split.rows)).to(clip.device)
 
@@ -88,9 +90,11 @@ class Batches:
 
     def take(self, positions: Sequence[int], batch: Batch) -> Batch:
         """Return further training images by their positions in the split, with a new view in every step."""
-        chosen = np.asarray(positions, dtype=np.int64)
-        needed = self.store is not None and self.pixels is None
-        views = [self._read(chosen, batch.epoch, self.views + batch.step)] if needed else []
+        chosen, views = np.asarray(positions, dtype=np.int64), []
+        if self.store is not None and self.pixels is None:
+            parts = np.array_split(chosen, max(1, min(self.workers, len(chosen))))  # the step waits for them
+            read = partial(self._read, epoch=batch.epoch, view=self.views + batch.step)
+            views = [np.concatenate(list(self._pool.map(read, parts)))]
         return self._batch(chosen, views, batch.epoch, batch.step)
 
     def _batch(self, positions: np.ndarray, views: list[np.ndarray], epoch: int, step: int) -> Batch:
@@ -121,9 +125,10 @@ class Batches:
         def read(positions: np.ndarray) -> list[np.ndarray]:
             return [self._read(positions, epoch, view) for view in range(self.views)]
 
+        ahead = max(AHEAD, self.workers + 1)  # work for every thread while one batch is used
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque = deque()
             for step in range(first, len(order)):
-                while len(waiting) < AHEAD and step + len(waiting) < len(order):
+                while len(waiting) < ahead and step + len(waiting) < len(order):
                     waiting.append(pool.submit(read, order[step + len(waiting)]))
                 yield self._batch(order[step], waiting.popleft().result(), epoch, step)

@@ -55,6 +55,7 @@ class TrainInputs:
     """Everything that a training job depends on; see ``cpt train --help``.
 
     Attributes:
+        workers: threads that decode and augment images; None for as many as ``threads``.
         code: version of the code that the caller counts on, None for whatever there is.
     """
 
@@ -73,6 +74,7 @@ class TrainInputs:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 1
+    workers: int | None = None
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0
     cuda_graphs: str = "auto"
@@ -247,7 +249,7 @@ def _batches(inputs: TrainInputs, method: Method, split: Split) -> Batches:
         features = _frozen_features(inputs.image_features, split)
     if features is None or kind.prompts_images:
         store = ImageStore(inputs.manifest, clip.image_size[0])
-    size, seed, workers = method.hp.batch_size, inputs.seed, inputs.threads
+    size, seed, workers = method.hp.batch_size, inputs.seed, inputs.workers or inputs.threads
     return Batches(clip, split, store, features, augmentation, size, seed, workers, kind.views)
 
 

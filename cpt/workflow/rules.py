@@ -31,3 +31,13 @@ def asked(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def growing(amount: int) -> Callable[[Any, int], int]:
     """Return a resource that grows by ``amount`` with each attempt."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def cores_and_places(workflow: Any) -> tuple[int | None, int | None]:
+    """Return how many cores Snakemake has for jobs on this machine, and how many jobs may use a GPU at once.
+
+    None where jobs run on other machines, and where ``--resources`` sets no limit.
+    """
+    settings = workflow.resource_settings
+    places = settings.resources.get("gpu")
+    return settings.cores if workflow.local_exec else None, getattr(places, "value", places)  # 9.10: a bare number

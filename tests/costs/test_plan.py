@@ -685,7 +685,7 @@ def test_hours_of_all_stages_by_hand(stated: Plan) -> None:
 
 
 def test_decoding_is_counted_for_image_files(folder: Path) -> None:
-    """Every image once, and again for every view where the memory does not keep it."""
+    """Every training image once for a run; test images once for all."""
     backbone = {"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}
     expected = {"classes": 20, "names_sha256": "0", "images": {"train": 400, "test": 100}}
     mine = {"title": "M", "layout": "split_json", "root": "data/m", "split": "s.json", "expected": expected}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from cpt.data import decoding, images
 from cpt.data.decoding import undecodable
@@ -243,7 +243,7 @@ def test_whatever_a_decoder_raises_is_one_line(
         raise error
 
     content = encode(Image.fromarray(noise(9, 7)), "PNG")
-    monkeypatch.setattr(Image.Image, "convert", damaged)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", damaged)
     words = " ".join(str(error).split()) or type(error).__name__
     assert f"cannot be decoded ({words})" in photos.refused(content)
 
@@ -350,6 +350,15 @@ def kept(store: ImageStore, folder: Path) -> list[int]:
     return rows
 
 
+def allow(store: ImageStore, monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+    """Let the machine have so many bytes for what the store keeps."""
+
+    def left() -> int:
+        return memory - sum(image.nbytes for kept in (store._decoded, store._resized) for image in kept.values())
+
+    monkeypatch.setattr(images, "room", left)
+
+
 def test_loaded_images_are_not_read_again(photos: Photos, several: ImageStore) -> None:
     several.load([4, 0, 2], 2)
     assert kept(several, photos.folder) == [0, 2, 4]
@@ -364,7 +373,7 @@ def test_only_what_fits_into_memory_is_kept(
     photos: Photos, several: ImageStore, monkeypatch: pytest.MonkeyPatch, rows_of_pixels: int, expected: list[int]
 ) -> None:
     """Image i has 10 + i rows of 60 bytes."""
-    monkeypatch.setattr(images, "MEMORY", rows_of_pixels * 60)
+    allow(several, monkeypatch, rows_of_pixels * 60)
     several.load(range(6), 1)
     assert kept(several, photos.folder) == expected
 
@@ -393,7 +402,7 @@ def test_images_beyond_memory_are_not_in_flight_either(
     monkeypatch.setattr(images, "decode", decoded)
     monkeypatch.setattr(decoding, "_BLOCK", 1)
     monkeypatch.setattr(decoding, "map_blocks", counted)
-    monkeypatch.setattr(images, "MEMORY", 33 * 60)
+    allow(several, monkeypatch, 33 * 60)
     several.load([*range(6)] * 5, 4)
     several.load(range(6), 4)
     assert max(peaks) <= 33 * 60 + 4 * 15 * 60, "beside what is kept, one that each thread has just decoded"
@@ -411,8 +420,8 @@ def test_pixels_do_not_depend_on_what_is_kept(
         return [several.pixels(rows), several.training_pixels(rows, augmentation, seed=1, epoch=2, view=1)]
 
     before = batches()
-    monkeypatch.setattr(images, "MEMORY", memory)
-    several.load(range(6), 2)
+    allow(several, monkeypatch, memory)
+    several.load(range(6), 2, augmentation)
     for _ in range(2):
         for one, other in zip(before, batches(), strict=True):
             assert np.array_equal(one, other)

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional
 
+from benchmarks.images import SIDE, reference_image
 from cpt.data import images
 from cpt.data.entry import Entry, PerClass
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
 from cpt.errors import CptError
+from cpt.seeds import numpy_stream
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -193,6 +195,60 @@ def test_crop_is_resized_and_flipped(last, flipped):
     )
     expected = functional.hflip(expected) if flipped else expected
     assert np.array_equal(images.random_crop_and_flip(picture, 32, iter([*draws, last]).__next__), expected)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_every_box_is_cropped_as_torchvision_does(height, width, data):
+    """To the last row and column, and from an array whose rows do not follow each other."""
+    h, w = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    box = data.draw(st.integers(0, height - h)), data.draw(st.integers(0, width - w)), h, w
+    whole, flipped = noise(height, 2 * width), data.draw(st.booleans())
+    for picture in (whole[:, :width], whole[:, :width].copy()):
+        expected = functional.resized_crop(Image.fromarray(picture), *box, [16, 16], tv.InterpolationMode.BICUBIC)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(images, "crop_box", lambda *_: box)
+            found = images.random_crop_and_flip(picture, 16, lambda: 0.4 if flipped else 0.6)
+        assert np.array_equal(found, functional.hflip(expected) if flipped else expected)
+
+
+@pytest.mark.parametrize("memory", [0, 2**31], ids=["decoded again", "kept"])
+@pytest.mark.parametrize("augmentation", ["rrc_flip", "rand_augment"])
+def test_training_images_are_those_of_the_reference(photos, monkeypatch, augmentation, memory):
+    """From files, with torchvision's functions and our random numbers."""
+    monkeypatch.setattr(images, "room", lambda: memory)
+    store = ImageStore(photos, SIDE)
+    store.load([0, 1, 2], 2, augmentation)
+    for epoch in range(4):
+        found = images.normalize(store.training_pixels([2, 0, 1], augmentation, 1, epoch), MEAN, STD)
+        for row, image in zip([2, 0, 1], found, strict=True):
+            uniform = numpy_stream(1, "augmentation", epoch, row).random
+            file = photos.parent.parent / f"photos/train/cat/{row}.png"
+            assert torch.equal(image, reference_image(file, augmentation, uniform))
+
+
+def test_rand_augment_keeps_images_in_the_size_that_it_starts_from(photos, monkeypatch):
+    monkeypatch.setattr(images, "room", lambda: 3 * 32 * 32 * 3)
+    store = ImageStore(photos, 32)
+    before = store.training_pixels([0, 1, 2], "rand_augment", 1, 2)
+    store.load([0, 1, 2], 1, "rand_augment")
+    for path in (photos.parent.parent / "photos/train/cat").iterdir():
+        path.unlink()
+    assert np.array_equal(store.training_pixels([0, 1, 2], "rand_augment", 1, 2), before)
+    with pytest.raises(CptError, match="not found"):
+        store.image(0)
+
+
+@pytest.mark.parametrize(
+    ("glance", "memory", "asked"), [(2**26, 2**31, 1), (2000, 2**31, 6), (2**26, 100, 1), (2**26, 0, 1)]
+)
+def test_the_memory_is_not_looked_at_for_every_image(photos, monkeypatch, glance, memory, asked):
+    """Nor again when there was no more."""
+    calls = []
+    monkeypatch.setattr(images, "_GLANCE", glance)
+    monkeypatch.setattr(images, "room", lambda: calls.append(0) or memory)
+    store = ImageStore(photos, 32)
+    store.load(range(6), 1)
+    assert len(calls) == asked
 
 
 def test_normalize_is_that_of_torchvision():

@@ -64,6 +64,31 @@ def test_words_name_the_inputs(stages: Stages) -> None:
         assert given - implied - {f"{stages.root}/{paths.manifest(stages.resolved.runs[run].dataset)}"} == asked
 
 
+AUGMENTED = {"augmentation": "rrc_flip", "device": "auto", "threads": 4}
+
+
+@pytest.mark.parametrize(
+    ("stages", "cores", "places", "expected"),
+    [
+        (AUGMENTED, 16, 3, 5),
+        (AUGMENTED, 16, 1, 15),
+        (AUGMENTED, 64, 1, 16),
+        (AUGMENTED, 8, 3, 4),  # no fewer than the configuration says
+        (AUGMENTED, 1, 1, 4),
+        (AUGMENTED, 16, 0, 4),
+        (AUGMENTED, 16, None, 4),
+        (AUGMENTED, None, 3, 4),  # on other machines
+        (AUGMENTED | {"device": "cpu"}, 16, 3, 4),  # jobs take no place there, but as many cores as they are given
+        (AUGMENTED | {"augmentation": "none"}, 16, 3, 4),
+    ],
+    indirect=["stages"],
+)
+def test_a_training_augments_with_its_share_of_the_cores(
+    stages: Stages, cores: int | None, places: int | None, expected: int
+) -> None:
+    assert stages.workers(cores, places) == expected
+
+
 @pytest.mark.parametrize("stages", [{"runs_per_job": 2, "seeds": [1, 2, 3]}], indirect=True)
 def test_every_run_has_one_job(stages: Stages) -> None:
     single = [run for run in stages.resolved.runs if re.fullmatch(stages.single_runs, run)]

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.evaluation.score import score
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
+from cpt.methods.base.method import Batch
 from cpt.metrics import predictions as m
 from cpt.metrics.reported import CURVES
 from cpt.results.aggregate import aggregate
@@ -490,6 +493,39 @@ def test_augmented_batches_do_not_depend_on_workers_or_position(results: Path) -
     assert len(one) == 5
     assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(one[2:], resumed, strict=True))
+
+
+def test_further_images_are_augmented_by_all_threads_in_their_order(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = load_backbone(results / "backbone.json")
+    split = read_split(results / "splits/base_to_new/land/r1/s1.parquet")
+    store, together = ImageStore(results / "data/land/manifest.parquet"), threading.Barrier(3)
+    augmented, positions = store.training_pixels, [7, 3, 3, 60, 11]
+    batch = Batch(None, None, torch.tensor([0]), epoch=2, step=5, random=Random(0))
+
+    def taken(workers: int) -> torch.Tensor:
+        found = Batches(clip, split, store, None, "rrc_flip", 4, 1, workers).take(positions, batch)
+        assert found.labels.tolist() == [split.labels[position] for position in positions]
+        return found.images
+
+    def at_once(*words: Any, **more: Any) -> np.ndarray:
+        together.wait(60)
+        return augmented(*words, **more)
+
+    alone = taken(1)
+    monkeypatch.setattr(store, "training_pixels", at_once)
+    assert torch.equal(alone, taken(3))
+
+
+def test_threads_that_augment_are_nothing_that_a_run_depends_on(results: Path, tmp_path: Path) -> None:
+    for name, workers in (("one", None), ("three", 3)):
+        train(inputs(results, "ivlp", augmentation="rrc_flip", workers=workers), tmp_path / name, print)
+    one, three = (tmp_path / name / "prompts.safetensors" for name in ("one", "three"))
+    assert one.read_bytes() == three.read_bytes()
+    first, second = (read_json(tmp_path / name / "run.json", "cpt.run/3") for name in ("one", "three"))
+    measured = {"seconds", "peak_memory_mb"}
+    assert {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)} <= measured
 
 
 def test_epoch_order() -> None:

@@ -1,7 +1,11 @@
-"""How many jobs share a GPU is what ``--resources gpu=N`` says: through Snakemake, with a ``cpt`` that takes notes."""
+"""How many jobs share a GPU, and the cores, is what ``--resources gpu=N`` says.
+
+Through Snakemake, with a ``cpt`` that takes notes.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -78,3 +82,16 @@ def test_two_jobs_at_once(tmp_path: Path, prepared: Path, device: str, places: i
 @pytest.mark.slow
 def test_one_place_is_one_job_at_a_time(tmp_path: Path, prepared: Path) -> None:
     assert run(tmp_path / "project", prepared, "auto", 1, together=False) == ["begin", "end"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("changes", "name"), [({}, "train"), ({"runs_per_job": 2}, "train_seeds_1_2")])
+def test_trainings_augment_with_their_share_of_the_cores(prepared: Path, changes: dict[str, object], name: str) -> None:
+    configure(prepared, device="auto", augmentation="rrc_flip", **changes)
+    dry = ["-n", "-p", "--configfile", "places.yaml", "--cores", "16", "--resources", "gpu=3", "--until", name]
+    printed = snakemake(prepared, *dry).stdout
+    jobs = re.findall(
+        rf"^rule {name}:\n.*?\n    threads: (\d+)\n.*?--workers (\d+) >", printed, re.MULTILINE | re.DOTALL
+    )
+    assert len(jobs) > 10
+    assert set(jobs) == {("5", "5")}

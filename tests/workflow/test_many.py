@@ -139,7 +139,7 @@ def test_trained_runs_are_those_of_single_jobs(
         )
         for name, inputs in (("bad", bad), ("good", good))
     ]
-    monkeypatch.setattr(sys, "argv", ["cpt", "many", *texts])
+    monkeypatch.setattr(sys, "argv", ["cpt", "many", *texts, "--checkpoint-interval", "5", "--workers", "3"])
     assert run() == 1
     printed = capsys.readouterr()
     assert "epochs" in printed.out
