@@ -19,7 +19,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from cpt.errors import CptError, nearest  # noqa: E402
 from cpt.experiment import config, grid  # noqa: E402
 from cpt.methods.base import registry  # noqa: E402
 from cpt.report.printed.published import read_published  # noqa: E402
-from docs import choices, measured  # noqa: E402
+from docs import choices, measured, modeled  # noqa: E402
 from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
 
 PLACE = re.compile(r"(<!-- =(\w+) -->)(.*?)(<!-- / -->)", re.DOTALL)
@@ -60,12 +60,27 @@ def share(row: rows.Row) -> str:
     return f"{100 * limit / row.ours:.0f} %"
 
 
+@contextlib.contextmanager
+def nowhere() -> Iterator[None]:
+    """A working directory in which nothing exists yet."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield
+
+
+@cache
+def plan(configuration: str = "config/paper.yaml") -> Plan:
+    """The plan of an experiment, for four GPUs."""
+    resolved = grid.build(config.load([ROOT / configuration]), configuration)
+    with nowhere():
+        return Plan(resolved, "auto", "auto", cards=4)
+
+
 @cache
 def planned(configuration: str = "config/paper.yaml") -> dict[str, Any]:
     """Numbers of ``cpt plan`` when nothing exists yet."""
-    resolved = grid.build(config.load([ROOT / configuration]), configuration)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        return Plan(resolved, "auto", "auto").numbers()
+    made = plan(configuration)
+    with nowhere():
+        return made.numbers()
 
 
 def jobs() -> str:
@@ -194,7 +209,14 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "frozen_images": frozen_images,
     "plan_jobs": jobs,
     "plan_steps": lambda: f"{total('steps') / 1e6:.1f}",
-    "plan_hours": lambda: f"{(total('train_seconds') + total('test_seconds')) / 3600:.0f}",
+    "plan_stages": lambda: modeled.stages(planned()),
+    "plan_schedule": lambda: modeled.schedule(planned()),
+    "plan_alone": lambda: modeled.hours_of(planned(), 1, 1),
+    "plan_shared": lambda: modeled.hours_of(planned(), 1, 3),
+    "plan_four": lambda: modeled.hours_of(planned(), 4, 3),
+    "plan_large": lambda: modeled.large(plan(), 500),
+    "plan_fit": lambda: f"{planned()['memory']['runs_that_fit']}",
+    "plan_gpu_steps": modeled.steps,
     "zeroshot_downloads": lambda: f"{planned('config/zeroshot.yaml')['disk']['downloads_bytes'] // 10**9}",
     "plan_pixels": lambda: f"{planned()['disk']['pixels_bytes'] / 1e9:.0f}",
     "plan_runs": lambda: f"{planned()['disk']['runs_bytes'] / 1e9:.0f}",

@@ -309,3 +309,23 @@ def test_a_dataset_with_more_seeds_weighs_no_more() -> None:
     assert kept.differences({"easy": {0: 91.0}}, {"easy": first["easy"]}) == [-1.0]
     with pytest.raises(Exception, match="no seed that both rows have on all datasets"):
         kept.differences(first, {"easy": {1: 0.0}, "hard": {2: 0.0}})
+
+
+def test_modeled_hours_add_up(command: dict) -> None:
+    """Stages to their sum, and the sum to hours on several GPUs, within what rounding leaves."""
+    *stages, total = ([float(cell) for cell in line[1:]] for line in lines_of(command["NUMBERS"]["plan_stages"]()))
+    assert [sum(column) for column in zip(*stages, strict=True)] == pytest.approx(total, abs=0.1)
+    gpu, _, alone = total
+    reports = stages[-1][2]
+    for cards, runs, cores, found in lines_of(command["NUMBERS"]["plan_schedule"]()):
+        count, together = int(cards), int(runs)
+        least = gpu / count / (1 if together == 1 else 0.9)
+        assert float(found) == pytest.approx(max(least, (alone - reports) / count / together) + reports, abs=0.1)
+        assert int(cores) == 4 * together
+
+
+def test_modeled_steps_are_never_slower_as_graphs_or_with_fewer_classes(command: dict) -> None:
+    for _, _, *cells in lines_of(command["NUMBERS"]["plan_gpu_steps"]()):
+        eager, graph = zip(*([float(ms) for ms in cell.split(" / ")] for cell in cells), strict=True)
+        assert all(one >= other for one, other in zip(eager, graph, strict=True))
+        assert list(graph) == sorted(graph)

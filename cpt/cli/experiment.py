@@ -42,6 +42,10 @@ def plan(
             help="precision to estimate for: auto, float32, bfloat16 or float16; default: the configuration's"
         ),
     ] = None,
+    card: Annotated[
+        str, typer.Option(help="GPU to estimate for where none was measured: h100, h200, a100 or rtx4090")
+    ] = "h100",
+    cards: Annotated[int, typer.Option(min=1, help="number of GPUs that share the work")] = 1,
     json: Annotated[Path | None, typer.Option(help="also write the numbers as JSON, in seconds and bytes")] = None,
 ) -> None:
     """Estimate what an experiment costs before it starts: jobs, runs, steps, hours, disk, memory. Show what exists.
@@ -57,7 +61,7 @@ def plan(
 
     loaded = config.load(configs, notice)
     grid = grids.build(loaded, " + ".join(str(path) for path in configs))
-    made = Plan(grid, device or loaded.device, precision or loaded.precision)
+    made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:
         made.time_here(log)
     numbers = made.numbers()

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from cpt.clip.backbone import SCHEMA as BACKBONE
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.device import device_name, peak_memory_mb, prepare_device
-from cpt.costs.step_costs import EMBEDDED, NAME, Cost, Costs, Group, Points, typical
+from cpt.costs.step_costs import EMBEDDED, NAME, PHOTOGRAPH, Cost, Costs, Group, Points, typical
 from cpt.data.images import ImageStore, normalize
 from cpt.data.split import Split
 from cpt.experiment.grid import Grid
@@ -31,15 +31,17 @@ from cpt.methods.base import registry
 from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.methods.base.sizes import placeholder_classes
 from cpt.seeds import torch_stream
+from cpt.training import graphs
 from cpt.training.batches import Batches
 from cpt.training.checkpoint import CheckpointFile
+from cpt.training.graphs import CudaRecorder, Record
 from cpt.training.loop import Loop
 
 SCHEMA = "cpt.step-costs/1"
-WARM_UP, TIMED = 2, 5
-"""Steps before the clock starts, and steps whose median counts."""
-PHOTOGRAPH = (375, 500)
-"""Height and width of the noise images that a measured step crops and resizes."""
+WARM_UP, TIMED = graphs.WARM_UP + 2, 5
+"""Steps before the clock starts, among them the first replayed one, and steps whose median counts."""
+MOST = 60
+"""Steps after which a measurement ends, however many of them captured a graph instead of replaying one."""
 PROMPTS = 1024
 """Texts of a measured evaluation whose classifier depends on the image."""
 
@@ -50,7 +52,7 @@ def measure(
     """Time steps of every group at its smallest and largest number of classes, and write them to ``path``.
 
     A step is one of ``cpt.training.loop.Loop`` on images of noise, with the experiment's backbone, augmentation and
-    threads.
+    threads; on a GPU as a CUDA graph where the experiment trains so.
 
     Args:
         classes: trained classes by run.
@@ -72,6 +74,7 @@ def measure(
     frozen = _per_image(lambda: clip.vision(_images(clip)), batch_size(clip), place)
     log(f"frozen image features: {1 / frozen:,.0f} images/s")
     record = {"schema": SCHEMA, **_conditions(grid), "device": place.type, "device_name": device_name(place)}
+    record["device_memory"] = torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else None
     record |= {"precision": resolved, "asked_precision": precision, "frozen_image": frozen, "groups": groups}
     write_json(path, record)
     found = read_measured(grid, path, device, precision)
@@ -83,24 +86,29 @@ def _conditions(grid: Grid) -> dict[str, Any]:
     """What of an experiment its costs depend on, beside methods and device."""
     config = grid.config
     architecture = config.backbone.architecture
-    return {"architecture": architecture, "augmentation": config.augmentation, "threads": config.threads}
+    return {
+        "architecture": architecture,
+        "augmentation": config.augmentation,
+        "threads": config.threads,
+        "cuda_graphs": config.cuda_graphs,
+    }
 
 
 def read_measured(grid: Grid, path: Path, device: str, precision: str) -> Costs | None:
     """Return what was measured for this experiment; None where there is no file or it does not fit.
 
     It fits the same architecture, augmentation and precision on the same device. Where ``device`` leaves a GPU open
-    and this machine has none (a login node), a file from any GPU fits. On a CPU the number of threads counts too.
+    and this machine has none (a login node), a file from any GPU fits. On a GPU it counts too whether steps are CUDA
+    graphs, on a CPU the number of threads.
     """
     if not path.is_file():
         return None
     record = read_json(path, SCHEMA)
     here = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     on_gpu = record["device"] == "cuda"
-    different = {name for name, value in _conditions(grid).items() if record[name] != value}
+    different = {name for name, value in _conditions(grid).items() if record.get(name) != value}
     if (
-        different - {"threads"}
-        or (different and not on_gpu)
+        different - {"threads" if on_gpu else "cuda_graphs"}
         or device not in ("auto", record["device"])
         or precision not in (record["asked_precision"], record["precision"])
         or not (here is None or device == "cpu" or record["device_name"] == here)
@@ -112,13 +120,16 @@ def read_measured(grid: Grid, path: Path, device: str, precision: str) -> Costs 
         groups[Group(item["method"], item["start"], item["batch_size"])] = Cost(step, image, item["peak_memory_mb"])
     size = " of {1} x {0} pixels, cropped and resized".format(*PHOTOGRAPH) if grid.config.augmentation != "none" else ""
     noise = f"decoded images of noise{size}"
+    graphed = "" if not on_gpu else f"; cuda_graphs: {record['cuda_graphs']}"
     threads = "" if on_gpu else f" with {record['threads']} thread(s)"
     return Costs(
         "measured",
         f"measured on {record['device_name']}{threads}, {record['precision']}",
-        [f"Measured by --measure ({path}): training steps on {noise}."],
+        [f"Measured by --measure ({path}): training steps on {noise}{graphed}."],
         groups,
         record["frozen_image"],
+        record["device_name"] if on_gpu else "",
+        record.get("device_memory"),
     )
 
 
@@ -155,7 +166,7 @@ def _measured_group(
             if kind.image_conditioned or not image:
                 image.append((count, _evaluation(method, classes)))
             if kind.trains:
-                step.append((count, _step(grid, run, method, classes)))
+                step.append((count, _step(grid, run, method, classes, log)))
                 log(f"{key.label}, {count} classes: {1000 * step[-1][1]:.1f} ms per step")
     except torch.cuda.OutOfMemoryError:
         log(f"{key.label}, {count} classes: does not fit the memory of {device_name(clip.device)}")
@@ -163,13 +174,19 @@ def _measured_group(
     return Cost(step, image, round(peak_memory_mb(clip.device), 1) if cuda else None)
 
 
-def _step(grid: Grid, run: Run, method: Method, classes: Classes) -> float:
+def recorder(device: torch.device, cuda_graphs: str) -> Record | None:
+    """Return what captures the steps of a training."""
+    return CudaRecorder() if device.type == "cuda" and cuda_graphs == "auto" else None
+
+
+def _step(grid: Grid, run: Run, method: Method, classes: Classes, log: Callable[[str], None]) -> float:
     """Median seconds of a training step."""
     clip, kind, count = method.clip, type(method), len(classes)
     hp: Any = run.hyperparameters
     chosen = grid.config.augmentation
     augmentation = chosen if chosen == "none" else kind.augmentation or chosen
-    size = max(2 * count, (WARM_UP + TIMED) * hp.batch_size)
+    record = recorder(clip.device, grid.config.cuda_graphs)
+    size = max(2 * count, (MOST if record else WARM_UP + TIMED) * hp.batch_size)
     labels = np.arange(size) % count
     each = np.bincount(labels)
     split = Split(np.arange(size), labels, np.arange(count), each, list(classes.names), [], {})
@@ -186,8 +203,15 @@ def _step(grid: Grid, run: Run, method: Method, classes: Classes) -> float:
     )
     method.train()
     method.hp = hp.model_copy(update={"epochs": 1, "snapshots": False})
-    Loop(method, training_set, batches, CheckpointFile(None, "", 0), lambda _: None).run()
-    return statistics.median(batches.seconds[WARM_UP:])
+    batches.replays = _Replays(record) if record else None
+    loop = Loop(method, training_set, batches, CheckpointFile(None, "", 0), _lines(log), batches.replays)
+    loop.run()
+    return statistics.median(batches.steady or batches.seconds[WARM_UP:])
+
+
+def _lines(log: Callable[[str], None]) -> Callable[[str], None]:
+    """What a loop says of graphs that it gives up; its other lines are of no use here."""
+    return lambda line: log(line) if "CUDA graphs" in line else None
 
 
 @torch.no_grad()
@@ -251,18 +275,54 @@ class _Noise(ImageStore):
         return np.repeat(self._cropped[None], len(np.asarray(rows)), axis=0)
 
 
+class _Replays:
+    """A recorder whose captures and replays are counted."""
+
+    def __init__(self, record: Record) -> None:
+        self.record, self.captured, self.replayed = record, 0, 0
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Record a step."""
+        self.captured += 1
+        replay = self.record(step)
+
+        def counted() -> None:
+            self.replayed += 1
+            replay()
+
+        return counted
+
+
 class _Timed(Batches):
-    """The first few batches of an epoch, with the seconds from asking for each to its step's end."""
+    """The first batches of an epoch, with the seconds from asking for each to its step's end.
+
+    Attributes:
+        seconds: of every step.
+        steady: of those after the warm-up that are like nearly all of a training: where there is a recorder, they
+            replayed a graph and captured none. The epoch ends when there are enough.
+        replays: the recorder; None: no step is captured.
+    """
 
     def __init__(self, *inputs: Any) -> None:
         super().__init__(*inputs)
         self.seconds: list[float] = []
+        self.steady: list[float] = []
+        self.replays: _Replays | None = None
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches."""
         started = _now(self.clip.device)
-        for batch in islice(super().epoch(epoch, first), WARM_UP + TIMED):
+        for batch in islice(super().epoch(epoch, first), MOST):
+            before = self._done()
             yield batch
             ended = _now(self.clip.device)
+            captured, replayed = (after - earlier for after, earlier in zip(self._done(), before, strict=True))
             self.seconds.append(ended - started)
+            if len(self.seconds) > WARM_UP and not captured and (replayed or self.replays is None):
+                self.steady.append(self.seconds[-1])
+                if len(self.steady) == TIMED:
+                    return
             started = ended
+
+    def _done(self) -> tuple[int, int]:
+        return (self.replays.captured, self.replays.replayed) if self.replays else (0, 0)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cpt.clip.device import DEVICES, PRECISIONS
-from cpt.costs import measured_costs, stated_costs, step_costs
+from cpt.costs import host_model, measured_costs, stated_costs, step_costs
+from cpt.costs.gpu_model import CARDS, CONTEXT
+from cpt.costs.hours import TOGETHER, ToCome, schedule
 from cpt.costs.known import known, steps_per_epoch, training_images
 from cpt.data.classes import trained_rows
 from cpt.data.download.prepare import needed, present
@@ -29,13 +31,19 @@ ROW_BYTES = 45
 """Bytes of a row of predictions.parquet, as measured with 5 to 1000 classes."""
 
 
+DRAWN = ("table", "figure", "ledger", "audit", "page")
+"""Rules of what people read."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What one run costs; None where it is unknown.
 
     Attributes:
         steps: optimizer steps, without those of a run that it starts from.
-        train, test: seconds of its training and of its predictions.
+        train, test: seconds of its training's steps and of its test images.
+        busy: seconds of its steps in which the GPU is busy.
+        images: test images, once for every pass.
         bytes: what it leaves on the disk.
         trained, tested: it is there already.
     """
@@ -43,6 +51,8 @@ class Estimate:
     steps: int | None
     train: float | None
     test: float | None
+    busy: float | None
+    images: int
     bytes: int
     trained: bool
     tested: bool
@@ -59,17 +69,23 @@ class Plan:
     Args:
         grid: the resolved configuration.
         device: ``auto``, ``cpu`` or ``cuda``: whose costs count.
-        precision: that of the measured costs.
+        precision: that of the costs.
+        card: the GPU that the model is of, a key of ``cpt.costs.gpu_model.CARDS``.
+        cards: number of GPUs that share the work.
 
     Raises:
-        CptError: unknown device, precision or architecture, or a manifest that is damaged.
+        CptError: unknown device, precision, card or architecture, or a manifest that is damaged.
     """
 
-    def __init__(self, grid: Grid, device: str, precision: str) -> None:
-        for option, value, names in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
+    def __init__(self, grid: Grid, device: str, precision: str, card: str = "h100", cards: int = 1) -> None:
+        for option, value, names in (
+            ("device", device, DEVICES),
+            ("precision", precision, PRECISIONS),
+            ("card", card, CARDS),
+        ):
             if value not in names:
                 raise CptError(f"{option}: unknown {value!r}; {nearest(value, names)}")
-        self.grid, self.device, self.precision = grid, device, precision
+        self.grid, self.device, self.precision, self.card, self.cards = grid, device, precision, card, cards
         stages = Stages(grid.config, resolved.of(grid))
         self.jobs = stages.jobs
         manifests = {name: Path(grid.root, paths.manifest(name)) for name in stages.datasets}
@@ -95,7 +111,7 @@ class Plan:
     def numbers(self) -> dict[str, Any]:
         """Return everything that ``cpt plan`` prints, as plain values: counts, seconds, bytes."""
         costs = measured_costs.read_measured(self.grid, self.costs_path, self.device, self.precision)
-        costs = costs or stated_costs.stated(self.grid, self.classes, self.device)
+        costs = costs or stated_costs.stated(self.grid, self.classes, self.device, self.precision, self.card)
         runs = list(self.grid.runs)
         estimates = {run.id: self._estimate(run, costs) for run in self.grid.runs.values()}
         config = self.grid.config
@@ -103,14 +119,15 @@ class Plan:
             "schema": SCHEMA,
             "experiment": config.experiment,
             "backbone": {"name": config.backbone.name, "architecture": config.backbone.architecture},
-            "costs": {"basis": costs.basis, "text": costs.text, "assumptions": costs.assumptions},
+            "costs": {"basis": costs.basis, "text": costs.text, "assumptions": costs.assumptions, "card": costs.card},
             "jobs": self._jobs(),
             "exhibits": self._exhibits(estimates),
             "total": _total("all runs", runs, runs, estimates),
             "frozen_image_seconds": self._frozen(costs),
+            **self._hours(estimates, costs),
             "groups": self._groups(costs),
             "disk": self._disk(estimates),
-            "memory": self._memory(),
+            "memory": self._memory(costs),
             "notes": self._notes(costs),
         }
 
@@ -119,24 +136,29 @@ class Plan:
         hp: Any = run.hyperparameters
         if not registry.get(run.method).trains:
             return 0
+        images = self._training_images(run)
+        return None if images is None else hp.epochs * steps_per_epoch(images, hp.batch_size)
+
+    def _training_images(self, run: Run) -> int | None:
         key = run.dataset, run.protocol, run.ratio, run.seed
         if key not in self._images:
             self._images[key] = training_images(self.grid.config, self.known[run.dataset], *key[1:])
-        images = self._images[key]
-        return None if images is None else hp.epochs * steps_per_epoch(images, hp.batch_size)
+        return self._images[key]
 
     def _estimate(self, run: Run, costs: step_costs.Costs) -> Estimate:
         hp: Any = run.hyperparameters
         passes = 1 + (hp.epochs if getattr(hp, "snapshots", False) else 0)
-        steps, train, test = self.steps(run), None, 0.0 if costs.basis != "none" else None
+        steps, train, busy, tested = self.steps(run), None, None, 0
+        test = 0.0 if costs.basis != "none" else None
         if steps is not None and (each := costs.step(run, self.classes[run.id])) is not None:
-            train = steps * each
+            train, busy = steps * each, steps * (costs.busy(run, self.classes[run.id]) or 0)
         if run.key not in self._stored:
             self._stored[run.key] = describe.stored_values(run.method, run.hyperparameters)
         kept = passes * 4 * self._stored[run.key]
         for name in sorted({name for name, _ in run.targets}):
             dataset, part = self.known[name], self.grid.config.evaluate_on
             images = passes * dataset.images.get(part, 0)
+            tested += images
             kept += images * ROW_BYTES
             if dataset.classes is None or part not in dataset.images:
                 test = None
@@ -148,8 +170,8 @@ class Plan:
                 features = 1 if registry.get(run.method).image_conditioned else 2  # of images, and of texts
                 kept += features * dataset.classes * self.shape.joint * 4
         folder = Path(self.grid.root, "runs", run.id)
-        trained, tested = ((folder / name).is_file() for name in (paths.TRAINED[0], paths.PREDICTED[0]))
-        return Estimate(steps, train, test, kept, trained, tested)
+        there = ((folder / name).is_file() for name in (paths.TRAINED[0], paths.PREDICTED[0]))
+        return Estimate(steps, train, test, busy, tested, kept, *there)
 
     def _jobs(self) -> dict[str, dict[str, int]]:
         counts = {
@@ -175,6 +197,52 @@ class Plan:
         pairs = {pair for run in self.grid.runs.values() for pair in self.grid.frozen_image_parts(run)}
         images = sum(self.known[name].images.get(part, 0) for name, part in pairs)
         return None if costs.frozen_image is None else images * costs.frozen_image
+
+    def _hours(self, estimates: dict[str, Estimate], costs: step_costs.Costs) -> dict[str, Any]:
+        """What is still to come, stage by stage, and how long several runs at once on several GPUs take."""
+        if costs.basis == "none":
+            return {"stages": [], "schedule": []}
+        found = ToCome()
+        for name, own in estimates.items():
+            run = self.grid.runs[name]
+            if not own.trained:
+                found.trainings += 1
+                found.train, found.busy = found.train + (own.train or 0), found.busy + (own.busy or 0)
+                augment, decode = self._prepared(run, own)
+                found.augment, found.decode = found.augment + augment, found.decode + decode
+                hp: Any = run.hyperparameters
+                found.measure += hp.epochs * host_model.epoch(self.classes[name]) if own.steps else 0
+            if not own.tested:
+                found.predictions += 1
+                found.test, found.images = found.test + (own.test or 0), found.images + own.images
+        found.exhibits = sum(not Path(output).is_file() for rule in DRAWN for output in self.jobs.get(rule, []))
+        found.frozen = self._images_to_come("image_features", paths.image_features) * (costs.frozen_image or 0)
+        found.cached = self._images_to_come("pixels", paths.pixels)
+        stages = found.stages(self.grid.config.threads, on_gpu=bool(costs.card))
+        most = (self._fit(costs) or TOGETHER) if costs.card else 1
+        return {
+            "stages": [stage._asdict() for stage in stages],
+            "schedule": list(schedule(stages, self.cards, most)),
+        }
+
+    def _prepared(self, run: Run, estimate: Estimate) -> tuple[float, float]:
+        """Core seconds in which a run's training images are augmented, and decoded."""
+        config, kind, hp = self.grid.config, registry.get(run.method), run.hyperparameters
+        images = self._training_images(run)
+        if config.augmentation == "none" or not estimate.steps or images is None:
+            return 0.0, 0.0
+        views = estimate.steps * getattr(hp, "batch_size", 0) * kind.views
+        augment = views * host_model.AUGMENT[kind.augmentation or config.augmentation]
+        if not self.grid.catalog[run.dataset].has_files:
+            return augment, 0.0
+        return augment, host_model.DECODE * images
+
+    def _fit(self, costs: step_costs.Costs) -> int | None:
+        """How many runs at once the memory of a GPU holds; None if unknown."""
+        peaks = [cost.peak_memory_mb for cost in costs.groups.values() if cost.peak_memory_mb]
+        if costs.memory is None or not peaks:
+            return None
+        return max(1, int(costs.memory // (max(peaks) * 2**20 + CONTEXT)))
 
     def _groups(self, costs: step_costs.Costs) -> list[dict[str, Any]]:
         """What a step costs, group by group, at the smallest and the largest number of classes."""
@@ -230,11 +298,15 @@ class Plan:
             if f"{self.grid.root}/{path(name, part)}" in wanted
         )
 
-    def _memory(self) -> dict[str, Any]:
+    def _memory(self, costs: step_costs.Costs) -> dict[str, Any]:
         decodes = self.grid.config.augmentation != "none" and any(
             self.grid.catalog[run.dataset].has_files for run in self.grid.runs.values()
         )
-        return {"decoded_images_bytes": room() if decodes else 0, "threads": self.grid.config.threads}
+        return {
+            "decoded_images_bytes": room() if decodes else 0,
+            "threads": self.grid.config.threads,
+            "runs_that_fit": self._fit(costs),
+        }
 
     def _notes(self, costs: step_costs.Costs) -> list[str]:
         part, lines = self.grid.config.evaluate_on, []
@@ -259,7 +331,7 @@ class Plan:
             groups = step_costs.typical(self.grid.runs, self.classes, 1)
             if absent := [key.label for key in groups if key not in costs.groups]:
                 lines.append(f"{'; '.join(absent)}: not measured; measure again, the hours are without them")
-            lines.append("hours are of one device, without starting jobs, decoding images, text features and reports")
+            lines.append("no hours are of downloads, manifests, splits, text features and clusters")
         return lines
 
 

@@ -1,20 +1,29 @@
-"""Step costs from floating-point operations and an assumed throughput."""
+"""Step costs of a GPU that is not there: ``cpt.costs.gpu_model`` for what each method encodes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cpt.costs.step_costs import EMBEDDED, NAME, Cost, Costs, Group, Points, typical
+from cpt.costs import gpu_model
+from cpt.costs.gpu_model import CARDS, Gpu, Pass
+from cpt.costs.host_model import AUGMENT
+from cpt.costs.step_costs import EMBEDDED, Cost, Costs, Group, Points, typical
 from cpt.errors import CptError
 from cpt.experiment.grid import Grid
 from cpt.experiment.runs import Run
-from cpt.files.stage_files import parse_json
+from cpt.files.stage_files import canonical_json, parse_json
 from cpt.methods.base import describe, registry
 
-OVERHEAD, THROUGHPUT = 0.025, 60e12
-"""The stated model: seconds of launching a step, FLOP/s. They stand for an NVIDIA A100-class GPU; none was measured."""
+LOOKED_AT = 5
+"""Numbers of classes at which a group is judged."""
+TESTED = 256
+"""Images of a batch of an evaluation on a GPU."""
+PROMPTS = 1024
+"""Texts of a pass of an evaluation whose classifier depends on the image."""
 
 
 class Shape(NamedTuple):
@@ -61,51 +70,116 @@ def shape(grid: Grid) -> Shape | None:
     return Shape(joint, image, patch, (rest[0], rest[1]), (rest[2], rest[3]))
 
 
-def stated(grid: Grid, classes: Mapping[str, int], device: str) -> Costs:
-    """Return costs from floating-point operations and a GPU's assumed throughput; none where these say nothing.
+@dataclass(frozen=True)
+class Encoded:
+    """What goes through the towers.
 
-    ``classes`` are the trained ones by run, ``device`` is ``auto``, ``cpu`` or ``cuda``.
+    Attributes:
+        step: of a training step, if nothing is cached.
+        cached: the part of it that cached features save.
+        drawn: of every step before it, on whose results the host waits.
+        late: images that are drawn for a step only when it begins.
+    """
+
+    step: list[Pass]
+    cached: list[Pass]
+    drawn: list[Pass]
+    late: int
+
+
+def stated(grid: Grid, classes: Mapping[str, int], device: str, precision: str = "auto", card: str = "h100") -> Costs:
+    """Return a card's costs by the model; none where it says nothing.
+
+    Args:
+        classes: trained classes by run.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: of the frozen towers, or ``auto``.
+        card: a key of ``CARDS``.
     """
     sizes = None if grid.config.backbone.architecture == EMBEDDED else shape(grid)
     if sizes is None:
         return Costs("none", f"not modeled for {grid.config.backbone.architecture}; use --measure")
     if device == "cpu":
         return Costs("none", "not stated for a CPU; time steps on this one: the same `cpt plan` with --measure")
-    own = NAME + 2  # its name, the full stop and the end token; what stands before them is shared
-    positions = 1 + (sizes.image // sizes.patch) ** 2 + 4
-    text, image = _forward(own, *sizes.text), _forward(positions, *sizes.vision)
+    gpu, graphs = Gpu(CARDS[card], 4 if precision == "float32" else 2), grid.config.cuda_graphs == "auto"
     groups = {
-        key: _stated_group(grid, key, members, text, image) for key, members in typical(grid.runs, classes, 3).items()
+        key: _stated_group(grid, key, members, gpu, sizes)
+        for key, members in typical(grid.runs, classes, LOOKED_AT).items()
     }
+    title = gpu.card.title
+    launched = "replayed as a CUDA graph" if graphs else f"launched in {1e6 * gpu_model.HOST:g} us an operator"
     assumptions = [
-        f"Assumed of an NVIDIA A100-class GPU: a step takes {1000 * OVERHEAD:g} ms + FLOPs / "
-        f"{THROUGHPUT / 1e12:g} TFLOP/s, an evaluated image FLOPs / {THROUGHPUT / 1e12:g} TFLOP/s.",
-        f"FLOPs: {text / 1e9:.2f} G a text ({own} positions of its own, a name of {NAME} tokens) and {image / 1e9:.1f} "
-        f"G an image ({positions} positions) forward, as much again backward where gradients pass; losses and updates "
-        "are not counted.",
+        f"A model, not a measurement (--measure measures): {title}, {8 * gpu.value} bits, steps {launched}, "
+        f"{100 * gpu_model.REACHED:g} % of the peaks, at least {1e6 * gpu_model.FLOOR:g} us a kernel; see "
+        "docs/performance.md.",
     ]
-    where = "stated for an A100-class GPU; --measure for yours"
-    return Costs("stated", where, assumptions, groups, image / THROUGHPUT)
+    where = f"modeled for one {title}; --card for others, --measure for yours"
+    frozen = gpu.eager(_images(TESTED, sizes, backward=False)) / TESTED
+    return Costs("stated", where, assumptions, groups, frozen, title, gpu.card.memory)
 
 
-def _forward(positions: int, width: int, layers: int) -> float:
-    """FLOPs of positions through a tower: four projections, the MLP, and attention among the positions."""
-    return positions * layers * (24 * width**2 + 4 * positions * width)
+def encoded(method: str, hyperparameters: Any, classes: int, batch_size: int, sizes: Shape) -> Encoded:
+    """Return what a method sends through the towers; counted on a small CLIP."""
+    few = min(classes, max(describe.CLASSES, 8 * batch_size))
+    found = _counted(method, canonical_json(hyperparameters.model_dump()), few, batch_size)
+    contexts = max(1, round(found["texts"] / few))
+    per_class = method in gpu_model.PER_CLASS
+    step = [gpu_model.texts(classes, contexts, *sizes.text, per_class=per_class)]
+    step += [_images(int(found["images"]), sizes)] if found["images"] else []
+    frozen = [_images(int(found["frozen_images"]), sizes, backward=False)] if found["frozen_images"] else []
+    late = max(int(found["images"]) - batch_size, 0)
+    if late:  # it encodes a batch to choose them
+        return Encoded(step, [], frozen, late)
+    return Encoded([*step, *frozen], frozen, [], 0)
 
 
-def _stated_group(grid: Grid, key: Group, members: list[tuple[int, Run]], text: float, image: float) -> Cost:
-    kind = registry.get(key.method)
+@cache
+def _counted(method: str, hyperparameters: str, classes: int, batch_size: int) -> dict[str, float]:
+    """What a step encodes, of so few classes that more would change the number of texts alone."""
+    hp = registry.get(method).hyperparameters(**parse_json(hyperparameters))
+    return describe.encoded(method, hp, classes, batch_size)
+
+
+def step_seconds(gpu: Gpu, method: str, work: Encoded, *, graphs: bool, cached: bool) -> float:
+    """Return the seconds of a step on a GPU; ``cached``: frozen features are."""
+    passes = [tokens for tokens in work.step if not (cached and tokens in work.cached)]
+    saved = sum(tokens.kernels for tokens in work.step) - sum(tokens.kernels for tokens in passes)
+    operators = gpu_model.operators(method, work.step) - saved
+    return gpu.step(operators, passes, graphs=graphs, drawn=[] if cached else work.drawn)
+
+
+def _images(count: int, sizes: Shape, *, backward: bool = True) -> Pass:
+    positions = 1 + (sizes.image // sizes.patch) ** 2 + (gpu_model.PREFIX - 1)
+    return gpu_model.images(count, positions, *sizes.vision, backward=backward)
+
+
+def _stated_group(grid: Grid, key: Group, members: list[tuple[int, Run]], gpu: Gpu, sizes: Shape) -> Cost:
+    kind, config = registry.get(key.method), grid.config
+    augmentation = config.augmentation if config.augmentation == "none" else kind.augmentation or config.augmentation
+    graphs = config.cuda_graphs == "auto"
     step: Points = []
-    for count, run in members if kind.trains else []:
-        encoded = describe.encoded(run.method, run.hyperparameters, count, key.batch_size)
-        if any(part == "train" for _, part in grid.frozen_image_parts(run)):
-            encoded["frozen_images"] = 0
-        flops = text * (2 * encoded["texts"] + encoded["frozen_texts"])
-        flops += image * (2 * encoded["images"] + encoded["frozen_images"])
-        step.append((count, OVERHEAD + flops / THROUGHPUT))
+    busy: Points = []
     seen: Points = []
-    for count, run in members if kind.image_conditioned else members[:1]:
-        encoded = describe.encoded_per_image(run.method, run.hyperparameters, count)
-        flops = text * encoded["frozen_texts"] + image * encoded["frozen_images"]
-        seen.append((count, flops / THROUGHPUT))
-    return Cost(step, seen)
+    memory = 0.0
+    for count, run in members:
+        work = Encoded([], [], [], 0)
+        if kind.trains:
+            work = encoded(run.method, run.hyperparameters, count, key.batch_size, sizes)
+            cached = any(part == "train" for _, part in grid.frozen_image_parts(run))
+            busy.append((count, step_seconds(gpu, run.method, work, graphs=graphs, cached=cached)))
+            image = AUGMENT[augmentation] / config.threads
+            step.append((count, max(busy[-1][1] + work.late * image, key.batch_size * kind.views * image)))
+        tested = _tested(run, count, sizes) if kind.image_conditioned or not seen else []
+        if tested or not seen:
+            images = max(1, PROMPTS // count) if kind.image_conditioned else TESTED
+            seen.append((count, sum(map(gpu.eager, tested)) / images))
+        memory = max(memory, gpu.memory((sizes.text, sizes.vision), work.step, tested))
+    return Cost(step, seen, memory / 2**20, busy)
+
+
+def _tested(run: Run, count: int, sizes: Shape) -> list[Pass]:
+    """What goes through the towers for a batch of test images, beyond their frozen features."""
+    found = describe.encoded_per_image(run.method, run.hyperparameters, min(count, describe.CLASSES))
+    if found["frozen_texts"]:
+        return [gpu_model.texts(count, max(1, PROMPTS // count), *sizes.text, backward=False)]
+    return [_images(TESTED, sizes, backward=False)] * int(found["frozen_images"])

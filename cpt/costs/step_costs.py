@@ -19,6 +19,8 @@ EMBEDDED = "embedded"
 """Architecture of the tiny CLIP."""
 NAME = 3
 """Tokens of a class name, in measured steps and in the stated model."""
+PHOTOGRAPH = (375, 500)
+"""Height and width of a training image before it is cropped and resized, in measured steps and in the stated model."""
 
 Points = list[tuple[int, float]]
 
@@ -44,12 +46,14 @@ class Cost:
     Attributes:
         step: (K, seconds of a training step), ascending K; empty if it trains nothing.
         image: (K, seconds of evaluating one image beyond its frozen features).
-        peak_memory_mb: largest GPU memory in MiB; None if unknown.
+        peak_memory_mb: largest GPU memory of a job's tensors in MiB; None if unknown.
+        busy: (K, seconds of the step in which the GPU is busy); empty if they are not told apart from the step's.
     """
 
     step: Points
     image: Points
     peak_memory_mb: float | None = None
+    busy: Points = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Costs:
         assumptions: further lines that a reader needs to judge them.
         groups: cost by group; a group that is missing has no known cost.
         frozen_image: seconds of one frozen image feature; None if unknown.
+        card: name of the GPU; empty for a CPU.
+        memory: bytes of its memory; None if unknown.
     """
 
     basis: str
@@ -69,10 +75,17 @@ class Costs:
     assumptions: list[str] = field(default_factory=list)
     groups: dict[Group, Cost] = field(default_factory=dict)
     frozen_image: float | None = None
+    card: str = ""
+    memory: float | None = None
 
     def step(self, run: Run, classes: int) -> float | None:
         """Seconds of a training step of a run with so many classes."""
         return linear(found.step, classes) if (found := self.groups.get(group(run))) else None
+
+    def busy(self, run: Run, classes: int) -> float | None:
+        """Seconds of a training step in which the GPU is busy, at most."""
+        found = self.groups.get(group(run))
+        return linear(found.busy or found.step, classes) if found else None
 
     def image(self, run: Run, classes: int) -> float | None:
         """Seconds of evaluating one image of a run against so many classes."""

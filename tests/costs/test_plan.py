@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 import yaml
 from typer.testing import CliRunner
 
 from cpt.cli.experiment import plan
-from cpt.costs import measured_costs, stated_costs, step_costs
+from cpt.costs import gpu_model, measured_costs, stated_costs, step_costs
+from cpt.costs.gpu_model import CARDS, Gpu
 from cpt.costs.known import Known, known, steps_per_epoch, training_images
 from cpt.costs.plan import Plan
 from cpt.data import world
@@ -386,6 +388,7 @@ def measured(folder: Path) -> Callable[..., Path]:
             "precision": "float32",
             "asked_precision": "auto",
             "threads": 1,
+            "cuda_graphs": "auto",
             "frozen_image": 0.1,
             "groups": [
                 {"method": "coop", "start": "", "batch_size": 16, "step": [[5, 2.0]], "image": [[5, 0.0]],
@@ -479,6 +482,60 @@ def test_costs_of_another_machine_are_not_used(
     assert numbers["costs"]["basis"] == ("measured" if fits else "none")
 
 
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [({}, True), ({"cuda_graphs": "off"}, False), ({"cuda_graphs": None}, False), ({"threads": 2}, True)],
+)
+def test_costs_of_graphs_are_not_those_of_eager_steps(
+    measured: Callable[..., Path], changes: dict[str, Any], fits: bool
+) -> None:
+    """On a GPU; there threads do not count."""
+    path = measured(device="cuda", device_name="Some GPU", precision="bfloat16", **changes)
+    numbers = planning(path, "auto", "auto").numbers()
+    assert numbers["costs"]["basis"] == ("measured" if fits else "none")
+
+
+@pytest.mark.parametrize("method", ["coop", "dpc"])
+def test_a_measured_step_is_a_replayed_one(folder: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """With a stand-in for the recorder; of DPC's batches of many shapes, steps that capture do not count."""
+    made = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        made.append("captured")
+        return lambda: (made.append("replayed"), step())[1]
+
+    monkeypatch.setattr(measured_costs, "recorder", lambda device, cuda_graphs: record)
+    default = yaml.safe_load(Path("config/config.yaml").read_text())
+    path = write(
+        folder,
+        variants={method: {"method": method}},
+        templates=default["templates"],
+        overrides=[*default["overrides"], {"set": {"epochs": 2, "batch_size": 4}}],
+    )
+    lines: list[str] = []
+    planning(path).time_here(lines.append)
+    assert not any("without CUDA graphs" in line for line in lines)
+    groups = 1 + (method == "dpc")
+    assert made.count("captured") >= groups
+    assert made.count("replayed") >= made.count("captured") + groups * measured_costs.TIMED
+
+
+def test_graphs_that_are_given_up_are_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("cannot be captured")
+
+    monkeypatch.setattr(measured_costs, "recorder", lambda device, cuda_graphs: record)
+    lines: list[str] = []
+    planning(write(folder)).time_here(lines.append)
+    assert "training without CUDA graphs: cannot be captured" in lines
+    assert any("ms per step" in line for line in lines), "the steps that training would do"
+
+
+@pytest.mark.parametrize(("device", "setting"), [("cpu", "auto"), ("cuda", "off")])
+def test_steps_are_recorded_only_where_training_does(device: str, setting: str) -> None:
+    assert measured_costs.recorder(torch.device(device), setting) is None
+
+
 def test_a_group_that_was_not_measured_is_said(measured: Callable[..., Path]) -> None:
     other = {"method": "ivlp", "start": "", "batch_size": 16, "step": [[5, 1.0]], "image": [[5, 1.0]],
              "peak_memory_mb": None}  # fmt: skip
@@ -538,31 +595,120 @@ def stated(folder: Path) -> Plan:
 
 
 def test_the_stated_model(stated: Plan) -> None:
-    assert stated_costs._forward(197, 768, 12) == pytest.approx(2 * 17.5e9, rel=0.02), "ViT-B/16: 17.5 GMAC an image"
+    """A group's steps are those of what its method encodes; where augmenting takes longer, a step waits for it."""
     costs = stated_costs.stated(stated.grid, stated.classes, "auto")
     assert costs.basis == "stated"
-    by_method = {run.method: run for run in stated.grid.runs.values()}
-    image, text = stated_costs._forward(201, 768, 12), stated_costs._forward(5, 512, 12)
-    flops = {
-        "coop": 2 * 5 * text + 32 * image,
-        "ivlp": 2 * 5 * text + 2 * 4 * image,
-        "promptsrc": 2 * 5 * text + 3 * 4 * image,
-        "lamp": 2 * 5 * text + 3 * 4 * image,
-        "cocoop": 2 * 5 * text + image,
+    gpu, sizes = Gpu(CARDS["h100"]), stated_costs.shape(stated.grid)
+    assert sizes == (512, 224, 16, (512, 12), (768, 12))
+    text = gpu_model.texts(5, 1, 512, 12)
+    images = {grad: {n: gpu_model.images(n, 201, 768, 12, backward=grad) for n in (1, 4, 32)} for grad in (True, False)}
+    passes = {
+        "coop": [text, images[False][32]],
+        "ivlp": [text, images[True][4]],
+        "promptsrc": [text, images[True][4], images[False][4]],
+        "lamp": [gpu_model.texts(5, 1, 512, 12, per_class=True), images[True][4], images[False][4]],
+        "cocoop": [text, images[False][1]],
     }
-    for method, expected in flops.items():
-        assert costs.step(by_method[method], 5) == pytest.approx(0.025 + expected / 60e12), method
-    per_image = {"zeroshot": 0, "coop": 0, "ivlp": image, "lamp": 2 * image, "cocoop": 5 * text}
-    for method, expected in per_image.items():
-        assert costs.image(by_method[method], 5) == pytest.approx(expected / 60e12), method
+    by_method = {run.method: run for run in stated.grid.runs.values()}
+    for method, expected in passes.items():
+        seconds = gpu.step(gpu_model.OPERATORS[method], expected, graphs=True)
+        assert costs.busy(by_method[method], 5) == pytest.approx(seconds), method
+        augmented = 1.53e-3 * by_method[method].hyperparameters.batch_size
+        assert costs.step(by_method[method], 5) == pytest.approx(max(seconds, augmented)), method
+    evaluated = gpu.eager(gpu_model.images(256, 201, 768, 12, backward=False)) / 256
+    assert costs.frozen_image == evaluated
+    for method, expected in {"zeroshot": 0, "coop": 0, "ivlp": evaluated, "lamp": 2 * evaluated}.items():
+        assert costs.image(by_method[method], 5) == pytest.approx(expected), method
+    assert costs.image(by_method["cocoop"], 5) == pytest.approx(
+        gpu.eager(gpu_model.texts(5, 204, 512, 12, backward=False)) / 204
+    )
     numbers = stated.numbers()
     assert numbers["total"]["unknown_seconds"] == 0
     seconds = sum((stated.steps(run) or 0) * (costs.step(run, 5) or 0) for run in stated.grid.runs.values())
     assert numbers["total"]["train_seconds"] == pytest.approx(seconds)
     text_of = printed(numbers)
-    assert "25 ms" in text_of
-    assert "60 TFLOP/s" in text_of
-    assert "not measured" in text_of
+    assert "A model, not a measurement" in text_of
+    assert "about 0." in text_of, "GPU memory"
+
+
+def test_the_stated_model_follows_its_settings(folder: Path) -> None:
+    """Steps without graphs, on another card, in float32, with more threads to augment."""
+    backbone = {"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}
+    common = {"backbone": backbone, "augmentation": "rrc_flip", "device": "auto", "precision": "auto"}
+
+    def step(method: str = "ivlp", precision: str = "auto", card: str = "h100", **changes: Any) -> float:
+        made = planning(write(folder, variants={method: {"method": method}}, **common | changes))
+        (run,) = made.grid.runs.values()
+        found = stated_costs.stated(made.grid, made.classes, "auto", precision, card).step(run, 5)
+        assert found is not None
+        return found
+
+    plain = step(threads=4)
+    assert step(threads=4, cuda_graphs="off") == pytest.approx((744 + 10) * gpu_model.HOST)
+    assert step(threads=4, card="a100") > plain
+    assert step(threads=4, precision="float32") > plain
+    assert step("coop", threads=1) == pytest.approx(32 * 1.53e-3)
+    assert step("coop", threads=4) == pytest.approx(32 * 1.53e-3 / 4)
+    assert step("coop", threads=16) > 32 * 1.53e-3 / 16, "then the GPU takes longer"
+    with pytest.raises(CptError, match=r"card: unknown 'h10'.*h100"):
+        Plan(built(folder / "small.yaml"), "auto", "auto", "h10")
+
+
+def test_hours_of_all_stages_by_hand(stated: Plan) -> None:
+    """Every run is trained and tested; the schedule takes the longer of the GPU's time and the jobs'."""
+    numbers = stated.numbers()
+    stages = {stage["name"].split(":")[-1].strip(): stage for stage in numbers["stages"]}
+    total = numbers["total"]
+    assert stages["steps, augmented images"]["alone_seconds"] == pytest.approx(total["train_seconds"])
+    trained = [run for run in stated.grid.runs.values() if run.method != "zeroshot"]
+    views = sum((stated.steps(run) or 0) * run.hyperparameters.batch_size for run in trained)
+    assert stages["steps, augmented images"]["core_seconds"] == pytest.approx(1.53e-3 * views)
+    assert stages["images decoded"]["core_seconds"] == 0, "the dataset is drawn"
+    runs = len(stated.grid.runs)
+    assert stages["starts of trainings and predictions"]["alone_seconds"] == 2 * runs * 4
+    epochs = sum(run.hyperparameters.epochs for run in trained)
+    assert stages["measures after epochs"]["alone_seconds"] == pytest.approx(epochs * (5e-3 + 5 * 5e-5))
+    assert stages["evaluation"]["alone_seconds"] == pytest.approx(total["test_seconds"] + runs * 60 * 1e-5)
+    gpu, alone = (sum(stage[key] for stage in numbers["stages"]) for key in ("gpu_seconds", "alone_seconds"))
+    assert [(row["cards"], row["runs"]) for row in numbers["schedule"]] == [(1, 1), (1, 3)]
+    reports = stages["tables, figures, page"]["alone_seconds"]
+    assert [row["seconds"] for row in numbers["schedule"]] == pytest.approx(
+        [alone, max(gpu / 0.9, (alone - reports) / 3) + reports]
+    )
+    stated.cards = 4
+    four = {(row["cards"], row["runs"]): row["seconds"] for row in stated.numbers()["schedule"]}
+    assert four[4, 1] == pytest.approx((alone - reports) / 4 + reports)
+    assert sorted(four.values()) == [four[4, 3], *sorted((four[4, 1], four[1, 3])), four[1, 1]]
+    text = printed(stated.numbers())
+    assert re.search(r"4 GPUs, 3 runs at a time on each: [\d.<]+ ?[\d.]* h ", text)
+    assert "--resources gpu=3" in text
+
+
+def test_decoding_is_counted_for_image_files(folder: Path) -> None:
+    """Every training image once for a run; test images once for all."""
+    backbone = {"name": "vit-b-16", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}
+    expected = {"classes": 20, "names_sha256": "0", "images": {"train": 400, "test": 100}}
+    mine = {"title": "M", "layout": "split_json", "root": "data/m", "split": "s.json", "expected": expected}
+    variants = {"ivlp": {"method": "ivlp", "set": {"epochs": 2}}}
+    path = write(folder, {"mine": mine}, tasks={"base_to_new": {"datasets": ["mine"]}}, variants=variants,
+                 backbone=backbone, augmentation="rrc_flip", device="auto", precision="auto")  # fmt: skip
+    stages = {stage["name"]: stage for stage in planning(path).numbers()["stages"]}
+    assert stages["training: images decoded"]["core_seconds"] == pytest.approx(160 * 1.8e-3), "10 classes of 16"
+    assert stages["image caches"]["core_seconds"] == pytest.approx(100 * 4.3e-3)
+
+
+def test_how_many_runs_fit_a_gpu(measured: Callable[..., Path]) -> None:
+    """Tensors as measured and 0.5 GB beside them; at least one; three are told of where three fit."""
+    group = {"method": "coop", "start": "", "batch_size": 16, "step": [[5, 2.0]], "image": [[5, 0.0]]}
+    on_gpu = {"device": "cuda", "device_name": "Some GPU", "cuda_graphs": "auto", "precision": "bfloat16"}
+    for peak, memory, fit, told in ((1024.0, 8e9, 5, [1, 3]), (2048.0, 5.5e9, 2, [1, 2]), (9000.0, 8e9, 1, [1])):
+        path = measured(**on_gpu, device_memory=memory, groups=[group | {"peak_memory_mb": peak}])
+        path.write_text(path.read_text().replace("device: cpu", "device: auto").replace("float32", "auto"))
+        numbers = planning(path).numbers()
+        assert numbers["costs"]["basis"] == "measured"
+        assert numbers["memory"]["runs_that_fit"] == fit
+        assert [row["runs"] for row in numbers["schedule"]] == told
+        assert f"{fit} fit" in printed(numbers)
 
 
 def test_nothing_is_stated_for_a_cpu(stated: Plan) -> None:
@@ -573,10 +719,11 @@ def test_nothing_is_stated_for_a_cpu(stated: Plan) -> None:
     assert "not stated for a CPU" in printed(numbers)
     assert "the same `cpt plan` with --measure" in numbers["costs"]["text"]
     assert "train h" not in printed(numbers)
-    assert "A100" not in printed(numbers)
+    assert "H100" not in printed(numbers)
+    assert not numbers["stages"]
     for device in ("auto", "cuda"):
         stated.device = device
-        assert "stated for an A100-class GPU" in printed(stated.numbers())
+        assert "modeled for one NVIDIA H100" in printed(stated.numbers())
 
 
 def test_cached_frozen_features_are_not_encoded_again(folder: Path) -> None:
@@ -584,7 +731,10 @@ def test_cached_frozen_features_are_not_encoded_again(folder: Path) -> None:
     made = planning(write(folder, backbone=backbone))
     costs = stated_costs.stated(made.grid, made.classes, "auto")
     (run,) = made.grid.runs.values()
-    assert costs.step(run, 5) == pytest.approx(0.025 + 2 * 5 * stated_costs._forward(5, 512, 12) / 60e12)
+    frozen = gpu_model.images(32, 201, 768, 12, backward=False).kernels
+    text = gpu_model.texts(5, 1, 512, 12)
+    expected = Gpu(CARDS["h100"]).step(gpu_model.OPERATORS["coop"] - frozen, [text], graphs=True)
+    assert costs.step(run, 5) == costs.busy(run, 5) == pytest.approx(expected)
 
 
 def test_what_a_step_encodes_follows_classes_and_batch() -> None:

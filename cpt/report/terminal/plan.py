@@ -27,7 +27,7 @@ def render(plan: Mapping[str, Any]) -> RenderableType:
         _exhibits(plan),
     ]
     if costs["basis"] != "none":
-        lines += ["", _groups(plan["groups"])]
+        lines += ["", _stages(plan), *_schedule(plan), "", _groups(plan)]
     lines += ["", *_disk(plan["disk"]), _memory(plan)]
     if plan["notes"]:
         lines += ["", *(f"Note: {note}" for note in plan["notes"])]
@@ -82,13 +82,39 @@ def _exhibits(plan: Mapping[str, Any]) -> Table:
     return shown
 
 
-def _groups(groups: list[Mapping[str, Any]]) -> Table:
+def _stages(plan: Mapping[str, Any]) -> Table:
+    columns = {"GPU": "gpu_seconds", "CPU cores": "core_seconds", "one job at a time": "alone_seconds"}
+    if not plan["costs"]["card"]:
+        columns.pop("GPU")
+    shown = _table("still to come, in hours", *(f">{head}" for head in columns))
+    total = {"name": "all", **{key: sum(stage[key] for stage in plan["stages"]) for key in columns.values()}}
+    for row in [*plan["stages"], total]:
+        if row is total:
+            shown.add_section()
+        shown.add_row(row["name"], *(hours(row[key]) for key in columns.values()))
+    return shown
+
+
+def _schedule(plan: Mapping[str, Any]) -> list[str]:
+    """How long all of it takes, by the number of GPUs and of runs that share one."""
+    lines = []
+    for row in plan["schedule"] if plan["costs"]["card"] else []:
+        cards, runs = (f"{row[key]} {key[:-1] if row[key] == 1 else key}" for key in ("cards", "runs"))
+        cores = row["runs"] * plan["memory"]["threads"]
+        how = f", --resources gpu={row['runs']}" if row["runs"] > 1 else ""
+        cards = cards.replace("card", "GPU")
+        lines.append(f"{cards}, {runs} at a time on each: {hours(row['seconds'])} h ({cores} CPU cores a GPU{how})")
+    return lines
+
+
+def _groups(plan: Mapping[str, Any]) -> Table:
+    groups, about = plan["groups"], "about " if plan["costs"]["basis"] == "stated" else ""
     shown = _table("method", ">batch", ">classes", ">ms a step", ">test images/s", ">GPU memory")
     for row in groups:
         name = f"{row['method']} on {row['start']}" if row["start"] else row["method"]
         steps = [f"{1000 * seconds:.3g}" for seconds in row["step_seconds"] or []]
         images = [f"{1 / seconds:,.0f}" if seconds else "frozen" for seconds in row["image_seconds"] or []]
-        memory = "not measured" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb'] / 1024:.1f} GiB"
+        memory = "not measured" if row["peak_memory_mb"] is None else f"{about}{row['peak_memory_mb'] / 1024:.1f} GiB"
         ends = (_ends(values) for values in (map(str, row["classes"]), steps, images))
         shown.add_row(name, str(row["batch_size"] or "–"), *ends, memory)
     return shown
@@ -113,7 +139,11 @@ def _disk(disk: Mapping[str, Any]) -> list[str]:
 
 def _memory(plan: Mapping[str, Any]) -> str:
     memory, peaks = plan["memory"], [row["peak_memory_mb"] for row in plan["groups"] if row["peak_memory_mb"]]
-    gpu = f"GPU at most {max(peaks) / 1024:.1f} GiB a job" if peaks else "GPU not measured"
+    about = "about" if plan["costs"]["basis"] == "stated" else "at most"
+    gpu = f"GPU {about} {max(peaks) / 1024:.1f} GiB a job" if peaks else "GPU not measured"
+    if (fit := memory["runs_that_fit"]) is not None:
+        modeled = ", by the model" if plan["costs"]["basis"] == "stated" else ""
+        gpu += f" and 0.5 GB beside it: {fit} fit one{modeled}"
     decoded = memory["decoded_images_bytes"]
     host = f"; host up to {decoded / 2**30:.0f} GiB of decoded images a training, beside the process" if decoded else ""
     return f"Memory: {gpu}{host}"
