@@ -46,6 +46,7 @@ def texts(made: Path, name: str) -> str:
 # ---- the files ---------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 def test_same_inputs_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
     for name in NAMES:
         make_figure(made / "grid.json", made / "runs.parquet", name, tmp_path)

@@ -154,6 +154,7 @@ def rough(uneven_with_tables: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+@pytest.mark.no_cover
 def test_what_a_number_opens_is_of_its_own_runs(rough: Path) -> None:
     """Seeds, means, deviations, curves, classes and calibration of every cell, computed from the files with pandas."""
     data = behind(Elements((rough / "report" / "index.html").read_text()))
@@ -203,6 +204,7 @@ def test_what_a_number_opens_is_of_its_own_runs(rough: Path) -> None:
     assert sizes == {1, 2, 3}
 
 
+@pytest.mark.no_cover
 def test_a_number_is_the_mean_of_what_it_opens(rough: Path) -> None:
     """Every number of every table, from the cells that its link names."""
     grid = json.loads((rough / "grid.json").read_text())

@@ -105,6 +105,7 @@ def expected(folder: Path, exhibit: dict) -> dict[tuple[str, ...], pd.Series]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.no_cover
 def test_every_number_is_that_of_plain_arithmetic(rough: Path, name: str) -> None:
     exhibit = read_results(rough / "grid.json", rough / "runs.parquet").exhibit(name)
     table, own = numbers(rough, name), expected(rough, exhibit)
@@ -343,6 +344,7 @@ def test_a_row_without_a_common_seed_has_no_average() -> None:
     assert significance(results, exhibit) == {}
 
 
+@pytest.mark.no_cover
 def test_equal_methods_are_rarely_told_apart() -> None:
     """The chance of any mark in a table of equal methods is the level, whatever the number of methods."""
     source, marked = np.random.default_rng(5), 0
