@@ -200,7 +200,9 @@ def test_one_method_is_explained() -> None:
 
 
 def test_the_sheet_of_the_methods_is_in_step(tmp_path: Path, root: Path) -> None:
+    before = {name: repr(registry.get(name).hyperparameters.dataset_defaults) for name in registry.names()}
     assert here("methods", "--sheet", str(tmp_path / "methods.md")).returncode == 0
+    assert before == {name: repr(registry.get(name).hyperparameters.dataset_defaults) for name in registry.names()}
     kept = re.sub(r"(<!-- =\w+ -->).*?(<!-- / -->)", r"\1\2", (root / "docs/methods.md").read_text(), flags=re.DOTALL)
     assert (tmp_path / "methods.md").read_text() == kept, "run `make generated`"
 
