@@ -17,7 +17,7 @@ full: $(READY)  ## every method, 11 datasets, 3 imbalance ratios (over an hour o
 	snakemake --cores $(CORES) --resources gpu=1 --configfile config/embedded_full.yaml $(PROFILE_ARGS)
 
 test: $(READY)  ## the fast tests
-	python -m pytest -m "not slow" -n 2 --cov=cpt --cov-report= --cov-fail-under=90
+	python -m pytest -m "not slow" -n 2 --dist worksteal --cov=cpt --cov-report= --cov-fail-under=90
 
 slow: $(READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
 	python -m pytest -m slow -n 2 --dist loadfile

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 torch.set_num_threads(1)
 os.environ.pop("CPT_FORK_SERVER", None)
@@ -17,6 +17,13 @@ with contextlib.suppress(ValueError):  # not the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by every child
 settings.register_profile("cpt", deadline=None, derandomize="CI" in os.environ)  # a slow machine is no fault
 settings.load_profile("cpt")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Random examples are not traced: that nearly doubles their time, and plain tests reach the same lines."""
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session")

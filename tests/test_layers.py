@@ -144,6 +144,7 @@ def test_code_version_follows_every_kind_of_import(
     assert versions[0] != versions[1]
 
 
+@pytest.mark.no_cover
 def test_code_version_follows_code_not_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 

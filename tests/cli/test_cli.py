@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -11,13 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import typer
 import yaml
 from typer.testing import CliRunner
 
-from cpt.cli.app import app
+from cpt.cli.app import app, run
 from cpt.methods.base import registry
 from tests.helpers.workflow import ONLY_TABLE_2
 
@@ -38,6 +41,26 @@ def cpt(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None)
         cwd=cwd,
         timeout=120,
     )
+
+
+def here(
+    *words: str, env: dict[str, str] | None = None, cwd: Path | None = None, encoding: str = "utf-8"
+) -> subprocess.CompletedProcess:
+    """What ``cpt`` does, in this process: for what does not depend on its start, which costs seconds."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors) for errors in ("strict", "backslashreplace"))
+    with (
+        contextlib.chdir(cwd or Path.cwd()),
+        mock.patch.dict(os.environ, env or {}),
+        mock.patch.object(sys, "argv", ["cpt", *words]),
+        mock.patch.object(sys, "stdout", out),
+        mock.patch.object(sys, "stderr", err),
+    ):
+        code = run()
+        texts = []
+        for stream in (out, err):
+            stream.flush()
+            texts.append(stream.buffer.getvalue().decode(encoding))
+    return subprocess.CompletedProcess(words, code, *texts)
 
 
 def test_help_lists_every_verb() -> None:
@@ -83,9 +106,16 @@ def test_every_verb_of_data_explains_itself(verb: str) -> None:
     ],
 )
 def test_errors_are_one_line(words: list[str], message: str) -> None:
-    done = cpt(*words)
+    done = here(*words)
     assert done.returncode != 0
     assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_the_error() -> None:
+    done = cpt("aggregate", "--grid", "nowhere.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("cpt: error: nowhere.json: not found")
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -94,7 +124,7 @@ def test_hyperparameters_must_be_json(text: str) -> None:
     options = ["--method", "ivlp", "--seed", "1", "--output", "x", "--hyperparameters", text]
     for name in ("backbone", "manifest", "split", "text-features"):
         options += [f"--{name}", "x"]
-    done = cpt("train", *options)
+    done = here("train", *options)
     assert done.returncode == 1
     assert "--hyperparameters: " in done.stderr
 
@@ -109,10 +139,17 @@ def test_without_a_verb_it_is_the_help_alone(words: list[str]) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("words", [["audit", "--all"], ["methods"], ["split", "--help"], ["data", "check"]])
 def test_an_output_without_the_letters_is_no_reason_to_fail(encoding: str, words: list[str], root: Path) -> None:
-    done = cpt(*words, env={"PYTHONIOENCODING": encoding}, cwd=root)
+    done = here(*words, encoding=encoding, cwd=root)
     assert done.returncode == (words == ["data", "check"]), "datasets are missing"
     assert done.stdout
     assert "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_process_whose_output_lacks_the_letters_does_not_fail(encoding: str) -> None:
+    done = cpt("split", "--help", env={"PYTHONIOENCODING": encoding})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
 
 
 def test_what_goes_into_a_file_is_whole(tmp_path: Path, root: Path) -> None:
@@ -131,14 +168,14 @@ def test_what_goes_into_a_file_is_whole(tmp_path: Path, root: Path) -> None:
             }
         )
     )
-    done = cpt("status", "own.yaml", cwd=tmp_path)
+    done = here("status", "own.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in datasets)
     run = next((tmp_path / "work/own").glob("workflow.json"))
     log = tmp_path / "logs/own/train" / f"{next(iter(json.loads(run.read_text())['runs']))}.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"cpt: error: {'a long reason ' * 20}\n")
-    assert str(log.relative_to(tmp_path)) in (text := cpt("status", "own.yaml", cwd=tmp_path).stdout)
+    assert str(log.relative_to(tmp_path)) in (text := here("status", "own.yaml", cwd=tmp_path).stdout)
     assert "a long reason " * 19 in text
 
 
@@ -147,7 +184,7 @@ def test_version() -> None:
 
 
 def test_methods_are_listed() -> None:
-    done = cpt("methods", env={"COLUMNS": "300"})
+    done = here("methods", env={"COLUMNS": "300"})
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert set(registry.names()) < set(lines)
     assert "46,080" in lines["cpt"]
@@ -156,24 +193,26 @@ def test_methods_are_listed() -> None:
 
 
 def test_one_method_is_explained() -> None:
-    done = cpt("methods", "npt", env={"COLUMNS": "300"})
+    done = here("methods", "npt", env={"COLUMNS": "300"})
     assert "collapse_weight" in done.stdout
     assert "ours: not published" in done.stdout
-    assert cpt("methods", "ntp").stderr.strip() == "cpt: error: unknown method 'ntp'; did you mean 'npt'?"
+    assert here("methods", "ntp").stderr.strip() == "cpt: error: unknown method 'ntp'; did you mean 'npt'?"
 
 
 def test_the_sheet_of_the_methods_is_in_step(tmp_path: Path, root: Path) -> None:
-    assert cpt("methods", "--sheet", str(tmp_path / "methods.md")).returncode == 0
+    before = {name: repr(registry.get(name).hyperparameters.dataset_defaults) for name in registry.names()}
+    assert here("methods", "--sheet", str(tmp_path / "methods.md")).returncode == 0
+    assert before == {name: repr(registry.get(name).hyperparameters.dataset_defaults) for name in registry.names()}
     kept = re.sub(r"(<!-- =\w+ -->).*?(<!-- / -->)", r"\1\2", (root / "docs/methods.md").read_text(), flags=re.DOTALL)
     assert (tmp_path / "methods.md").read_text() == kept, "run `make generated`"
 
 
 def test_data_by_hand(tmp_path: Path, results: Path) -> None:
-    done = cpt("split", "--manifest", str(results / "data/land/manifest.parquet"), "--protocol", "base_to_new",
+    done = here("split", "--manifest", str(results / "data/land/manifest.parquet"), "--protocol", "base_to_new",
                "--ratio", "0.06", "--seed", "3", "--output", str(tmp_path / "split.parquet"))  # fmt: skip
     assert done.stdout.strip() == "28 images of 5 classes, 16 to 1 per class"
     text = ["--text-features", str(results / "features/land/text-single.safetensors"), "--protocol", "base_to_new"]
-    done = cpt("clusters", *text, "--seed", "1", "--number", "2", "--output", str(tmp_path / "clusters.parquet"))
+    done = here("clusters", *text, "--seed", "1", "--number", "2", "--output", str(tmp_path / "clusters.parquet"))
     assert done.stdout.startswith("5 classes in 2 clusters, cosine silhouette ")
 
 

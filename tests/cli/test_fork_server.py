@@ -158,43 +158,60 @@ def results(folder: Path) -> dict[str, bytes]:
 WAYS = {"one": "1", "many": "8", "served": "8"}
 """Threads that the environment gives a job: in a process of its own, and in the server."""
 
+JOBS = {
+    **{
+        algorithm: ["clusters", "--text-features", "IN/text.safetensors", "--protocol", "all_classes", "--seed", "1",
+                    "--algorithm", algorithm, "--output", "OUT/clusters.parquet"]
+        for algorithm in ALGORITHMS
+    },
+    "scores": ["score", "OUT", "--split", "IN/split.parquet"],
+    "backbone": ["backbone", "--output", "OUT/backbone.json"],
+}  # fmt: skip
 
-def same_either_way(server: Path, tmp_path: Path, words: list[str]) -> None:
-    """A verb writes the same bytes in a process that may use one core or many, and in the server."""
-    found = {}
+IN_TURN = """
+import json, sys
+from cpt.cli.app import run
+
+for sys.argv in json.loads(sys.argv[1]):
+    assert run() == 0
+"""
+"""Several jobs in a process of its own, which reads the variables when it starts: libraries are imported once."""
+
+
+@pytest.fixture(scope="module")
+def made(server: Path, large: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What the jobs write in a process that may use one core or many, and in the server: a folder for each."""
+    made = {way: tmp_path_factory.mktemp(way) for way in WAYS}
     for way, threads in WAYS.items():
-        place = tmp_path / way
-        place.mkdir(exist_ok=True)
-        given = [word.replace("OUT", str(place)) for word in words]
-        run = alone if way != "served" else lambda *words, **options: ask(server, *words, **options)
-        variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-        done = run(*given, env=environment(**variables))
-        assert done.returncode == 0, done.stderr
-        found[way] = results(place)
+        commands = []
+        for name, words in JOBS.items():
+            place = made[way] / name
+            shutil.copytree(large / "run", place) if name == "scores" else place.mkdir()
+            commands.append([word.replace("IN", str(large)).replace("OUT", str(place)) for word in words])
+        variables = environment(
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        )
+        if way == "served":
+            ended = [ask(server, *words, env=variables) for words in commands]
+        else:
+            words = [sys.executable, "-c", IN_TURN, json.dumps([["cpt", *words] for words in commands])]
+            ended = [subprocess.run(words, env=variables, capture_output=True, text=True)]
+        for done in ended:
+            assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_results_are_the_same(made: dict[str, Path], job: str) -> None:
+    found = {way: results(folder / job) for way, folder in made.items()}
     assert found["one"]
     assert found["one"] == found["many"] == found["served"]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_clusters_are_the_same(server: Path, large: Path, tmp_path: Path, algorithm: str) -> None:
-    given = ["--text-features", str(large / "text.safetensors"), "--protocol", "all_classes", "--seed", "1"]
-    options = ["--algorithm", algorithm, "--output", "OUT/clusters.parquet"]
-    same_either_way(server, tmp_path, ["clusters", *given, *options])
-
-
-def test_scores_are_the_same(server: Path, large: Path, tmp_path: Path) -> None:
-    for way in WAYS:
-        shutil.copytree(large / "run", tmp_path / way)
-    same_either_way(server, tmp_path, ["score", "OUT", "--split", str(large / "split.parquet")])
-
-
-def test_the_backbone_is_the_same(server: Path, tmp_path: Path) -> None:
-    same_either_way(server, tmp_path, ["backbone", "--output", "OUT/backbone.json"])
-
-
-def test_the_backbones_file_holds_no_rounding_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_the_backbones_file_holds_no_rounding_error(made: dict[str, Path], way: str) -> None:
     """Its hash is part of every run's identity; what depends on the processor is in the record beside it."""
-    assert alone("backbone", "--output", str(tmp_path / "backbone.json")).returncode == 0
+    folder = made[way] / "backbone"
 
     def numbers(value: object) -> Iterator[float]:
         for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -203,9 +220,9 @@ def test_the_backbones_file_holds_no_rounding_error(tmp_path: Path) -> None:
             yield value
 
     assert all(
-        number == 0 or abs(number) > 1e-6 for number in numbers(json.loads((tmp_path / "backbone.json").read_text()))
+        number == 0 or abs(number) > 1e-6 for number in numbers(json.loads((folder / "backbone.json").read_text()))
     )
-    record = json.loads((tmp_path / "backbone.json.provenance.json").read_text())
+    record = json.loads((folder / "backbone.json.provenance.json").read_text())
     assert 0 <= record["largest_difference_to_open_clip"] < 1e-5
 
 

@@ -37,9 +37,9 @@ def test_the_shipped_backbone(results: Path) -> None:
 
 
 def test_a_model_of_open_clip_with_random_weights(tmp_path: Path) -> None:
-    make_backbone("b32", "ViT-B-32-quickgelu", "random", tmp_path / "backbone.json")
+    make_backbone("s32", "ViT-S-32-alt", "random", tmp_path / "backbone.json")  # the smallest
     clip = load_backbone(tmp_path / "backbone.json")
-    assert (clip.text.width, clip.vision.width, len(clip.text.blocks)) == (512, 768, 12)
+    assert (clip.text.width, clip.vision.width, len(clip.text.blocks)) == (256, 384, 10)
     tokens = load_tokenizer(tmp_path / "backbone.json")(["a photo of a cat one."])
     assert tokens[0, :10].tolist() == [49406, 320, 1125, 539, 320, 2368, 637, 269, 49407, 0]
 

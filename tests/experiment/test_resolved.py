@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,21 @@ from cpt.experiment import resolved as workflow
 CONFIG = config.load([Path("config/config.yaml")])
 
 
-def test_it_holds_what_the_grid_says(tmp_path: Path) -> None:
-    plan, own = workflow.load(CONFIG, "x", tmp_path / "memory.json"), grid.build(CONFIG, "x")
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory: pytest.TempPathFactory) -> tuple[workflow.Resolved, Path]:
+    """The default experiment as it is resolved, and the file that keeps it."""
+    memory = tmp_path_factory.mktemp("memory") / "memory.json"
+    return workflow.load(CONFIG, "x", memory), memory
+
+
+@pytest.fixture
+def memory(resolved: tuple[workflow.Resolved, Path], tmp_path: Path) -> Path:
+    """A copy of that file."""
+    return Path(shutil.copy(resolved[1], tmp_path / "memory.json"))
+
+
+def test_it_holds_what_the_grid_says(resolved: tuple[workflow.Resolved, Path]) -> None:
+    plan, own = resolved[0], grid.build(CONFIG, "x")
     assert list(plan.runs) == list(own.runs)
     assert plan.digest == grid.digest(own)
     assert plan.exhibits == {name: exhibit["kind"] for name, exhibit in own.exhibits.items()}
@@ -35,10 +49,10 @@ def test_it_holds_what_the_grid_says(tmp_path: Path) -> None:
         assert {tuple(target) for target in job.targets} == run.targets
 
 
-def test_the_second_call_takes_it_from_memory_without_torch(tmp_path: Path) -> None:
-    memory = tmp_path / "memory.json"
-    first = workflow.load(CONFIG, "x", memory)
-    kept = memory.read_bytes()
+def test_the_second_call_takes_it_from_memory_without_torch(
+    resolved: tuple[workflow.Resolved, Path], memory: Path
+) -> None:
+    first, kept = resolved[0], memory.read_bytes()
     code = (
         "import sys; from pathlib import Path; from cpt.experiment import config, resolved\n"
         "plan = resolved.load(config.load([Path('config/config.yaml')]), 'x', Path(sys.argv[1]))\n"
@@ -50,9 +64,8 @@ def test_the_second_call_takes_it_from_memory_without_torch(tmp_path: Path) -> N
     assert memory.read_bytes() == kept
 
 
-def test_what_changes_is_resolved_anew(tmp_path: Path) -> None:
-    memory = tmp_path / "memory.json"
-    first = workflow.load(CONFIG, "x", memory)
+def test_what_changes_is_resolved_anew(resolved: tuple[workflow.Resolved, Path], memory: Path, tmp_path: Path) -> None:
+    first = resolved[0]
     values = CONFIG.model_dump(mode="json", exclude_unset=True)
     more = workflow.load(config.parse(values | {"seeds": [1, 2, 3]}, "x"), "x", memory)
     assert len(more.runs) > len(first.runs)
@@ -92,9 +105,8 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None
     assert workflow.load(CONFIG, "x", blocked / "memory.json").runs
 
 
-def test_the_memory_holds_nothing_but_plain_data(tmp_path: Path) -> None:
-    memory = tmp_path / "memory.json"
-    plan = workflow.load(CONFIG, "x", memory)
+def test_the_memory_holds_nothing_but_plain_data(resolved: tuple[workflow.Resolved, Path]) -> None:
+    plan, memory = resolved
     kept = json.loads(memory.read_text())
     assert all(workflow.Job(**job) == plan.runs[name] for name, job in kept["runs"].items())
 

@@ -7,8 +7,9 @@ standard deviation is 1. NPT has no run on ``scripts`` and lacks seed 3 on ``flo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,20 +43,14 @@ TRAINED = len(CLASSES) - 2
 MEASURED = ("base", "tail", "tail_as_head", "ece_base", "effective_rank")
 WICKED = "<img src=x onerror=alert(1)> & </script>"
 EPOCHS = 6
+TABLES = [f"table{number}" for number in range(1, 7)]
+FIGURES = [f"figure{number}" for number in range(1, 9)]
 
 
 def value(method: str, dataset: str, ratio: float, seed: int, what: str = "harmonic_mean") -> float:
     """Return the invented percentage; an untrained method knows neither ratio nor seed."""
     tail = 0.0 if method == "zeroshot" else RATIOS[ratio] + SEEDS[seed]
     return METHODS[method] + DATASETS[dataset] + tail + OFFSETS[what]
-
-
-def write_exhibits(folder: Path, names: Sequence[str], make: Callable[..., None], kind: str) -> Path:
-    """Write the results and, into ``folder``/``kind``, what ``make`` makes of them by name; return ``folder``."""
-    grid, runs = write_results(folder)
-    for name in names:
-        make(grid, runs, name, folder / kind)
-    return folder
 
 
 def write_results(folder: Path) -> tuple[Path, Path]:
@@ -92,6 +87,13 @@ def write_results(folder: Path) -> tuple[Path, Path]:
     for entry in runs.values():
         _write_run(folder, entry)
     return folder / "grid.json", folder / "runs.parquet"
+
+
+def changed(made: Path, folder: Path, **changes: Any) -> Path:
+    """Copy results into ``folder`` with other fields of the grid; return ``folder``."""
+    shutil.copytree(made, folder)
+    write_json(folder / "grid.json", json.loads((made / "grid.json").read_text()) | changes)
+    return folder
 
 
 # ---- the grid ----------------------------------------------------------------------------------

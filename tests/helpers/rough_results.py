@@ -6,6 +6,7 @@ with pandas, without the package's own readers.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -109,16 +110,17 @@ METRIC = {
 
 def seeds(folder: Path, cell: Mapping[str, Any], metric: str) -> pd.Series:
     """Value by seed of a cell's finished runs."""
+    measured = _measured(folder).get((cell["dataset"], *METRIC[metric]))
+    if measured is None:
+        return pd.Series(dtype=float)
+    return measured[measured["run"].isin(cell["runs"])].set_index("seed")["value"].sort_index()
+
+
+@functools.cache
+def _measured(folder: Path) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Rows after training by target, subset and metric."""
     table = pd.read_parquet(folder / "runs.parquet")
-    subset, name = METRIC[metric]
-    chosen = table[
-        table["run"].isin(cell["runs"])
-        & (table["target"] == cell["dataset"])
-        & (table["subset"] == subset)
-        & (table["metric"] == name)
-        & table["epoch"].isna()
-    ]
-    return chosen.set_index("seed")["value"].sort_index()
+    return dict(iter(table[table["epoch"].isna()].groupby(["target", "subset", "metric"])))
 
 
 def over_datasets(folder: Path, cells: Iterable[Mapping[str, Any]], metric: str) -> pd.Series:

@@ -322,6 +322,7 @@ def test_proportions(
     assert found["datasets"] == {"Table 2": 11, "Table 3": 10}[table]
 
 
+@pytest.mark.no_cover
 def test_rounding_alone_by_simulation() -> None:
     """Rows that are exact multiples, rounded: the formula gives the spread of their quotients."""
     generator = np.random.default_rng(0)

@@ -15,11 +15,10 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from cpt.files.stage_files import write_json, write_text
-from cpt.report.drawing.make import make_figure
+from cpt.files.stage_files import write_text
 from cpt.report.page.make import make_page
-from cpt.report.tables import make_table
 from tests.helpers import fake_results, full_size, rough_results
+from tests.helpers.fake_results import changed
 from tests.helpers.workflow import install
 
 pytestmark = pytest.mark.slow
@@ -47,15 +46,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small")
-    grid, runs = fake_results.write_results(folder)
-    for number in range(1, 7):
-        make_table(grid, runs, f"table{number}", folder / "tables")
-    for number in range(1, 9):
-        make_figure(grid, runs, f"figure{number}", folder / "figures")
-    make_page(folder)
-    return folder / "report/index.html"
+def small(with_page: Path) -> Path:
+    return with_page / "report/index.html"
 
 
 LEDGER = """<table class="results ledger"><thead><tr><th>row</th><th>ours</th></tr></thead><tbody>
@@ -64,15 +56,11 @@ LEDGER = """<table class="results ledger"><thead><tr><th>row</th><th>ours</th></
 
 
 @pytest.fixture(scope="module")
-def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rough(uneven_with_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables 2 and 3 of results of which no two numbers are alike, and a small ledger."""
-    folder = tmp_path_factory.mktemp("rough")
-    grid, runs = rough_results.write_results(folder)
-    asked = json.loads(grid.read_text())
-    asked["exhibits"] = {name: asked["exhibits"][name] for name in ("table2", "table3")}
-    write_json(grid, asked | {"printed": True})
-    for name in asked["exhibits"]:
-        make_table(grid, runs, name, folder / "tables")
+    exhibits = json.loads((uneven_with_tables / "grid.json").read_text())["exhibits"]
+    two = {name: exhibits[name] for name in ("table2", "table3")}
+    folder = changed(uneven_with_tables, tmp_path_factory.mktemp("rough") / "two", exhibits=two, printed=True)
     write_text(folder / "report/ledger.html", LEDGER)
     make_page(folder)
     return folder / "report/index.html"

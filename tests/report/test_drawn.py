@@ -34,10 +34,8 @@ Cells = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rough")
-    rough_results.write_results(folder)
-    return folder
+def made(uneven: Path) -> Path:
+    return uneven
 
 
 def exhibit(made: Path, name: str) -> dict[str, Any]:

@@ -25,13 +25,13 @@ from cpt.results.cells import Results, Summary, average, read_results, summarize
 from tests.helpers import fake_results, rough_results
 from tests.helpers.workflow import install
 
-NAMES = [f"table{number}" for number in range(1, 7)]
+NAMES = fake_results.TABLES
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(with_tables: Path) -> Path:
     """Every table of the invented results."""
-    return fake_results.write_exhibits(tmp_path_factory.mktemp("results"), NAMES, make_table, "tables")
+    return with_tables
 
 
 def numbers(made: Path, name: str) -> dict[tuple[str, ...], tuple[str, str, str]]:
@@ -63,13 +63,9 @@ class Cells(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def rough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rough(uneven_with_tables: Path) -> Path:
     """Every table of results of which no two numbers are alike."""
-    folder = tmp_path_factory.mktemp("rough")
-    grid, runs = rough_results.write_results(folder)
-    for name in NAMES:
-        make_table(grid, runs, name, folder / "tables")
-    return folder
+    return uneven_with_tables
 
 
 # ---- numbers -----------------------------------------------------------------------------------
@@ -109,6 +105,7 @@ def expected(folder: Path, exhibit: dict) -> dict[tuple[str, ...], pd.Series]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.no_cover
 def test_every_number_is_that_of_plain_arithmetic(rough: Path, name: str) -> None:
     exhibit = read_results(rough / "grid.json", rough / "runs.parquet").exhibit(name)
     table, own = numbers(rough, name), expected(rough, exhibit)
@@ -347,6 +344,7 @@ def test_a_row_without_a_common_seed_has_no_average() -> None:
     assert significance(results, exhibit) == {}
 
 
+@pytest.mark.no_cover
 def test_equal_methods_are_rarely_told_apart() -> None:
     """The chance of any mark in a table of equal methods is the level, whatever the number of methods."""
     source, marked = np.random.default_rng(5), 0

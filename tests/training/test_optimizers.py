@@ -69,13 +69,13 @@ def test_equals_torchs_fused_form_bit_by_bit(name: str) -> None:
         assert torch.equal(ours[0], theirs[0])
 
 
-@pytest.mark.parametrize("name", ORACLES)
-def test_a_step_does_not_import_torchs_compiler(name: str) -> None:
+def test_a_step_does_not_import_torchs_compiler() -> None:
     code = (
-        "import sys, torch; from cpt.methods.base.hyperparameters import TrainingHyperparameters; "
-        "from cpt.training.optimizers import Optimizer; "
-        f"p = torch.nn.Parameter(torch.ones(2)); o = Optimizer([p], TrainingHyperparameters(optimizer='{name}')); "
-        "o.zero_grad(); p.sum().backward(); o.step(); print('torch._dynamo' in sys.modules)"
+        "import sys, torch; from cpt.methods.base.hyperparameters import TrainingHyperparameters\n"
+        "from cpt.training.optimizers import Optimizer\n"
+        "for name in sys.argv[1:]:\n"
+        "    p = torch.nn.Parameter(torch.ones(2)); o = Optimizer([p], TrainingHyperparameters(optimizer=name))\n"
+        "    o.zero_grad(); p.sum().backward(); o.step(); print(name, 'torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    done = subprocess.run([sys.executable, "-c", code, *ORACLES], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name} False" for name in ORACLES]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -334,23 +332,40 @@ def test_an_interrupted_training_gives_the_same_bytes(
     assert read_json(tmp_path / "resumed/run.json", "cpt.run/3")["resumed"]
 
 
+KILLED = """
+import os, signal, sys
+from cpt.cli.app import run
+from cpt.training.loop import Loop
+
+step, taken = Loop._step, 0
+
+def dying(self, *arguments):
+    global taken
+    step(self, *arguments)
+    taken += 1
+    if taken == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Loop._step = dying
+run()
+"""
+
+
 def test_a_killed_training_gives_the_same_bytes(results: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle, then the same command again."""
-    given = inputs(results, "ivlp", hyperparameters={"epochs": 40})
-    command = [sys.executable, "-m", "cpt", "train", "--method", "ivlp", "--seed", "1"]
-    command += ["--hyperparameters", json.dumps(given.hyperparameters), "--augmentation", "none"]
+    """SIGKILL in the middle of a step, then the same command again."""
+    given = inputs(results, "ivlp")
+    words = ["train", "--method", "ivlp", "--seed", "1"]
+    words += ["--hyperparameters", json.dumps(given.hyperparameters), "--augmentation", "none"]
     for option in ("backbone", "manifest", "split", "text_features"):
-        command += [f"--{option.replace('_', '-')}", str(getattr(given, option))]
-    command += ["--device", "cpu", "--checkpoint-interval", "0"]
+        words += [f"--{option.replace('_', '-')}", str(getattr(given, option))]
+    words += ["--device", "cpu", "--checkpoint-interval", "0"]
     state = tmp_path / "run.checkpoint"
-    options = ["--checkpoint", str(state), "--output", str(tmp_path / "killed")]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    words += ["--checkpoint", str(state), "--output", str(tmp_path / "killed")]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], stdout=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
+    assert state.exists()
     assert not (tmp_path / "killed/run.json").exists()
-    again = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    again = subprocess.run([sys.executable, "-m", "cpt", *words], capture_output=True, text=True, check=True)
     assert "resuming at epoch" in again.stdout
     train(given, tmp_path / "whole", print)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")

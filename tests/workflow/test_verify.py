@@ -186,6 +186,7 @@ def test_files_of_another_configuration_do_not_count(copied: Path) -> None:
 # ---- single bytes ------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 def test_a_changed_byte_in_any_file_is_found_there(made: Path) -> None:
     stream = random.Random(0)
     for path in every_file(made):

@@ -133,10 +133,13 @@ def markdown() -> str:
     methods = []
     for name in names:
         facts = describe.facts(name)
-        for own in facts["dataset_defaults"].values():
-            own.update({field: _shown(value) for field, value in own.items()})
+        by_dataset = {
+            dataset: {field: _shown(value) for field, value in own.items()}
+            for dataset, own in facts["dataset_defaults"].items()
+        }
         settings = _published_settings(facts["hyperparameters"], facts["protocol_defaults"], shared)
-        methods.append({**facts, "name": name, "given": _published(name), "settings": settings})
+        own = {"name": name, "dataset_defaults": by_dataset, "given": _published(name), "settings": settings}
+        methods.append(facts | own)
     template = templates().get_template("templates/methods.md.j2")
     every = _published_settings(shared, {}, {})
     text = template.render(batch=describe.BATCH, classes=describe.CLASSES, shared=every, methods=methods)

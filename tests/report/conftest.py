@@ -1,0 +1,59 @@
+"""Results, tables, figures and pages, made once for all tests of the report, which only read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cpt.report.drawing.make import make_figure
+from cpt.report.page.make import make_page
+from cpt.report.tables import make_table
+from tests.helpers import fake_results, rough_results
+
+
+@pytest.fixture(scope="session")
+def invented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The invented results."""
+    folder = tmp_path_factory.mktemp("invented")
+    fake_results.write_results(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def with_tables(invented: Path) -> Path:
+    """The invented results with every table."""
+    for name in fake_results.TABLES:
+        make_table(invented / "grid.json", invented / "runs.parquet", name, invented / "tables")
+    return invented
+
+
+@pytest.fixture(scope="session")
+def with_figures(invented: Path) -> Path:
+    """The invented results with every figure."""
+    for name in fake_results.FIGURES:
+        make_figure(invented / "grid.json", invented / "runs.parquet", name, invented / "figures")
+    return invented
+
+
+@pytest.fixture(scope="session")
+def with_page(with_tables: Path, with_figures: Path) -> Path:
+    """The invented results with tables, figures and their page."""
+    make_page(with_tables)
+    return with_tables
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of which no two numbers are alike."""
+    folder = tmp_path_factory.mktemp("uneven")
+    rough_results.write_results(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def uneven_with_tables(uneven: Path) -> Path:
+    """Results of which no two numbers are alike, with every table."""
+    for name in fake_results.TABLES:
+        make_table(uneven / "grid.json", uneven / "runs.parquet", name, uneven / "tables")
+    return uneven
