@@ -79,41 +79,32 @@ def fit(
         CptError: an unknown method or hyperparameter, a method that starts from another run (DPC), a class folder
             without images, or a class name that is too long for the backbone.
     """
+    kind, hp = _checked(method, seed, hyperparameters)
+    entry, listing = _dataset(Path(train_folder).absolute(), classes, template)
+    folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
+    given = {"method": method, "hyperparameters": hp.model_dump(), "seed": seed, "augmentation": augmentation}
+    given |= {"device": device, "threads": threads, "backbone": _backbone(backbone, folder)}
+    given |= {"manifest": make_manifest(entry, folder / "data" / entry.name, log, listing)}
+    run = folder / "runs" / paths.run(PROTOCOL, entry.name, 1.0, method, seed)
+    train(_inputs(given, entry.name, kind, hp, template, folder), run, log)
+    return load(run, results=folder, device=device, threads=threads)
+
+
+def _checked(method: str, seed: int, given: dict[str, Any]) -> tuple[type[Method], Any]:
+    """The method and its hyperparameters."""
     kind = registry.get(method)
     if issubclass(kind.hyperparameters, Continued):
         raise CptError(f"method {method}: it starts from a finished run of another one; train it with the workflow")
     if not 0 <= seed <= limits.SEED:
         raise CptError(f"seed: {seed} is not between 0 and {limits.SEED}")
     try:
-        hp = resolve(kind.hyperparameters, PROTOCOL, "", hyperparameters)
+        return kind, resolve(kind.hyperparameters, PROTOCOL, "", given)
     except ValidationError as error:
         raise CptError(f"method {method}: {one_line(error, kind.hyperparameters)}") from None
-    root = Path(train_folder).absolute()
-    listing = _listed(root, classes)
-
-    folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
-    name = root.name if NAME.fullmatch(root.name) else "images"
-    entry = _entry(name, root, template)
-    inputs = TrainInputs(
-        method=method,
-        hyperparameters=hp.model_dump(),
-        seed=seed,
-        backbone=_backbone(backbone, folder),
-        manifest=make_manifest(entry, folder / "data" / name, log, listing),
-        split=folder / paths.split(PROTOCOL, name, 1.0, seed),
-        text_features=folder / paths.text_features(name, hp.templates),
-        augmentation=augmentation,
-        device=device,
-        threads=threads,
-    )
-    inputs = _with_features(inputs, kind, hp, template, folder)
-    run = folder / "runs" / paths.run(PROTOCOL, name, 1.0, method, seed)
-    train(inputs, run, log)
-    return load(run, results=folder, device=device, threads=threads)
 
 
-def _listed(root: Path, classes: Sequence[str] | None) -> Listing:
-    """All images of the class folders, as training images."""
+def _dataset(root: Path, classes: Sequence[str] | None, template: str) -> tuple[Entry, Listing]:
+    """The folder as a dataset whose images are all for training."""
     if not root.is_dir():
         raise CptError(f"{root}: no such folder; give one that holds a folder of images per class")
     found = class_folders(root)
@@ -125,15 +116,13 @@ def _listed(root: Path, classes: Sequence[str] | None) -> Listing:
     if classes is not None and len(classes) != len(found):
         raise CptError(f"classes: {len(classes)} names for {len(found)} class folders in {root}; name each, in order")
     files = [("train", label, f"{name}/{image}") for label, name in enumerate(found) for image in found[name]]
-    return Listing(list(found if classes is None else classes), files, image_root=root)
-
-
-def _entry(name: str, root: Path, template: str) -> Entry:
+    name = root.name if NAME.fullmatch(root.name) else "images"
     fields = {"name": name, "title": name, "layout": "folders", "root": str(root), "template": template}
     try:
-        return Entry.model_validate(fields)
+        entry = Entry.model_validate(fields)
     except ValidationError as error:
         raise CptError(one_line(error, Entry)) from None
+    return entry, Listing(list(found if classes is None else classes), files, image_root=root)
 
 
 def _backbone(backbone: str | Path | tuple[str, str], folder: Path) -> Path:
@@ -151,10 +140,14 @@ def _backbone(backbone: str | Path | tuple[str, str], folder: Path) -> Path:
     return output
 
 
-def _with_features(inputs: TrainInputs, kind: type[Method], hp: Any, template: str, folder: Path) -> TrainInputs:
-    """Write the split, the text features and what else the method needs; return the inputs with these."""
+def _inputs(given: dict[str, Any], name: str, kind: type[Method], hp: Any, template: str, folder: Path) -> TrainInputs:
+    """Write the split, the text features and what else the method needs; return all that it is trained on."""
+    text_features = folder / paths.text_features(name, hp.templates)
+    inputs = TrainInputs(
+        **given, split=folder / paths.split(PROTOCOL, name, 1.0, given["seed"]), text_features=text_features
+    )
     manifest = read_manifest(inputs.manifest)
-    name, names = manifest.metadata["dataset"], manifest.class_names
+    names = manifest.class_names
     largest = int(np.bincount(manifest.label).max())
     rules: dict[str, Any] = {"protocol": PROTOCOL, "imbalance_ratio": 1.0, "class_order": "appearance"}
     write_split(inputs.split, *make_split(manifest, n_max=largest, seed=inputs.seed, **rules))

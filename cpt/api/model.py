@@ -58,11 +58,10 @@ class Model:
             classes: names of other classes than the trained ones; they need no images.
             top: how many of the likeliest classes each image gets.
             errors: ``raise`` for the first image that cannot be read; ``skip`` leaves such images out and lists them
-                in ``attrs["errors"]`` as (path, reason) pairs.
+                in ``attrs["errors"]`` as (path, reason).
 
         Returns:
-            One row per image and rank: ``path`` (its position where it is no file), ``rank`` from 1, ``label`` (the
-            position among the classes), ``name``, ``probability``.
+            One row per image and rank: ``path`` (or position), ``rank`` from 1, ``label``, ``name``, ``probability``.
 
         Raises:
             CptError: an image cannot be read, or a class name is too long for the backbone.

@@ -64,7 +64,8 @@ def measure(
     Raises:
         CptError: the device is absent, or the architecture cannot be made.
     """
-    place, resolved = prepare_device(device, precision, grid.config.threads)
+    config = grid.config
+    place, resolved = prepare_device(device, precision, config.threads, config.backbone.pretrained)
     with _backbone(grid) as file:
         clip = load_backbone(file, place, resolved)
     measured = {

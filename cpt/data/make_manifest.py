@@ -219,9 +219,8 @@ def make_manifest(
     if listing.pixels is not None:
         files.write_array(output_dir / PACKED, listing.pixels)
     content_hash = _content_hash(entry, listing, columns, notice)
-    destination = output_dir / "manifest.parquet"
     files.write_parquet(
-        destination,
+        output_dir / "manifest.parquet",
         pa.table(columns),
         SCHEMA,
         dataset=entry.name,
@@ -230,7 +229,7 @@ def make_manifest(
         derived=listing.derived,
         content_hash=content_hash,
     )
-    return destination
+    return output_dir / "manifest.parquet"
 
 
 def _content_hash(entry: Entry, listing: Listing, columns: dict[str, list[Any]], notice: Callable[[str], None]) -> str:
