@@ -26,7 +26,8 @@ from benchmarks.rows import Row
 from benchmarks.timing import Pairs, Settings, alternate, seconds
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.device import prepare_device
-from cpt.data.images import ImageStore, crop_box, normalize
+from cpt.data.augmentation import crop_box
+from cpt.data.images import ImageStore, normalize
 from cpt.data.make_image_cache import make_pixels
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest

@@ -1,13 +1,13 @@
-"""Images as uint8 arrays: the test and training transforms, and normalization.
+"""Images as uint8 arrays: the store of a dataset's images, the test transform, and normalization.
 
-Transforms are those of repo KaiyangZhou/Dassl.pytorch, dassl/data/transforms/transforms.py, which are
+The test transform is that of repo KaiyangZhou/Dassl.pytorch, dassl/data/transforms/transforms.py, which is
 torchvision's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpt.data.augmentation import AUGMENTATIONS
 from cpt.data.decoding import check_decodable, decode, failures
 from cpt.data.image_cache import Pixels, open_pixels
 from cpt.data.manifest import read_manifest
@@ -28,15 +29,10 @@ from cpt.seeds import numpy_stream
 if TYPE_CHECKING:
     import torch
 
-AUGMENTATIONS = ("none", "rrc_flip", "rand_augment")
 _LONG = 64
 """Aspect ratio from which only the middle of an image is enlarged: the whole could fill the memory."""
-_SCALE = (0.08, 1.0)
-_ASPECT = (3 / 4, 4 / 3)
-_ATTEMPTS = 10
 _GLANCE = 2**26
 """Bytes of decoded images that are kept before the machine's memory is looked at again."""
-Uniform = Callable[[], float]
 
 
 class ImageStore:
@@ -88,8 +84,7 @@ class ImageStore:
     def load(self, rows: ArrayLike, workers: int, augmentation: str = "rrc_flip") -> None:
         """Decode images once, so that a damaged one ends a job at its start, and keep what the memory has room for.
 
-        The others are decoded again whenever they are needed. ``rand_augment`` keeps images in the size that it starts
-        from.
+        The others are decoded again whenever they are needed. What is kept is what the augmentation starts from.
 
         Raises:
             CptError: images cannot be decoded; the message counts them and names the first.
@@ -97,7 +92,8 @@ class ImageStore:
         if self._packed is not None:
             return
         wanted = np.asarray(rows, dtype=np.int64).tolist()
-        kept, start = (self._resized, self.square) if augmentation == "rand_augment" else (self._decoded, self.image)
+        square = augmentation in AUGMENTATIONS and AUGMENTATIONS[augmentation].square
+        kept, start = (self._resized, self.square) if square else (self._decoded, self.image)
         left, more, lock = 0, True, Lock()
 
         def keep(row: int) -> None:
@@ -137,8 +133,7 @@ class ImageStore:
 
         Args:
             rows: rows of the manifest.
-            augmentation: ``none`` (the test transform), ``rrc_flip`` (random resized crop and horizontal flip) or
-                ``rand_augment`` (two random operations on the whole image, its aspect ratio not kept).
+            augmentation: ``none`` (the test transform), or a name of ``cpt.data.augmentation.AUGMENTATIONS``.
             seed: the run's seed.
             epoch: the epoch's number.
             view: number of the view, from 0.
@@ -146,22 +141,16 @@ class ImageStore:
         Raises:
             CptError: unknown augmentation.
         """
-        if augmentation not in AUGMENTATIONS:
-            raise CptError(f"augmentation: unknown {augmentation!r}; {nearest(augmentation, AUGMENTATIONS)}")
         if augmentation == "none":
             return self.pixels(rows)
-        from cpt.data.randaugment import rand_augment
-
-        other = (view,) if view else ()
-
+        if augmentation not in AUGMENTATIONS:
+            raise CptError(f"augmentation: unknown {augmentation!r}; {nearest(augmentation, ['none', *AUGMENTATIONS])}")
+        chosen, other = AUGMENTATIONS[augmentation], (view,) if view else ()
         wanted = np.asarray(rows, dtype=np.int64).tolist()
         images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
         for row, image in zip(wanted, images, strict=True):
             uniform = numpy_stream(seed, "augmentation", epoch, row, *other).random
-            if augmentation == "rrc_flip":
-                image[:] = random_crop_and_flip(self.image(row), self.size, uniform)
-            else:
-                image[:] = rand_augment(self.square(row), uniform)
+            image[:] = chosen.apply(self.square(row) if chosen.square else self.image(row), self.size, uniform)
         return images
 
     def _stack(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -200,45 +189,6 @@ def _shown(side: int, new_side: int, first: int, size: int) -> tuple[slice, floa
     start = max(0, math.floor(first * scale) - margin)
     end = min(side, math.ceil((first + size) * scale) + margin)
     return slice(start, end), first * scale - start, (first + size) * scale - start
-
-
-def random_crop_and_flip(image: NDArray[np.uint8], size: int, uniform: Uniform) -> NDArray[np.uint8]:
-    """Crop a random box, resize it to (size, size, 3), bicubic, and mirror it with probability 1/2.
-
-    Args:
-        image: (H, W, 3).
-        size: height and width of the result.
-        uniform: a source of numbers in [0, 1).
-    """
-    from PIL import Image
-
-    top, left, height, width = crop_box(image.shape[0], image.shape[1], uniform)
-    whole = image.shape[1]
-    rest = image.reshape(-1)[(top * whole + left) * 3 :]  # Pillow reads the box's rows from here, without a copy
-    box = Image.frombytes("RGB", (width, height), rest, "raw", ("RGB", whole * 3, 1))
-    picture = box.resize((size, size), Image.Resampling.BICUBIC)
-    if uniform() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # a mirrored array takes thrice as long to copy
-    return np.asarray(picture)
-
-
-def crop_box(height: int, width: int, uniform: Uniform) -> tuple[int, int, int, int]:
-    """Draw (top, left, height, width) of a random resized crop.
-
-    Area uniform in 8 to 100 % of the image, aspect log-uniform in 3/4 to 4/3; after ten boxes that do not fit, the
-    largest centered box of an allowed aspect. Source: torchvision, transforms.RandomResizedCrop.get_params.
-    """
-    lowest, highest = (math.log(aspect) for aspect in _ASPECT)
-    for _ in range(_ATTEMPTS):
-        area = height * width * (_SCALE[0] + (_SCALE[1] - _SCALE[0]) * uniform())
-        aspect = math.exp(lowest + (highest - lowest) * uniform())
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top = int(uniform() * (height - h + 1))
-            return top, int(uniform() * (width - w + 1)), h, w
-    w = min(width, round(height * _ASPECT[1]))
-    h = min(height, round(width / _ASPECT[0]))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def normalize(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

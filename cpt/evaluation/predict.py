@@ -24,8 +24,8 @@ from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.evaluation.trained import read_trained
-from cpt.features.images import encode
-from cpt.features.text import Classes, read_image_features, read_text_features
+from cpt.features.images import encode, read_image_features
+from cpt.features.text import Classes, read_text_features
 from cpt.files import paths
 from cpt.files.paths import CLASSIFIER, IMAGES, PREDICTIONS
 from cpt.files.stage_files import write_parquet, write_tensors

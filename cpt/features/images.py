@@ -17,8 +17,9 @@ from cpt.clip.device import Staging
 from cpt.data.images import ImageStore, normalize
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.features.text import IMAGE_SCHEMA
-from cpt.files.stage_files import canonical_json, sha256_text, write_tensors
+from cpt.files.stage_files import canonical_json, read_tensors, sha256_text, write_tensors
+
+SCHEMA = "cpt.image-features/1"
 
 
 def batch_size(clip: Clip) -> int:
@@ -94,10 +95,16 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
     write_tensors(
         output,
         {"features": features, "rows": torch.as_tensor(rows)},
-        IMAGE_SCHEMA,
+        SCHEMA,
         dataset=manifest.metadata["dataset"],
         part=part,
         backbone=clip.name,
         source_hash=sha256_text(canonical_json([clip.sha256, manifest.metadata["content_hash"], part])),
     )
     return len(rows)
+
+
+def read_image_features(path: Path) -> tuple[Tensor, Tensor]:
+    """Return (features (N, D), manifest rows (N,))."""
+    tensors, _ = read_tensors(path, SCHEMA)
+    return tensors["features"], tensors["rows"]

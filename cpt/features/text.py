@@ -1,4 +1,4 @@
-"""Frozen features, computed once per dataset: text features of class names, and image features.
+"""Frozen text features of class names, computed once per dataset.
 
 The file of text features also holds every class's prompt tokens, so that training and evaluation need no tokenizer.
 """
@@ -19,8 +19,6 @@ from cpt.errors import CptError
 from cpt.features.templates import PROMPT_PHRASE, PROMPT_TEMPLATE, learnable_template
 from cpt.files.paths import TEXT_FEATURES
 from cpt.files.stage_files import canonical_json, read_tensors, sha256_text, write_tensors
-
-IMAGE_SCHEMA = "cpt.image-features/1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +178,3 @@ def read_text_features(path: Path, device: torch.device | str = "cpu") -> tuple[
         name_lengths=tensors["name_lengths"].long(),
     )
     return classes, metadata
-
-
-def read_image_features(path: Path) -> tuple[Tensor, Tensor]:
-    """Return (features (N, D), manifest rows (N,))."""
-    tensors, _ = read_tensors(path, IMAGE_SCHEMA)
-    return tensors["features"], tensors["rows"]

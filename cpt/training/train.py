@@ -23,7 +23,8 @@ from cpt.data.split import Split, read_split
 from cpt.errors import CptError, nearest
 from cpt.features.clusters import read_clusters
 from cpt.features.descriptions import read_descriptions
-from cpt.features.text import read_image_features, read_text_features
+from cpt.features.images import read_image_features
+from cpt.features.text import read_text_features
 from cpt.files import provenance
 from cpt.files.paths import HISTORY, PROMPTS, RUN
 from cpt.files.stage_files import (

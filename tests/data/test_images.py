@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from benchmarks.images import SIDE, reference_image
-from cpt.data import images
+from cpt.data import augmentation, images
 from cpt.data.entry import Entry, PerClass
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
@@ -126,7 +126,7 @@ def test_long_images_are_those_of_torchvision_but_for_rounding(shape):
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32))
 def test_crop_boxes_are_those_of_torchvision(height, width, seed):
     draws = np.random.default_rng(seed)
-    ours = images.crop_box(height, width, np.random.default_rng(seed).random)
+    ours = augmentation.crop_box(height, width, np.random.default_rng(seed).random)
 
     class Number:
         def __init__(self, value=0.0):
@@ -150,7 +150,7 @@ def test_crop_boxes_are_those_of_torchvision(height, width, seed):
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1000), (1000, 1), (3, 500)])
 def test_crop_of_extreme_shapes_falls_back_to_the_center(height, width):
-    top, left, h, w = images.crop_box(height, width, np.random.default_rng(0).random)
+    top, left, h, w = augmentation.crop_box(height, width, np.random.default_rng(0).random)
     assert 0 < h <= height
     assert 0 < w <= width
     assert abs((height - h) // 2 - top) + abs((width - w) // 2 - left) == 0
@@ -158,7 +158,7 @@ def test_crop_of_extreme_shapes_falls_back_to_the_center(height, width):
 
 def test_crop_statistics():
     uniform = np.random.default_rng(1).random
-    boxes = np.array([images.crop_box(1000, 1000, uniform) for _ in range(4000)])
+    boxes = np.array([augmentation.crop_box(1000, 1000, uniform) for _ in range(4000)])
     area, aspect = boxes[:, 2] * boxes[:, 3] / 1e6, boxes[:, 3] / boxes[:, 2]
     assert area.min() >= 0.078
     assert 0.745 <= aspect.min() < 0.76
@@ -189,12 +189,12 @@ def test_without_augmentation_training_sees_the_test_transform(packed):
 def test_crop_is_resized_and_flipped(last, flipped):
     picture = noise(50, 70)
     draws = [0.3, 0.6, 0.2, 0.7]
-    top, left, height, width = images.crop_box(50, 70, iter(draws).__next__)
+    top, left, height, width = augmentation.crop_box(50, 70, iter(draws).__next__)
     expected = functional.resized_crop(
         Image.fromarray(picture), top, left, height, width, [32, 32], tv.InterpolationMode.BICUBIC
     )
     expected = functional.hflip(expected) if flipped else expected
-    assert np.array_equal(images.random_crop_and_flip(picture, 32, iter([*draws, last]).__next__), expected)
+    assert np.array_equal(augmentation.random_crop_and_flip(picture, 32, iter([*draws, last]).__next__), expected)
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
@@ -206,8 +206,8 @@ def test_every_box_is_cropped_as_torchvision_does(height, width, data):
     for picture in (whole[:, :width], whole[:, :width].copy()):
         expected = functional.resized_crop(Image.fromarray(picture), *box, [16, 16], tv.InterpolationMode.BICUBIC)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(images, "crop_box", lambda *_: box)
-            found = images.random_crop_and_flip(picture, 16, lambda: 0.4 if flipped else 0.6)
+            patch.setattr(augmentation, "crop_box", lambda *_: box)
+            found = augmentation.random_crop_and_flip(picture, 16, lambda: 0.4 if flipped else 0.6)
         assert np.array_equal(found, functional.hflip(expected) if flipped else expected)
 
 

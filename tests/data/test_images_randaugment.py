@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
-from cpt.data import images
+from cpt.data import augmentation
 from cpt.data.entry import Entry, PerClass
 from cpt.data.images import ImageStore
 from cpt.data.make_manifest import make_manifest
@@ -207,10 +207,10 @@ def test_the_first_view_has_the_stream_of_methods_with_one_view(store: ImageStor
     """Views beyond the first have streams of their own; the first is what a method with one view sees."""
     found = store.training_pixels([7], "rrc_flip", seed=1, epoch=2)[0]
     stream = numpy_stream(1, "augmentation", 2, 7)
-    assert np.array_equal(found, images.random_crop_and_flip(store.image(7), 32, stream.random))
+    assert np.array_equal(found, augmentation.random_crop_and_flip(store.image(7), 32, stream.random))
     second = store.training_pixels([7], "rrc_flip", seed=1, epoch=2, view=1)[0]
     stream = numpy_stream(1, "augmentation", 2, 7, 1)
-    assert np.array_equal(second, images.random_crop_and_flip(store.image(7), 32, stream.random))
+    assert np.array_equal(second, augmentation.random_crop_and_flip(store.image(7), 32, stream.random))
 
 
 def test_rand_augment_sees_the_whole_image_at_the_models_size(tmp_path: Path) -> None:

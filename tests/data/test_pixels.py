@@ -26,8 +26,9 @@ from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
+from cpt.features.images import SCHEMA as IMAGE_SCHEMA
 from cpt.features.images import make_image_features
-from cpt.features.text import IMAGE_SCHEMA, make_text_features
+from cpt.features.text import make_text_features
 from cpt.files import paths
 from cpt.files.stage_files import read_tensors, sha256_file
 from cpt.training.train import train

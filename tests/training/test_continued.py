@@ -309,7 +309,8 @@ def make(folder: Path) -> Path:
 
 def test_cocoop_predicts_every_image_by_texts_of_its_own(results: Path, tmp_path: Path) -> None:
     from cpt.clip.backbone import load_backbone
-    from cpt.features.text import read_image_features, read_text_features
+    from cpt.features.images import read_image_features
+    from cpt.features.text import read_text_features
 
     run = tmp_path / "runs/cocoop"
     train(train_inputs(results, "cocoop", hyperparameters={"learning_rate": 0.02, "epochs": 3}), run, lambda _: None)
