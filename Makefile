@@ -20,7 +20,7 @@ test: $(READY)  ## the fast tests
 	python -m pytest -m "not slow" -n 2 --dist worksteal --cov=cpt --cov-report= --cov-fail-under=90
 
 slow: $(READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
-	python -m pytest -m slow -n 2 --dist loadfile
+	python -m pytest -m slow -n 3 --dist loadfile  # more than two cores: they wait more than they compute
 
 lint: $(READY)
 	ruff check .
