@@ -103,6 +103,27 @@ def operators() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+@cache
+def rewrite() -> dict[str, Any]:
+    """The comparison with the code before the rewrite of a step, as kept by ``python -m benchmarks.rewrite``."""
+    return json.loads((KEPT / "rewrite.json").read_text())
+
+
+def rewrite_gradients() -> str:
+    """Largest differences of CPT's step."""
+    kept = rewrite()
+    return (
+        f"gradients of CPT's step differ by at most {kept['gradients']:.0e} of the largest one of a tensor, text "
+        f"features by {kept['text']:.0e}"
+    )
+
+
+def rewrite_seconds() -> str:
+    """Ratios of CPU seconds by number of classes."""
+    found = [f"{times['ratio']:.2f} (K = {count})" for count, times in rewrite()["seconds"].items()]
+    return f"{', '.join(found[:-1])} and {found[-1]}"
+
+
 def precision() -> str:
     """Half precision against float32, as kept by ``python -m benchmarks.precision``."""
     kept = json.loads((KEPT / "precision.json").read_text())
@@ -198,6 +219,8 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "other_cpu": measured.other_cpu,
     "bench": lambda: "\n" + rows.markdown(bench()),
     "operators": operators,
+    "rewrite_gradients": rewrite_gradients,
+    "rewrite_seconds": rewrite_seconds,
     "precision": precision,
     "precision_ratio": lambda: f"{RATIO:g}",
     "gpu": gpu,

@@ -30,7 +30,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "An experiment": (experiment.plan, experiment.status, compare.compare, experiment.verify),
+    "An experiment": (experiment.plan, experiment.status, compare.compare, experiment.verify, experiment.bundle),
     "A trained run": (use.classify, use.export, use.words),
     "What there is": (experiment.methods,),
     "Stages, in order": (

@@ -117,6 +117,25 @@ def verify(
     log(f"{read}, all fit; {origin}")
 
 
+def bundle(
+    folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
+    output: Annotated[Path | None, typer.Option(help="archive to write; default: <experiment>.tar.gz")] = None,
+    predictions: Annotated[bool, typer.Option(help="with the predictions of every test image")] = True,
+) -> None:
+    """Pack an experiment into one archive that others can open, verify and make tables from.
+
+    Images, image features and the backbone's weights are left out.
+
+    Example: `cpt bundle results/embedded`
+    """
+    from cpt.workflow.bundle import bundle as pack
+
+    archive = output or Path(f"{folder.absolute().name}.tar.gz")
+    made = pack(folder, archive, predictions=predictions, log=log)
+    packed = f"{made.files:,} files, {archive.stat().st_size / 1e6:,.1f} MB of {made.size / 1e6:,.1f} MB"
+    log(f"wrote {archive}: {packed}; {len(made.left_out):,} files left out (bundle.json in it)")
+
+
 def methods(
     name: Annotated[
         str | None, typer.Argument(help="method whose hyperparameters to list; default: list all methods")

@@ -14,6 +14,7 @@ COUNTS = "cpt.counts/1"
 CURVES = "cpt.curves/1"
 RUNS = "cpt.runs/2"
 COSTS = "cpt.costs/2"
+BUNDLE = "cpt.bundle/1"
 
 TRAINED = ("run.json", "prompts.safetensors", "history.parquet")
 PREDICTED = ("predictions.parquet", "classifier.safetensors")

@@ -25,6 +25,9 @@ from cpt.files.stage_files import read_json
 MANY = 1000
 """Files from which on progress is told."""
 
+BUNDLE_LIST = "bundle.json"
+"""What a bundle (``cpt.workflow.bundle``) says of itself."""
+
 _WORKERS = 8
 
 
@@ -88,6 +91,7 @@ class _Check:
         self.found: dict[str, list[Finding]] = defaultdict(list)
         self.actual: dict[str, str] = {}
         self.absent: dict[str, str] = {}
+        self.left_out = left_out(folder)
 
     def report(self) -> Report:
         grid, wanted, problem = self._grid()
@@ -208,7 +212,8 @@ class _Check:
         for file in files:
             main, written = self._written(file)
             if file in self.absent:
-                self._find(file, self.absent[file], main)
+                if written is None or self.left_out.get(file) != written:
+                    self._find(file, self.absent[file], main)
             elif written is None:
                 if os.path.dirname(file) not in explained:  # by a damaged record, which may be this file's
                     self._find(file, "has no record of how it was made", main)
@@ -249,6 +254,8 @@ class _Check:
 
     def _notices(self, grid: dict[str, Any], records: list[dict[str, Any]]) -> list[str]:
         notices = []
+        if out := self.left_out.keys() & self.absent.keys():
+            notices.append(f"{len(out):,} files are not checked: this bundle was made without them (bundle.json)")
         if changed := sum(bool(record["dirty"]) for record in records):
             notices.append(f"{changed:,} of {len(records):,} records are of a checkout with changes (dirty)")
         if unknown := sum(record["commit"] is None for record in records):
@@ -271,6 +278,16 @@ class _Check:
         return notices + [
             f"{len(found)} {what}: {', '.join(sorted(found))}" for what, found in seen.items() if len(found) > 1
         ]
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    """Return what ``cpt bundle`` has left out of a folder: path -> SHA-256 of what was there.
+
+    Raises:
+        CptError: its list is damaged.
+    """
+    path = folder / BUNDLE_LIST
+    return read_json(path, paths.BUNDLE)["left_out"] if path.exists() else {}
 
 
 def _short(sha256: str) -> str:

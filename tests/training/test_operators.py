@@ -23,6 +23,8 @@ from cpt.training.graphs import INPUTS
 from cpt.training.loop import Loop
 from tests.helpers.contract import Batches, Toy
 
+pytestmark = pytest.mark.no_cover  # other tests cover these lines, and tracing them takes longest here
+
 BUDGET = json.loads(KEPT.read_text())["bfloat16"]
 """Operators of one step as counted when they were last kept (``python -m benchmarks.operators``). More than 2 % above
 is a change for the worse on every GPU: a kernel or more for each."""

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cpt.experiment.config import load as load_config
 from cpt.experiment.resolved import load
 from cpt.files import integrity, provenance
 from cpt.files.stage_files import read_json, read_parquet, write_json, write_parquet
+from cpt.workflow.bundle import bundle
 from cpt.workflow.verify import verify
 from tests.helpers.workflow import write_photos
 
@@ -530,3 +532,68 @@ def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
     with pytest.raises(CptError), provenance.recorded(tmp_path / "grid.json"):
         raise CptError("no")
     assert not list(tmp_path.iterdir())
+
+
+# ---- bundles -----------------------------------------------------------------------------------
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder / "slice"
+
+
+def test_a_bundle_fits_elsewhere_and_gives_the_tables(made: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "one.tar.gz"
+    bundle(made, archive)
+    with tarfile.open(archive) as opened:
+        assert all(member.isreg() and (member.mtime, member.uid, member.uname) == (0, 0, "") for member in opened)
+        assert all(name.startswith("slice/") and ".." not in name for name in opened.getnames())
+    there = unpacked(archive, tmp_path / "colleague")
+    out = read_json(there / "bundle.json", "cpt.bundle/1")["left_out"]
+    assert set(out) == {"backbone.safetensors", "data/land/images.npy", "data/photos/pixels-test.npy",
+                        "features/photos/images-test.safetensors"}  # fmt: skip
+    assert out == {name: hashlib.sha256((made / name).read_bytes()).hexdigest() for name in out}
+    report = verify(there)
+    assert report.findings == []
+    assert any(f"{len(out)} files are not checked" in notice for notice in report.notices)
+    cpt("table", "table2", "--results", there)
+    for suffix in ("csv", "md", "tex", "html"):
+        name = f"tables/table2.{suffix}"
+        assert (there / name).read_bytes() == (made / name).read_bytes()
+    bundle(there, tmp_path / "two.tar.gz")  # of the bundle
+    again = unpacked(tmp_path / "two.tar.gz", tmp_path / "friend")
+    assert read_json(again / "bundle.json", "cpt.bundle/1")["left_out"] == out
+    assert found(again) == {}
+
+
+def test_equal_experiments_give_equal_bundles(made: Path, copied: Path, tmp_path: Path) -> None:
+    bundle(made, tmp_path / "one.tar.gz", predictions=False)
+    bundle(copied, tmp_path / "two.tar.gz", predictions=False)
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    there = unpacked(tmp_path / "one.tar.gz", tmp_path / "there")
+    assert not list(there.rglob("predictions.parquet"))
+    assert found(there) == {}
+
+
+def test_what_changes_in_a_bundle_is_found(made: Path, tmp_path: Path) -> None:
+    bundle(made, tmp_path / "one.tar.gz")
+    there = unpacked(tmp_path / "one.tar.gz", tmp_path)
+    (there / "runs.parquet").unlink()
+    with changed(there / "grid.json", 5):
+        assert {"grid.json", "runs.parquet"} <= found(there).keys()
+    described = json.loads((there / "bundle.json").read_text())
+    described["left_out"]["backbone.safetensors"] = "0" * 64  # another file than the one that was used
+    write_json(there / "bundle.json", described)
+    assert found(there)["backbone.safetensors"] == "is missing"
+
+
+def test_what_cannot_be_bundled(copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(CptError, match=r"is written as \.tar\.gz"):
+        bundle(copied, tmp_path / "x.zip")
+    with pytest.raises(CptError, match="lies in the experiment itself"):
+        bundle(copied, copied / "x.tar.gz")
+    (copied / "runs.parquet").unlink()
+    with pytest.raises(CptError, match=r"runs\.parquet: is missing; fix it first \(1 findings\): cpt verify"):
+        bundle(copied, tmp_path / "x.tar.gz")
+    assert not (tmp_path / "x.tar.gz").exists()
