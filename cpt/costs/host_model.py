@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-AUGMENT = {"none": 0.0, "rrc_flip": 1.53e-3, "rand_augment": 3.06e-3}
-"""Core seconds in which a decoded photograph becomes a training image; measured on one core of a Xeon."""
-DECODE = 1.8e-3
+AUGMENT = {"none": 0.0, "rrc_flip": 1.2e-3, "rand_augment": 0.7e-3}
+"""Core seconds in which a decoded photograph becomes a training image, before it is normalized on the GPU; measured on
+one core of a Xeon (row `augmentation` of docs/performance.md normalizes too)."""
+DECODE = 1.7e-3
 """Core seconds to decode a JPEG of 500 x 375; measured there too. A run decodes every image once, if there is room
 for all of them (16,000 take 9 GB)."""
 CACHE = 4.3e-3
