@@ -103,6 +103,12 @@ def operators() -> str:
     return "\n" + "\n".join(lines) + "\n"
 
 
+def goal_operators() -> str:
+    """Operators of the methods that have a goal."""
+    counts = json.loads((KEPT / "operators.json").read_text())["bfloat16"]
+    return ", ".join(f"{counts[name]:,}" for name in ("ivlp", "cpt", "maple", "promptsrc", "lamp"))
+
+
 @cache
 def rewrite() -> dict[str, Any]:
     """The comparison with the code before the rewrite of a step, as kept by ``python -m benchmarks.rewrite``."""
@@ -219,11 +225,13 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "other_cpu": measured.other_cpu,
     "bench": lambda: "\n" + rows.markdown(bench()),
     "operators": operators,
+    "goal_operators": goal_operators,
     "rewrite_gradients": rewrite_gradients,
     "rewrite_seconds": rewrite_seconds,
     "precision": precision,
     "precision_ratio": lambda: f"{RATIO:g}",
     "gpu": gpu,
+    "whole_seconds": lambda: f"{benchmark('whole', 'embedded').ours:.0f}",
     "whole": lambda: f"{benchmark('whole', 'embedded').ours / 60:.0f}",
     "embedded_share": lambda: share(benchmark("embedded", "training step")),
     "embedded_batch": lambda: f"{benchmark('embedded', 'one step').ratio:.2f}",

@@ -538,8 +538,8 @@ def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
 
 
 def unpacked(archive: Path, folder: Path) -> Path:
-    with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["tar", "-xzf", archive, "-C", folder], check=True)
     return folder / "slice"
 
 
