@@ -84,6 +84,7 @@ def prepared(resolved: grid.Grid, run: Run, results: Path) -> TrainInputs:
         write_split(results / run.split, *split)
     if run.clusters:
         rule = run.clustering
+        assert rule is not None
         clusters = results / run.clusters
         make_clusters(text, run.protocol, rule["algorithm"], rule["seed"], clusters, per=rule["classes_per_cluster"])
     return TrainInputs(
