@@ -32,7 +32,7 @@ from cpt.data.make_image_cache import make_pixels
 from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.randaugment import rand_augment
-from cpt.evaluation import predict
+from cpt.evaluation import predict, trained
 from cpt.features.images import batch_size
 from cpt.files import paths
 from cpt.files.paths import PROMPTS
@@ -58,7 +58,7 @@ def evaluate(run: Path, results: Path, threads: int) -> float:
         loaded.append(time.perf_counter())
         return clip
 
-    with mock.patch.object(predict, "load_backbone", load):
+    with mock.patch.object(trained, "load_backbone", load):
         predict.predict(run, results, TARGETS, device="cpu", threads=threads, log=_silent)
     return time.perf_counter() - loaded[0]
 
