@@ -23,6 +23,7 @@ from cpt.data.make_manifest import make_manifest
 from cpt.data.manifest import read_manifest
 from cpt.data.split import make_split, write_split
 from cpt.errors import CptError
+from cpt.experiment.runs import Run
 from cpt.features.descriptions import make_descriptions
 from cpt.features.make_clusters import make_clusters
 from cpt.features.templates import template_set
@@ -30,8 +31,7 @@ from cpt.features.text import make_text_features
 from cpt.files import paths
 from cpt.files.stage_files import read_json
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued, resolve
-from cpt.methods.base.method import Method
+from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
 from cpt.training.train import TrainInputs, train
 from cpt.validation import one_line
 
@@ -79,26 +79,26 @@ def fit(
         CptError: an unknown method or hyperparameter, a method that starts from another run (DPC), a class folder
             without images, or a class name that is too long for the backbone.
     """
-    kind, hp = _checked(method, seed, hyperparameters)
+    hp = _checked(method, seed, hyperparameters)
     entry, listing = _dataset(Path(train_folder).absolute(), classes, template)
     folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
+    run = Run(PROTOCOL, entry.name, 1.0, method, hp, seed)
     given = {"method": method, "hyperparameters": hp.model_dump(), "seed": seed, "augmentation": augmentation}
     given |= {"device": device, "threads": threads, "backbone": _backbone(backbone, folder)}
     given |= {"manifest": make_manifest(entry, folder / "data" / entry.name, log, listing)}
-    run = folder / "runs" / paths.run(PROTOCOL, entry.name, 1.0, method, seed)
-    train(_inputs(given, entry.name, kind, hp, template, folder), run, log)
-    return load(run, results=folder, device=device, threads=threads)
+    train(_inputs(given, run, template, folder), folder / "runs" / run.id, log)
+    return load(folder / "runs" / run.id, results=folder, device=device, threads=threads)
 
 
-def _checked(method: str, seed: int, given: dict[str, Any]) -> tuple[type[Method], Any]:
-    """The method and its hyperparameters."""
+def _checked(method: str, seed: int, given: dict[str, Any]) -> Hyperparameters:
+    """The method's hyperparameters."""
     kind = registry.get(method)
     if issubclass(kind.hyperparameters, Continued):
         raise CptError(f"method {method}: it starts from a finished run of another one; train it with the workflow")
     if not 0 <= seed <= limits.SEED:
         raise CptError(f"seed: {seed} is not between 0 and {limits.SEED}")
     try:
-        return kind, resolve(kind.hyperparameters, PROTOCOL, "", given)
+        return resolve(kind.hyperparameters, PROTOCOL, "", given)
     except ValidationError as error:
         raise CptError(f"method {method}: {one_line(error, kind.hyperparameters)}") from None
 
@@ -140,30 +140,28 @@ def _backbone(backbone: str | Path | tuple[str, str], folder: Path) -> Path:
     return output
 
 
-def _inputs(given: dict[str, Any], name: str, kind: type[Method], hp: Any, template: str, folder: Path) -> TrainInputs:
+def _inputs(given: dict[str, Any], run: Run, template: str, folder: Path) -> TrainInputs:
     """Write the split, the text features and what else the method needs; return all that it is trained on."""
-    text_features = folder / paths.text_features(name, hp.templates)
-    inputs = TrainInputs(
-        **given, split=folder / paths.split(PROTOCOL, name, 1.0, given["seed"]), text_features=text_features
-    )
+    inputs = TrainInputs(**given, split=folder / run.split, text_features=folder / run.text_features)
     manifest = read_manifest(inputs.manifest)
-    names = manifest.class_names
+    names, hp = manifest.class_names, inputs.hyperparameters
     largest = int(np.bincount(manifest.label).max())
-    rules: dict[str, Any] = {"protocol": PROTOCOL, "imbalance_ratio": 1.0, "class_order": "appearance"}
-    write_split(inputs.split, *make_split(manifest, n_max=largest, seed=inputs.seed, **rules))
+    rules: dict[str, Any] = {"protocol": run.protocol, "imbalance_ratio": run.ratio, "class_order": "appearance"}
+    write_split(inputs.split, *make_split(manifest, n_max=largest, seed=run.seed, **rules))
     place, _ = prepare_device(inputs.device, "float32", inputs.threads)
     clip, tokenizer = load_backbone(inputs.backbone, place), load_tokenizer(inputs.backbone)
-    templates = template_set(hp.templates, template, {})
+    templates = template_set(hp["templates"], template, {})
     make_text_features(clip, tokenizer, names, templates, template, inputs.text_features)
-    if kind.needs_clusters:
-        clusters = folder / paths.clusters(PROTOCOL, name, hp.clustering, inputs.seed)
-        own = inputs.seed if hp.cluster_seed is None else hp.cluster_seed
-        size = {"per": hp.classes_per_cluster, "fixed": hp.clusters}
-        make_clusters(inputs.text_features, PROTOCOL, hp.clustering, own, clusters, **size)
-        inputs = replace(inputs, clusters=clusters)
-    if kind.needs_descriptions:
-        descriptions = folder / paths.descriptions(name, f"templates-{hp.descriptions}")
-        texts = template_set(hp.descriptions, template, {})
-        make_descriptions(clip, tokenizer, names, descriptions, templates=texts, templates_name=hp.descriptions)
+    if run.clusters and (rule := run.clustering):
+        size = {"per": rule["classes_per_cluster"], "fixed": rule["clusters"]}
+        inputs = replace(inputs, clusters=folder / run.clusters)
+        make_clusters(
+            inputs.text_features, run.protocol, rule["algorithm"], rule["seed"], folder / run.clusters, **size
+        )
+    if registry.get(run.method).needs_descriptions:
+        name = hp["descriptions"]
+        descriptions = folder / paths.descriptions(run.dataset, f"templates-{name}")
+        texts = template_set(name, template, {})
+        make_descriptions(clip, tokenizer, names, descriptions, templates=texts, templates_name=name)
         inputs = replace(inputs, descriptions=descriptions)
     return inputs

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cpt.api.images import OneImage, Pixels, listed, named
 from cpt.errors import CptError
-from cpt.evaluation.trained import Trained, read_trained
+from cpt.evaluation.trained import Trained, probabilities, read_trained
 from cpt.features.images import encode
 from cpt.features.text import Classes, encode_classes
 
@@ -78,7 +78,7 @@ class Model:
         with torch.inference_mode():
             text = self._text(chosen, trained)
             for features in self._batches(pixels, len(given)):
-                found = self._probabilities(features, chosen, text).topk(min(top, len(chosen)), dim=1)
+                found = probabilities(self.method, features, chosen, text).topk(min(top, len(chosen)), dim=1)
                 for place, (values, labels) in enumerate(zip(*(part.tolist() for part in found), strict=True), done):
                     if place not in pixels.faults:
                         rows["path"] += [paths[place]] * len(labels)
@@ -161,11 +161,6 @@ class Model:
         """Unit-norm features (B, D) of the images, by batch."""
         if count:
             yield from encode(self.method.clip, pixels, np.arange(count), self.method.image_features)
-
-    def _probabilities(self, features: torch.Tensor, classes: Classes, text: torch.Tensor | None) -> torch.Tensor:
-        if text is None:
-            return self.method.class_logits(features.float(), classes).softmax(dim=1).cpu()
-        return self.method.logits(features.float(), text.float()).softmax(dim=1).cpu()
 
 
 def load(

@@ -34,7 +34,7 @@ from cpt.seeds import torch_stream
 from cpt.training import graphs
 from cpt.training.batches import Batches
 from cpt.training.checkpoint import CheckpointFile
-from cpt.training.graphs import CudaRecorder, Record
+from cpt.training.graphs import Record, recorder
 from cpt.training.loop import Loop
 
 SCHEMA = "cpt.step-costs/1"
@@ -175,17 +175,11 @@ def _measured_group(
     return Cost(step, image, round(peak_memory_mb(clip.device), 1) if cuda else None)
 
 
-def recorder(device: torch.device, cuda_graphs: str) -> Record | None:
-    """Return what captures the steps of a training."""
-    return CudaRecorder() if device.type == "cuda" and cuda_graphs == "auto" else None
-
-
 def _step(grid: Grid, run: Run, method: Method, classes: Classes, log: Callable[[str], None]) -> float:
     """Median seconds of a training step."""
     clip, kind, count = method.clip, type(method), len(classes)
     hp: Any = run.hyperparameters
-    chosen = grid.config.augmentation
-    augmentation = chosen if chosen == "none" else kind.augmentation or chosen
+    augmentation = kind.training_augmentation(grid.config.augmentation)
     record = recorder(clip.device, grid.config.cuda_graphs)
     size = max(2 * count, (MOST if record else WARM_UP + TIMED) * hp.batch_size)
     labels = np.arange(size) % count

@@ -232,7 +232,7 @@ class Plan:
         if config.augmentation == "none" or not estimate.steps or images is None:
             return 0.0, 0.0
         views = estimate.steps * getattr(hp, "batch_size", 0) * kind.views
-        augment = views * host_model.AUGMENT[kind.augmentation or config.augmentation]
+        augment = views * host_model.AUGMENT[kind.training_augmentation(config.augmentation)]
         if not self.grid.catalog[run.dataset].has_files:
             return augment, 0.0
         return augment, host_model.DECODE * images

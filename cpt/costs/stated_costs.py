@@ -155,7 +155,7 @@ def _images(count: int, sizes: Shape, *, backward: bool = True) -> Pass:
 
 def _stated_group(grid: Grid, key: Group, members: list[tuple[int, Run]], gpu: Gpu, sizes: Shape) -> Cost:
     kind, config = registry.get(key.method), grid.config
-    augmentation = config.augmentation if config.augmentation == "none" else kind.augmentation or config.augmentation
+    augmentation = kind.training_augmentation(config.augmentation)
     graphs = config.cuda_graphs == "auto"
     step: Points = []
     busy: Points = []

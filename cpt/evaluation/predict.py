@@ -23,7 +23,7 @@ from cpt.data.classes import subset_labels
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.evaluation.trained import read_trained
+from cpt.evaluation.trained import probabilities, read_trained
 from cpt.features.images import encode, read_image_features
 from cpt.features.text import Classes, read_text_features
 from cpt.files import paths
@@ -144,7 +144,7 @@ def _dataset(
         seen = ClassMeans(len(target.classes), chosen.shape[1], chosen.device)
         seen.add(chosen, labels)
         learned[f"{name}/{IMAGES}"] = seen.means().float()
-        found.append(_best(_scores(method, chosen, target.classes, text), labels))
+        found.append(_best(probabilities(method, chosen, target.classes, text), labels))
     return found, learned
 
 
@@ -191,12 +191,3 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
     cache = results / paths.pixels(dataset, part)
     store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)
     yield from encode(clip, store, rows, method.image_features)
-
-
-def _scores(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
-    """Softmax probabilities (N, K) in float32."""
-    if text is None:
-        logits = method.class_logits(features.float(), classes)
-    else:
-        logits = method.logits(features.float(), text.float())
-    return logits.softmax(dim=1)

@@ -69,6 +69,19 @@ def read_trained(
     return Trained(record, method, classes, (metadata["templates"], metadata["dataset_template"]), states)
 
 
+def probabilities(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
+    """Return the softmax (N, K) of unit-norm image features (N, D), in float32.
+
+    Args:
+        text: (K, D) text features of the classes; None where they depend on the image.
+    """
+    if text is None:
+        logits = method.class_logits(features.float(), classes)
+    else:
+        logits = method.logits(features.float(), text.float())
+    return logits.softmax(dim=1)
+
+
 def _states(tensors: dict[str, Tensor]) -> list[tuple[int | None, dict[str, Tensor]]]:
     final: dict[str, Tensor] = {}
     snapshots: dict[int, dict[str, Tensor]] = {}

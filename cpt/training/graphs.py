@@ -54,6 +54,11 @@ class CudaRecorder:
         return graph.replay
 
 
+def recorder(device: torch.device, cuda_graphs: str) -> CudaRecorder | None:
+    """Return what captures the steps of a training under the setting ``cuda_graphs``; None: nothing does."""
+    return CudaRecorder() if device.type == "cuda" and cuda_graphs == "auto" else None
+
+
 @dataclass(frozen=True)
 class Captured:
     """A graph.

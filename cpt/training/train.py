@@ -43,7 +43,7 @@ from cpt.methods.base.method import Method, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.batches import Batches
 from cpt.training.checkpoint import CheckpointFile
-from cpt.training.graphs import CUDA_GRAPHS, CudaRecorder
+from cpt.training.graphs import CUDA_GRAPHS, recorder
 from cpt.training.loop import Loop
 from cpt.validation import one_line
 
@@ -110,7 +110,7 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
         method.begin(tensors)
         text_knowledge = text_knowledge or knew
     identity = {name: getattr(inputs, name) for name in ("method", "seed", "threads")}
-    identity |= {"hyperparameters": hp.model_dump(), "augmentation": _augmentation(inputs, kind)}
+    identity |= {"hyperparameters": hp.model_dump(), "augmentation": kind.training_augmentation(inputs.augmentation)}
     identity |= {"precision": precision, "device": device.type, "inputs": hashes, "code": code}
     checkpoint = CheckpointFile(inputs.checkpoint, sha256_text(canonical_json(identity)), inputs.checkpoint_interval)
     record = {**identity, "backbone": clip.name, "text_knowledge": text_knowledge, "resumed": False, "views": 1}
@@ -119,7 +119,7 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     history: list[dict[str, float]] = []
     snapshots: dict[int, dict[str, Tensor]] = {}
     if kind.trains:
-        record_steps = CudaRecorder() if device.type == "cuda" and inputs.cuda_graphs == "auto" else None
+        record_steps = recorder(device, inputs.cuda_graphs)
         loop = Loop(method, training_set, _batches(inputs, method, split), checkpoint, log, record_steps)
         history, snapshots = loop.run()
         started -= loop.seconds_before
@@ -210,11 +210,6 @@ def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: C
     return TrainingSet(classes, counts, clusters, descriptions, torch.tensor(split.labels)), knowledge
 
 
-def _augmentation(inputs: TrainInputs, kind: type[Method]) -> str:
-    """The experiment's augmentation, or the method's own where the experiment augments at all."""
-    return inputs.augmentation if inputs.augmentation == "none" else kind.augmentation or inputs.augmentation
-
-
 def _start(
     inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str]
 ) -> tuple[dict[str, Tensor], dict | None]:
@@ -252,7 +247,8 @@ def _input_hashes(inputs: TrainInputs, split: Split) -> dict[str, str]:
 
 def _batches(inputs: TrainInputs, method: Method, split: Split) -> Batches:
     """The training images, with cached frozen features where they can serve."""
-    kind, clip, augmentation = type(method), method.clip, _augmentation(inputs, type(method))
+    kind, clip = type(method), method.clip
+    augmentation = kind.training_augmentation(inputs.augmentation)
     features, store = None, None
     needed = augmentation == "none" and (kind.uses_frozen_images or not kind.prompts_images)
     if needed and inputs.image_features is not None:

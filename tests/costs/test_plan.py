@@ -38,6 +38,7 @@ from cpt.files.paths import CLASSIFIER, RUN
 from cpt.files.stage_files import read_json, read_tensors, write_json
 from cpt.methods.base import describe, registry
 from cpt.report.terminal.plan import hours, render, size
+from cpt.training.graphs import recorder
 from cpt.training.train import train
 from tests.helpers.experiment import COMMON, SMALL, linked, train_inputs
 from tests.workflow.test_workflow import CATALOG, EVERY_METHOD, configuration, planned, project
@@ -533,7 +534,7 @@ def test_graphs_that_are_given_up_are_said(folder: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(("device", "setting"), [("cpu", "auto"), ("cuda", "off")])
 def test_steps_are_recorded_only_where_training_does(device: str, setting: str) -> None:
-    assert measured_costs.recorder(torch.device(device), setting) is None
+    assert recorder(torch.device(device), setting) is None
 
 
 def test_a_group_that_was_not_measured_is_said(measured: Callable[..., Path]) -> None:

@@ -130,6 +130,11 @@ class Method(nn.Module):
         super().__init__()
         self.clip, self.hp = clip, hp
 
+    @classmethod
+    def training_augmentation(cls, chosen: str) -> str:
+        """Return the experiment's augmentation, or the method's own where the experiment augments at all."""
+        return chosen if chosen == "none" else cls.augmentation or chosen
+
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D) of the given classes under the current prompts, not normalized."""
         raise NotImplementedError
