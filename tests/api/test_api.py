@@ -20,6 +20,8 @@ import cpt
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
+from cpt.experiment.config import load as load_config
+from cpt.experiment.grid import build
 from cpt.files.stage_files import read_parquet, read_tensors
 from cpt.training.train import train
 from tests.helpers.experiment import linked, train_inputs
@@ -283,7 +285,9 @@ def test_the_documents_examples_run(
     runs: dict[str, Path], photos: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of docs/use.md, with a run of another name; that of ``cpt.results`` needs a whole experiment."""
+    config = load_config([Path("config/config.yaml")])
     first, second, _ = re.findall(r"```python\n(.*?)```", Path("docs/use.md").read_text(), re.DOTALL)
+    runs_of_default = build(config, "config/config.yaml").runs
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(photos)
     (tmp_path / "results").mkdir()
@@ -293,6 +297,8 @@ def test_the_documents_examples_run(
         folder = tmp_path / "photos-by-class" / manifest.class_names[manifest.label[row]]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{row}.png").symlink_to(photos / f"{row:04}.png")
+    named = re.search(r'"results/embedded/runs/([^"]+)"', first)[1]
+    assert named in runs_of_default, "a run of the default experiment"
     names: dict[str, Any] = {}
     exec(re.sub(r'"results/embedded/runs/[^"]+"', '"results/embedded/runs/cpt"', first), names)
     assert names["logits"].shape == (60, 5)
