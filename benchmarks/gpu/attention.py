@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu.check import Check
+from benchmarks.gpu.check import PRECISION, Check
 
 KERNELS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH")
 PROBLEMS = {
@@ -22,8 +22,8 @@ def attention(check: Check) -> None:
     """Time the kernel that torch chooses, and every one."""
     for what, ((count, heads, length), masked) in PROBLEMS.items():
         count = 2 if check.quick else count
-        qkv = torch.randn(count, length, 3, heads, 64, device=check.device, dtype=torch.bfloat16, requires_grad=True)
-        later = torch.full((length, length), -torch.inf, device=check.device, dtype=torch.bfloat16).triu(1)
+        qkv = torch.randn(count, length, 3, heads, 64, device=check.device, dtype=PRECISION, requires_grad=True)
+        later = torch.full((length, length), -torch.inf, device=check.device, dtype=PRECISION).triu(1)
         mask = later.expand(count, 1, -1, -1) if masked else None
 
         def both(qkv: Tensor = qkv, mask: Tensor | None = mask) -> None:

@@ -23,6 +23,8 @@ from cpt.training.graphs import CudaRecorder
 
 ROOT = Path(__file__).resolve().parents[2]
 """The project's folder."""
+PRECISION = torch.float16
+"""What trains the paper's grid on a GPU."""
 BATCH = 4
 RUNS = 3
 """Runs of calls that are timed; their median counts."""
@@ -98,7 +100,7 @@ class Check:
         """All methods, or a few that differ in what they launch and choose."""
         return ["coop", "lamp", "dpc"] if self.quick else TRAINED
 
-    def clip(self, dtype: torch.dtype, device: torch.device | None = None, *, small: bool = False) -> Clip:
+    def clip(self, dtype: torch.dtype = PRECISION, device: torch.device | None = None, *, small: bool = False) -> Clip:
         """Towers of random weights: ViT-B/16, or with ``small`` or ``--quick`` the small CLIP of twelve blocks."""
         place = device or self.device
         if not (small or self.quick):

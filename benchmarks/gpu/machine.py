@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from benchmarks.gpu.check import Check
+from benchmarks.gpu.check import PRECISION, Check
 from cpt.files.provenance import commit
 from cpt.training.graphs import CudaRecorder
 
@@ -31,7 +31,7 @@ def machine(check: Check) -> None:
         took = check.seconds(lambda: square @ square)  # noqa: B023 - called at once
         check.row("machine", f"matrix product {dtype}", tflops=2 * side**3 / took / 1e12)
     for rows, inputs, outputs in LINEAR[: 1 if check.quick else None]:
-        x, weight = (torch.randn(n, inputs, device=check.device, dtype=torch.bfloat16) for n in (rows, outputs))
+        x, weight = (torch.randn(n, inputs, device=check.device, dtype=PRECISION) for n in (rows, outputs))
         took = check.seconds(lambda: F.linear(x, weight), 100)  # noqa: B023
         check.row("machine", f"linear {rows} x {inputs} x {outputs}", us=1e6 * took)
     tiny = torch.zeros(64, device=check.device)

@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
-
 from benchmarks.gpu.check import ROOT, Check
 from cpt.training.graphs import WARM_UP
 
@@ -107,7 +105,7 @@ def _environment(service: bool) -> Iterator[dict[str, str]]:
 
 def train(check: Check) -> None:
     """One of the processes: get ready, then train as often as a line on the standard input asks for it."""
-    clip = check.clip(torch.bfloat16)
+    clip = check.clip()
     made = {}
     for count in _sizes(check):
         steps = check.steps("cpt", clip, count, graph=check.cuda, log=lambda line: print(line, file=sys.stderr))

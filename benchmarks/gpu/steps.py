@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.check import Check
+from benchmarks.gpu.check import PRECISION, Check
 from benchmarks.problem import Problem, make_problem
 from benchmarks.steps import NaiveStep
 from cpt.clip.backbone import Clip
@@ -22,9 +22,9 @@ AT_EVERY_SIZE = ("ivlp", "cpt", "promptsrc", "dekg_tcp", "lamp")
 def steps(check: Check) -> None:
     """Measure them."""
     problem = make_problem(
-        quick=check.quick, device=str(check.device), dtype=torch.bfloat16 if check.cuda else torch.float32
+        quick=check.quick, device=str(check.device), dtype=PRECISION if check.cuda else torch.float32
     )
-    clip = check.clip(torch.bfloat16) if check.quick else problem.clip
+    clip = check.clip() if check.quick else problem.clip
     sizes = CLASSES[:1] if check.quick else CLASSES
     for count in sizes:
         problem.model.to("cpu")  # our steps' memory is without it

@@ -21,7 +21,7 @@ def waits(check: Check) -> None:
     if not check.cuda:
         check.row("waits", "left out", why="a CPU waits for nothing")
         return
-    clip = check.clip(torch.bfloat16, small=True)
+    clip = check.clip(small=True)
     for name in TRAINED:
         with check.tried("waits", name):
             steps = check.steps(name, clip, 24, graph=True)

@@ -66,12 +66,13 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
     record = read_json(path, SCHEMA)
     weights = path.parent / record["weights"]
     tensors, _ = read_tensors(weights, "cpt.towers/1", sha256=record["sha256"])
-    text, vision = towers(tensors, record["spec"])
     dtype, device = DTYPES[precision], torch.device(device)
+    # The towers are built in float32, whatever the file has: they multiply weights (QuickGELU's factor).
+    text, vision = towers({name: t.to(device).float() for name, t in tensors.items()}, record["spec"])
     return Clip(
         name=record["name"],
-        text=text.to(device, dtype).eval(),
-        vision=vision.to(device, dtype).eval(),
+        text=text.to(dtype).eval(),
+        vision=vision.to(dtype).eval(),
         logit_scale=record["spec"]["logit_scale"],
         embed_dim=record["spec"]["embed_dim"],
         mean=tuple(record["image_mean"]),

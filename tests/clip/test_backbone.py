@@ -19,7 +19,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from cpt.clip.backbone import load_backbone
+from cpt.clip.backbone import DTYPES, load_backbone
+from cpt.clip.export import export, towers
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
 from cpt.errors import CptError
 from cpt.experiment.config import load
@@ -219,6 +220,29 @@ def test_a_local_checkpoint(tmp_path: Path, suffix: str) -> None:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
     assert_encodes_as(tmp_path / "backbone.json", model, 20)
+
+
+def test_weights_published_in_float16_are_kept_in_half_the_bytes(tmp_path: Path) -> None:
+    """The towers are those of the same weights in float32, in every precision."""
+    model = small_model()
+    for parameter in model.parameters():
+        parameter.copy_(parameter.half())  # what a published float16 file holds
+    unlike = small_model()
+    sizes = {}
+    for name, weights in {"half": model, "full": unlike}.items():
+        folder = tmp_path / name
+        path = checkpoint(folder / "own.safetensors", weights)
+        make_backbone("own", written(folder / "small.json", SMALL), str(path), folder / "backbone.json")
+        assert_encodes_as(folder / "backbone.json", weights, 20)
+        sizes[name] = (folder / "backbone.safetensors").stat().st_size
+    assert sizes["half"] < 0.55 * sizes["full"]
+
+    exported, spec = export(model)
+    for precision, dtype in DTYPES.items():
+        clip = load_backbone(tmp_path / "half" / "backbone.json", precision=precision)
+        for read, built in zip((clip.text, clip.vision), towers(exported, spec), strict=True):
+            for name, tensor in built.to(dtype).state_dict().items():
+                assert torch.equal(read.state_dict()[name], tensor), (precision, name)
 
 
 class Trap:
