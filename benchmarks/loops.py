@@ -14,7 +14,8 @@ from cpt.clip.backbone import Clip
 from cpt.clip.device import upload
 from cpt.features.text import Classes
 from cpt.methods.base import registry
-from cpt.methods.base.method import Batch, TrainingSet
+from cpt.methods.base.method import Batch
+from cpt.methods.base.sizes import placeholder_training_set, prepare
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.graphs import Record
 from cpt.training.loop import Loop
@@ -46,17 +47,11 @@ class Steps:
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.kind, self.clip, self.size = registry.get(name), clip, size
-        self.stream, count, device = torch.Generator().manual_seed(0), len(classes), clip.device
-        labels = torch.arange(count).repeat(2)
-        described = torch.randn(3, count, clip.embed_dim, generator=self.stream).to(device)
-        training_set = TrainingSet(
-            classes,
-            torch.full((count,), 2.0, device=device),
-            clusters=(torch.arange(count) // 4).to(device) if self.kind.needs_clusters else None,
-            descriptions=described if self.kind.needs_descriptions else None,
-            labels=labels,
-        )
+        self.stream, device = torch.Generator().manual_seed(0), clip.device
+        labels = torch.arange(len(classes)).repeat(2)
+        training_set = placeholder_training_set(self.kind, classes, labels)
         method = self.kind(clip, self.kind.hyperparameters(), classes, self.stream).to(device)
+        prepare(method, training_set)
 
         def take(positions: Any, _: Batch) -> Batch:
             return Batch(self._images(len(positions)), None, upload(labels[list(positions)].numpy(), device))

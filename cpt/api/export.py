@@ -39,10 +39,12 @@ def export(path: Path, method: Method, record: dict[str, Any], names: Sequence[s
         text: (K, D) their unit-norm text features, float32 on the CPU.
 
     Raises:
-        CptError: another suffix, or the packages of ONNX are missing.
+        CptError: another suffix, a method with a classifier of its own, or the packages of ONNX are missing.
     """
     if path.suffix not in WRITERS:
         raise CptError(f"{path}: cannot export to {path.suffix or 'no suffix'}; use {', '.join(WRITERS)}")
+    if method.own_classifier:
+        raise CptError(f"{path}: {method.name} classifies by more than a matrix of text features; use `cpt classify`")
     WRITERS[path.suffix](path, method, text, facts(method, record, names))
 
 
@@ -55,8 +57,8 @@ def facts(method: Method, record: dict[str, Any], names: Sequence[str]) -> dict[
     clip = method.clip
     return {
         "class_names": list(names),
-        "logit_scale": clip.logit_scale,
-        "image_tower": "prompted" if method.prompts_images else "frozen",
+        "logit_scale": method.scale,
+        "image_tower": "frozen" if method.keeps_images else "prompted",
         "image_size": clip.image_size[0],
         "image_resize": "shorter side, bicubic; then the center",
         "image_mean": list(clip.mean),

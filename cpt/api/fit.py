@@ -31,7 +31,7 @@ from cpt.features.text import make_text_features
 from cpt.files import paths
 from cpt.files.stage_files import read_json
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
+from cpt.methods.base.hyperparameters import Hyperparameters, Starting, resolve
 from cpt.training.train import TrainInputs, train
 from cpt.validation import one_line
 
@@ -93,7 +93,7 @@ def fit(
 def _checked(method: str, seed: int, given: dict[str, Any]) -> Hyperparameters:
     """The method's hyperparameters."""
     kind = registry.get(method)
-    if issubclass(kind.hyperparameters, Continued):
+    if issubclass(kind.hyperparameters, Starting):
         raise CptError(f"method {method}: it starts from a finished run of another one; train it with the workflow")
     if not 0 <= seed <= limits.SEED:
         raise CptError(f"seed: {seed} is not between 0 and {limits.SEED}")

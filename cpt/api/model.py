@@ -36,7 +36,7 @@ class Model:
         self.method = trained.method
         self.record: dict[str, Any] = trained.record
         self.class_names: tuple[str, ...] = trained.classes.names
-        self.logit_scale: float = self.method.clip.logit_scale
+        self.logit_scale: float = self.method.scale
 
     def __repr__(self) -> str:
         run = self.record
@@ -110,7 +110,8 @@ class Model:
     def encode_texts(self, classes: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return unit-norm text features (K, D) of classes under the learned prompts, of the trained ones by default.
 
-        ``logit_scale * encode_images(images) @ encode_texts().T`` are the logits of ``predict``.
+        ``logit_scale * encode_images(images) @ encode_texts().T`` are the logits of ``predict``, unless
+        ``method.own_classifier`` says that the method classifies otherwise.
 
         Raises:
             CptError: the method's texts depend on the image (CoCoOp), or a name is too long for the backbone.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cpt.errors import CptError
-from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.hyperparameters import Starting
 from cpt.methods.base.prompts import TextPrompts
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def words(method: Method, backbone: Path, names: Sequence[str], top: int = 3) ->
     from cpt.clip.make_backbone import load_tokenizer
 
     found = [part for part in method.modules() if isinstance(part, TextPrompts)]
-    if not found or isinstance(method.hp, Continued):
+    if not found or isinstance(method.hp, Starting):
         raise CptError(f"{method.name}: learns no context vectors at the input of the text tower")
     tower, decoder = method.clip.text, load_tokenizer(backbone).decoder  # type: ignore[attr-defined]
     table = tower.embed(torch.arange(len(decoder), device=method.clip.device)).float()

@@ -76,7 +76,7 @@ def export(
 
     model = load(run, results=results, device="cpu", precision="float32", threads=_cores())
     model.export(output, _names(classes))
-    if model.method.prompts_images and output.suffix != ".onnx":
+    if not model.method.keeps_images and output.suffix != ".onnx":
         notice(
             f"{model.record['method']} prompts the image tower: features of the plain CLIP do not fit these texts; "
             "take images through cpt.load(…).encode_images, or export to .onnx"

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 QUICK = 1.702
 """QuickGELU is x sigmoid(QUICK x) = silu(QUICK x) / QUICK."""
+
+Prompts = Tensor | Callable[[Tensor], Tensor]
+"""Prompts of a block, or a function that makes them from the tokens (B, d) at position 0 of its input."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": F.silu,  # of inputs scaled by QUICK, see ``Block``
@@ -27,6 +31,32 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalize the last axis of ``x`` (..., d); torch's kernels compute in float32 whatever its dtype."""
     return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+
+def ends(x: Tensor, last: int) -> Tensor:
+    """Return token 0 and the ``last`` last ones of (..., T, c): (..., 1 + last, c)."""
+    first = x[..., :1, :]
+    return torch.cat([first, x[..., x.shape[-2] - last :, :]], dim=-2) if last else first
+
+
+class BlockAdapter(nn.Module):
+    """What a method adds to a frozen block; each part returns what its last argument becomes, by default the same.
+
+    Every part must treat each token by itself, whatever stands beside it: the text tower computes the tokens that all
+    prompts share once, and in the last block only those that are read.
+    """
+
+    def qkv(self, normed: Tensor, qkv: Tensor) -> Tensor:
+        """Queries, keys and values (..., 3d), computed from the block's normalized input (..., d)."""
+        return qkv
+
+    def projected(self, attended: Tensor, projected: Tensor) -> Tensor:
+        """The attention's output (..., d) behind its projection, computed from that before it (..., d)."""
+        return projected
+
+    def output(self, block: Block, before: Tensor, between: Tensor, after: Tensor) -> Tensor:
+        """The block's output (..., d), whose input was ``before``; ``between`` stands between attention and MLP."""
+        return after
 
 
 class Block(nn.Module):
@@ -70,45 +100,56 @@ class Block(nn.Module):
         for name in (*self.NAMES, *self.OPTIONAL):
             self.register_buffer(name.replace(".", "_"), tensors.get(name))
 
-    def qkv(self, x: Tensor) -> Tensor:
+    def normed(self, x: Tensor) -> Tensor:
+        """The input (..., d) as the attention reads it."""
+        return layer_norm(x, self.ln_1_weight, self.ln_1_bias, self.eps)
+
+    def qkv(self, x: Tensor, adapter: BlockAdapter | None = None) -> Tensor:
         """Return queries, keys and values (..., T, 3d) of the normalized input."""
-        normed = layer_norm(x, self.ln_1_weight, self.ln_1_bias, self.eps)
-        return F.linear(normed, self.attn_in_proj_weight, self.attn_in_proj_bias)
+        normed = self.normed(x)
+        qkv = F.linear(normed, self.attn_in_proj_weight, self.attn_in_proj_bias)
+        return qkv if adapter is None else adapter.qkv(normed, qkv)
 
     def attention(
-        self, qkv: Tensor, *, causal: bool = False, only_first: bool = False, mask: Tensor | None = None
+        self, qkv: Tensor, *, causal: bool = False, read: int | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Attention of queries, keys and values (B, T, 3d): (B, T, d), or (B, 1, d) of token 0 alone.
+        """Attention of queries, keys and values (B, T, 3d): (B, T, d).
 
         Args:
             causal: every token sees itself and what stands before it.
-            only_first: of token 0 alone.
+            read: of token 0 and so many last ones alone, (B, 1 + read, d).
             mask: (B, 1, T, T), added to the scores.
         """
         parts = qkv.chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, h, T, d/h)
-        q = q[:, :, :1] if only_first else q
+        q = q if read is None else ends(q, read)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return attended.transpose(1, 2).flatten(2)
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, adapter: BlockAdapter | None = None) -> Tensor:
         """Add the projected attention output (..., T, d) and the MLP to the residual stream ``x``."""
-        attended = F.linear(attended, self.attn_out_proj_weight, self.attn_out_proj_bias)
-        x = x + (attended if self.ls_1_gamma is None else attended * self.ls_1_gamma)
-        hidden = layer_norm(x, self.ln_2_weight, self.ln_2_bias, self.eps)
+        projected = F.linear(attended, self.attn_out_proj_weight, self.attn_out_proj_bias)
+        if adapter is not None:
+            projected = adapter.projected(attended, projected)
+        between = x + (projected if self.ls_1_gamma is None else projected * self.ls_1_gamma)
+        hidden = layer_norm(between, self.ln_2_weight, self.ln_2_bias, self.eps)
         hidden = self.activation(F.linear(hidden, self.mlp_c_fc_weight, self.mlp_c_fc_bias))
         hidden = F.linear(hidden, self.mlp_c_proj_weight, self.mlp_c_proj_bias)
-        return x + (hidden if self.ls_2_gamma is None else hidden * self.ls_2_gamma)
+        after = between + (hidden if self.ls_2_gamma is None else hidden * self.ls_2_gamma)
+        return after if adapter is None else adapter.output(self, x, between, after)
 
-    def forward(self, x: Tensor, *, causal: bool = False, only_first: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, *, causal: bool = False, read: int | None = None, adapter: BlockAdapter | None = None
+    ) -> Tensor:
         """Dense attention over ``x`` (B, T, d).
 
         Args:
             causal: every token attends only to itself and earlier tokens.
-            only_first: return only token 0 (B, 1, d): the rest of the last block is never read.
+            read: return only token 0 and so many last ones (B, 1 + read, d): others of the last block are never read.
+            adapter: what a method adds to the block.
         """
-        attended = self.attention(self.qkv(x), causal=causal, only_first=only_first)
-        return self.finish(x[:, :1] if only_first else x, attended)
+        attended = self.attention(self.qkv(x, adapter), causal=causal, read=read)
+        return self.finish(x if read is None else ends(x, read), attended, adapter)
 
 
 def make_blocks(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> nn.ModuleList:

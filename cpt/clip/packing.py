@@ -198,6 +198,7 @@ class PackedPrompts:
         self.groups = group(self._prompt, shared + np.arange(len(own)), shared, like)
         self.last = self._ends(shared)
         self._apart: tuple[Groups, Gather] | None = None
+        self._lengthened: dict[int, tuple[Groups, Gather]] = {}
 
     def __len__(self) -> int:
         return len(self.last.index)
@@ -224,6 +225,14 @@ class PackedPrompts:
             order = np.argsort(prompt, kind="stable")
             self._apart = group(prompt[order], row[order], 0, self._like), self._ends(count * self.shared)
         return self._apart
+
+    def lengthened(self, count: int) -> tuple[Groups, Gather]:
+        """Groups and end tokens of rows whose prefix has ``count`` positions more."""
+        if count not in self._lengthened:
+            shared = self.shared + count
+            rows = shared + np.arange(len(self._prompt))
+            self._lengthened[count] = group(self._prompt, rows, shared, self._like), self._ends(shared)
+        return self._lengthened[count]
 
     def _ends(self, before: int) -> Gather:
         """Gather of the end tokens, where ``before`` rows precede the own tokens."""

@@ -44,4 +44,5 @@ class Passes:
         return {kind: self.counts[kind] / max(steps, 1) for kind in KINDS}
 
     def _add(self, kind: str, features: Tensor) -> None:
-        self.counts[kind if features.requires_grad else f"frozen_{kind}"] += features.shape[:-1].numel()
+        count = len(features) if kind == "images" else features.shape[:-1].numel()
+        self.counts[kind if features.requires_grad else f"frozen_{kind}"] += count

@@ -19,7 +19,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cpt.clip.blocks import Block, layer_norm, make_blocks
+from cpt.clip.blocks import Block, BlockAdapter, Prompts, layer_norm, make_blocks
 from cpt.clip.packing import Ids, PackedPrompts
 
 
@@ -60,7 +60,13 @@ class TextTower(nn.Module):
         return PackedPrompts(tokens, slots, self.token_embedding_weight, self.positional_embedding)
 
     def forward(
-        self, prompts: PackedPrompts, context: Tensor | None = None, deep: Mapping[int, Tensor] | None = None
+        self,
+        prompts: PackedPrompts,
+        context: Tensor | None = None,
+        deep: Mapping[int, Prompts] | None = None,
+        adapters: Mapping[int, BlockAdapter] | None = None,
+        *,
+        insert: bool = False,
     ) -> Tensor:
         """Encode K prompts.
 
@@ -70,7 +76,10 @@ class TextTower(nn.Module):
                 each of B contexts; None if there are no slots.
             deep: for each block i >= 1, the vectors that overwrite positions 1..n at the block's input
                 (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes or, with one
-                context, (K, n, d) per class.
+                context, (K, n, d) per class; or a function that makes (n, d) from the start tokens (B, d) there.
+            adapters: what a method adds to blocks, by block index.
+            insert: the vectors of the first block of ``deep`` overwrite nothing; they come in between the start token
+                and what follows it, so all prompts are longer by n from there on.
 
         Returns:
             Raw text features (K, D), or (B, K, D) for B contexts; float32.
@@ -79,19 +88,27 @@ class TextTower(nn.Module):
         if context is not None:
             x = x + prompts.place(context.to(x.dtype))
         x = x if x.dim() == 3 else x.unsqueeze(0)  # (B, R, d)
+        adapters, inserted = adapters or {}, 0
         groups, last = prompts.groups, prompts.last
         for i, block in enumerate(cast("list[Block]", self.blocks)):
             if deep and i in deep:
-                if deep[i].dim() == 3 and groups is prompts.groups:
-                    if len(x) > 1:
-                        raise ValueError("deep prompts per class go with one context")
-                    x = _repeat_prefix(x, prompts)
-                    groups, last = prompts.apart()
-                x = _overwrite(x, deep[i].to(x.dtype), prompts)
-            attended = groups.attend(block, block.qkv(x))
+                given = deep[i]
+                vectors = (given if isinstance(given, Tensor) else given(x[:, 0])).to(x.dtype)
+                if insert and not inserted:
+                    inserted = vectors.shape[-2]
+                    x = torch.cat([x[:, :1], vectors.expand(len(x), -1, -1), x[:, 1:]], dim=1)
+                    groups, last = prompts.lengthened(inserted)
+                else:
+                    if vectors.dim() == 3 and groups is prompts.groups:
+                        if len(x) > 1:
+                            raise ValueError("deep prompts per class go with one context")
+                        x = _repeat_prefix(x, prompts)
+                        groups, last = prompts.apart()
+                    x = _overwrite(x, vectors, prompts, inserted)
+            attended = groups.attend(block, block.qkv(x, adapters.get(i)))
             if i == len(self.blocks) - 1:  # from here on only end tokens are read
                 x, attended = last(x), last(attended)
-            x = block.finish(x, attended)
+            x = block.finish(x, attended, adapters.get(i))
         x = layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps)
         if self.text_projection is not None:
             x = x @ self.text_projection
@@ -105,12 +122,16 @@ def _repeat_prefix(x: Tensor, prompts: PackedPrompts) -> Tensor:
     return torch.cat([prefix.repeat(1, len(prompts), 1), own], dim=1)
 
 
-def _overwrite(x: Tensor, vectors: Tensor, prompts: PackedPrompts) -> Tensor:
-    """Overwrite positions 1..n of the one prefix by (n, d), or of each of K prefixes by (n, d) or (K, n, d)."""
-    shared, count = prompts.shared, vectors.shape[-2]
+def _overwrite(x: Tensor, vectors: Tensor, prompts: PackedPrompts, inserted: int) -> Tensor:
+    """Overwrite positions 1..n of the one prefix by (n, d), or of each of K prefixes by (n, d) or (K, n, d).
+
+    Args:
+        inserted: number of positions by which the one prefix was made longer.
+    """
+    shared, count = prompts.shared + inserted, vectors.shape[-2]
     if count + 1 > shared:
         raise ValueError("deep prompts need context vectors that all prompts share at positions 1..n")
-    if x.shape[1] == len(prompts.frozen):
+    if x.shape[1] == len(prompts.frozen) + inserted:
         first, _, rest = x.split([1, count, x.shape[1] - 1 - count], dim=1)
         return torch.cat([first, vectors.expand(len(x), -1, -1), rest], dim=1)
     prefixes, own = x.split([len(prompts) * shared, x.shape[1] - len(prompts) * shared], dim=1)

@@ -28,8 +28,8 @@ from cpt.features.images import batch_size
 from cpt.features.text import Classes
 from cpt.files.stage_files import read_json, write_json
 from cpt.methods.base import registry
-from cpt.methods.base.method import Batch, Method, TrainingSet
-from cpt.methods.base.sizes import placeholder_classes
+from cpt.methods.base.method import Batch, Method
+from cpt.methods.base.sizes import placeholder_classes, placeholder_training_set, prepare
 from cpt.seeds import torch_stream
 from cpt.training import graphs
 from cpt.training.batches import Batches
@@ -189,13 +189,8 @@ def _step(grid: Grid, run: Run, method: Method, classes: Classes, log: Callable[
     features = torch.randn(size, clip.embed_dim) if cached else None
     store = None if cached and not kind.prompts_images else _Noise(clip.image_size[0])
     batches = _Timed(clip, split, store, features, augmentation, hp.batch_size, 0, grid.config.threads, kind.views)
-    training_set = TrainingSet(
-        classes,
-        torch.tensor(each, dtype=torch.float32, device=clip.device),
-        clusters=(torch.arange(count) % max(1, round(count / 16))).to(clip.device) if kind.needs_clusters else None,
-        descriptions=classes.directions.expand(8, -1, -1) if kind.needs_descriptions else None,
-        labels=torch.tensor(labels),
-    )
+    training_set = placeholder_training_set(kind, classes, torch.tensor(labels))
+    prepare(method, training_set)
     method.train()
     method.hp = hp.model_copy(update={"epochs": 1, "snapshots": False})
     batches.replays = _Replays(record) if record else None

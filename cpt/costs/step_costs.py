@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cpt.experiment.runs import Run
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.hyperparameters import Starting
 
 EMBEDDED = "embedded"
 """Architecture of the tiny CLIP."""
@@ -96,7 +96,7 @@ def group(run: Run) -> Group:
     """Return the group of a run."""
     hp: Any = run.hyperparameters
     trains = registry.get(run.method).trains
-    return Group(run.method, hp.start if isinstance(hp, Continued) else "", hp.batch_size if trains else 0)
+    return Group(run.method, hp.start if isinstance(hp, Starting) else "", hp.batch_size if trains else 0)
 
 
 def linear(points: Sequence[tuple[int, float]], x: float) -> float:

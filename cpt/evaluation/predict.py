@@ -186,7 +186,8 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
     clip = method.clip
     if not method.prompts_images and frozen.is_file():
         features, where = read_image_features(frozen)
-        yield F.normalize(features[np.searchsorted(where.numpy(), rows)].to(clip.device), dim=-1)
+        raw = features[np.searchsorted(where.numpy(), rows)].to(clip.device)
+        yield F.normalize(method.from_frozen(raw), dim=-1)
         return
     cache = results / paths.pixels(dataset, part)
     store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)

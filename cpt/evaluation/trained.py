@@ -73,9 +73,10 @@ def probabilities(method: Method, features: Tensor, classes: Classes, text: Tens
     """Return the softmax (N, K) of unit-norm image features (N, D), in float32.
 
     Args:
-        text: (K, D) text features of the classes; None where they depend on the image.
+        text: (K, D) text features of the classes; None where they depend on the image, which is where the method has a
+            classifier of its own.
     """
-    if text is None:
+    if text is None or method.own_classifier:
         logits = method.class_logits(features.float(), classes)
     else:
         logits = method.logits(features.float(), text.float())

@@ -64,8 +64,9 @@ class Grid:
     def frozen_image_parts(self, run: Run) -> list[tuple[str, str]]:
         """(dataset, part) of the frozen image features that a run can use instead of encoding images itself."""
         kind = registry.get(run.method)
-        needs_train = kind.uses_frozen_images or (kind.trains and not kind.prompts_images)
-        train = [(run.dataset, "train")] if needs_train and self.config.augmentation == "none" else []
+        unchanged = self.config.augmentation == "none"
+        reads = kind.uses_frozen_images or (kind.trains and not kind.prompts_images)
+        train = [(run.dataset, "train")] if kind.needs_training_features or (reads and unchanged) else []
         if kind.prompts_images:
             return train
         part: str = self.config.evaluate_on

@@ -8,7 +8,7 @@ from typing import Any
 from cpt.files import paths
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued, Hyperparameters
+from cpt.methods.base.hyperparameters import Hyperparameters, Starting
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Run:
     def start(self) -> Run | None:
         """The run that this one starts from: another method on the same training set."""
         hp = self.hyperparameters
-        if not isinstance(hp, Continued):
+        if not isinstance(hp, Starting):
             return None
         own = registry.get(hp.start).hyperparameters(**hp.start_hyperparameters)
         return Run(self.protocol, self.dataset, self.ratio, hp.start, own, self.seed)

@@ -12,7 +12,7 @@ from cpt.experiment.config import Config
 from cpt.features.templates import TEMPLATE_SETS
 from cpt.files.stage_files import canonical_json
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
+from cpt.methods.base.hyperparameters import Hyperparameters, Starting, resolve
 from cpt.validation import one_line, problems_of
 
 CLUSTERED = "cpt"
@@ -62,7 +62,7 @@ class Variants:
     def _own(self, variant: str, protocol: str, dataset: str) -> Hyperparameters:
         chosen, where = self.config.variants[variant], f"variants.{variant}.set"
         own = self._layered(chosen.method, protocol, dataset, chosen.set, where)
-        if isinstance(own, Continued):
+        if isinstance(own, Starting):
             if "templates" in chosen.set:
                 self._refuse(f"{where}.templates", "are those of the started run; set start_hyperparameters")
             start = self._start(own, protocol, dataset, where)
@@ -89,7 +89,7 @@ class Variants:
         except ValidationError as error:
             self._refuse(one_line(error, kind, where if problems_of(error)[0]["loc"][0] in own else "overrides"))
 
-    def _start(self, hp: Continued, protocol: str, dataset: str, where: str) -> Hyperparameters:
+    def _start(self, hp: Starting, protocol: str, dataset: str, where: str) -> Hyperparameters:
         """Hyperparameters of the run that ``hp`` starts from."""
         known = [name for name in registry.names() if registry.continuable(name)]
         if hp.start not in known:

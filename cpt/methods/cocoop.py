@@ -47,6 +47,7 @@ class CoCoOp(Method):
     source = "Zhou et al., CVPR 2022; repo KaiyangZhou/CoOp, trainers/cocoop.py"
     hyperparameters: ClassVar = CoCoOpHyperparameters
     prompts_images = False
+    own_classifier = True
     image_conditioned = True
 
     def __init__(self, clip: Clip, hp: CoCoOpHyperparameters, classes: Classes, generator: torch.Generator) -> None:

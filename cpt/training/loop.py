@@ -89,7 +89,7 @@ class Loop:
         self._started = time.monotonic()
         clip = method.clip
         self.sums = Sums()
-        self.class_means = ClassMeans(len(training_set.classes), clip.embed_dim, clip.device)
+        self.class_means = ClassMeans(len(training_set.classes), method.feature_width, clip.device)
         counts = self.passes.counts
         self.graphs = GraphedSteps(self._step, self._changing, counts, log, record) if record else None
 
@@ -107,8 +107,8 @@ class Loop:
             f"{epochs} epochs of {steps} steps, {method.learnable_parameters():,} learned values, {method.clip.device}"
         )
         for epoch in range(first_epoch, epochs):
-            self.optimizer.learning_rate = learning_rate(self.hp, epoch)
             for step, batch in enumerate(self.batches.epoch(epoch, first_step), start=first_step):
+                self.optimizer.learning_rate = learning_rate(self.hp, epoch, step, steps)
                 self.step(batch)
                 if step + 1 < steps:
                     self._checkpoint(epoch, step + 1)
@@ -178,7 +178,7 @@ class Loop:
         row |= geometry.collapse_measures(text, means.means(), means.counts, self.training_set.clusters)
         row |= {
             "mean_cosine": float(geometry.mean_cosine(text)),
-            "drift": float(geometry.drift(text, classes.frozen)),
+            "drift": float(geometry.drift(text, self.method.reference(classes))),
             "seconds": self._seconds(),
         }
         self.log(f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  loss {row['loss']:.4f}  {row['seconds']:.1f} s")

@@ -18,7 +18,7 @@ from torch.optim.sgd import sgd
 if TYPE_CHECKING:
     from cpt.methods.base.hyperparameters import TrainingHyperparameters
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
+BETAS = (0.9, 0.999)
 
 
 class Optimizer:
@@ -43,8 +43,9 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
-        self._learning_rate = rate
-        self._rate.fill_(rate)
+        if rate != self._learning_rate:
+            self._learning_rate = rate
+            self._rate.fill_(rate)
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -72,7 +73,7 @@ class Optimizer:
                 own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device=parameter.device)}
         means, squares, steps = [[own[name] for own in averages] for name in ("mean", "square", "steps")]
         update = {"adam": adam, "adamw": adamw}[self.hp.optimizer]
-        settings: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": EPSILON, "amsgrad": False}
+        settings: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": self.hp.epsilon, "amsgrad": False}
         update(parameters, gradients, means, squares, [], steps, **settings, **common)
 
     def tensors(self) -> list[Tensor]:

@@ -38,7 +38,7 @@ from cpt.files.stage_files import (
     write_tensors,
 )
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.hyperparameters import Starting
 from cpt.methods.base.method import Method, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.batches import Batches
@@ -105,10 +105,11 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     training_set, text_knowledge = _training_set(inputs, kind, split, clip)
     method = kind(clip, hp, training_set.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
     hashes = _input_hashes(inputs, split)
-    if isinstance(hp, Continued):
+    if isinstance(hp, Starting):
         tensors, knew = _start(inputs, hp, clip, hashes)
         method.begin(tensors)
         text_knowledge = text_knowledge or knew
+    method.prepare(training_set, _training_features(inputs, kind, split, device))
     identity = {name: getattr(inputs, name) for name in ("method", "seed", "threads")}
     identity |= {"hyperparameters": hp.model_dump(), "augmentation": kind.training_augmentation(inputs.augmentation)}
     identity |= {"precision": precision, "device": device.type, "inputs": hashes, "code": code}
@@ -134,7 +135,7 @@ def _hyperparameters(inputs: TrainInputs, kind: type[Method]) -> Any:
     own, of_start = kind.hyperparameters, ""
     try:
         hp = own(**inputs.hyperparameters)
-        if isinstance(hp, Continued):
+        if isinstance(hp, Starting):
             own, of_start = registry.get(hp.start).hyperparameters, "start_hyperparameters"
             own(**hp.start_hyperparameters)
     except ValidationError as error:
@@ -207,11 +208,23 @@ def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: C
             raise CptError(f"{inputs.descriptions}: its classes are not those of {inputs.text_features}; make it again")
         descriptions, knowledge = features[:, trained], metadata["text_knowledge"]
     counts = torch.tensor(split.counts).to(clip.device, torch.float32)
-    return TrainingSet(classes, counts, clusters, descriptions, torch.tensor(split.labels)), knowledge
+    others = [row for row in range(len(everything)) if row not in trained]
+    new = everything.take(others) if kind.needs_new_classes and others else None
+    labels = torch.tensor(split.labels)
+    return TrainingSet(classes, counts, clusters, descriptions, labels, new_classes=new), knowledge
+
+
+def _training_features(inputs: TrainInputs, kind: type[Method], split: Split, device: torch.device) -> Tensor | None:
+    """Raw frozen features (N, D) of all training images, for a method that asks for them."""
+    if not kind.needs_training_features:
+        return None
+    if inputs.image_features is None:
+        raise CptError(f"method {inputs.method} needs --image-features; make them with `cpt image-features`")
+    return _frozen_features(inputs.image_features, split).to(device)
 
 
 def _start(
-    inputs: TrainInputs, hp: Continued, clip: Clip, hashes: dict[str, str]
+    inputs: TrainInputs, hp: Starting, clip: Clip, hashes: dict[str, str]
 ) -> tuple[dict[str, Tensor], dict | None]:
     """Learned tensors and text knowledge of the run that this one goes on from: same training set, same backbone."""
     if inputs.start is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.hyperparameters import Starting
 from cpt.methods.base.method import Batch, Method, Step, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.checkpoint import CheckpointFile
@@ -94,7 +94,7 @@ class Toy:
         self.hp: Any = self.kind.hyperparameters(**{key: value for key, value in changes.items() if key in fields})
         self.classes, number = classes(tuple(names)), len(names)
         self.method: Method = self.kind(self.clip, self.hp, self.classes, torch_stream(seed, "initial prompts"))
-        if isinstance(self.hp, Continued):
+        if isinstance(self.hp, Starting):
             self.method.begin(finished(self.hp, self.classes, self.clip))
         long_tail = [1 + 6 * (number - 1 - k) // max(number - 1, 1) for k in range(number)]
         numbers = torch.tensor(long_tail if counts is None else list(counts))
@@ -107,7 +107,14 @@ class Toy:
             descriptions=described if self.kind.needs_descriptions else None,
             labels=self.labels,
             take=lambda positions, epoch: self.at(positions, view=self.kind.views),
+            new_classes=classes(OTHERS[:3]) if self.kind.needs_new_classes else None,
         )
+        self.method.prepare(self.training, self.frozen() if self.kind.needs_training_features else None)
+
+    @torch.no_grad()
+    def frozen(self) -> Tensor:
+        """Raw frozen features (N, D) of all training images."""
+        return self.clip.vision(images(range(len(self.labels))))
 
     def at(self, positions: Sequence[int], step: int = 0, view: int = 0, *, cached: bool = False) -> Batch:
         """The training images at positions, with a second view for methods that take two.
@@ -161,7 +168,7 @@ class Toy:
         with torch.no_grad():
             self.method.target(trained=trained)
             features = self.method.image_features(shown)
-            if self.method.image_conditioned:
+            if self.method.own_classifier:
                 found = self.method.class_logits(features.float(), of or self.classes)
             else:
                 found = self.method.logits(features.float(), self.method.text_features(of or self.classes).float())

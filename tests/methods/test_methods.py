@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cpt.errors import CptError
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.hyperparameters import Starting
 from cpt.methods.base.method import Batch
 from cpt.methods.base.prompts import TextPrompts
 from cpt.training.optimizers import Optimizer
@@ -375,7 +375,7 @@ def test_a_prompt_longer_than_the_context_is_refused_by_the_class(name: str) -> 
     by_class = [message for message in refused if message.startswith("class 'cat cat cat")]
     assert all("5 context vectors needs 78 tokens, the backbone's context has 77;" in message for message in by_class)
     contexts = [module for module in toy.method.modules() if isinstance(module, TextPrompts)]
-    if not isinstance(toy.hp, Continued):  # the sizes of a continued run are another method's
+    if not isinstance(toy.hp, Starting):  # the sizes of a continued run are another method's
         assert bool(by_class) == bool(contexts)
 
 

@@ -21,7 +21,7 @@ from cpt.features.descriptions import make_descriptions
 from cpt.files.paths import HISTORY
 from cpt.files.stage_files import read_parquet
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued
+from cpt.methods.base.hyperparameters import Starting
 from cpt.training.interruption import EXIT_CODE
 from tests.helpers.experiment import COMMON, SMALL, train_inputs, train_words
 
@@ -94,7 +94,7 @@ def test_every_method_stopped_twice_gives_the_same_bytes(
         changes["clusters"] = results / "clusters/base_to_new/land/spherical-per2-single/s1.parquet"
     if kind.needs_descriptions:
         changes["descriptions"] = descriptions
-    if issubclass(kind.hyperparameters, Continued):
+    if issubclass(kind.hyperparameters, Starting):
         changes["start"] = tmp_path / "start"
         began = train_inputs(results, "promptsrc")
         assert call(server, train_words(began, tmp_path / "start")).returncode == 0

@@ -133,5 +133,7 @@ def test_a_step_that_waits_is_found(line: Callable, monkeypatch: pytest.MonkeyPa
 
 def test_ten_more_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Block.qkv
-    monkeypatch.setattr(Block, "qkv", lambda block, x: plain(block, x) + 0)  # twelve blocks of each tower
+    monkeypatch.setattr(
+        Block, "qkv", lambda block, x, adapter: plain(block, x, adapter) + 0
+    )  # twelve blocks of each tower
     assert counted("coop").total > 1.02 * BUDGET["coop"]

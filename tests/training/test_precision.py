@@ -85,9 +85,8 @@ def overflowing(results: Path, tmp_path: Path) -> Path:
     (tmp_path / text).parent.mkdir(parents=True)
     (tmp_path / text).symlink_to(results / text)
     tensors, _ = read_tensors(results / "backbone.safetensors", "cpt.towers/1")
-    write_tensors(
-        tmp_path / "backbone.safetensors", tensors | {"vision.proj": 2e5 * tensors["vision.proj"]}, "cpt.towers/1"
-    )
+    tensors["vision.proj"] = 2e5 * tensors["vision.proj"].float()
+    write_tensors(tmp_path / "backbone.safetensors", tensors, "cpt.towers/1")
     record = read_json(results / "backbone.json", SCHEMA) | {"sha256": sha256_file(tmp_path / "backbone.safetensors")}
     write_json(tmp_path / "backbone.json", record)
     return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -11,9 +12,9 @@ from cpt.clip.backbone import Clip
 from cpt.clip.passes import Passes
 from cpt.features.text import Classes
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued, Hyperparameters, resolve
-from cpt.methods.base.method import Batch, Method, TrainingSet
-from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
+from cpt.methods.base.hyperparameters import Hyperparameters, Starting, resolve
+from cpt.methods.base.method import Batch, Method
+from cpt.methods.base.sizes import placeholder_classes, placeholder_training_set, prepare, small_clip, vit_b16
 from cpt.seeds import torch_stream
 
 PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
@@ -50,7 +51,7 @@ def hyperparameters(kind: type[Hyperparameters]) -> dict[str, dict[str, Any]]:
 def published(name: str, protocol: str, dataset: str = "") -> Hyperparameters:
     """Return a method's hyperparameters without an experiment's overrides, with those of the run it starts from."""
     hp = resolve(registry.get(name).hyperparameters, protocol, dataset)
-    if isinstance(hp, Continued):
+    if isinstance(hp, Starting):
         start = published(hp.start, protocol, dataset)
         given = {
             "start_hyperparameters": start.model_dump(),
@@ -92,14 +93,11 @@ def encoded(name: str, hp: Hyperparameters, count: int, batch_size: int) -> dict
     total = max(2 * count, batch_size)
     images = torch.randn(total, 3, *clip.image_size, generator=torch.Generator().manual_seed(2))
     labels = torch.arange(total) % count
-    training_set = TrainingSet(
-        classes,
-        torch.full((count,), 2.0),
-        clusters=torch.arange(count) % 4,
-        descriptions=classes.directions.expand(3, -1, -1),
-        labels=labels,
-        take=lambda positions, _: Batch(images[list(positions)], None, labels[list(positions)]),
-    )
+
+    def take(positions: Sequence[int], _: Batch) -> Batch:
+        return Batch(images[list(positions)], None, labels[list(positions)])
+
+    training_set = placeholder_training_set(type(method), classes, labels, take)
     first = images[:batch_size]
     batch = Batch(first, None, labels[:batch_size], first if method.views == 2 else None)
     method.step(method.draw(batch, training_set), training_set)  # not counted: it computes what is needed only once
@@ -124,7 +122,10 @@ def encoded_per_image(name: str, hp: Hyperparameters, count: int) -> dict[str, f
 
 
 def _method(name: str, hp: Hyperparameters, clip: Clip, classes: Classes) -> Method:
-    return registry.get(name)(clip, hp, classes, torch_stream(0, "unused"))
+    """A method that is ready to train, on two images of every class."""
+    method = registry.get(name)(clip, hp, classes, torch_stream(0, "unused"))
+    prepare(method, placeholder_training_set(type(method), classes, torch.arange(2 * len(classes)) % len(classes)))
+    return method
 
 
 @cache

@@ -39,6 +39,13 @@ class Hyperparameters(BaseModel):
 class TrainingHyperparameters(Hyperparameters):
     """Hyperparameters of every trained method: the optimization."""
 
+    schedule: ClassVar[Literal["epoch", "step"]] = "epoch"
+    """When the learning rate changes: after every epoch, or after every step of a cosine without warm-up."""
+    final_learning_rate: ClassVar[float] = 0.0
+    """Where a cosine of steps ends."""
+    epsilon: ClassVar[float] = 1e-8
+    """Of Adam and AdamW."""
+
     epochs: int = field(12, "passes over the training set", "CPT, supplement 6.1 (base-to-new)", ge=0)
     batch_size: int = field(4, "images per step", "CPT, supplement 6.1", ge=1)
     optimizer: Literal["sgd", "adam", "adamw"] = field("sgd", "adam and adamw: betas 0.9 and 0.999", DASSL)
@@ -66,13 +73,17 @@ class TrainingHyperparameters(Hyperparameters):
         return strength
 
 
-class Continued(TrainingHyperparameters):
+class Starting(Hyperparameters):
     """Hyperparameters of a method that starts from a finished run of another one on the same training set."""
 
     start: str = field("promptsrc", "method of the run to start from", "ours", min_length=1)
     start_hyperparameters: dict[str, Any] = field(
         {}, "its hyperparameters; the experiment's own fill in what is absent", "the started method's"
     )
+
+
+class Continued(TrainingHyperparameters, Starting):
+    """Hyperparameters of a method that goes on training where a finished run of another one ended."""
 
 
 def layers(

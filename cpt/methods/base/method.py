@@ -5,7 +5,7 @@ Everything that methods have in common (backbone, batches, optimizer, schedule, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, NamedTuple
@@ -57,6 +57,8 @@ class TrainingSet:
         descriptions: (D, K, dim) unit-norm frozen features of D descriptions per class; None unless needed.
         labels: (N,) labels of all training images.
         take: returns further training images by their positions 0..N-1, in views that depend on the batch's step.
+        new_classes: the dataset's other classes, their names and frozen features; None unless the method needs them,
+            and where there are none.
     """
 
     classes: Classes
@@ -65,6 +67,7 @@ class TrainingSet:
     descriptions: Tensor | None = None
     labels: Tensor | None = None
     take: Callable[[Sequence[int], Batch], Batch] | None = None
+    new_classes: Classes | None = None
 
 
 class Step(NamedTuple):
@@ -93,12 +96,16 @@ class Method(nn.Module):
         hyperparameters: its ``Hyperparameters`` subclass.
         prompts_images: False if the vision tower stays unprompted, so that cached frozen features can be used.
         uses_frozen_images: its loss uses frozen image features; cached ones are used if nothing is augmented.
-        image_conditioned: the text features depend on the image; ``class_logits`` is its classifier.
+        own_classifier: ``class_logits`` is its classifier, which is more than cosines with its text features.
+        image_conditioned: its classifier encodes all texts anew for every image.
         depends_on_target: features of trained and of other classes differ; ``target`` is called before each test.
         augmentation: its own training transform, used if the experiment augments at all; None: the experiment's.
         views: augmented views of every training image, 1 or 2.
         needs_clusters: needs clusters of the trained classes.
         needs_descriptions: needs features of class descriptions.
+        needs_training_features: ``prepare`` gets the frozen features of all training images.
+        needs_new_classes: is told the names of the dataset's new classes while it trains.
+        sized_by_training: names of tensors whose shape the training set decides; ``prepare`` sets them.
         trains: False if there is nothing to learn.
     """
 
@@ -110,12 +117,16 @@ class Method(nn.Module):
     hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
     prompts_images: ClassVar[bool] = True
     uses_frozen_images: ClassVar[bool] = False
+    own_classifier: ClassVar[bool] = False
     image_conditioned: ClassVar[bool] = False
     depends_on_target: ClassVar[bool] = False
     augmentation: ClassVar[str | None] = None
     views: ClassVar[int] = 1
     needs_clusters: ClassVar[bool] = False
     needs_descriptions: ClassVar[bool] = False
+    needs_training_features: ClassVar[bool] = False
+    needs_new_classes: ClassVar[bool] = False
+    sized_by_training: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
 
     def __init__(self, clip: Clip, hp: Any, classes: Classes, generator: torch.Generator) -> None:
@@ -130,6 +141,21 @@ class Method(nn.Module):
         super().__init__()
         self.clip, self.hp = clip, hp
 
+    @property
+    def feature_width(self) -> int:
+        """Width D of its image and text features."""
+        return self.clip.embed_dim
+
+    @property
+    def scale(self) -> float:
+        """Factor of cosines in its logits."""
+        return self.clip.logit_scale
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether its image features are those of the unmodified CLIP."""
+        return not self.prompts_images and type(self).from_frozen is Method.from_frozen
+
     @classmethod
     def training_augmentation(cls, chosen: str) -> str:
         """Return the experiment's augmentation, or the method's own where the experiment augments at all."""
@@ -141,7 +167,11 @@ class Method(nn.Module):
 
     def raw_image_features(self, images: Tensor) -> Tensor:
         """Image features (B, D) of normalized images (B, 3, H, W) under the current prompts, not normalized."""
-        return self.clip.vision(images)
+        return self.from_frozen(self.clip.vision(images))
+
+    def from_frozen(self, features: Tensor) -> Tensor:
+        """Image features (B, D) of raw frozen ones (B, D), where the vision tower stays unprompted; not normalized."""
+        return features
 
     def text_features(self, classes: Classes) -> Tensor:
         """Unit-norm text features (K, D) of the given classes under the current prompts."""
@@ -185,18 +215,23 @@ class Method(nn.Module):
     def batch_features(self, batch: Batch) -> Tensor:
         """Unit-norm image features (B, D) of a batch under the current prompts."""
         if not self.prompts_images:
-            return self.frozen_features(batch)
+            return F.normalize(self.from_frozen(self.raw_frozen_features(batch)), dim=-1)
         assert batch.images is not None
         return self.image_features(batch.images)
 
     @torch.no_grad()
-    def frozen_features(self, batch: Batch) -> Tensor:
-        """Unit-norm frozen image features (B, D) of a batch, of its second view if it has one."""
+    def raw_frozen_features(self, batch: Batch) -> Tensor:
+        """Frozen image features (B, D) of a batch, of its second view if it has one, not normalized."""
         if batch.features is not None:
-            return F.normalize(batch.features, dim=-1)
+            return batch.features
         images = batch.images if batch.second is None else batch.second
         assert images is not None
-        return self.frozen_image_features(images)
+        return self.clip.vision(images)
+
+    @torch.no_grad()
+    def frozen_features(self, batch: Batch) -> Tensor:
+        """Unit-norm frozen image features (B, D) of a batch, of its second view if it has one."""
+        return F.normalize(self.raw_frozen_features(batch), dim=-1)
 
     @torch.no_grad()
     def frozen_image_features(self, images: Tensor) -> Tensor:
@@ -211,17 +246,30 @@ class Method(nn.Module):
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities (B, K)."""
-        return self.clip.logit_scale * image_features @ text_features.T
+        return self.scale * image_features @ text_features.T
 
     def class_logits(self, image_features: Tensor, classes: Classes) -> Tensor:
         """Logits (B, K) of unit-norm image features (B, D)."""
         return self.logits(image_features, self.text_features(classes))
+
+    def reference(self, classes: Classes) -> Tensor:
+        """Raw features (K, D) that the text features are compared with in the history: what they are untrained."""
+        return classes.frozen
 
     def target(self, *, trained: bool) -> None:
         """Called before features for a test target are computed; ``trained``: its classes and dataset were trained."""
 
     def begin(self, start: dict[str, Tensor]) -> None:
         """Called once before training with the learned tensors of the run that ``hp.start`` names."""
+
+    def prepare(self, training_set: TrainingSet, features: Tensor | None) -> None:
+        """Called once before training, also of a method that does not train, and before its parameters are counted.
+
+        Args:
+            training_set: what the method may use.
+            features: (N, D) raw frozen features of all training images under the test transform, on the backbone's
+                device; None unless ``needs_training_features``.
+        """
 
     def step_end(self) -> None:
         """Called after every step of the optimizer."""
@@ -231,6 +279,13 @@ class Method(nn.Module):
 
     def finish(self) -> None:
         """Called once after the last epoch."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load learned tensors; those in ``sized_by_training`` get the shape that they were saved with."""
+        for name in self.sized_by_training:
+            held = self.get_parameter(name) if name in dict(self.named_parameters()) else self.get_buffer(name)
+            held.data = torch.empty_like(state_dict[name], device=held.device)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def training_state(self) -> dict[str, Tensor]:
         """State besides the learned tensors that an interrupted training needs to resume."""

@@ -35,9 +35,9 @@ def check(name: str) -> str:
 
 def modules(name: str, hyperparameters: Hyperparameters) -> tuple[str, ...]:
     """Return the modules that define a run's method: its own, and that of the run from which it starts."""
-    from cpt.methods.base.hyperparameters import Continued
+    from cpt.methods.base.hyperparameters import Starting
 
-    start = hyperparameters.start if isinstance(hyperparameters, Continued) else None
+    start = hyperparameters.start if isinstance(hyperparameters, Starting) else None
     return tuple(f"cpt.methods.{method}" for method in (name, start) if method)
 
 
@@ -59,9 +59,9 @@ def get(name: str) -> type[Method]:
 def continuable(name: str) -> bool:
     """Whether another run can start from a finished run of the method.
 
-    It can if the method trains, its text features do not depend on the image, and it does not start from a run itself.
+    It can if the method trains, classifies by its text features, and does not start from a run itself.
     """
-    from cpt.methods.base.hyperparameters import Continued
+    from cpt.methods.base.hyperparameters import Starting
 
     kind = get(name)
-    return kind.trains and not kind.image_conditioned and not issubclass(kind.hyperparameters, Continued)
+    return kind.trains and not kind.own_classifier and not issubclass(kind.hyperparameters, Starting)

@@ -1,15 +1,18 @@
-"""CLIP backbones without pretrained weights, for counting learned values and encoder passes."""
+"""CLIP backbones without pretrained weights and training sets without images, for counting and timing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from cpt.clip.backbone import Clip
 from cpt.clip.blocks import Block
 from cpt.clip.export import towers
 from cpt.features.text import Classes
+from cpt.methods.base.method import Batch, Method, TrainingSet
 
 LAYERS, CONTEXT, VOCABULARY, PHRASE = 12, 77, 49408, 4
 
@@ -71,6 +74,38 @@ def placeholder_classes(clip: Clip, count: int, tokens_per_name: int = 1) -> Cla
     names = tuple(f"class {i}" for i in range(count))
     directions = torch.nn.functional.normalize(frozen, dim=-1)
     return Classes(names, tokens, PHRASE, frozen, directions, tokens, torch.full((count,), tokens_per_name))
+
+
+def placeholder_training_set(
+    kind: type[Method], classes: Classes, labels: Tensor, take: Callable[[Sequence[int], Batch], Batch] | None = None
+) -> TrainingSet:
+    """A training set with what a method asks for: clusters of four, random descriptions, new classes.
+
+    Args:
+        classes: the trained classes; their features lie on the device.
+        labels: (N,) of the images, on the CPU; every class has one.
+    """
+    count, device = len(classes), classes.frozen.device
+    stream = torch.Generator().manual_seed(3)
+    described = torch.randn(3, count, classes.frozen.shape[1], generator=stream)
+    return TrainingSet(
+        classes,
+        torch.bincount(labels, minlength=count).float().to(device),
+        clusters=(torch.arange(count) // 4).to(device) if kind.needs_clusters else None,
+        descriptions=torch.nn.functional.normalize(described, dim=-1).to(device) if kind.needs_descriptions else None,
+        labels=labels,
+        take=take,
+        new_classes=classes.take(range(max(1, count // 2))) if kind.needs_new_classes else None,
+    )
+
+
+def prepare(method: Method, training_set: TrainingSet) -> None:
+    """``Method.prepare`` with random features where it asks for them."""
+    assert training_set.labels is not None
+    stream, device = torch.Generator().manual_seed(4), method.clip.device
+    shape = len(training_set.labels), method.clip.embed_dim
+    features = torch.randn(shape, generator=stream).to(device) if method.needs_training_features else None
+    method.prepare(training_set, features)
 
 
 def _block_shape(name: str, width: int) -> tuple[int, ...]:
