@@ -5,6 +5,7 @@ from snakemake.utils import min_version
 min_version("9.10")
 sys.path.insert(0, workflow.basedir)
 from cpt.cli.fork_server import start as start_fork_server
+from cpt.workflow.stopping import stop_jobs_first
 
 if (
     not workflow.configfiles
@@ -54,6 +55,8 @@ rule figures:
 
 onstart:
     instance.claim(WORK)
+    if workflow.is_main_process:
+        stop_jobs_first()
     limit = workflow.scheduling_settings.max_jobs_per_timespan
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):
         # the default: to keep it, Snakemake 9 wakes once a second for every job that has finished

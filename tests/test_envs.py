@@ -56,7 +56,10 @@ def test_every_import_is_declared(pinned: dict[str, str]) -> None:
     """The package of every import is a dependency or, outside cpt/, a developer's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {plain(re.match(r"[\w.-]+", each)[0]) for each in project["dependencies"]}
-    extra = {plain(re.match(r"[\w.-]+", each)[0]) for each in project["optional-dependencies"]["onnx"]}
+    extras = {
+        place: {plain(re.match(r"[\w.-]+", each)[0]) for each in project["optional-dependencies"][extra]}
+        for place, extra in {"api/export.py": "onnx", "training/progress.py": "tensorboard"}.items()
+    }  # they say what to install
     developers = {plain(re.match(r"[\w.-]+", each)[0]) for each in project["optional-dependencies"]["dev"]}
     providers = importlib.metadata.packages_distributions()
     for path in [*(ROOT / "cpt").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "docs").glob("*.py")]:
@@ -66,8 +69,7 @@ def test_every_import_is_declared(pinned: dict[str, str]) -> None:
             for name in {str(name).split(".")[0] for name in names}:
                 if name not in sys.stdlib_module_names and name not in ("cpt", "benchmarks", "docs"):
                     allowed = declared if (ROOT / "cpt") in path.parents else declared | developers
-                    if path.match("api/export.py"):  # says what to install
-                        allowed = declared | extra
+                    allowed |= next((extra for place, extra in extras.items() if path.match(place)), set())
                     assert {plain(each) for each in providers[name]} & allowed, f"{path.name} imports {name}"
 
 

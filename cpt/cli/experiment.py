@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,9 @@ import typer
 
 from cpt.cli.options import ConfigFiles, Output, log, notice
 from cpt.files.provenance import recorded
+
+PERIOD = 2.0
+"""Seconds between two looks of ``cpt status --watch``."""
 
 
 def grid(configs: ConfigFiles, output: Output) -> None:
@@ -72,20 +76,34 @@ def plan(
 
 def status(
     configs: Annotated[list[Path] | None, typer.Argument(help="configuration files", metavar="[CONFIG...]")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="show it anew every two seconds, until all is done")] = False,
 ) -> None:
-    """Show the progress of an experiment: jobs done, running, failed (with logs) and missing, speed, and time left.
+    """Show the progress of an experiment: what runs (epoch, loss, time left, log), what failed and why, what is left.
 
-    Run it in the project's folder. It only reads files, so it can run beside Snakemake.
+    Run it in the project's folder. It only reads files, so it can run beside Snakemake. Ctrl-C ends --watch and nothing
+    else.
 
-    Example: `cpt status config/paper.yaml`
+    Example: `cpt status config/paper.yaml --watch`
     """
+    from rich.live import Live
+
     from cpt.experiment import config
     from cpt.report.terminal.console import console
     from cpt.report.terminal.status import render
-    from cpt.workflow.status import status as look
+    from cpt.workflow.status import Watch
 
     paths = configs or [Path("config/config.yaml")]
-    console().print(render(look(config.load(paths), " + ".join(map(str, paths)))))
+    watched, shown = Watch(config.load(paths), " + ".join(map(str, paths))), console()
+    if not watch:
+        shown.print(render(watched.look()))
+        return
+    with Live(console=shown, auto_refresh=False) as live:
+        while True:
+            found = watched.look()
+            live.update(render(found), refresh=True)
+            if found.finished:
+                return
+            time.sleep(PERIOD)
 
 
 def verify(

@@ -36,19 +36,30 @@ def call(address: str, arguments: list[str]) -> int | None:
         except OSError:
             return None
         connection.settimeout(None)
-        child = int.from_bytes(started, "big")
-
-        def forward(number: int, _frame: object) -> None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, forward)
+        forwarded = _forward_signals(int.from_bytes(started, "big"))
         code = receive(connection, HEADER)
+    if code is None and forwarded:
+        print(f"cpt: {forwarded[-1].name}: ended", file=sys.stderr)
+        return 128 + forwarded[-1]
     if code is None:
         print("cpt: the job's process died (killed, or out of memory)", file=sys.stderr)
         return 137
     return int.from_bytes(code, "big")
+
+
+def _forward_signals(child: int) -> list[signal.Signals]:
+    """Pass signals on to the job's process; return those so far. ``nohup`` goes for the job, too."""
+    forwarded: list[signal.Signals] = []
+
+    def forward(number: int, _frame: object) -> None:
+        forwarded.append(signal.Signals(number))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, forward)
+    return forwarded
 
 
 def _myself(arguments: list[str]) -> dict[str, object]:

@@ -11,6 +11,9 @@ from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed,
 from cpt.files.provenance import recorded
 from cpt.training import interruption
 
+EVENTS = "CPT_TENSORBOARD"
+"""Environment variable that says the same as --tensorboard, for the trainings of a workflow."""
+
 
 def train(
     method: Annotated[str, typer.Option(help="name of the method; `cpt methods` lists them")],
@@ -32,6 +35,9 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none or rrc_flip")] = "rrc_flip",
     checkpoint: Annotated[Path | None, typer.Option(help="checkpoint file of the unfinished training")] = None,
     checkpoint_interval: Annotated[float, typer.Option(help="seconds between checkpoints")] = 60.0,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="folder for TensorBoard's event files, one below for each run", envvar=EVENTS)
+    ] = None,
     cuda_graphs: Annotated[
         str, typer.Option(help="auto: capture the step as a CUDA graph on a GPU; off: launch every operator by itself")
     ] = "auto",
@@ -43,7 +49,8 @@ def train(
 ) -> None:
     """Train one run: dataset × τ × method × seed. An interrupted run resumes from --checkpoint.
 
-    On SIGTERM or SIGUSR1 it saves a checkpoint after the current step and exits with code 75. The same command resumes.
+    On Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it saves a checkpoint after the current step and exits with code 75. The same
+    command resumes. Each finished epoch is a line of JSON in <checkpoint>.history.jsonl while it trains.
 
     Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
     --manifest results/embedded/data/flowers/manifest.parquet

@@ -319,6 +319,17 @@ class Stages:
         file = name if together is None else f"{cell}/{batch_name(together)}"
         return f"logs/{self.config.experiment}/{verb}/{file}.log"
 
+    def log_of(self, rule: str, output: str) -> str:
+        """Log of a job that is not of one run, by its rule and its main output (``jobs``)."""
+        folder = f"logs/{self.config.experiment}"
+        if rule in ("aggregate", "ledger", "audit", "page"):
+            return f"{folder}/{rule}.log"
+        path = PurePath(output).relative_to(self.root)
+        if path.parts[0] == "data":
+            part = {"fetch": "-fetch", "pixels": f"-{path.stem}"}.get(rule, "")
+            return f"{folder}/{path.parent}{part}.log"
+        return f"{folder}/{path.with_suffix('.log')}"
+
     def batch(self, verb: str, cell: str, seeds: Sequence[int]) -> Stage:
         """A stage of several seeds of a run: ``cpt many`` with one JSON object per seed."""
         stages = {name: getattr(self, verb)(name) for name in (f"{cell}/s{seed}" for seed in seeds)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 GRID = "cpt.grid/5"
 TEXT_FEATURES = "cpt.text-features/3"
 PROMPTS = "cpt.prompts/1"
@@ -24,6 +26,9 @@ GATHERED = tuple(f"{name}.parquet" for name in ("runs", "costs", "counts", "curv
 """What ``cpt aggregate`` writes."""
 FIGURE = ("svg", "pdf", "png", "csv", "txt")
 """Suffixes of a figure's files; the first one has the record beside it."""
+
+HISTORY_LINES = ".history.jsonl"
+"""Suffix of the history of an unfinished training, beside its checkpoint."""
 
 IMAGES = "images"
 """Last part of the name of a target's mean image features in classifier.safetensors."""
@@ -72,3 +77,9 @@ def clusters(protocol: str, dataset: str, name: str, seed: int) -> str:
 def run(protocol: str, dataset: str, ratio: float, key: str, seed: int) -> str:
     """Identity of a run, which is its folder below ``runs/``."""
     return f"{protocol}/{dataset}/r{ratio:g}/{key}/s{seed}"
+
+
+def run_name(folder: Path) -> str:
+    """Name of a run by its folder: with its experiment below ``results/<experiment>/runs``, else the folder's own."""
+    experiment, runs, name = str(folder.absolute()).rpartition("/runs/")
+    return f"{Path(experiment).name}/{name}" if runs else folder.absolute().name

@@ -1,7 +1,7 @@
 """Signals that ask a training to stop: it saves its state after the current step and can be resumed.
 
-Schedulers and shutdowns send SIGTERM; SLURM can send SIGUSR1 before a time limit or a preemption. The handler only
-records the signal; the training checks ``received`` where stopping is safe.
+Ctrl-C sends SIGINT, a lost terminal SIGHUP, schedulers and shutdowns SIGTERM; SLURM can send SIGUSR1 before a time
+limit or a preemption. The handler only records the signal; the training checks ``received`` where stopping is safe.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: a temporary failure; the same command resumes."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 _received: signal.Signals | None = None
 
@@ -21,9 +21,14 @@ class StoppedError(Exception):
 
 
 def watch() -> None:
-    """Record the signals from now on instead of terminating. Call it once per process, in the main thread."""
+    """Record the signals from now on instead of terminating. Call it once per process, in the main thread.
+
+    SIGHUP stays ignored under ``nohup``. SIGINT is recorded also where a script's shell ignores it for a process in the
+    background: who sends it to this process means it.
+    """
     for number in SIGNALS:
-        signal.signal(number, _note)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _note)
 
 
 def received() -> signal.Signals | None:

@@ -20,6 +20,7 @@ from cpt.training.checkpoint import Checkpoint, CheckpointFile
 from cpt.training.graphs import GraphedSteps, Record
 from cpt.training.interruption import StoppedError
 from cpt.training.optimizers import Optimizer
+from cpt.training.progress import Progress
 from cpt.training.schedule import learning_rate
 
 
@@ -65,6 +66,7 @@ class Loop:
         file: the checkpoint file.
         log: called with one line per epoch.
         record: captures steps as CUDA graphs; None: every operator is launched by itself.
+        progress: is given every epoch's row; None: nobody.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Loop:
         file: CheckpointFile,
         log: Callable[[str], None],
         record: Record | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.method, self.hp, self.batches = method, method.hp, batches
         self.training_set = replace(training_set, take=batches.take)
-        self.file, self.log = file, log
+        self.file, self.log, self.progress = file, log, progress or Progress(None, None)
         self.optimizer = Optimizer(method.parameters(), self.hp)
         self.passes = Passes(method.clip)
         self.history: list[dict[str, float]] = []
@@ -102,6 +105,7 @@ class Loop:
         """
         method, epochs, steps = self.method, self.hp.epochs, self.batches.steps()
         first_epoch, first_step = self._resume()
+        self.progress.begin(self.history)
         self.log(
             f"{method.title}: {len(self.batches.labels)} images of {len(self.training_set.classes)} classes, "
             f"{epochs} epochs of {steps} steps, {method.learnable_parameters():,} learned values, {method.clip.device}"
@@ -113,6 +117,7 @@ class Loop:
                 if step + 1 < steps:
                     self._checkpoint(epoch, step + 1)
             self.history.append(self._epoch_row(epoch, steps))
+            self.progress.add(self.history[-1])
             method.epoch_end(epoch + 1)
             if self.hp.snapshots:
                 self.snapshots[epoch + 1] = {k: v.detach().clone() for k, v in method.state_dict().items()}

@@ -26,7 +26,7 @@ from cpt.features.descriptions import read_descriptions
 from cpt.features.images import read_image_features
 from cpt.features.text import read_text_features
 from cpt.files import provenance
-from cpt.files.paths import HISTORY, PROMPTS, RUN
+from cpt.files.paths import HISTORY, HISTORY_LINES, PROMPTS, RUN, run_name
 from cpt.files.stage_files import (
     canonical_json,
     read_json,
@@ -45,6 +45,7 @@ from cpt.training.batches import Batches
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.graphs import CUDA_GRAPHS, recorder
 from cpt.training.loop import Loop
+from cpt.training.progress import Progress
 from cpt.validation import one_line
 
 SNAPSHOT = "snapshot."
@@ -57,6 +58,7 @@ class TrainInputs:
 
     Attributes:
         workers: threads that decode and augment images; None for as many as ``threads``.
+        tensorboard: folder for TensorBoard's event files; None for none.
         code: version of the code that the caller counts on, None for whatever there is.
     """
 
@@ -78,6 +80,7 @@ class TrainInputs:
     workers: int | None = None
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0
+    tensorboard: Path | None = None
     cuda_graphs: str = "auto"
     code: str | None = None
 
@@ -96,6 +99,7 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
     if inputs.cuda_graphs not in CUDA_GRAPHS:
         raise CptError(f"cuda_graphs: unknown {inputs.cuda_graphs!r}; {nearest(inputs.cuda_graphs, CUDA_GRAPHS)}")
+    progress = _progress(inputs, output, log)
     weights = pretrained(inputs.backbone)
     device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads, weights)
     clip = load_backbone(inputs.backbone, device, precision)
@@ -121,13 +125,20 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     snapshots: dict[int, dict[str, Tensor]] = {}
     if kind.trains:
         record_steps = recorder(device, inputs.cuda_graphs)
-        loop = Loop(method, training_set, _batches(inputs, method, split), checkpoint, log, record_steps)
+        loop = Loop(method, training_set, _batches(inputs, method, split), checkpoint, log, record_steps, progress)
         history, snapshots = loop.run()
         started -= loop.seconds_before
         record |= {"resumed": loop.resumed, "views": loop.batches.views, "encoded_per_step": loop.encoded_per_step}
         record["cuda_graphs"] = loop.cuda_graphs
     _write(output, method, split, history, snapshots, record, started)
     checkpoint.remove()
+    progress.end()
+
+
+def _progress(inputs: TrainInputs, output: Path, log: Callable[[str], None]) -> Progress:
+    """Where epochs are told while they pass: beside the checkpoint, and in a folder for each run."""
+    lines = inputs.checkpoint and inputs.checkpoint.with_suffix(HISTORY_LINES)
+    return Progress(lines, inputs.tensorboard and inputs.tensorboard / run_name(output), log)
 
 
 def _hyperparameters(inputs: TrainInputs, kind: type[Method]) -> Any:

@@ -97,7 +97,9 @@ def check(folder: Path, locks: Path) -> None:
     if record is None or (record.lives and record.pid == os.getpid()):
         return
     if record.lives:
-        raise CptError(f"another {record} works on {folder.name}; wait for it, or end it with {_ending(record.pid)}")
+        raise CptError(
+            f"another {record} works on {folder.name}; wait for it, or end it with `kill -TERM {record.pid}`"
+        )
     if not _locked(folder.name, locks):
         with contextlib.suppress(OSError):
             (folder / _NAME).unlink()
@@ -137,6 +139,14 @@ def working(folder: Path) -> str | None:
     return f"snakemake (pid {record.pid}) since {record.since}" if record.lives else None
 
 
+def began(folder: Path) -> float | None:
+    """When the last Snakemake of ``work/<experiment>`` began that has not ended orderly, in seconds since the epoch."""
+    try:
+        return (folder / _NAME).stat().st_mtime
+    except OSError:
+        return None
+
+
 def _record(folder: Path) -> _Record | None:
     try:
         return _Record(**parse_json((folder / _NAME).read_text(encoding="utf-8")))
@@ -170,14 +180,6 @@ def _born(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _ending(pid: int) -> str:
-    """Command that ends a Snakemake; one started in the background of a script ignores Ctrl-C's signal."""
-    with contextlib.suppress(OSError):
-        if os.getpgid(pid) == pid:  # its group is itself and its jobs
-            return f"`kill -TERM -- -{pid}`"
-    return f"`kill -TERM {pid}` (it finishes the jobs that run)"
 
 
 def _slurm_jobs() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -11,23 +13,54 @@ from cpt.experiment.config import Config
 from cpt.experiment.resolved import load
 from cpt.experiment.stages import Stages
 from cpt.files import paths
-from cpt.workflow.instance import working
+from cpt.workflow import logs
+from cpt.workflow.instance import began, working
+from cpt.workflow.logs import FAILED
 
 STAGES = {"train": paths.TRAINED[0], "predict": paths.PREDICTED[0], "score": paths.SCORED[0]}
 """Stages of a run in order, with the file that says that it is done."""
 
-DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
+DONE, RUNNING, MISSING = "done", "running", "missing"
+"""States of jobs and runs, beside ``failed`` and ``stopped``: ended by a signal, the same command resumes."""
+
+REPORT = ("aggregate", "table", "figure", "ledger", "audit", "page")
+"""Rules after the runs; those that are not of runs are before them."""
+
 RECENT = 3600.0
 """Seconds over which the speed is measured."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A run whose last attempt failed: its log and the line that says why."""
+class Progress:
+    """How far a training is.
 
-    run: str
+    Attributes:
+        epoch, epochs: finished ones, and all.
+        loss: mean over the last finished epoch.
+        left: seconds to go at its mean speed.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float | None
+    left: float
+
+
+@dataclass(frozen=True)
+class At:
+    """A job that runs, or whose last attempt failed or was stopped.
+
+    Attributes:
+        job: its stage and the run or file that it makes.
+        log: its log.
+        line: the line of the log that says why it ended; empty while it runs.
+        progress: of a training that runs and has finished an epoch.
+    """
+
+    job: str
     log: Path
-    line: str
+    line: str = ""
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -39,9 +72,11 @@ class Status:
         worker: who works on it now, None if nobody.
         states: state by run.
         methods, datasets: of every run.
-        failures: what failed.
+        before, after: jobs before and after the runs by state.
+        running, failures: jobs that run, and jobs that failed.
         last: seconds since the last run was finished; None before the first.
-        per_hour: runs finished in the last hour.
+        recent: runs finished while the speed was measured.
+        span: seconds over which it was: the last hour, or since Snakemake began.
         page: whether the report is there and newer than every run.
     """
 
@@ -50,60 +85,137 @@ class Status:
     states: dict[str, str]
     methods: dict[str, str]
     datasets: dict[str, str]
-    failures: list[Failure]
+    before: Counter[str]
+    after: Counter[str]
+    running: list[At]
+    failures: list[At]
     last: float | None
-    per_hour: int
+    recent: int
+    span: float
     page: bool
 
     def counts(self) -> Counter[str]:
         """Number of runs by state."""
         return Counter(self.states.values())
 
-    def hours_left(self) -> float | None:
-        """Hours to go at the speed of the last hour; None without one."""
+    @property
+    def finished(self) -> bool:
+        """Whether everything is done and nobody is at work."""
+        return self.page and self.worker is None and self.counts()[DONE] == len(self.states)
+
+    def seconds_left(self) -> float | None:
+        """Seconds to go at the recent speed; None without one."""
         left = len(self.states) - self.counts()[DONE]
-        return left / self.per_hour if self.per_hour and left else None
+        return left * self.span / self.recent if self.recent and left else None
 
 
-def status(config: Config, source: str, now: float | None = None) -> Status:
-    """Look at an experiment's files, in the folder where Snakemake is started.
+class Watch:
+    """Looks at an experiment's files, in the folder where Snakemake is started.
 
     Args:
         source: where the configuration came from, for messages.
-        now: seconds since the epoch; default: the time of the call.
 
     Raises:
         CptError: the configuration cannot be resolved.
     """
-    now = time.time() if now is None else now
-    work = Path("work", config.experiment)
-    plan = load(config, source, work / "workflow.json")
-    stages = Stages(config, plan)
-    worker = working(work)
-    states, failures, finished = {}, [], []
-    for run in plan.runs:
-        times = {stage: _time(Path(plan.root, "runs", run, name)) for stage, name in STAGES.items()}
+
+    def __init__(self, config: Config, source: str) -> None:
+        self.experiment, self.work = config.experiment, Path("work", config.experiment)
+        self.plan = load(config, source, self.work / "workflow.json")
+        self.stages = Stages(config, self.plan)
+        of_runs = tuple(STAGES)
+        self.shared = {rule: made for rule, made in self.stages.jobs.items() if not rule.startswith((*of_runs, "all"))}
+
+    def look(self, now: float | None = None) -> Status:
+        """Return the state now, or at a time in seconds since the epoch."""
+        now = time.time() if now is None else now
+        worker, start = working(self.work), began(self.work)
+        found = _Found(self, start if worker else None, logs.failed_jobs(self.experiment), now)
+        states, finished = {}, []
+        for run in self.plan.runs:
+            states[run], scored = found.of_run(run)
+            finished += [scored] if scored is not None else []
+        before, after = Counter[str](), Counter[str]()
+        for rule, made in self.shared.items():
+            (after if rule in REPORT else before).update(found.of_file(rule, path) for path in made)
+        page = _time(Path(self.plan.root, "report/index.html"))
+        span = min(RECENT, max(now - start, 1.0)) if worker and start else RECENT
+        return Status(
+            experiment=self.experiment,
+            worker=worker,
+            states=states,
+            methods={run: job.method for run, job in self.plan.runs.items()},
+            datasets={run: job.dataset for run, job in self.plan.runs.items()},
+            before=before,
+            after=after,
+            running=found.running,
+            failures=found.failures,
+            last=max(0.0, now - max(finished)) if finished else None,
+            recent=sum(now - when < span for when in finished),
+            span=span,
+            page=page is not None and page >= max(finished, default=0.0),
+        )
+
+
+def status(config: Config, source: str, now: float | None = None) -> Status:
+    """Look once; see ``Watch``."""
+    return Watch(config, source).look(now)
+
+
+class _Found:
+    """Jobs that run and that failed, as they are found.
+
+    Args:
+        start: when the Snakemake that works began; None if none does.
+        unsaid: logs of jobs that Snakemake saw fail.
+    """
+
+    def __init__(self, watch: Watch, start: float | None, unsaid: dict[str, Path], now: float) -> None:
+        self.watch, self.start, self.unsaid, self.now = watch, start, unsaid, now
+        self.running: list[At] = []
+        self.failures: list[At] = []
+
+    def of_run(self, run: str) -> tuple[str, float | None]:
+        """State of a run, and when it was scored."""
+        folder = Path(self.watch.plan.root, "runs", run)
+        times = {stage: _time(folder / name) for stage, name in STAGES.items()}
         if (scored := times["score"]) is not None:
-            states[run] = DONE
-            finished.append(scored)
-            continue
+            return DONE, scored
         stage = next(stage for stage, when in times.items() if when is None)
-        log = Path(stages.log(stage, run))
-        states[run], line = _unfinished(log, worker is not None)
-        if states[run] == FAILED:
-            failures.append(Failure(run, log, line))
-    page = _time(Path(plan.root, "report/index.html"))
-    return Status(
-        experiment=config.experiment,
-        worker=worker,
-        states=states,
-        methods={run: job.method for run, job in plan.runs.items()},
-        datasets={run: job.dataset for run, job in plan.runs.items()},
-        failures=failures,
-        last=max(0.0, now - max(finished)) if finished else None,
-        per_hour=sum(now - when < RECENT for when in finished),
-        page=page is not None and page >= max(finished, default=0.0),
-    )
+        return self._unfinished(stage, run, Path(self.watch.stages.log(stage, run)), folder), None
+
+    def of_file(self, rule: str, path: str) -> str:
+        """State of a job that is not of a run, by its main output."""
+        if _time(Path(path)) is not None:
+            return DONE
+        name = path.removeprefix(f"{self.watch.plan.root}/")
+        return self._unfinished(rule, name, Path(self.watch.stages.log_of(rule, path)), Path(path))
+
+    def _unfinished(self, stage: str, name: str, log: Path, made: Path) -> str:
+        """State of a job that is not finished; note it if it runs or failed."""
+        text = None
+        with contextlib.suppress(OSError):
+            text = logs.section(log.read_text(encoding="utf-8", errors="replace"), str(made))
+        state, line = (None, "") if text is None else logs.ending(text)
+        if state is None and str(log) in self.unsaid:
+            state, line = FAILED, f"ended without a word: killed, or out of memory? {self.unsaid[str(log)]} has more"
+        if state == FAILED:
+            self.failures.append(At(f"{stage} {name}", log, line))
+        elif state is None and text is not None and self.start is not None and self.start <= (_time(log) or 0.0):
+            self.running.append(At(f"{stage} {name}", log, progress=self._progress(name) if stage == "train" else None))
+            return RUNNING
+        return state or MISSING
+
+    def _progress(self, run: str) -> Progress | None:
+        path = self.watch.work / f"{run}{paths.HISTORY_LINES}"
+        try:
+            row = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+        except (OSError, ValueError, IndexError):
+            return None
+        epochs = json.loads(self.watch.plan.runs[run].hyperparameters)["epochs"]
+        since = self.now - (_time(path) or self.now)
+        left = (epochs - row["epoch"]) * row["seconds"] / row["epoch"] - since
+        return Progress(row["epoch"], epochs, row["loss"], max(0.0, left))
 
 
 def _time(path: Path) -> float | None:
@@ -112,16 +224,3 @@ def _time(path: Path) -> float | None:
         return path.stat().st_mtime
     except OSError:
         return None
-
-
-def _unfinished(log: Path, at_work: bool) -> tuple[str, str]:
-    """State of a run that is not finished, by its log, and the line that tells it."""
-    try:
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return MISSING, ""
-    last = lines[-1] if lines else ""
-    told = next((line for line in reversed(lines) if line.startswith("cpt: ")), None)
-    if told is not None or (lines and not last.startswith(("epoch", "resuming")) and "Traceback" in "".join(lines)):
-        return FAILED, told or last
-    return (RUNNING, last) if at_work else (MISSING, last)

@@ -22,7 +22,7 @@ from cpt.files.paths import HISTORY
 from cpt.files.stage_files import read_parquet
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Starting
-from cpt.training.interruption import EXIT_CODE
+from cpt.training.interruption import EXIT_CODE, SIGNALS
 from tests.helpers.experiment import COMMON, SMALL, train_inputs, train_words
 
 TRAINED = [name for name in registry.names() if registry.get(name).trains]
@@ -107,7 +107,7 @@ def test_every_method_stopped_twice_gives_the_same_bytes(
     stream = random.Random(method)
     words = [*train_words(given, tmp_path / "stopped"), "--checkpoint", str(state)]
     for steps in (stream.randint(1, 4), stream.randint(1, 5)):  # of ten in two epochs
-        number = stream.choice([signal.SIGTERM, signal.SIGUSR1])
+        number = stream.choice(SIGNALS)
         done = call(server, words, steps, number)
         assert done.returncode == EXIT_CODE, done.stderr
         assert done.stderr.startswith(f"cpt: {number.name}: stopped at epoch ")
@@ -120,7 +120,7 @@ def test_every_method_stopped_twice_gives_the_same_bytes(
     assert not state.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("served", [True, False], ids=["through the server", "by itself"])
 def test_a_signal_from_outside_reaches_the_training(
     server: str, results: Path, tmp_path: Path, number: signal.Signals, served: bool

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cpt.experiment.config import load
+from cpt.experiment.resolved import load as load_resolved
+from cpt.experiment.stages import Stages
 from cpt.files.stage_files import read_json, read_parquet
+from cpt.workflow.status import status
 from tests.helpers.miniature import Miniatures, picture
 from tests.helpers.servers import Mishap, Server
 from tests.helpers.workflow import copy_project, planned, snakemake
@@ -87,6 +91,20 @@ def test_every_dataset_arrives_and_is_checked(mini: Path) -> None:
         record = read_json(results / f"data/{name}/pixels-test.json", "cpt.pixels/2")
         assert record["count"] == entry["expected"]["images"]["test"]
     assert planned(mini, "--configfile", "mini.yaml") == {}
+
+
+@pytest.mark.slow
+def test_every_job_has_its_log_where_status_looks(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mini)
+    config = load([Path("mini.yaml")])
+    stages = Stages(config, load_resolved(config, "", Path("work/mini/workflow.json")))
+    shared = {rule: made for rule, made in stages.jobs.items() if rule not in ("train", "predict", "score", "all")}
+    assert {"fetch", "pixels", "descriptions", "clusters", "page"} <= shared.keys()
+    for rule, made in shared.items():
+        for output in made:
+            assert Path(stages.log_of(rule, output)).is_file(), rule
+    found = status(config, "")
+    assert (found.failures, found.running, found.finished) == ([], [], True)
 
 
 @pytest.mark.slow

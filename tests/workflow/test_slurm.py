@@ -238,7 +238,7 @@ def test_a_second_snakemake_and_one_after_a_killed_one(slurm: Cluster, made_here
     second = Submitted(project, RUNS)
     assert second.wait() == 1
     assert f"another snakemake (pid {first.process.pid} " in second.text
-    assert re.search(rf"`kill -TERM (-- -)?{first.process.pid}`", second.text)
+    assert re.search(rf"`kill -TERM {first.process.pid}`", second.text)
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     third = Submitted(project, RUNS)

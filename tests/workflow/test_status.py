@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,9 +14,11 @@ from rich.console import Console
 
 from cpt.experiment.config import Config, load
 from cpt.experiment.resolved import load as load_workflow
+from cpt.experiment.stages import Stages
 from cpt.report.terminal.status import render
 from cpt.workflow import instance
-from cpt.workflow.status import DONE, FAILED, MISSING, RUNNING, Status, status
+from cpt.workflow.logs import FAILED, STOPPED
+from cpt.workflow.status import DONE, MISSING, RUNNING, At, Progress, Status, status
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
@@ -52,19 +56,29 @@ def finish(run: str, *, ago: float, files: tuple[str, ...] = ALL) -> None:
         os.utime(path, (NOW - ago, NOW - ago))
 
 
-def log(stage: str, run: str, text: str) -> Path:
-    path = Path("logs/embedded", stage, f"{run}.log")
+def log(stage: str, run: str, text: str, ago: float = 0.0) -> Path:
+    return written(Path("logs/embedded", stage, f"{run}.log"), text, ago)
+
+
+def written(path: Path, text: str, ago: float = 0.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+    os.utime(path, (NOW - ago, NOW - ago))
     return path
+
+
+def begin(ago: float) -> None:
+    """This process is the Snakemake that works on the experiment."""
+    instance.claim(Path("work/embedded"))
+    os.utime("work/embedded/snakemake.json", (NOW - ago, NOW - ago))
 
 
 def look(config: Config) -> Status:
     return status(config, "config/config.yaml", NOW)
 
 
-def printed(found: Status) -> str:
-    console = Console(width=150, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+def printed(found: Status, width: int = 150) -> str:
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(render(found))
     return console.export_text()
 
@@ -72,7 +86,8 @@ def printed(found: Status) -> str:
 def test_nothing_has_begun(config: Config) -> None:
     found = look(config)
     assert found.counts() == {MISSING: len(runs())}
-    assert (found.last, found.per_hour, found.hours_left(), found.worker, found.page) == (None, 0, None, None, False)
+    assert found.before.keys() == found.after.keys() == {MISSING}
+    assert (found.last, found.recent, found.seconds_left(), found.worker, found.page) == (None, 0, None, None, False)
     assert f"0 of {len(runs())} runs done, {len(runs())} missing" in printed(found)
 
 
@@ -86,33 +101,108 @@ def test_half_done(config: Config) -> None:
     log("train", names[7], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n")
     failed = log("train", names[8], "IVLP: 80 images\ncpt: error: the loss of epoch 2 is nan; lower learning_rate\n")
     crashed = log("predict", names[6], "Traceback (most recent call last):\n  ...\nMemoryError\n")
-    log(
-        "train",
-        names[9],
-        "epoch 1/12  lr 1e-05  loss 2.1\ncpt: SIGTERM: stopped at epoch 2, step 3; checkpoint saved\n",
-    )
+    saved = "cpt: SIGTERM: stopped at epoch 2, step 3; checkpoint saved\n"
+    log("train", names[9], f"epoch 1/12  lr 1e-05  loss 2.1\n{saved}")
+    log("predict", names[5], "Traceback (most recent call last):\n  ...\nKeyboardInterrupt\n")
+    log("train", names[10], "cpt: notice: this is no failure\n")
     found = look(config)
-    assert found.counts() == {DONE: 5, FAILED: 3, MISSING: len(names) - 8}, "nobody is at work: nothing runs"
-    assert {f.log: f.line for f in found.failures if f.log in (failed, crashed)} == {
-        failed: "cpt: error: the loss of epoch 2 is nan; lower learning_rate",
-        crashed: "MemoryError",
-    }
-    assert (found.last, found.per_hour) == (600, 4)
-    assert found.hours_left() == (len(names) - 5) / 4
+    assert found.counts() == {DONE: 5, FAILED: 2, STOPPED: 2, MISSING: len(names) - 9}, "nobody is at work"
+    assert found.failures == [
+        At(f"predict {names[6]}", crashed, "MemoryError"),
+        At(f"train {names[8]}", failed, "cpt: error: the loss of epoch 2 is nan; lower learning_rate"),
+    ]
+    assert (found.last, found.recent) == (600, 4)
     text = printed(found)
-    assert f"failed: {failed}: cpt: error: the loss of epoch 2 is nan" in text
-    assert "last run finished 10 min ago, 4 in the last hour; about" in text
+    assert f"failed: train {names[8]}: cpt: error: the loss of epoch 2 is nan" in text
+    assert f"log: {failed}\n" in text
+    assert re.search("last run finished 10 min ago *\n", text), "nobody is at work: no time to go"
+
+
+def test_every_kind_of_job_is_told_of_when_it_fails(config: Config) -> None:
+    """The jobs that are of no run; ``test_paper_workflow`` compares their logs with those that the rules write."""
+    jobs = Stages(config, load_workflow(config, "", Path("work/embedded/workflow.json"))).jobs
+    shared = {rule: made[0] for rule, made in jobs.items() if rule not in ("train", "predict", "score", "all")}
+    logs = {
+        "grid": "grid.log", "backbone": "backbone.log", "data": "data/{}.log", "split": "splits/{}.log",
+        "text_features": "features/{}.log", "image_features": "features/{}.log", "clusters": "clusters/{}.log",
+        "aggregate": "aggregate.log", "table": "tables/{}.log", "figure": "figures/{}.log", "ledger": "ledger.log",
+        "audit": "audit.log", "page": "page.log",
+    }  # fmt: skip
+    assert shared.keys() == logs.keys()
+    for rule, made in shared.items():
+        name = made.removeprefix("results/embedded/")
+        told = name.split("/")[1] if rule == "data" else name.partition("/")[2].rpartition(".")[0]
+        path = written(Path("logs/embedded", logs[rule].format(told)), f"cpt: error: no luck with {rule}\n")
+        assert At(f"{rule} {name}", path, f"cpt: error: no luck with {rule}") in look(config).failures
+    found = look(config)
+    assert (found.before[FAILED], found.after[FAILED]) == (7, 6)
+    assert "jobs before the runs: 0 of" in printed(found)
+
+
+def test_the_same_cause_is_told_once(config: Config) -> None:
+    names = runs()
+    first = log("train", names[0], "cpt: error: out of luck\n")
+    for name in names[1:4]:
+        log("train", name, "cpt: error: out of luck\n")
+    text = printed(look(config))
+    assert f"failed: train {names[0]} and 3 more: cpt: error: out of luck" in text
+    assert f"log: {first}" in text
+
+
+def test_a_job_that_ended_without_a_word_is_told_of_by_snakemake(config: Config) -> None:
+    names = runs()
+    begin(ago=600)
+    cut = [log("train", name, "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n", ago=60) for name in names[:2]]
+    began = "rule train:\n    log: {}\n    jobid: 1\n"
+    ended = "Error in rule train:\n    log: {} (check log file(s) for error details)\nTrying to restart job 1.\n"
+    text = began.format(cut[0]) + ended.format(cut[0]) + began.format(cut[1]) + ended.format(cut[1])
+    seen = written(Path(".snakemake/log/1.snakemake.log"), text + began.format(cut[1]))
+    written(Path(".snakemake/log/0.snakemake.log"), ended.format(cut[1]), ago=60)
+    found = look(config)
+    assert (found.states[names[0]], found.states[names[1]]) == (FAILED, RUNNING), "the second was started again"
+    (failure,) = found.failures
+    assert str(seen) in failure.line
 
 
 def test_while_snakemake_works(config: Config) -> None:
     names = runs()
-    log("train", names[0], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n")
-    instance.claim(Path("work/embedded"))
+    own = log("train", names[0], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n", ago=60)
+    log("train", names[1], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n", ago=700)
+    rows = [{"epoch": epoch, "loss": 3.0 / epoch, "seconds": 20.0 * epoch} for epoch in (1, 2, 3)]
+    written(Path(f"work/embedded/{names[0]}.history.jsonl"), "".join(json.dumps(row) + "\n" for row in rows), ago=5)
+    begin(ago=600)
     found = look(config)
-    assert found.states[names[0]] == RUNNING
-    assert f"at work: snakemake (pid {os.getpid()}) since" in printed(found)
+    assert (found.states[names[0]], found.states[names[1]]) == (RUNNING, MISSING), "the second is an earlier call's"
+    epochs = json.loads(load_workflow(config, "", Path("work/embedded/workflow.json")).runs[names[0]].hyperparameters)
+    (running,) = found.running
+    assert running == At(f"train {names[0]}", own, progress=Progress(3, epochs["epochs"], 1.0, running.progress.left))
+    assert running.progress.left == pytest.approx(20.0 * (epochs["epochs"] - 3) - 5)
+    text = printed(found, 80)
+    assert f"at work: snakemake (pid {os.getpid()}) since" in text
+    assert f"running: train {names[0]}\n" in re.sub(" +\n", "\n", text)
+    assert f"epoch 3 of {epochs['epochs']}, loss 1.0000, " in text
+    assert f"log: {own}" in re.sub(" +\n", "\n", text)
     instance.release(Path("work/embedded"))
     assert look(config).states[names[0]] == MISSING
+
+
+def test_the_time_to_go_is_rough_while_few_runs_are_finished(config: Config) -> None:
+    names = runs()
+    begin(ago=1200)
+    finish(names[0], ago=60)
+    finish(names[1], ago=1500)
+    found = look(config)
+    assert (found.recent, found.span) == (1, 1200), "since Snakemake began"
+    assert found.seconds_left() == 1200 * (len(names) - 2)
+    assert "to go at the speed of one run" in printed(found)
+    assert "; roughly " in printed(found)
+    for name in names[2:6]:
+        finish(name, ago=60)
+    assert look(config).seconds_left() == pytest.approx(1200 / 5 * (len(names) - 6))
+    assert re.search("; about .* to go at the speed of the last 5 runs", printed(look(config)))
+    os.utime("work/embedded/snakemake.json", (NOW - 90_000, NOW - 90_000))
+    assert (look(config).recent, look(config).span) == (6, 3600)
+    instance.release(Path("work/embedded"))
 
 
 def test_all_done(config: Config) -> None:
@@ -136,18 +226,30 @@ def test_the_papers_grid_is_resolved_once(config: Config, monkeypatch: pytest.Mo
 
 
 @pytest.mark.no_cover
-def test_the_papers_grid_is_shown_by_method(config: Config) -> None:
+def test_the_papers_grid_is_readable_at_80_columns(config: Config) -> None:
     found = status(load([Path("config/paper.yaml")]), "config/paper.yaml", time.time())
     assert len(found.states) == found.counts()[MISSING] > 1000
-    assert "DeKg" not in printed(found)
-    assert "dekg_tcp" in printed(found)
+    text = printed(found, 80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for names in (found.datasets, found.methods):
+        for name in names.values():
+            assert re.search(rf"(^|\s){name}\s+0/\d+\s", text), name
 
 
 def test_several_seeds_in_a_job_have_one_log(tmp_path: Path, config: Config) -> None:
-    """Of a job for several seeds (runs_per_job) the log tells about all of them."""
+    """Of a job for several seeds (runs_per_job) the log tells about all of them, one after the other."""
     together = config.model_copy(update={"runs_per_job": 2})
     run = next(name for name in runs() if name.endswith("/s1") and name.removesuffix("1") + "2" in runs())
-    failed = log("train", f"{Path(run).parent}/seeds_1_2", "1/2 train\ncpt: error: out of luck\n")
+    other = run.removesuffix("1") + "2"
+    folders = [f"results/embedded/runs/{name}" for name in (run, other)]
+    first = f"1/2 train {folders[0]}\ncpt: error: out of luck\n"
+    job = log("train", f"{Path(run).parent}/seeds_1_2", first)
     found = look(together)
-    assert found.states[run] == found.states[run.removesuffix("1") + "2"] == FAILED
-    assert {failure.log for failure in found.failures} == {failed}
+    assert (found.states[run], found.states[other]) == (FAILED, MISSING)
+    log("train", f"{Path(run).parent}/seeds_1_2", f"{first}2/2 train {folders[1]}\nepoch 1/2\n")
+    begin(ago=60)
+    found = look(together)
+    assert (found.states[run], found.states[other]) == (FAILED, RUNNING)
+    assert {at.log for at in (*found.failures, *found.running)} == {job}
+    instance.release(Path("work/embedded"))

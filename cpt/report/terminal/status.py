@@ -1,68 +1,119 @@
-"""The state of an experiment as text for a terminal."""
+"""The state of an experiment as text for a terminal, in 80 columns."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cpt.workflow.status import DONE, FAILED, MISSING, RUNNING, Status
+from cpt.workflow.logs import FAILED, STOPPED
+from cpt.workflow.status import DONE, MISSING, RUNNING, At, Progress, Status
 
 MOST = 10
-"""Failures that are listed."""
+"""Jobs that run, and causes of failures, that are listed."""
+
+ROUGH = 5
+"""With fewer finished runs, the time to go is said to be rough."""
 
 
 def render(found: Status) -> RenderableType:
     """Return what ``cpt status`` prints."""
-    counts, total = found.counts(), len(found.states)
-    parts = [f"{counts[DONE]:,} of {total:,} runs done"]
-    parts += [f"{counts[state]:,} {state}" for state in (RUNNING, FAILED, MISSING) if counts[state]]
+    counts = found.counts()
+    text = f"{found.experiment}: {counts[DONE]:,} of {len(found.states):,} runs done{_others(counts)}{_missing(counts)}"
     lines: list[RenderableType] = [
-        Text(f"{found.experiment}: {', '.join(parts)}", style="bold"),
+        Text(text, style="bold"),
         Text(f"at work: {found.worker}" if found.worker else "nobody is at work"),
+        Text("; ".join(f"{name}: {_jobs(jobs)}" for name, jobs in _parts(found).items())),
     ]
     if found.last is not None:
-        text = f"last run finished {_span(found.last)} ago, {found.per_hour:,} in the last hour"
-        left = found.hours_left()
-        lines.append(Text(text + (f"; about {_span(3600 * left)} to go at that speed" if left is not None else "")))
-    if counts[DONE] == total:
+        lines.append(Text(f"last run finished {_span(found.last)} ago{_speed(found)}"))
+    for at in found.running[:MOST]:
+        lines.append(_log(Text(f"{RUNNING}: {at.job}{_progress(at.progress)}", style="cyan"), at))
+    lines += [_more(len(found.running), "running")] if len(found.running) > MOST else []
+    lines += _failures(found.failures)
+    if counts[DONE] == len(found.states):
         lines.append(Text(f"report: results/{found.experiment}/report/index.html" if found.page else _NO_PAGE))
     else:
-        lines += [Text(), _table(found)]
-    for failure in found.failures[:MOST]:
-        lines.append(Text(f"failed: {failure.log}: {failure.line}", style="red"))
-    if len(found.failures) > MOST:
-        lines.append(Text(f"... and {len(found.failures) - MOST:,} more"))
+        lines += [Text(), _totals(found)]
     return Group(*lines)
 
 
 _NO_PAGE = "all runs are done; `snakemake` makes the tables, figures and the page"
 
 
-def _table(found: Status) -> Table:
-    """Runs done of all by method and dataset; what is complete is a tick, what has failed is marked."""
-    datasets = list(dict.fromkeys(found.datasets.values()))
-    table = Table("method", box=box.SIMPLE, pad_edge=False)
-    for dataset in [*datasets, "all"]:
-        table.add_column(dataset, justify="right")
-    for method in dict.fromkeys(found.methods.values()):
-        mine = [run for run in found.states if found.methods[run] == method]
-        cells = [[run for run in mine if found.datasets[run] == dataset] for dataset in datasets]
-        table.add_row(method, *(_share(found, cell) for cell in [*cells, mine]))
+def _parts(found: Status) -> dict[str, Counter[str]]:
+    return {"jobs before the runs": found.before, "after them": found.after}
+
+
+def _jobs(counts: Counter[str]) -> str:
+    return f"{counts[DONE]:,} of {counts.total():,}{_others(counts)}"
+
+
+def _others(counts: Counter[str]) -> str:
+    return "".join(f", {counts[state]:,} {state}" for state in (RUNNING, FAILED, STOPPED) if counts[state])
+
+
+def _missing(counts: Counter[str]) -> str:
+    return f", {counts[MISSING]:,} missing" if counts[MISSING] else ""
+
+
+def _speed(found: Status) -> str:
+    if found.worker is None or (left := found.seconds_left()) is None:
+        return ""
+    runs = f"of the last {found.recent:,} runs" if found.recent > 1 else "of one run"
+    return f"; {'roughly' if found.recent < ROUGH else 'about'} {_span(left)} to go at the speed {runs}"
+
+
+def _progress(progress: Progress | None) -> str:
+    if progress is None:
+        return ""
+    loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
+    return f"\n  epoch {progress.epoch} of {progress.epochs}{loss}, {_span(progress.left)} to go"
+
+
+def _failures(failures: Sequence[At]) -> list[RenderableType]:
+    """Every cause once, with the first job and log that it ended."""
+    causes = defaultdict(list)
+    for at in failures:
+        causes[at.line].append(at)
+    lines: list[RenderableType] = []
+    for line, same in list(causes.items())[:MOST]:
+        others = f" and {len(same) - 1:,} more" if len(same) > 1 else ""
+        lines.append(_log(Text(f"{FAILED}: {same[0].job}{others}: {line}", style="red"), same[0]))
+    return lines + ([_more(len(causes), "causes")] if len(causes) > MOST else [])
+
+
+def _log(told: Text, at: At) -> RenderableType:
+    """What is told of a job, with its log below; a path stays in one piece."""
+    return Group(told, Text(f"  log: {at.log}", no_wrap=True, overflow="ignore"))
+
+
+def _more(count: int, what: str) -> Text:
+    return Text(f"... and {count - MOST:,} more {what}")
+
+
+def _totals(found: Status) -> Table:
+    """Runs by dataset and by method, side by side."""
+    both = Table.grid(padding=(0, 4))
+    both.add_row(_by("dataset", found.datasets, found), _by("method", found.methods, found))
+    return both
+
+
+def _by(head: str, names: Mapping[str, str], found: Status) -> Table:
+    """Runs of each dataset or method: how many are done of how many, and what is with the others."""
+    table = Table(head, box=None, pad_edge=False)
+    table.add_column("done", justify="right")
+    table.add_column("")
+    for name in dict.fromkeys(names.values()):
+        counts = Counter(found.states[run] for run in found.states if names[run] == name)
+        done, total = counts[DONE], counts.total()
+        style = "green" if done == total else "red" if counts[FAILED] else ""
+        others = ", ".join(f"{counts[state]} {state}" for state in (RUNNING, FAILED, STOPPED) if counts[state])
+        table.add_row(name, Text(f"✓ {done}" if done == total else f"{done}/{total}", style=style), others)
     return table
-
-
-def _share(found: Status, runs: list[str]) -> Text:
-    states = Counter(found.states[run] for run in runs)
-    if not runs:
-        return Text("–", style="dim")
-    if states[FAILED]:
-        return Text(f"{states[DONE]}/{len(runs)}, {states[FAILED]} failed", style="red")
-    done = states[DONE] == len(runs)
-    return Text(f"✓ {len(runs)}" if done else f"{states[DONE]}/{len(runs)}", style="green" if done else "")
 
 
 def _span(seconds: float) -> str:
