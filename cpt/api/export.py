@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cpt.methods.base.method import Method
 
 SCHEMA = "cpt.export/1"
-EXTRA = "install them with `pip install 'cpt-longtail[onnx]'`"
+EXTRA = "install them with `pip install onnx onnxscript`"
 
 
 def export(path: Path, method: Method, record: dict[str, Any], names: Sequence[str], text: Tensor) -> None:

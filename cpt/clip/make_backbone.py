@@ -48,6 +48,8 @@ def make_backbone(
     if sha256 and (architecture == EMBEDDED or pretrained == "random"):
         raise CptError("backbone.sha256: shipped and random weights have no file to compare; delete it")
     if architecture == EMBEDDED:
+        if pretrained != "shipped":
+            raise CptError(f"backbone.pretrained: {pretrained!r}: the embedded CLIP has its own weights; use shipped")
         with _assets() as folder:
             model, _ = tiny.load(folder)
         described: dict[str, Any] = {"image_mean": list(tiny.IMAGE_MEAN), "image_std": list(tiny.IMAGE_STD)}

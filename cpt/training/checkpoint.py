@@ -11,6 +11,7 @@ the rest, so a damaged one is never resumed either. It holds no random streams, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import time
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpt.errors import CptError
 from cpt.files.atomic import atomic, remove_orphans
 from cpt.files.hashes import read_bytes
 from cpt.training import interruption
@@ -74,9 +76,14 @@ class CheckpointFile:
         """Return the saved values, or None if there are none for this key.
 
         If the file is damaged or of another version of the run, the saved work is lost and training starts over.
+
+        Raises:
+            CptError: something else than a file is there.
         """
-        if self.path is None or not self.path.is_file():
+        if self.path is None or not self.path.exists():
             return None
+        if not self.path.is_file():
+            raise CptError(f"{self.path}: is no regular file; give the path of a file")
         try:
             content = read_bytes(self.path)
         except OSError as error:
@@ -114,5 +121,6 @@ class CheckpointFile:
     def remove(self) -> None:
         """Delete the file of a finished run, and any temporary file that a killed save has left."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it could not be written either
+                self.path.unlink()
             remove_orphans(self.path)

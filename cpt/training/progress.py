@@ -5,6 +5,7 @@ Neither changes a result, nor is one: the finished run's epochs are in history.p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,8 @@ class Progress:
     def end(self) -> None:
         """The run is done, and history.parquet holds the rows."""
         if self.lines is not None:
-            self.lines.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.lines.unlink()
             remove_orphans(self.lines)
         if self._open is not None:
             self._open.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -13,15 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import typer
 import yaml
 from typer.testing import CliRunner
 
-from cpt.cli.app import app, run
+from cpt.cli.app import app
 from cpt.methods.base import registry
+from tests.helpers.command import here
 from tests.helpers.workflow import ONLY_TABLE_2
 
 VERBS = [
@@ -41,26 +39,6 @@ def cpt(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None)
         cwd=cwd,
         timeout=120,
     )
-
-
-def here(
-    *words: str, env: dict[str, str] | None = None, cwd: Path | None = None, encoding: str = "utf-8"
-) -> subprocess.CompletedProcess:
-    """What ``cpt`` does, in this process: for what does not depend on its start, which costs seconds."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding, errors) for errors in ("strict", "backslashreplace"))
-    with (
-        contextlib.chdir(cwd or Path.cwd()),
-        mock.patch.dict(os.environ, env or {}),
-        mock.patch.object(sys, "argv", ["cpt", *words]),
-        mock.patch.object(sys, "stdout", out),
-        mock.patch.object(sys, "stderr", err),
-    ):
-        code = run()
-        texts = []
-        for stream in (out, err):
-            stream.flush()
-            texts.append(stream.buffer.getvalue().decode(encoding))
-    return subprocess.CompletedProcess(words, code, *texts)
 
 
 def test_help_lists_every_verb() -> None:

@@ -172,6 +172,28 @@ def interrupt(kept: Kept, folder: Path) -> Outcome:
     return Outcome("it stops", tuple(session.typed), done and kept.same(folder))
 
 
+def end_as_told(kept: Kept, folder: Path) -> Outcome:
+    """A second Snakemake tells how to end the first, whose trainings save their state."""
+    first, second = (Session(kept, kept.copy("prepared", folder)), Session(kept, folder))
+    process = first.start()
+    while not list(folder.glob("work/**/*.checkpoint")) and process.poll() is None:
+        time.sleep(0.02)
+    assert not second.snakemake()
+    command = re.search("or end it with `(kill .*?)`", second.text)
+    assert command, second.text
+    asked = time.monotonic()
+    subprocess.run(["bash", "-c", command[1]], check=True)
+    assert process.wait(timeout=60) != 0
+    assert time.monotonic() - asked < 30
+    first.typed += [command[1].replace(str(process.pid), "PID")]
+    done = first.again()
+    return Outcome(
+        "it stops; `cpt: SIGTERM: stopped at epoch …; checkpoint saved, …`",
+        tuple(first.typed),
+        done and kept.same(folder),
+    )
+
+
 def lose_the_server(kept: Kept, folder: Path) -> Outcome:
     """The fork server is killed, and the rest of the run does without it to its end."""
     process = Session(kept, kept.copy("prepared", folder)).start(own_server=True)
@@ -252,6 +274,7 @@ EVENTS: dict[str, Callable[[Kept, Path], Outcome]] = {
     "SIGTERM to a training": partial(stop_a_job, number=signal.SIGTERM),
     "SIGUSR1 to a training, as SLURM warns": partial(stop_a_job, number=signal.SIGUSR1),
     "Ctrl-C": interrupt,
+    "`kill` of Snakemake, as a second one says": end_as_told,
     "`kill -9` of the fork server and nothing after it": lose_the_server,
     "a second Snakemake in the same folder": start_twice,
     FULL[0]: partial(fill_the_disk, where="results", stage="new", size=2000),

@@ -151,12 +151,12 @@ def test_what_cannot_save_says_so(server: str, results: Path, tmp_path: Path) ->
     assert (
         done.stderr == "cpt: SIGTERM: stopped at epoch 1, step 2; nothing is kept, because no --checkpoint was given\n"
     )
-    unwritable = tmp_path / "folder.checkpoint"
-    unwritable.mkdir()
+    (tmp_path / "file").touch()
+    unwritable = tmp_path / "file/run.checkpoint"
     words = train_words(train_inputs(results, "coop", checkpoint=unwritable), tmp_path / "run")
     done = call(server, words, 2, signal.SIGTERM)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"cpt: error: {unwritable}: is no regular file")
+    assert done.stderr.startswith(f"cpt: error: {unwritable}: cannot be written")
     assert "the checkpoint was not saved, training goes on" in done.stdout
 
 
