@@ -210,7 +210,7 @@ def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypa
     with pytest.raises(CptError, match=r"of float32 on a CPU; load the run with"):
         cpt.load(runs["coop"], device="cpu", precision="bfloat16").export(tmp_path / "run.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(CptError, match=r"pip install 'cpt-longtail\[onnx\]'"):
+    with pytest.raises(CptError, match=r"pip install onnx onnxscript"):
         model.export(tmp_path / "run.onnx")
     assert list(tmp_path.iterdir()) == []
 

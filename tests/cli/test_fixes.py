@@ -148,14 +148,14 @@ TEXT = [
 BACKBONE = ["backbone", "--output", "new/backbone.json"]
 MANIFEST = ["data", "manifest", "photos", "--catalog", "catalog.yaml", "--output", "made"]
 OTHERS: dict[str, tuple[Words, str, Fix]] = {
-    "algorithm": ([*CLUSTERS, "--algorithm", "sperical"], MEANT, option("--algorithm")),
+    "algorithm": ([*CLUSTERS, "--algorithm", "spherica"], MEANT, option("--algorithm")),
     "clusters": ([*CLUSTERS, "--number", "0"], "give (1) or more", option("--number")),
     "templates": ([*TEXT, "--templates", "singel"], MEANT, option("--templates")),
     "dataset": ([*TEXT[:1], "lnad", *TEXT[2:], "--templates", "single"], MEANT, word(1)),
     "code": (["--code", "cpt.nothing=1", *SPLIT], "leave it out", lambda _, words: words[2:]),
     "output": ([*SPLIT[:-1], "data"], "give the path of a (file)", word(-1)),
     "checksum": ([*BACKBONE, "--sha256", "0" * 64], "delete it", option("--sha256")),
-    "tag": ([*BACKBONE, "--pretrained", "shiped"], "use (shipped)", option("--pretrained")),
+    "tag": ([*BACKBONE, "--pretrained", "openai"], "use (shipped)", option("--pretrained")),
     "table": (["table", "figure3", "--results", "fake"], "make it with cpt (figure)", word(0)),
     "figure": (["figure", "table2", "--results", "fake"], "make it with cpt (table)", word(0)),
     "exhibit": (["table", "tabel2", "--results", "fake"], MEANT, word(1)),

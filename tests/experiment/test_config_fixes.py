@@ -96,11 +96,11 @@ def test_lines_that_are_no_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "Snakefile").touch()
     monkeypatch.chdir(tmp_path)
     mine = Path("mine.yaml")
-    text = "extends: config/confg.yaml\nexperiment: mine\nn_max: 010\nseeds: [1]\nseeds: [2]\n"
+    text = "extends: config/confi.yaml\nexperiment: mine\nn_max: 010\nseeds: [1]\nseeds: [2]\n"
     for form, typed in (
         (r"line (\d+) too; delete one", lambda found, text: text.replace("seeds: [2]\n", "")),
         (r"write (\d+), or", lambda found, text: text.replace("010", found[1])),
-        (r"did you mean (\S+)\?", lambda found, text: text.replace("config/confg.yaml", found[1])),
+        (r"did you mean (\S+)\?", lambda found, text: text.replace("config/confi.yaml", found[1])),
     ):
         mine.write_text(text)
         with pytest.raises(CptError) as refused:
