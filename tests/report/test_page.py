@@ -65,7 +65,7 @@ def test_every_table_and_figure_is_there(page: Elements) -> None:
     pictures = [a for tag, a in page.found if tag == "img" and "src" in a]
     assert len(pictures) == len(FIGURES)
     assert all(a["src"].startswith("data:image/svg+xml;base64,") for a in pictures)
-    assert pictures[0]["alt"].startswith("What figure1 shows: τ → 0 & a_b. Maps: the first seed")
+    assert pictures[0]["alt"].startswith("τ = 0.06. What figure1 shows: τ → 0 & a_b. Maps: the first seed")
 
 
 def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
@@ -345,4 +345,9 @@ def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_
 
 
 def test_exhibits_are_ordered_as_people_count() -> None:
-    assert sorted(["table10", "table2", "figure1"], key=natural_order) == ["figure1", "table2", "table10"]
+    assert sorted(["table10", "table2b", "table2", "figure1"], key=natural_order) == [
+        "figure1",
+        "table2",
+        "table2b",
+        "table10",
+    ]

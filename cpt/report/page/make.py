@@ -74,11 +74,10 @@ def _own(name: str) -> Markup:
     return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-def natural_order(name: str) -> tuple[str, int]:
-    """Return a key that sorts ``table2`` before ``table10``."""
-    match = re.fullmatch(r"(.*?)(\d*)", name)
-    assert match is not None
-    return match[1], int(match[2] or 0)
+def natural_order(name: str) -> tuple[str, int, str]:
+    """Return a key that sorts ``table2`` before ``table2b`` and both before ``table10``."""
+    match = re.fullmatch(r"(.*?)(\d+)([a-z]?)", name)
+    return (match[1], int(match[2]), match[3]) if match else (name, 0, "")
 
 
 # ---- the first screen --------------------------------------------------------------------------
