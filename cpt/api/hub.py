@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import warnings
@@ -195,7 +196,7 @@ def _described(place: str) -> tuple[str, dict[str, Any]]:
         files, backbone = described["files"], described["backbone"]
         hashes = [file["sha256"] for file in files.values()]
         texts = [described["run"], *hashes, *(backbone[key] for key in _SOURCE)]
-        whole = described["schema"] == SCHEMA and all(isinstance(text, str) for text in texts)
+        whole = described["schema"] == SCHEMA and all(map(str.isprintable, texts))  # messages show them
     except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
@@ -260,11 +261,12 @@ def _make_backbone(place: str, wanted: dict[str, Any], folder: Path, given: Path
     name, architecture, pretrained = (wanted[key] for key in ("name", "architecture", "pretrained"))
     if given is not None:
         copy_backbone(given, folder)
-    elif architecture.endswith(".json") or pretrained.endswith(SUFFIXES):
+    elif architecture.endswith(".json") or Path(pretrained).suffix in SUFFIXES:
         own = architecture if architecture.endswith(".json") else pretrained
+        options = ["--name", name, "--architecture", architecture, "--pretrained", pretrained]
+        command = shlex.join(["cpt", "backbone", *options, "--output", "backbone.json"])
         raise CptError(
-            f"{place}: its backbone is of the file {own}, which is not on the hub; get it, make it with `cpt backbone "
-            f"--name {name} --architecture {architecture} --pretrained {pretrained} --output backbone.json`, and pull "
+            f"{place}: its backbone is of the file {own}, which is not on the hub; get it, call `{command}`, and pull "
             "with --backbone backbone.json"
         )
     else:
@@ -307,9 +309,14 @@ def _asking(place: str, file: str = "") -> Iterator[None]:
             told = f"no such repository, or one that you may not see; check the name, or {_LOGIN}"
         elif isinstance(error, errors.LocalTokenNotFoundError) or status == 401:
             told = f"the hub wants to know who you are; {_LOGIN}"
+        elif isinstance(error, ValueError) and "README" in str(error):
+            told = f"the hub does not take the model card ({_reason(error)}); choose another --license"
         elif status == 403:
             told = f"you may not write there; use a name below your own, or a token that may write: {_LOGIN}"
         else:
-            reason = " ".join(str(error).split())[:160]
-            told = f"the hub cannot be used ({type(error).__name__}: {reason}); try again, it goes on where it was"
+            told = f"the hub cannot be used ({_reason(error)}); try again, it goes on where it was"
         raise CptError(f"{place}: {told}") from None
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

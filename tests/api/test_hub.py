@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -220,6 +221,40 @@ def test_a_file_that_is_another_is_refused(run: Path, there: Hub, tmp_path: Path
     with pytest.raises(CptError, match=f"has no {name}"):
         hub.pull(PLACE, tmp_path / "fetched", log=silent)
     assert not (tmp_path / "fetched").exists()
+
+
+@pytest.mark.parametrize("name", ["architecture", "pretrained"])
+@pytest.mark.parametrize("value", ["x.pt/", "a.json", "$(date).pt", "\x1b[2J", "two\nlines"])
+def test_a_backbone_of_strangers_reads_no_file_and_writes_no_command(
+    run: Path, there: Hub, tmp_path: Path, name: str, value: str
+) -> None:
+    pushed(run)
+    described = json.loads(there.repositories[PLACE].commits[-1]["cpt.json"])
+    described["backbone"] |= {"architecture": "ViT-B-32", name: value}
+    there.change(PLACE, {"cpt.json": json.dumps(described).encode()})
+    with pytest.raises(CptError) as refused:
+        hub.pull(PLACE, tmp_path / "fetched", log=silent)
+    assert str(refused.value).isprintable()
+    assert "$(date)" not in str(refused.value).replace("'$(date).pt'", "").partition("`")[2]
+    assert not (tmp_path / "fetched").exists()
+
+
+def test_a_run_json_of_another_run_is_refused(run: Path, there: Hub, tmp_path: Path) -> None:
+    pushed(run)
+    files = there.repositories[PLACE].commits[-1]
+    for changes in ({"seed": 7}, {"dataset": "../land"}, {"method": "mine"}, {"hyperparameters": {"epochs": "x"}}):
+        body = json.dumps(json.loads(files["run.json"]) | changes).encode()
+        described = json.loads(files["cpt.json"])
+        described["files"]["run.json"]["sha256"] = hashlib.sha256(body).hexdigest()
+        there.change(PLACE, {"run.json": body, "cpt.json": json.dumps(described).encode()})
+        with pytest.raises(CptError):
+            hub.pull(PLACE, tmp_path / "fetched", log=silent)
+        assert not (tmp_path / "fetched").exists()
+
+
+def test_a_license_that_the_hub_does_not_know(run: Path, there: Hub) -> None:
+    with pytest.raises(CptError, match=r"does not take the model card .* must be one of .*; choose another --license"):
+        hub.push(hub.contents(run, PLACE, license="none"), PLACE)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": "cpt.hub/1"}', b'{"schema": "cpt.hub/9"}', b"\xff"])

@@ -87,7 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path, body = self._path(), self._body()
         if path == "/api/validate-yaml":
-            self._answer(200, {"warnings": [], "errors": []})
+            wrong = "license: none" in json.loads(body)["content"]
+            errors = [{"message": '"license" must be one of apache-2.0, mit'}] * wrong
+            self._answer(400 if wrong else 200, {"warnings": [], "errors": errors})
         elif not self._known():
             self._answer(401, {"error": "Invalid username or password."})
         elif self.hub.denied:
