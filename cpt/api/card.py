@@ -235,6 +235,8 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
             "The image tower has prompts, too: image features of the plain CLIP give wrong answers with the texts in "
             "`classifier.safetensors`."
         )
+    if kind.own_classifier:
+        said.append("It classifies by more than the texts in `classifier.safetensors`.")
     if record["imbalance_ratio"] < 1:
         said.append("Rare classes had few training images; expect less of them than of frequent ones.")
     if facts.get("layout") == "embedded":

@@ -18,7 +18,6 @@ from cpt.files import paths
 from cpt.files.paths import PROMPTS, RUN
 from cpt.files.stage_files import read_json, read_tensors
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Continued
 from cpt.methods.base.method import Method
 from cpt.seeds import torch_stream
 from cpt.training.train import SNAPSHOT
@@ -97,12 +96,14 @@ def read_trained(
 def facts(method: Method, record: dict[str, Any]) -> dict[str, Any]:
     """What a user of a run's text features has to know beside them and the names of their classes.
 
-    ``image_tower`` is as ``image_tower`` returns it; the rest is how images are prepared and whose classifier it is.
+    ``image_tower`` is as the function returns it; ``own_classifier`` says that the method classifies by more than
+    cosines with them; the rest is how images are prepared, and whose classifier it is.
     """
     clip = method.clip
     known = ("protocol", "dataset", "imbalance_ratio", "method", "seed", "hyperparameters")
     return {
-        "logit_scale": clip.logit_scale,
+        "logit_scale": method.scale,
+        "own_classifier": method.own_classifier,
         "image_tower": image_tower(Run.of(record)),
         "image_size": clip.image_size[0],
         "image_resize": "shorter side, bicubic; then the center",
@@ -117,9 +118,7 @@ def facts(method: Method, record: dict[str, Any]) -> dict[str, Any]:
 def image_tower(run: Run) -> str:
     """Return ``frozen`` where a run's texts classify image features of the unmodified CLIP, and ``prompted`` where
     those give wrong answers: images must go through the run's own tower."""
-    hp = run.hyperparameters
-    kind = registry.get(hp.start if isinstance(hp, Continued) else run.method)
-    return "prompted" if kind.prompts_images else "frozen"
+    return "frozen" if registry.get(run.method).keeps_images(run.hyperparameters) else "prompted"
 
 
 def probabilities(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
