@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cpt.clip.weights import SUFFIXES
 from cpt.errors import CptError
+from cpt.evaluation.trained import facts
 from cpt.files.atomic import atomic
 from cpt.files.stage_files import write_tensors
 
@@ -27,9 +29,9 @@ EXTRA = "install them with `pip install onnx onnxscript`"
 def export(path: Path, method: Method, record: dict[str, Any], names: Sequence[str], text: Tensor) -> None:
     """Write the classifier of some classes, in the format that the path's suffix names.
 
-    ``.npz`` and ``.safetensors`` hold ``text`` (K, D) float32 of unit norm, and what ``facts`` says. ``.onnx`` takes
-    ``pixels`` (B, H, W, 3) uint8, resized and cropped as ``facts`` says, and gives unit-norm ``features`` (B, D) and
-    ``probabilities`` (B, K).
+    ``.npz`` and ``.safetensors`` hold ``text`` (K, D) float32 of unit norm, ``class_names``, and what
+    ``cpt.evaluation.trained.facts`` says. ``.onnx`` takes ``pixels`` (B, H, W, 3) uint8, resized and cropped as the
+    facts say, and gives unit-norm ``features`` (B, D) and ``probabilities`` (B, K).
 
     Args:
         path: file to write.
@@ -42,31 +44,11 @@ def export(path: Path, method: Method, record: dict[str, Any], names: Sequence[s
         CptError: another suffix, a method with a classifier of its own, or the packages of ONNX are missing.
     """
     if path.suffix not in WRITERS:
-        raise CptError(f"{path}: cannot export to {path.suffix or 'no suffix'}; use {', '.join(WRITERS)}")
+        state = "; prompts are no weights of CLIP, so there is no state to load into it" * (path.suffix in SUFFIXES)
+        raise CptError(f"{path}: cannot export to {path.suffix or 'no suffix'}{state}; use {', '.join(WRITERS)}")
     if method.own_classifier:
         raise CptError(f"{path}: {method.name} classifies by more than a matrix of text features; use `cpt classify`")
-    WRITERS[path.suffix](path, method, text, facts(method, record, names))
-
-
-def facts(method: Method, record: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """What a user of the classifier has to know, beside its text features.
-
-    ``image_tower`` is ``frozen`` where features of the unmodified CLIP can be classified, and ``prompted`` where they
-    give wrong answers: images must go through the run's own tower, which only ``.onnx`` holds.
-    """
-    clip = method.clip
-    return {
-        "class_names": list(names),
-        "logit_scale": method.scale,
-        "image_tower": "frozen" if method.keeps_images else "prompted",
-        "image_size": clip.image_size[0],
-        "image_resize": "shorter side, bicubic; then the center",
-        "image_mean": list(clip.mean),
-        "image_std": list(clip.std),
-        "backbone": clip.name,
-        "backbone_sha256": clip.sha256,
-        "run": {key: record[key] for key in ("method", "hyperparameters", "dataset", "seed", "imbalance_ratio")},
-    }
+    WRITERS[path.suffix](path, method, text, {"class_names": list(names), **facts(method, record)})
 
 
 def _npz(path: Path, method: Method, text: Tensor, described: dict[str, Any]) -> None:

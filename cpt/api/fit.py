@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,8 +12,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from cpt import limits
+from cpt.api.backbone import copy_backbone
 from cpt.api.model import Model, load
-from cpt.clip.backbone import SCHEMA, load_backbone
+from cpt.clip.backbone import load_backbone
 from cpt.clip.device import prepare_device
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
 from cpt.data.entry import NAME, Entry
@@ -29,7 +29,6 @@ from cpt.features.make_clusters import make_clusters
 from cpt.features.templates import template_set
 from cpt.features.text import make_text_features
 from cpt.files import paths
-from cpt.files.stage_files import read_json
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Hyperparameters, Starting, resolve
 from cpt.training.train import TrainInputs, train
@@ -131,13 +130,7 @@ def _backbone(backbone: str | Path | tuple[str, str], folder: Path) -> Path:
     if isinstance(backbone, tuple):
         make_backbone(backbone[0], *backbone, output)
         return output
-    given = Path(backbone)
-    weights = read_json(given, SCHEMA)["weights"]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (given.parent / weights, given):
-        if not (folder / path.name).exists():
-            shutil.copyfile(path, folder / path.name)
-    return output
+    return copy_backbone(Path(backbone), folder)
 
 
 def _inputs(given: dict[str, Any], run: Run, template: str, folder: Path) -> TrainInputs:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cpt.api import hub
 from cpt.api.images import OneImage, Pixels, listed, named
 from cpt.errors import CptError
-from cpt.evaluation.trained import Trained, probabilities, read_trained
+from cpt.evaluation.trained import Trained, experiment_of, image_tower, probabilities, read_trained, require_finished
+from cpt.experiment.runs import Run
 from cpt.features.images import encode
 from cpt.features.text import Classes, encode_classes
 
@@ -26,6 +28,7 @@ class Model:
     Attributes:
         record: what ``run.json`` says of the training: method, hyperparameters, dataset, seed, precision and more.
         class_names: the trained classes in label order; without other names, these are what an image can be.
+        image_tower: ``frozen``, or ``prompted`` where features of the plain CLIP do not fit the text features.
         logit_scale: factor of the cosine similarities before the softmax.
         method: the method with its learned tensors (``cpt.methods``).
         backbone: backbone.json that it was trained on.
@@ -36,6 +39,7 @@ class Model:
         self.method = trained.method
         self.record: dict[str, Any] = trained.record
         self.class_names: tuple[str, ...] = trained.classes.names
+        self.image_tower: str = image_tower(Run.of(trained.record))
         self.logit_scale: float = self.method.scale
 
     def __repr__(self) -> str:
@@ -175,8 +179,9 @@ def load(
     """Load a finished run, ready to classify images.
 
     Args:
-        run: folder of the run, ``results/<experiment>/runs/…/s1``.
-        results: folder of the experiment, with the backbone; by default the nearest above ``run`` that has one.
+        run: folder of the run, ``results/<experiment>/runs/…/s1``, or ``hub:owner/name`` for one on a hub, which is
+            fetched into the hub's cache.
+        results: folder of the experiment, with the backbone; by default the nearest from ``run`` upward that has one.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         precision: of the frozen towers; by default that of the training.
         threads: of torch on a CPU; as many as it already uses by default.
@@ -184,16 +189,9 @@ def load(
     Raises:
         CptError: this is no finished run, or a file that it needs is missing.
     """
-    folder = Path(run)
-    if not (folder / "run.json").is_file():
-        raise CptError(f"{folder}: no finished run (no run.json); give a folder results/<experiment>/runs/…/s<seed>")
-    root = Path(results) if results is not None else _root(folder)
+    name = str(run)
+    folder = hub.cached(name.removeprefix(hub.PREFIX)) if name.startswith(hub.PREFIX) else Path(run)
+    require_finished(folder)
+    root = experiment_of(folder) if results is None else Path(results)
     trained = read_trained(folder, root, device, threads or torch.get_num_threads(), precision)
     return Model(trained, root / "backbone.json")
-
-
-def _root(run: Path) -> Path:
-    for folder in run.absolute().parents:
-        if (folder / "backbone.json").is_file():
-            return folder
-    raise CptError(f"{run}: no backbone.json in any folder above; say where the experiment lies: load(run, results=…)")

@@ -31,7 +31,7 @@ app = typer.Typer(
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "An experiment": (experiment.plan, experiment.status, compare.compare, experiment.verify, experiment.bundle),
-    "A trained run": (use.classify, use.export, use.words),
+    "A trained run": (use.classify, use.export, use.words, use.push, use.pull),
     "What there is": (experiment.methods,),
     "Stages, in order": (
         experiment.grid, features.backbone, data.split, features.text_features, features.descriptions,

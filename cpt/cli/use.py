@@ -76,7 +76,7 @@ def export(
 
     model = load(run, results=results, device="cpu", precision="float32", threads=_cores())
     model.export(output, _names(classes))
-    if not model.method.keeps_images and output.suffix != ".onnx":
+    if model.image_tower == "prompted" and output.suffix != ".onnx":
         notice(
             f"{model.record['method']} prompts the image tower: features of the plain CLIP do not fit these texts; "
             "take images through cpt.load(…).encode_images, or export to .onnx"
@@ -96,6 +96,57 @@ def words(
     from cpt.api.model import load
 
     _show(load(run, results=results, device="cpu", precision="float32").words(top).drop(columns="rank"))
+
+
+def push(
+    run: Run,
+    repo: Annotated[str, typer.Option(help="repository on the hub; it is made if there is none", metavar="OWNER/NAME")],
+    public: Annotated[bool, typer.Option("--public", help="let everyone read it; otherwise it is private")] = False,
+    license: Annotated[
+        str, typer.Option(help="of the learned prompts, as the hub calls it: mit, cc-by-4.0")
+    ] = "unknown",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show the model card and the files")] = False,
+    results: Experiment = None,
+) -> None:
+    """Send a finished run to a hub, with a model card.
+
+    Private unless you say `--public`. Sent are the learned prompts, the names and text features of the classes, and
+    the metrics: no images, no predictions, no weights of CLIP. Needs a token: `hf auth login`, or HF_TOKEN.
+
+    Example: `cpt push results/embedded/runs/base_to_new/flowers/r1/cpt-*/s1 --repo me/flowers --dry-run`
+    """
+    from cpt.api import hub
+
+    made = hub.contents(run, repo, results=results, license=license)
+    if dry_run:
+        sizes = {name: facts["bytes"] for name, facts in made.described["files"].items()}
+        log(f"{made.card}\n{repo} ({'public' if public else 'private'}) would get {hub.CARD}, {hub.LIST} and")
+        log("\n".join(f"{size:>12,} bytes  {name}" for name, size in sizes.items()))
+    else:
+        log(f"wrote {hub.push(made, repo, public=public)}")
+
+
+def pull(
+    repo: Annotated[
+        str, typer.Argument(help="repository on the hub; @revision after it fetches an older one", metavar="OWNER/NAME")
+    ],
+    output: Annotated[Path | None, typer.Option(help="folder to make; default: NAME")] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="backbone.json of the run, where it cannot be made from a public source")
+    ] = None,
+) -> None:
+    """Fetch a run from a hub into a folder that `cpt classify`, `cpt export` and `cpt.load` take.
+
+    Every file is compared with its hash, and none can hold code. The backbone is made from its own source, which may
+    be a download.
+
+    Example: `cpt pull me/flowers --output flowers`
+    """
+    from cpt.api import hub
+
+    folder = output or Path(repo.partition("@")[0].rpartition("/")[2])
+    commit = hub.pull(repo.removeprefix(hub.PREFIX), folder, backbone=backbone, log=log)
+    log(f"wrote {folder} (commit {commit[:12]}); next: cpt classify {folder} photo.jpg")
 
 
 def _names(path: Path | None) -> list[str] | None:

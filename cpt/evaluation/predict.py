@@ -23,7 +23,7 @@ from cpt.data.classes import subset_labels
 from cpt.data.images import ImageStore
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
-from cpt.evaluation.trained import probabilities, read_trained
+from cpt.evaluation.trained import facts, probabilities, read_trained
 from cpt.features.images import encode, read_image_features
 from cpt.features.text import Classes, read_text_features
 from cpt.files import paths
@@ -33,6 +33,7 @@ from cpt.methods.base.method import Method
 from cpt.metrics.geometry import ClassMeans
 
 TOP = 5
+NAMES = pa.list_(pa.string())
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Target:
     Attributes:
         classes: the K classes of the subset.
         rows: (N,) rows of the manifest.
+        paths: (N,) image files as the manifest names them.
         labels: (N,) labels 0..K-1 within the subset.
         trained: these classes of this dataset were trained.
     """
@@ -50,6 +52,7 @@ class Target:
     subset: str
     classes: Classes
     rows: np.ndarray
+    paths: np.ndarray
     labels: np.ndarray
     trained: bool
 
@@ -95,7 +98,8 @@ def predict(
                 classifiers |= learned
                 seen = sum(len(target.rows) for target in chosen)
                 log(f"{chosen[0].dataset}: {seen} images, {time.monotonic() - started:.1f} s")
-    write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, run=record["method"])
+    names = {f"{target.dataset}/{target.subset}": list(target.classes.names) for target in loaded}
+    write_tensors(run / "classifier.safetensors", classifiers, CLASSIFIER, classes=names, **facts(method, record))
     seconds = time.monotonic() - started
     write_parquet(run / "predictions.parquet", pa.concat_tables(tables), PREDICTIONS)
     log(f"wrote predictions for {len(loaded)} targets in {seconds:.1f} s")
@@ -119,7 +123,8 @@ def _target(results: Path, source: str, dataset: str, subset: str, part: str, te
         raise CptError(f"{dataset}/{subset}: no {part} images; check the dataset's manifest")
     chosen = classes if len(labels) == len(classes) else classes.take(labels.tolist())
     trained = dataset == source and subset != "new"
-    return Target(dataset, subset, chosen, rows, np.searchsorted(labels, manifest.label[rows]), trained)
+    within = np.searchsorted(labels, manifest.label[rows])
+    return Target(dataset, subset, chosen, rows, manifest.path[rows], within, trained)
 
 
 def _dataset(
@@ -166,14 +171,17 @@ def _table(target: Target, epoch: int | None, best: tuple[Tensor, ...]) -> pa.Ta
         raise CptError(
             f"{where}: scores are not finite; set precision: float32 or lower learning_rate, and train again"
         )
-    count = len(target.rows)
+    count, names = len(target.rows), pa.array(target.classes.names, pa.string())
     columns = {
         "target": pa.array([target.dataset] * count),
         "subset": pa.array([target.subset] * count),
         "epoch": pa.array([epoch] * count, pa.int64()),
         "row": pa.array(target.rows, pa.int64()),
+        "path": pa.array(target.paths, pa.string()),
         "label": pa.array(target.labels, pa.int64()),
+        "class_name": names.take(pa.array(target.labels)),
         "top_labels": pa.array(indices.tolist(), pa.list_(pa.int64())),
+        "top_names": pa.array([[target.classes.names[label] for label in row] for row in indices.tolist()], NAMES),
         "top_scores": pa.array(values.tolist(), pa.list_(pa.float32())),
         "true_score": pa.array(true.numpy(), pa.float32()),
     }

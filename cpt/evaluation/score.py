@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -61,7 +61,7 @@ def score(
     """
     record = read_json(run / "run.json", RUN)
     predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
-    classifier, _ = read_tensors(run / "classifier.safetensors", CLASSIFIER)
+    classifier, described = read_tensors(run / "classifier.safetensors", CLASSIFIER)
     chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
     training = _trained(read_split(split), clusters, chosen_groups, untrained=record["steps"] == 0)
     keys = predictions.select(["target", "subset", "epoch"])
@@ -72,8 +72,8 @@ def score(
         own = training if key["target"] == record["dataset"] and key["subset"] != "new" else None
         rows += [{**key, **row} for row in measure(chosen, own)]
         if key["epoch"] is None:
-            counts.append(count(chosen, own, key["target"], key["subset"]))
             name = f"{key['target']}/{key['subset']}"
+            counts.append(count(chosen, own, key["target"], key["subset"], described["classes"][name]))
             means = classifier[f"{name}/{IMAGES}"]
             images = np.bincount(column(chosen, "label"), minlength=len(means))
             rows += [{**key, **row} for row in collapse(classifier.get(name), means, images, own)]
@@ -142,7 +142,9 @@ def collapse(
             yield {"metric": name, "value": value, "unit": "1", "images": int(counts.sum())}
 
 
-def count(predictions: pa.Table, training: TrainedClasses | None, target: str, subset: str) -> pa.Table:
+def count(
+    predictions: pa.Table, training: TrainedClasses | None, target: str, subset: str, names: Sequence[str]
+) -> pa.Table:
     """Return how many images of each class, and in each bin of confidence, were right.
 
     Args:
@@ -150,6 +152,7 @@ def count(predictions: pa.Table, training: TrainedClasses | None, target: str, s
         training: of the classes, when they are the trained ones: gives training images and groups.
         target: name of the dataset.
         subset: ``base``, ``new`` or ``all``.
+        names: of its classes.
     """
     labels, top, confidence = _first(predictions)
     parts = []
@@ -164,6 +167,7 @@ def count(predictions: pa.Table, training: TrainedClasses | None, target: str, s
             "subset": pa.array([subset] * len(found)),
             "by": pa.array([by] * len(found)),
             "index": pa.array(found, pa.int64()),
+            "class_name": pa.array([names[i] for i in found] if by == "class" else absent, pa.string()),
             "images": pa.array(images, pa.int64()),
             "correct": pa.array(np.bincount(place, labels == top).astype(np.int64)),
             "confidence": pa.array(np.bincount(place, confidence) / images),

@@ -11,6 +11,8 @@ from torch import Tensor
 from cpt.clip.backbone import load_backbone
 from cpt.clip.device import prepare_device
 from cpt.data.classes import trained_rows
+from cpt.errors import CptError
+from cpt.experiment.runs import Run
 from cpt.features.text import Classes, read_text_features
 from cpt.files import paths
 from cpt.files.paths import PROMPTS, RUN
@@ -40,6 +42,28 @@ class Trained:
     states: list[tuple[int | None, dict[str, Tensor]]]
 
 
+def experiment_of(run: Path) -> Path:
+    """Return the folder of the experiment that a run lies in: the nearest, itself or above, that has a backbone.
+
+    Raises:
+        CptError: no folder has one.
+    """
+    for folder in (run.absolute(), *run.absolute().parents):
+        if (folder / "backbone.json").is_file():
+            return folder
+    raise CptError(f"{run}: no backbone.json in any folder above; name the experiment's folder: --results, or results=")
+
+
+def require_finished(run: Path) -> None:
+    """Refuse a folder of no finished run.
+
+    Raises:
+        CptError: it has no run.json.
+    """
+    if not (run / "run.json").is_file():
+        raise CptError(f"{run}: no finished run (no run.json); give a folder results/<experiment>/runs/…/s<seed>")
+
+
 def read_trained(
     run: Path, results: Path, device: str = "auto", threads: int = 1, precision: str | None = None
 ) -> Trained:
@@ -67,6 +91,34 @@ def read_trained(
     states = _states(tensors)
     method.load_state_dict(states[-1][1])
     return Trained(record, method, classes, (metadata["templates"], metadata["dataset_template"]), states)
+
+
+def facts(method: Method, record: dict[str, Any]) -> dict[str, Any]:
+    """What a user of a run's text features has to know beside them and the names of their classes.
+
+    ``image_tower`` is as the function returns it; ``own_classifier`` says that the method classifies by more than
+    cosines with them; the rest is how images are prepared, and whose classifier it is.
+    """
+    clip = method.clip
+    known = ("protocol", "dataset", "imbalance_ratio", "method", "seed", "hyperparameters")
+    return {
+        "logit_scale": method.scale,
+        "own_classifier": method.own_classifier,
+        "image_tower": image_tower(Run.of(record)),
+        "image_size": clip.image_size[0],
+        "image_resize": "shorter side, bicubic; then the center",
+        "image_mean": list(clip.mean),
+        "image_std": list(clip.std),
+        "backbone": clip.name,
+        "backbone_sha256": clip.sha256,
+        "run": {"id": Run.of(record).id, **{key: record[key] for key in known}},
+    }
+
+
+def image_tower(run: Run) -> str:
+    """Return ``frozen`` where a run's texts classify image features of the unmodified CLIP, and ``prompted`` where
+    those give wrong answers: images must go through the run's own tower."""
+    return "frozen" if registry.get(run.method).keeps_images(run.hyperparameters) else "prompted"
 
 
 def probabilities(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:

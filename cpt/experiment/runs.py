@@ -23,6 +23,13 @@ class Run:
     seed: int
     targets: set[tuple[str, str]] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Run:
+        """Return the run that a ``run.json`` tells of."""
+        hp = registry.get(record["method"]).hyperparameters(**record["hyperparameters"])
+        protocol, dataset, ratio, method = (record[key] for key in ("protocol", "dataset", "imbalance_ratio", "method"))
+        return cls(protocol, dataset, ratio, method, hp, record["seed"])
+
     @property
     def hyperparameters_json(self) -> str:
         """Canonical JSON of the resolved hyperparameters."""

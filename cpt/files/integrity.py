@@ -15,6 +15,8 @@ SCHEMA = "cpt.provenance/1"
 SUFFIX = ".provenance.json"
 CONFIGURATION = "configuration.json"
 """Names of the configuration files, in ``work/<experiment>``."""
+BUNDLE_LIST = "bundle.json"
+"""What a bundle (``cpt.workflow.bundle``) says of itself."""
 
 DEFAULT = ["config/config.yaml"]
 
@@ -107,6 +109,24 @@ def command(target: str, configuration: Sequence[str]) -> str:
     return shlex.join(snakemake(configuration, target, "--force"))
 
 
+def _fix_of_bundle(root: Path, file: str) -> str | None:
+    """Command for a file of a bundle: one that was left out is not in the archive, but a backbone can be made anew."""
+    try:
+        left_out = parse_json((root / BUNDLE_LIST).read_text(encoding="utf-8"))["left_out"]
+        record = parse_json((root / "backbone.json").read_text(encoding="utf-8"))
+        options = [word for name in ("name", "architecture", "pretrained") for word in (f"--{name}", record[name])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return unpack(root)
+    if file == "backbone.safetensors":
+        return shlex.join(["cpt", "backbone", *options, "--output", f"{root.name}/backbone.json"])
+    return None if file in left_out else unpack(root)
+
+
+def unpack(root: Path) -> str:
+    """Shell command that makes the files of a bundle again; a bundle has no images to make them from."""
+    return shlex.join(["tar", "-xzf", f"{root.absolute().name}.tar.gz"])
+
+
 def snakemake(configuration: Sequence[str], *words: str) -> list[str]:
     """Return the words that run an experiment with its configuration files."""
     configured = [] if list(configuration) == DEFAULT else ["--configfile", *configuration]
@@ -136,7 +156,7 @@ def work_folder(root: Path) -> Path:
 def fix(path: Path) -> str | None:
     """Return the command that makes a file of an experiment, or a record, again; None if its workflow does not make it.
 
-    It is to be called in the project's folder, where ``results`` lies.
+    It is to be called in the project's folder, where ``results`` lies, or for a bundle where it was unpacked.
     """
     path = path.with_name(path.name.removesuffix(SUFFIX))
     try:
@@ -146,6 +166,8 @@ def fix(path: Path) -> str | None:
     for root in path.absolute().parents:
         if (root / "grid.json").exists() or (root / f"grid.json{SUFFIX}").exists():
             inside = again.absolute().relative_to(root)
+            if (root / BUNDLE_LIST).exists():
+                return _fix_of_bundle(root, path.absolute().relative_to(root).as_posix())
             if not _makes(root, inside):
                 return None
             return command(Path(root.parent.name, root.name, inside).as_posix(), configuration(root))

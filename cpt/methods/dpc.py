@@ -73,6 +73,12 @@ class DPC(Method):
         self._on_trained = True
         self._tuned_text: Tensor | None = None
 
+    @classmethod
+    def keeps_images(cls, hp: DPCHyperparameters) -> bool:
+        """Whether the run that it starts from does."""
+        kind = registry.get(hp.start)
+        return kind.keeps_images(kind.hyperparameters(**hp.start_hyperparameters))
+
     def begin(self, start: dict[str, Tensor]) -> None:
         """Initialize both P and P' with the finished run's learned tensors."""
         self.parallel.load_state_dict(start)

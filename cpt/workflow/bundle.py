@@ -15,9 +15,10 @@ from cpt.errors import CptError
 from cpt.files import paths
 from cpt.files.atomic import atomic
 from cpt.files.hashes import digest_of_file
+from cpt.files.integrity import BUNDLE_LIST
 from cpt.files.paths import BUNDLE
 from cpt.files.stage_files import json_text, read_json
-from cpt.workflow.verify import BUNDLE_LIST, left_out, verify
+from cpt.workflow.verify import left_out, verify
 
 LEFT_OUT = re.compile(
     r"data/[^/]+/(images|pixels-\w+)\.npy|backbone\.safetensors|features/[^/]+/images-\w+\.safetensors"

@@ -19,14 +19,11 @@ from cpt.errors import CptError
 from cpt.experiment.exhibits import table_suffixes
 from cpt.files import paths
 from cpt.files.hashes import digest_of_file
-from cpt.files.integrity import SUFFIX, command, configuration, is_path, read_record
+from cpt.files.integrity import BUNDLE_LIST, SUFFIX, command, configuration, is_path, read_record, unpack
 from cpt.files.stage_files import read_json
 
 MANY = 1000
 """Files from which on progress is told."""
-
-BUNDLE_LIST = "bundle.json"
-"""What a bundle (``cpt.workflow.bundle``) says of itself."""
 
 _WORKERS = 8
 
@@ -248,7 +245,8 @@ class _Check:
 
     def _find(self, file: str, problem: str, again: str) -> None:
         """Note a finding; ``again`` is the file to make again."""
-        self.found[file].append(Finding(file, problem, command(str(self.folder / again), self.configuration)))
+        made = unpack(self.folder) if self.left_out else command(str(self.folder / again), self.configuration)
+        self.found[file].append(Finding(file, problem, made))
 
     # ---- where it is from ----------------------------------------------------------------------
 

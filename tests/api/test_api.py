@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from open_clip.transform import image_transform
 from PIL import Image
 
 import cpt
+from cpt.clip import tiny
 from cpt.data.manifest import read_manifest
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.experiment.config import load as load_config
 from cpt.experiment.grid import build
 from cpt.files.stage_files import read_parquet, read_tensors
+from cpt.methods.base import registry
 from cpt.training.train import train
 from tests.helpers.experiment import linked, train_inputs
 
@@ -67,7 +71,7 @@ def photos(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("method", METHODS)
 def test_predictions_are_those_of_the_workflow(runs: dict[str, Path], photos: Path, method: str) -> None:
     model = cpt.load(runs[method], device="cpu")
-    written = read_parquet(runs[method] / "predictions.parquet", "cpt.predictions/1")[0].to_pylist()
+    written = read_parquet(runs[method] / "predictions.parquet", "cpt.predictions/2")[0].to_pylist()
     for subset, classes in (("base", None), ("new", new_names(runs[method]))):
         rows = [row for row in written if row["subset"] == subset]
         table = model.predict([photos / f"{row['row']:04}.png" for row in rows], classes)
@@ -195,15 +199,42 @@ def test_arrays_classify_without_this_package(runs: dict[str, Path], photos: Pat
             held = metadata | {"text": tensors["text"].numpy()}
         assert list(held["class_names"]) == list(model.class_names)
         assert held["run"]["method"] == method
-        assert held["image_tower"] == {"coop": "frozen", "cpt": "prompted"}[method]
+        assert held["image_tower"] == model.image_tower == {"coop": "frozen", "cpt": "prompted"}[method]
         logits = held["logit_scale"] * tower.encode_images(photos) @ held["text"].T
         same = (logits.argmax(axis=1) == model.predict(photos, top=1)["label"]).all()
         assert same == (method == "coop")
 
 
+def test_the_texts_classify_features_of_open_clip(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
+    """Its own model and preprocessing, with the exported matrix in the place of its text tower."""
+    cpt.load(runs["coop"], device="cpu").export(tmp_path / "run.safetensors")
+    tensors, held = read_tensors(tmp_path / "run.safetensors", "cpt.export/1")
+    with resources.as_file(resources.files("cpt") / "assets/tiny_clip") as folder:
+        model, _ = tiny.load(folder)
+    preprocess = image_transform(model.visual.image_size, False, mean=held["image_mean"], std=held["image_std"])
+    files = sorted(photos.glob("*.png"))[:9]
+    with torch.no_grad():
+        images = model.encode_image(torch.stack([preprocess(Image.open(file)) for file in files]), normalize=True)
+        found = (held["logit_scale"] * images @ tensors["text"].T).softmax(dim=1)
+    table = cpt.load(runs["coop"], device="cpu").predict(files).sort_values(["path", "label"])
+    np.testing.assert_allclose(found.ravel(), table["probability"], atol=1e-5)
+
+
+def test_the_documents_say_which_methods_prompt_images() -> None:
+    """The table of docs/use.md, of the methods that it names."""
+    rows = dict(re.findall(r"^\| (.+?) \| (plain|prompted)", Path("docs/use.md").read_text(), re.MULTILINE))
+    said = {title: tower for titles, tower in rows.items() for title in titles.split(", ")}
+    kinds = {kind.title: kind for kind in map(registry.get, registry.names())}
+    assert (said.pop("DPC on PromptSRC"), said.pop("DPC on CoOp")) == ("prompted", "plain")
+    assert len(said) >= 12
+    assert said == {title: "prompted" if kinds[title].prompts_images else "plain" for title in said}
+
+
 def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = cpt.load(runs["coop"], device="cpu")
-    with pytest.raises(CptError, match=r"cannot export to \.pt; use \.npz, \.safetensors, \.onnx"):
+    with pytest.raises(CptError, match=r"cannot export to \.csv; use \.npz, \.safetensors, \.onnx"):
+        model.export(tmp_path / "run.csv")
+    with pytest.raises(CptError, match=r"\.pt; prompts are no weights of CLIP, .* use \.npz, \.safetensors, \.onnx"):
         model.export(tmp_path / "run.pt")
     with pytest.raises(CptError, match="depend on the image"):
         cpt.load(runs["cocoop"], device="cpu").export(tmp_path / "run.npz")

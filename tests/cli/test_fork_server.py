@@ -146,7 +146,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_parquet(folder / "run/predictions.parquet", table, PREDICTIONS)
     means = unit + torch.tensor(random.normal(size=(CLASSES, WIDTH))).float() / 9
-    write_tensors(folder / "run/classifier.safetensors", {"large/all": unit, "large/all/images": means}, CLASSIFIER)
+    held = {"large/all": unit, "large/all/images": means}
+    write_tensors(folder / "run/classifier.safetensors", held, CLASSIFIER, classes={"large/all": names})
     return folder
 
 

@@ -13,8 +13,11 @@ import torch
 
 from cpt.data.manifest import read_manifest
 from cpt.evaluation.predict import predict
-from cpt.files.paths import CLASSIFIER, PREDICTIONS, PROMPTS
+from cpt.evaluation.trained import image_tower
+from cpt.experiment.runs import Run
+from cpt.files.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_tensors
+from cpt.methods.base import registry
 from cpt.training.train import train
 from tests.helpers.experiment import linked, train_inputs
 
@@ -83,6 +86,40 @@ def test_the_classifier_and_its_images_by_hand(
     means = [np.mean([by_row[row] for row in by_row if labels[row] == label], axis=0) for label in SUBSETS[subset]]
     np.testing.assert_allclose(tensors[f"land/{subset}"], text[list(SUBSETS[subset])], atol=1e-6)
     np.testing.assert_allclose(tensors[f"land/{subset}/images"], means, atol=1e-6)
+
+
+@pytest.mark.parametrize("subset", SUBSETS)
+def test_files_name_images_and_classes(results: Path, zeroshot: tuple[Path, list[dict[str, Any]]], subset: str) -> None:
+    manifest = read_manifest(results / "data/land/manifest.parquet")
+    _, described = read_tensors(zeroshot[0] / "classifier.safetensors", CLASSIFIER)
+    names = [manifest.class_names[label] for label in SUBSETS[subset]]
+    assert described["classes"][f"land/{subset}"] == names
+    for row in (row for row in zeroshot[1] if row["subset"] == subset):
+        assert row["path"] == manifest.path[row["row"]]
+        assert row["class_name"] == names[row["label"]]
+        assert row["top_names"] == [names[label] for label in row["top_labels"]]
+
+
+def test_the_classifier_says_whose_it_is_and_how_it_is_used(zeroshot: tuple[Path, list[dict[str, Any]]]) -> None:
+    run, _ = zeroshot
+    _, described = read_tensors(run / "classifier.safetensors", CLASSIFIER)
+    record = read_json(run / "run.json", RUN)
+    known = ("protocol", "dataset", "imbalance_ratio", "method", "seed", "hyperparameters")
+    assert described["run"] == {"id": Run.of(record).id, **{key: record[key] for key in known}}
+    backbone = read_json(run.parents[1] / "backbone.json", "cpt.backbone/1")
+    assert described["logit_scale"] == backbone["spec"]["logit_scale"]
+    assert (described["backbone"], described["backbone_sha256"]) == (backbone["name"], backbone["sha256"])
+    assert (described["image_mean"], described["image_std"]) == (backbone["image_mean"], backbone["image_std"])
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "tower"),
+    [("coop", None, "frozen"), ("cpt", None, "prompted"), ("dpc", "coop", "frozen"), ("dpc", "ivlp", "prompted")],
+)
+def test_the_mark_of_prompted_images(method: str, start: str | None, tower: str) -> None:
+    """A run that goes on from another has prompts where that one has."""
+    hp = registry.get(method).hyperparameters(**({"start": start, "start_hyperparameters": {}} if start else {}))
+    assert image_tower(Run("base_to_new", "land", 1.0, method, hp, 1)) == tower
 
 
 def test_predictions_of_an_epoch_are_those_of_its_tensors(results: Path, tmp_path: Path) -> None:

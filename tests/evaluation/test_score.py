@@ -39,6 +39,7 @@ TEXT = {
     "d/new": normalize(torch.randn(2, 6, dtype=torch.float64, generator=stream(2))),
     "e/all": normalize(torch.randn(4, 6, dtype=torch.float64, generator=stream(3))),
 }
+NAMES = {name: [f"{name} {i}" for i in range(len(text))] for name, text in TEXT.items()}
 MEANS = {name: 0.8 * normalize(text + 0.3 * text.roll(1, 1)) for name, text in TEXT.items()}
 
 
@@ -70,7 +71,7 @@ def run(folder: Path, given: list[dict[str, Any]], tensors: dict[str, torch.Tens
     for name, kind in kinds.items():
         table = table.set_column(table.column_names.index(name), name, table[name].cast(kind))
     write_parquet(folder / "predictions.parquet", table, PREDICTIONS)
-    write_tensors(folder / "classifier.safetensors", tensors, CLASSIFIER)
+    write_tensors(folder / "classifier.safetensors", tensors, CLASSIFIER, classes=NAMES)
     score(folder, folder / "split.parquet", folder / "clusters.parquet")
     metrics = read_parquet(folder / "metrics.parquet", METRICS)[0].to_pylist()
     assert len({(m["target"], m["subset"], m["epoch"], m["metric"]) for m in metrics}) == len(metrics)
@@ -163,7 +164,9 @@ def test_counts_by_hand(scored: tuple[dict, list[dict]]) -> None:
         row = classes.pop(label)
         assert (row["images"], row["correct"], row["train_images"], row["group"]) == (images, correct, training, group)
         assert row["confidence"] == pytest.approx(confidence, rel=1e-6)
+        assert row["class_name"] == NAMES["d/base"][label]
     assert not classes
+    assert {row["class_name"] for row in base if row["by"] == "confidence"} == {None}
     bins = {row["index"]: (row["images"], row["correct"]) for row in base if row["by"] == "confidence"}
     assert bins == {9: (3, 0), 13: (7, 7)}  # 0.65 and 0.9 in fifteenths
 

@@ -260,7 +260,7 @@ def _cost(entry: dict) -> dict:
 
 
 COUNTED = pa.schema(
-    [(name, pa.string()) for name in ("run", "target", "subset", "by")]
+    [(name, pa.string()) for name in ("run", "target", "subset", "by", "class_name")]
     + [(name, pa.int64()) for name in ("index", "images", "correct", "train_images")]
     + [("confidence", pa.float64()), ("group", pa.string())]
 )
@@ -345,7 +345,7 @@ def _write_run(folder: Path, entry: dict) -> None:
                   "cpt.text-features/3", classes=list(CLASSES))  # fmt: skip
     run = folder / "runs" / entry["run"]
     normalized = torch.nn.functional.normalize(tuned, dim=1).float()
-    write_tensors(run / "classifier.safetensors", {"flowers/base": normalized}, "cpt.classifier/2")
+    write_tensors(run / "classifier.safetensors", {"flowers/base": normalized}, "cpt.classifier/3")
     if entry["clusters"]:
         clusters = {
             "label": range(TRAINED),

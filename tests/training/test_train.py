@@ -101,12 +101,12 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
         base, new = accuracy["base", "accuracy"], accuracy["new", "accuracy"]
         assert accuracy["base+new", "harmonic_mean"] == pytest.approx(2 * base * new / (base + new))
         assert base > 30  # chance is 20
-    predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/1")
+    predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/2")
     frame = predictions.to_pandas()
     first = frame.groupby("subset").apply(lambda part: 100 * (part["top_labels"].str[0] == part["label"]).mean())
     for subset in subsets:
         assert accuracy[subset, "accuracy"] == pytest.approx(first[subset])
-    classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/2")
+    classifier, _ = read_tensors(folder / "classifier.safetensors", "cpt.classifier/3")
     assert classifier[f"land/{subsets[0]}"].shape == (5 if protocol == "base_to_new" else 10, 64)
     _has_measures(accuracy[subsets[0]], frame[frame["subset"] == subsets[0]], classifier, subsets[0])
     record = read_json(folder / "run.json", "cpt.run/3")
@@ -159,7 +159,7 @@ def test_scoring_takes_other_groups_and_records_them(results: Path, tmp_path: Pa
     train(inputs(results, "zeroshot"), folder, print)
     predict(folder, tmp_path, [("land", "base")], device="cpu")
     score(folder, split, class_groups={"head": 1.0, "medium": 1.0, "tail": 3.0})
-    counts, metadata = read_parquet(folder / "counts.parquet", "cpt.counts/1")
+    counts, metadata = read_parquet(folder / "counts.parquet", "cpt.counts/2")
     classes = counts.to_pandas().query("by == 'class'")
     assert classes["group"].tolist() == ["head", "medium", "tail", "tail", "tail"]
     assert metadata["class_groups"] == {"head": 1.0, "medium": 1.0, "tail": 3.0}
@@ -186,7 +186,7 @@ def test_an_untrained_run_has_no_tail_where_every_seed_has_another(
     predict(folder, tmp_path, [("land", "base")], device="cpu")
     score(folder, split, inputs(results, "cpt").clusters)
     metrics = set(read_parquet(folder / "metrics.parquet", "cpt.metrics/2")[0]["metric"].to_pylist())
-    groups = set(read_parquet(folder / "counts.parquet", "cpt.counts/1")[0].to_pandas()["group"].dropna())
+    groups = set(read_parquet(folder / "counts.parquet", "cpt.counts/2")[0].to_pandas()["group"].dropna())
     grouped = {"head_accuracy", "medium_accuracy", "tail_accuracy", "head_as_tail", "tail_as_head"}
     without = (method, order) == ("zeroshot", "random")
     assert (not metrics & grouped) == (not groups) == without
@@ -195,8 +195,8 @@ def test_an_untrained_run_has_no_tail_where_every_seed_has_another(
 
 def test_scoring_refuses_clusters_of_other_classes(results: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land", "steps": 1})
-    write_parquet(tmp_path / "predictions.parquet", pa.table({"x": [1]}), "cpt.predictions/1")
-    write_tensors(tmp_path / "classifier.safetensors", {"x": torch.zeros(1)}, "cpt.classifier/2")
+    write_parquet(tmp_path / "predictions.parquet", pa.table({"x": [1]}), "cpt.predictions/2")
+    write_tensors(tmp_path / "classifier.safetensors", {"x": torch.zeros(1)}, "cpt.classifier/3")
     others = inputs(results, "cpt", "all_classes").clusters
     with pytest.raises(CptError, match="not of the classes that the split trains; give clusters of the same dataset"):
         score(tmp_path, results / "splits/base_to_new/land/r1/s1.parquet", others)
@@ -288,7 +288,7 @@ def test_validation_part(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs/x"
     train(inputs(results, "zeroshot"), folder, print)
     predict(folder, tmp_path, [("land", "all")], part="val", device="cpu")
-    predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/1")
+    predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/2")
     assert len(predictions) == 10 * 3
     with pytest.raises(CptError, match="land/all: no weird images"):
         predict(folder, tmp_path, [("land", "all")], part="weird", device="cpu")

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from cpt.api.model import load as load_run
 from cpt.cli.app import app
 from cpt.errors import CptError
 from cpt.experiment.config import load as load_config
@@ -337,11 +338,11 @@ def test_exchanged_files_are_named(copied: Path, suffix: str) -> None:
 def test_a_table_of_other_numbers_is_stale(copied: Path) -> None:
     metrics = run_of(copied, "cpt") / "metrics.parquet"
     table, _ = read_parquet(metrics, "cpt.metrics/2")
-    counts, _ = read_parquet(metrics.with_name("counts.parquet"), "cpt.counts/1")
+    counts, _ = read_parquet(metrics.with_name("counts.parquet"), "cpt.counts/2")
     values = [value + 1 for value in table["value"].to_pylist()]
     with provenance.recorded(metrics):
         write_parquet(metrics, table.set_column(4, "value", [values]), "cpt.metrics/2")
-        write_parquet(metrics.with_name("counts.parquet"), counts, "cpt.counts/1")
+        write_parquet(metrics.with_name("counts.parquet"), counts, "cpt.counts/2")
     cpt("aggregate", "--grid", copied / "grid.json")
     problems = found(copied)
     assert set(problems) == {"tables/table2.csv", "figures/figure3.svg", "report/index.html"}
@@ -580,12 +581,28 @@ def test_what_changes_in_a_bundle_is_found(made: Path, tmp_path: Path) -> None:
     bundle(made, tmp_path / "one.tar.gz")
     there = unpacked(tmp_path / "one.tar.gz", tmp_path)
     (there / "runs.parquet").unlink()
+    assert verify(there).findings[0].fix == "tar -xzf slice.tar.gz"
     with changed(there / "grid.json", 5):
         assert {"grid.json", "runs.parquet"} <= found(there).keys()
     described = json.loads((there / "bundle.json").read_text())
     described["left_out"]["backbone.safetensors"] = "0" * 64  # another file than the one that was used
     write_json(there / "bundle.json", described)
     assert found(there)["backbone.safetensors"] == "is missing"
+
+
+def test_a_run_of_a_bundle_classifies_with_its_backbone_made_anew(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message about the weights that were left out names a command that makes them."""
+    bundle(made, tmp_path / "one.tar.gz")
+    there = unpacked(tmp_path / "one.tar.gz", tmp_path / "colleague")
+    run = next((there / "runs").rglob("run.json")).parent
+    with pytest.raises(CptError, match=r"backbone\.safetensors: not found; fix: cpt backbone --name") as error:
+        load_run(run, device="cpu")
+    monkeypatch.chdir(there.parent)
+    cpt(*shlex.split(str(error.value).partition("fix: cpt ")[2]))
+    assert load_run(run, device="cpu").class_names
+    assert found(there) == {}
 
 
 def test_what_cannot_be_bundled(copied: Path, tmp_path: Path) -> None:

@@ -151,10 +151,10 @@ class Method(nn.Module):
         """Factor of cosines in its logits."""
         return self.clip.logit_scale
 
-    @property
-    def keeps_images(self) -> bool:
-        """Whether its image features are those of the unmodified CLIP."""
-        return not self.prompts_images and type(self).from_frozen is Method.from_frozen
+    @classmethod
+    def keeps_images(cls, hp: Any) -> bool:
+        """Whether its image features are those of the unmodified CLIP; ``hp`` are its hyperparameters."""
+        return not cls.prompts_images and cls.from_frozen is Method.from_frozen
 
     @classmethod
     def training_augmentation(cls, chosen: str) -> str:
