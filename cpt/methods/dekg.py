@@ -9,17 +9,14 @@ from torch import Tensor
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.losses import cosine_distance, dependence
 from cpt.methods.base.method import Batch, TrainingSet
-from cpt.methods.coop import CoOp, CoOpHyperparameters
+from cpt.methods.kgcoop import KgCoOp, KgCoOpHyperparameters
 
 SCRIPTS = "repo cnunlp/DeKg, scripts (ten datasets)"
 CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg"
 
 
-class DeKgHyperparameters(CoOpHyperparameters):
-    """CoOp's hyperparameters and the weights of the two knowledge terms."""
-
-    protocol_defaults: ClassVar[dict] = {}
-    dataset_defaults: ClassVar[dict] = {}
+class DeKgHyperparameters(KgCoOpHyperparameters):
+    """KgCoOp's hyperparameters and the weight of the independence."""
 
     epochs: int = field(100, "passes over the training set", CONFIG, ge=0)
     batch_size: int = field(128, "images per step", CONFIG, ge=1)
@@ -28,7 +25,7 @@ class DeKgHyperparameters(CoOpHyperparameters):
     independence_weight: float = field(6.0, "weight w2 of the dependence (HSIC) on the frozen features", SCRIPTS, ge=0)
 
 
-class DeKg(CoOp):
+class DeKg(KgCoOp):
     """Cross-entropy, guidance by the frozen text features, and independence from them."""
 
     name = "dekg"
@@ -39,7 +36,7 @@ class DeKg(CoOp):
 
     def weights(self) -> dict[str, float]:
         """Weights w1 and w2."""
-        return {"guidance": self.hp.guidance_weight, "dependence": self.hp.independence_weight}
+        return super().weights() | {"dependence": self.hp.independence_weight}
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy, mean cosine distance to the frozen features, and dependence on them."""

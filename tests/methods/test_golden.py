@@ -175,13 +175,12 @@ class CoPrompt(MaPLe):
         return Random(1000 + step).randint(0, len(self.meta["descriptions"]) - 1)
 
 
-class DeKg(CoOp):
-    method_name = "dekg"
-    components: ClassVar = {"cross_entropy": "cross_entropy", "score_kg": "guidance", "score_kd": "dependence"}
+class KgCoOp(CoOp):
+    method_name = "kgcoop"
+    components: ClassVar = {"cross_entropy": "cross_entropy", "score_kg": "guidance"}
 
     def settings(self):
-        weights = {"guidance_weight": self.meta["weight_kg"], "independence_weight": self.meta["weight_kd"]}
-        return super().settings() | weights
+        return super().settings() | {"guidance_weight": self.meta["weight_kg"]}
 
     def templates(self):
         return [self.meta["template"]]
@@ -190,18 +189,26 @@ class DeKg(CoOp):
         return {"train/text_features_old": F.normalize(self.classes.frozen, dim=-1)}
 
 
-class DeKgTCP(Run):
-    method_name = "dekg_tcp"
-    components = DeKg.components
+class DeKg(KgCoOp):
+    method_name = "dekg"
+    components: ClassVar = KgCoOp.components | {"score_kd": "dependence"}
+
+    def settings(self):
+        return super().settings() | {"independence_weight": self.meta["weight_kd"]}
+
+
+class TCP(Run):
+    method_name = "tcp"
+    components = KgCoOp.components
 
     def settings(self):
         learnables = self.meta["learnables"]
         return {
             "context_length": learnables["prompt_learner.ctx"][0],
+            "words": self.meta["ctx_init"],
             "block": self.meta["inject_before_block"],
             "reduction": self.clip.embed_dim // learnables["prompt_learner.meta_net.linear1.bias"][0],
             "guidance_weight": self.meta["weight_kg"],
-            "independence_weight": self.meta["weight_kd"],
         }
 
     def templates(self):
@@ -212,7 +219,8 @@ class DeKgTCP(Run):
         return " ".join([PROMPT_PHRASE, *before.split()[4:], "{}"]) + after  # the context replaces four words
 
     def evaluated(self):
-        return super().evaluated() | {"text_features": self.method.raw_text_features(self.classes)}
+        raw = self.method.raw_text_features(self.classes)
+        return super().evaluated() | ({"text_features": raw} if self.method.training else {})
 
     def intermediates(self):
         return {
@@ -222,6 +230,17 @@ class DeKgTCP(Run):
         }
 
 
+class DeKgTCP(TCP):
+    method_name = "dekg_tcp"
+    components = DeKg.components
+
+    def settings(self):
+        return super().settings() | {"independence_weight": self.meta["weight_kd"]}
+
+    def evaluated(self):
+        return super().evaluated() | {"text_features": self.method.raw_text_features(self.classes)}
+
+
 KINDS = {
     "coop_": CoOp,
     "cocoop_": CoCoOp,
@@ -229,7 +248,9 @@ KINDS = {
     "maple_": MaPLe,
     "promptsrc_": PromptSRC,
     "coprompt_": CoPrompt,
+    "kgcoop_": KgCoOp,
     "dekg_": DeKg,
+    "tcp_": TCP,
     "dekgtcp_": DeKgTCP,
 }
 """Cases of trained methods by the beginning of their name."""

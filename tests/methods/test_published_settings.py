@@ -32,7 +32,9 @@ DASSL = {
 }
 IVLP = DASSL | {"batch_size": 4, "learning_rate": 0.0025, "text_prompts": 4, "visual_prompts": 4, "words": True}
 COOP = DASSL | {"learning_rate": 0.002, "context_length": 4, "words": True}
-DEKG = {"epochs": 100, "learning_rate": 0.002, "context_length": 4, "guidance_weight": 8, "independence_weight": 6}
+KGCOOP = {"learning_rate": 0.002, "context_length": 4, "guidance_weight": 8}
+DEKG = KGCOOP | {"epochs": 100, "independence_weight": 6}
+TCP = DASSL | {"words": False, "optimizer": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"}
 MAPLE = DASSL | {"batch_size": 4, "prompts": 2, "words": True}
 
 EVERYWHERE: dict[str, dict[str, Any]] = {
@@ -52,7 +54,9 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     | {"batch_size": 4, "learning_rate": 0.0035, "words": True, "distance": "cosine"}
     | {"text_adapter": 0.2, "image_adapter": 0.1, "reduction": 4},
     "dekg": COOP | DEKG | {"batch_size": 128, "templates": "texture"},
-    "dekg_tcp": DASSL | DEKG | {"optimizer": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"},
+    "kgcoop": COOP | KGCOOP | {"epochs": 100, "batch_size": 128, "templates": "texture"},
+    "dekg_tcp": TCP | DEKG,
+    "tcp": TCP | KGCOOP | {"epochs": 50},
     "dpc": DASSL
     | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
     | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},
