@@ -25,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Long-tailed prompt tuning of CLIP, stage by stage. Commands read and write the files described in "
-    "docs/files.md; `snakemake --cores 1 --resources gpu=1` runs them in order. Most commands' --help has an example "
+    "docs/files.md; `snakemake --cores 1` runs them in order. Most commands' --help has an example "
     "on files that the default experiment writes.",
 )  # fmt: skip
 
