@@ -53,7 +53,7 @@ def bounds(*extras: str) -> dict[str, str]:
     return {plain(name): bound for name, bound in found}
 
 
-@pytest.mark.parametrize("extras", [("slurm", "onnx"), ("slurm", "onnx", "dev")], ids=["everyone", "developers"])
+@pytest.mark.parametrize("extras", [("slurm", "onnx", "tensorboard"), ("slurm", "onnx", "tensorboard", "dev")], ids=["everyone", "developers"])
 def test_every_dependency_is_pinned_within_its_bounds(pinned: dict[str, str], extras: tuple[str, ...]) -> None:
     found = pinned | (pins_of("requirements-dev.txt") if "dev" in extras else {})
     for name, bound in bounds(*extras).items():

@@ -31,8 +31,9 @@ def compare(
     rows by Holm's method. Below are, over all runs, interquartile means (of the middle half of the runs) and the
     probability that a run of B beats a run of A on a dataset, with bootstrap intervals over seeds.
 
-    Examples: `cpt compare ivlp cpt`, `cpt compare ivlp cpt --format md`; with an experiment `mine` of your own,
-    `cpt compare results/embedded results/mine --row cpt`
+    Example: `cpt compare ivlp cpt --format md`
+
+    Example, with an experiment `mine` of your own: `cpt compare results/embedded results/mine --row cpt`
     """
     from cpt.report.terminal import comparison as texts
     from cpt.report.terminal.console import console
