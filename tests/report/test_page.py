@@ -250,7 +250,7 @@ def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path)
         record = {"schema": integrity.SCHEMA, "path": "grid.json", "device": "cpu", "versions": {}, "sources": {},
                   "outputs": {}, "configuration": [configuration]}  # fmt: skip
         write_json(record_path, record | {"digest": integrity.digest(record)})
-        assert command(tmp_path)[5:] == ([*words, configuration] if words else [])
+        assert command(tmp_path)[3:] == ([*words, configuration] if words else [])
     record_path.write_text("{")
     assert "--configfile" not in command(tmp_path), "a damaged record says nothing"
 
