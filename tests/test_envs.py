@@ -18,6 +18,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 ENVS = ROOT / "envs"
+EVERYONE = ("slurm", "onnx", "tensorboard")
+"""Extras of requirements.txt."""
 
 
 def plain(name: str) -> str:
@@ -53,7 +55,7 @@ def bounds(*extras: str) -> dict[str, str]:
     return {plain(name): bound for name, bound in found}
 
 
-@pytest.mark.parametrize("extras", [("slurm", "onnx", "tensorboard"), ("slurm", "onnx", "tensorboard", "dev")], ids=["everyone", "developers"])
+@pytest.mark.parametrize("extras", [EVERYONE, (*EVERYONE, "dev")], ids=["everyone", "developers"])
 def test_every_dependency_is_pinned_within_its_bounds(pinned: dict[str, str], extras: tuple[str, ...]) -> None:
     found = pinned | (pins_of("requirements-dev.txt") if "dev" in extras else {})
     for name, bound in bounds(*extras).items():
