@@ -17,6 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 EXCEPTIONS = ROOT / "envs/exceptions.yaml"
+PINS = ("requirements.txt", "requirements-dev.txt")  # pip-audit does not follow the second's reference to the first
 CHECKSUM = "Hex High Entropy String"  # the one kind of finding that a file can be excepted from
 
 
@@ -67,8 +68,9 @@ def main() -> int:
     """Print what was found; return 1 if anything has to be fixed."""
     exceptions = yaml.safe_load(EXCEPTIONS.read_text(encoding="utf-8"))
     problems = unreasoned(exceptions)
-    pins = ["-r", str(ROOT / "envs/requirements.txt"), "--no-deps", "--disable-pip", "--format", "json"]
-    audit = _run("pip_audit", *pins, "--progress-spinner", "off", "--timeout", "15")
+    files = [word for name in PINS for word in ("-r", str(ROOT / "envs" / name))]
+    options = ["--no-deps", "--disable-pip", "--format", "json"]
+    audit = _run("pip_audit", *files, *options, "--progress-spinner", "off", "--timeout", "15")
     try:
         found, known, unknown = vulnerabilities(json.loads(audit.stdout), exceptions["vulnerabilities"])
     except (json.JSONDecodeError, KeyError):

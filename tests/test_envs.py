@@ -18,6 +18,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 ENVS = ROOT / "envs"
+EVERYONE = ("slurm", "onnx", "tensorboard")
+"""Extras of requirements.txt."""
 
 
 def plain(name: str) -> str:
@@ -33,22 +35,40 @@ def pins(lines: list[str]) -> dict[str, str]:
     return found
 
 
+def pins_of(file: str) -> dict[str, str]:
+    lines = (ENVS / file).read_text().splitlines()
+    return pins([line for line in lines if line and not line.startswith(("#", "-r "))])
+
+
 @pytest.fixture(scope="module")
 def pinned() -> dict[str, str]:
-    lines = (ENVS / "requirements.txt").read_text().splitlines()
-    return pins([line for line in lines if line and not line.startswith("#")])
+    """What everyone gets."""
+    return pins_of("requirements.txt")
 
 
-def test_every_dependency_is_pinned_within_its_bounds(pinned: dict[str, str]) -> None:
+def bounds(*extras: str) -> dict[str, str]:
+    """Declared dependencies, and those of extras, with their lower bounds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [
-        *project["dependencies"],
-        *(each for group in project["optional-dependencies"].values() for each in group),
-    ]
-    for requirement in declared:
-        name, bound = re.fullmatch(r"([\w.-]+)>=([\w.]+)", requirement).groups()
-        numbers = [tuple(int(part) for part in re.findall(r"\d+", text)) for text in (pinned[plain(name)], bound)]
-        assert numbers[0] >= numbers[1], requirement
+    optional = project["optional-dependencies"]
+    declared = [*project["dependencies"], *(each for extra in extras for each in optional[extra])]
+    found = [re.fullmatch(r"([\w.-]+)>=([\w.]+)", requirement).groups() for requirement in declared]
+    return {plain(name): bound for name, bound in found}
+
+
+@pytest.mark.parametrize("extras", [EVERYONE, (*EVERYONE, "dev")], ids=["everyone", "developers"])
+def test_every_dependency_is_pinned_within_its_bounds(pinned: dict[str, str], extras: tuple[str, ...]) -> None:
+    found = pinned | (pins_of("requirements-dev.txt") if "dev" in extras else {})
+    for name, bound in bounds(*extras).items():
+        numbers = [tuple(int(part) for part in re.findall(r"\d+", text)) for text in (found[name], bound)]
+        assert numbers[0] >= numbers[1], name
+
+
+def test_tools_of_developers_are_not_in_everyone_s_environment(pinned: dict[str, str]) -> None:
+    added = pins_of("requirements-dev.txt")
+    assert "-r requirements.txt" in (ENVS / "requirements-dev.txt").read_text().splitlines()
+    assert not added.keys() & pinned.keys()
+    assert added.keys() == bounds("dev").keys() - pinned.keys()
+    assert {"pytest", "ruff", "mypy", "playwright"} <= added.keys()
 
 
 @pytest.mark.no_cover
@@ -175,6 +195,8 @@ def test_what_is_printed_and_the_exit_code(
     """With invented answers of pip-audit; nothing is scanned outside a checkout, which is said."""
 
     def answer(module: str, *words: str) -> subprocess.CompletedProcess:
+        if module == "pip_audit":
+            assert {str(ENVS / "requirements.txt"), str(ENVS / "requirements-dev.txt")} <= set(words)
         told = answers if module == "pip_audit" else ("{}", "fatal: not a git repository")
         return subprocess.CompletedProcess(words, 0, *told)
 

@@ -25,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Long-tailed prompt tuning of CLIP, stage by stage. Commands read and write the files described in "
-    "docs/files.md; `snakemake --cores 1 --resources gpu=1` runs them in order. Most commands' --help has an example "
-    "on files that the default experiment writes.",
+    "docs/files.md; `snakemake --cores 1` runs them in order. Every command's --help has an "
+    "example on files of the finished default experiment, or says what else it needs.",
 )  # fmt: skip
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -58,7 +58,8 @@ def many(
 
     If one fails, the others still run. Finished files are kept in `keep` until all commands have succeeded.
 
-    Example: `cpt many '{"words": ["score", "my-run", "--split", "s1.parquet"], "needs": ["s1.parquet"],
+    Example, after those of `cpt train` and `cpt predict`: `cpt many '{"words": ["score", "my-run", "--split",
+    "results/embedded/splits/base_to_new/flowers/r1/s1.parquet"], "needs": ["my-run/predictions.parquet"],
     "makes": ["my-run/metrics.parquet"], "keep": "work/my-run.score"}'`
     """
     from cpt.workflow.many import parse, run_all

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cpt.cli.options import log
 from cpt.errors import CptError
+
+if TYPE_CHECKING:
+    from cpt.results.comparison import Side
 
 
 def compare(
@@ -17,43 +20,55 @@ def compare(
     results: Annotated[Path, typer.Option(help="folder of results with both rows")] = Path("results/embedded"),
     row: Annotated[str, typer.Option(help="row to compare between two folders")] = "cpt",
     images: Annotated[bool, typer.Option(help="also compare image by image on every dataset")] = False,
+    format: Annotated[
+        Literal["table", "md", "csv", "json"], typer.Option(help="of the output; csv and json are unrounded")
+    ] = "table",
 ) -> None:
     """Compare two methods of an experiment, or one method in two experiments, paired by dataset and seed.
 
     Differences are the second (B) minus the first (A) in percentage points, over the seeds that both have on all
     datasets. Intervals are over datasets. p is from flipping the signs of the datasets' differences, corrected over all
-    rows by Holm's method. Below are, over all runs, interquartile means and the probability that a run of B
-    beats a run of A on a dataset, with bootstrap intervals over seeds.
+    rows by Holm's method. Below are, over all runs, interquartile means (of the middle half of the runs) and the
+    probability that a run of B beats a run of A on a dataset, with bootstrap intervals over seeds.
 
-    Examples: `cpt compare ivlp cpt`, `cpt compare results/embedded results/mine --row cpt`
+    Example: `cpt compare ivlp cpt --format md`
+
+    Example, with an experiment `mine` of your own: `cpt compare results/embedded results/mine --row cpt`
     """
-    from cpt.report.terminal import comparison as comparison_text
+    from cpt.report.terminal import comparison as texts
     from cpt.report.terminal.console import console
     from cpt.results import comparison
+
+    found = comparison.compare_sides(*_sides(first, second, results, row), images=images)
+    if format != "table":
+        log(texts.FORMATS[format](found))
+        return
+    printer = console(texts.WIDTH)
+    printer.print(*texts.legend(found), sep="\n", soft_wrap=True)
+    for table in texts.terminal(found):
+        printer.print(table)
+    printer.print("", *texts.notes(found), sep="\n")
+
+
+def _sides(first: str, second: str, results: Path, row: str) -> tuple[Side, Side]:
+    """The results and the row of both sides.
+
+    Raises:
+        CptError: a folder has no results, or one is a folder and the other a row.
+    """
     from cpt.results.cells import read_results
 
-    folders = [Path(word) if comparison.is_results(word) else results for word in (first, second)]
-    rows = [row if comparison.is_results(word) else word for word in (first, second)]
-    if folders[0] != folders[1] and rows[0] != rows[1]:
-        raise CptError("cpt compare: give two rows, or two folders of results")
-    sides = [
-        (read_results(folder / "grid.json", folder / "runs.parquet"), name)
-        for folder, name in zip(folders, rows, strict=True)
-    ]
-    comparison.require_two_sides(*sides)
-    values = [comparison.values_of(*side) for side in sides]
-    lines, left = comparison.compare(*values)
-    for letter, name, folder in zip("AB", rows, folders, strict=True):
-        log(f"{letter}: {name} in {folder}")
-    tables = [*comparison_text.over_datasets(lines), *comparison_text.over_runs(comparison.over_runs(*values))]
-    if images:
-        tables += comparison_text.over_images(comparison.over_images(*sides))
-    printer = console(comparison_text.WIDTH)
-    for table in tables:
-        printer.print(table)
-    counts = sorted({line.seeds for line in lines})
-    log(f"\npercentage points; means over {' or '.join(map(str, counts))} seed{'' if counts == [1] else 's'}")
-    if left:
-        places = list(dict.fromkeys(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left))
-        shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
-        log(f"left out: {len(left)} numbers whose seed is not on both sides and all datasets ({shown})")
+    folders = [word for word in (first, second) if _is_folder(word)]
+    for folder in folders:
+        if not Path(folder, "runs.parquet").is_file():
+            raise CptError(f"{folder}: no results (runs.parquet) there; give results/<experiment> of a finished one")
+    if len(folders) == 1:
+        raise CptError(f"{folders[0]}: a folder; give two folders (and --row), or two rows (and --results)")
+    places = [(Path(folder), row) for folder in folders] or [(results, first), (results, second)]
+    one, other = ((read_results(place / "grid.json", place / "runs.parquet"), name) for place, name in places)
+    return one, other
+
+
+def _is_folder(word: str) -> bool:
+    """Whether a word is meant as a folder; a row can be called like one: the package's own folder is `cpt`."""
+    return Path(word, "runs.parquet").is_file() or ("/" in word and Path(word).parent.is_dir())

@@ -26,7 +26,7 @@ def fetch(
 ) -> None:
     """Download and unpack missing files of a dataset. Existing files stay; an interrupted download resumes.
 
-    Example: `cpt data fetch dtd`
+    Example, with an internet connection: `cpt data fetch dtd`
     """
     from cpt.data.catalog import find, load_catalog
     from cpt.data.download.prepare import prepare
@@ -117,8 +117,8 @@ def pixels(
 ) -> None:
     """Make an image cache: decode, resize and crop the images of a part once, for all evaluations.
 
-    Example: `cpt data pixels --manifest results/paper/data/dtd/manifest.parquet --part test
-    --backbone results/paper/backbone.json --output results/paper/data/dtd/pixels-test.npy --threads 8`
+    Example, of a run of `config/paper.yaml`: `cpt data pixels --manifest results/paper/data/dtd/manifest.parquet
+    --part test --backbone results/paper/backbone.json --output results/paper/data/dtd/pixels-test.npy --threads 8`
     """
     from cpt.data.make_image_cache import make_pixels
     from cpt.files.stage_files import read_json

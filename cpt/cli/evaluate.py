@@ -22,7 +22,8 @@ def predict(
 ) -> None:
     """Classify the test images of the targets with a finished run.
 
-    Example: `cpt predict my-run --results results/embedded --target flowers/base --target flowers/new`
+    Example, after that of `cpt train`: `cpt predict my-run --results results/embedded --target flowers/base
+    --target flowers/new`
     """
     from cpt.evaluation.predict import predict as run_prediction
 
@@ -47,7 +48,8 @@ def score(
 ) -> None:
     """Compute metrics from predictions, without a model.
 
-    Example: `cpt score my-run --split results/embedded/splits/base_to_new/flowers/r1/s1.parquet`
+    Example, after that of `cpt predict`: `cpt score my-run --split
+    results/embedded/splits/base_to_new/flowers/r1/s1.parquet`
     """
     from cpt.data.classes import parse_groups
     from cpt.evaluation.score import score as run_scoring

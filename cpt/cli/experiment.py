@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import ConfigFiles, Output, log, notice
+from cpt.cli.options import ConfigFiles, Output, log, notice, slow
 from cpt.files.provenance import recorded
 
 PERIOD = 2.0
@@ -63,12 +63,18 @@ def plan(
     from cpt.report.terminal.console import console
     from cpt.report.terminal.plan import render
 
-    loaded = config.load(configs, notice)
-    grid = grids.build(loaded, " + ".join(str(path) for path in configs))
-    made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
+    source = " + ".join(str(path) for path in configs)
+    with slow() as say:
+        say(f"resolving {source}")
+        loaded = config.load(configs, notice)
+        grid = grids.build(loaded, source)
+        say(f"counting the jobs of {len(grid.runs):,} runs")
+        made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:
         made.time_here(log)
-    numbers = made.numbers()
+    with slow() as say:
+        say(f"estimating the costs of {len(grid.runs):,} runs")
+        numbers = made.numbers()
     if json is not None:
         write_json(json, numbers)
     console().print(render(numbers))
@@ -194,7 +200,10 @@ def methods(
 
 
 def schema(output: Output = Path("workflow/schemas/config.schema.json")) -> None:
-    """Write the JSON schema of the configuration, generated from its types."""
+    """Write the JSON schema of the configuration, generated from its types.
+
+    Example: `cpt schema --output config.schema.json`
+    """
     from cpt.experiment import config
     from cpt.files.stage_files import write_text
 

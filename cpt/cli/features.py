@@ -39,7 +39,10 @@ def backbone(
 ) -> None:
     """Export both towers of an unmodified open_clip model and check them against it on random inputs.
 
-    Example: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name vit-b-16 --output backbone.json`
+    Example: `cpt backbone --output backbone.json` exports the tiny CLIP
+
+    Example, with an internet connection: `cpt backbone --architecture ViT-B-16-quickgelu --pretrained openai --name
+    vit-b-16 --output vit-b-16.json`
     """
     from cpt.clip.make_backbone import make_backbone
 
@@ -54,7 +57,10 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="seed of the pretraining", min=0, max=limits.SEED)] = 0,
     threads: Threads = 1,
 ) -> None:
-    """Pretrain the tiny CLIP of the embedded benchmark from scratch (minutes)."""
+    """Pretrain the tiny CLIP of the embedded benchmark from scratch.
+
+    Example, which takes about 6 minutes: `cpt pretrain --output tiny_clip`
+    """
     from cpt.clip.pretrain import pretrain as run_pretraining
 
     run_pretraining(output, seed=seed, threads=threads, log=log)

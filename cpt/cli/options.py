@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +39,8 @@ ConfigFiles = Annotated[
 ]
 
 CATALOG = Path("config/datasets.yaml")
+SLOW = 2.0
+"""Seconds after which a command says what it is doing."""
 
 
 def log(line: str) -> None:
@@ -46,6 +51,33 @@ def log(line: str) -> None:
 def notice(line: str) -> None:
     """Print a notice to stderr: not an error, but possibly not intended."""
     print(f"cpt: notice: {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def slow(after: float = SLOW) -> Iterator[Callable[[str], None]]:
+    """Yield a function that is told what a command does; what lasts is printed to stderr.
+
+    Args:
+        after: seconds in which nothing is printed.
+    """
+    doing, late = [""], threading.Event()
+
+    def say(line: str) -> None:
+        doing[0] = line
+        if late.is_set():
+            print(f"cpt: {line} ...", file=sys.stderr, flush=True)
+
+    def begin() -> None:
+        late.set()
+        say(doing[0])
+
+    timer = threading.Timer(after, begin)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield say
+    finally:
+        timer.cancel()
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:

@@ -58,14 +58,22 @@ def ledger(
 ) -> None:
     """Compare every printed cell of the paper's Tables 1-5 with ours: difference, interval, verdict.
 
-    Example: `cpt ledger --results results/paper`
+    It needs an experiment with `printed: true`, on the paper's backbone (`config/paper.yaml`); for others it says why
+    there is nothing to compare. docs/files.md has the rule of every verdict.
+
+    Example: `cpt ledger --results results/embedded`
     """
-    from cpt.report.printed.ledger import make_ledger
+    from cpt.report.printed.ledger import NOT_RUN, make_ledger
 
     with recorded(results / "report/ledger.parquet"):
-        counts = make_ledger(results, published)
-    found = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-    log(f"{found or 'not compared: the experiment does not ask for it (printed: true)'}; report/ledger.csv")
+        counts, refusal = make_ledger(results, published)
+    if refusal:
+        log(f"{results}: not compared: {refusal}")
+        return
+    absent = counts.pop(NOT_RUN, 0)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    log(f"{counts.total()} of {counts.total() + absent} printed cells were run{f': {told}' if told else ''}")
+    log(f"wrote {results / 'report/ledger.csv'}")
 
 
 def audit(

@@ -39,7 +39,8 @@ def classify(
 
     Images that cannot be read are reported on stderr, the others are classified, and the exit code is 1.
 
-    Example: `cpt classify results/embedded/runs/base_to_new/flowers/r1/cpt-*/s1 photo.jpg folder --top 3`
+    Example: `cpt classify results/embedded/runs/base_to_new/flowers/r1/cpt-*/s1 docs/report.png --top 3`
+    (or photos and folders of your own)
     """
     from cpt.api.model import load
 

@@ -113,7 +113,7 @@ def stated(grid: Grid, classes: Mapping[str, int], device: str, precision: str =
         f"{100 * gpu_model.REACHED:g} % of the peaks, at least {1e6 * gpu_model.FLOOR:g} us a kernel; see "
         "docs/performance.md.",
     ]
-    where = f"modeled for one {title}; --card for others, --measure for yours"
+    where = f"modeled for one {title}; --card takes another, --measure times your own"
     frozen = gpu.eager(_images(TESTED, sizes, backward=False)) / TESTED
     return Costs("stated", where, assumptions, groups, frozen, title, gpu.card.memory)
 

@@ -130,7 +130,7 @@ def unpack(root: Path) -> str:
 def snakemake(configuration: Sequence[str], *words: str) -> list[str]:
     """Return the words that run an experiment with its configuration files."""
     configured = [] if list(configuration) == DEFAULT else ["--configfile", *configuration]
-    return ["snakemake", *words, "--cores", "2", "--resources", "gpu=1", *configured]
+    return ["snakemake", *words, "--cores", "2", *configured]
 
 
 def configuration(root: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -87,6 +86,23 @@ class Images(NamedTuple):
     difference: stats.Interval
 
 
+class Comparison(NamedTuple):
+    """Everything that is told of two sides.
+
+    Attributes:
+        first, second: what each side is: a row in a folder of results.
+        over_images: empty if it was not asked for.
+        left_out: places with a number on one side that is in no difference.
+    """
+
+    first: str
+    second: str
+    over_datasets: list[Line]
+    over_runs: list[Runs]
+    over_images: list[Images]
+    left_out: list[Place]
+
+
 Side = tuple[Results, str]
 """Results and a row of theirs."""
 Key = tuple[str, float, str]
@@ -107,6 +123,20 @@ def row_id(results: Results, row: str) -> str:
     if len(ids) > 1:
         raise CptError(f"{results.folder}: {row!r} is the label of several rows; give one of {', '.join(sorted(ids))}")
     return ids[0]
+
+
+def compare_sides(first: Side, second: Side, *, images: bool = False) -> Comparison:
+    """Compare two rows in every way; ``images``: also image by image.
+
+    Raises:
+        CptError: a row is unknown or ambiguous, both are the same runs, or there is nothing to pair.
+    """
+    require_two_sides(first, second)
+    values = values_of(*first), values_of(*second)
+    lines, left = compare(*values)
+    by_image = over_images(first, second) if images else []
+    one, other = (f"{row} in {results.folder}" for results, row in (first, second))
+    return Comparison(one, other, lines, over_runs(*values), by_image, left)
 
 
 def require_two_sides(first: Side, second: Side) -> None:
@@ -286,8 +316,3 @@ def _spread(own: Mapping[Place, float], other: Mapping[Place, float]) -> dict[Pl
 
 def _order(place: Place) -> tuple:
     return list(TASKS).index(place.task), -place.ratio, list(METRICS).index(place.metric), place.dataset, place.seed
-
-
-def is_results(word: str) -> bool:
-    """Whether a word of the command line is an experiment's folder."""
-    return Path(word, "runs.parquet").is_file()

@@ -1,4 +1,4 @@
-"""How far an experiment is, from its files alone: it may be running, and nothing is asked of it."""
+"""The progress of an experiment, read from its files alone: a running Snakemake is not asked."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cpt.cli.app import app
+from cpt.cli.options import slow
 from cpt.methods.base import registry
 from tests.helpers.command import here
 from tests.helpers.workflow import ONLY_TABLE_2
@@ -52,8 +53,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
     result = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
-    if verb not in ("methods", "schema", "pretrain"):
-        assert f"cpt {verb}" in result.output, "an example to copy"
+    assert f"cpt {verb}" in result.output, "an example to copy"
 
 
 @pytest.mark.parametrize("verb", ["fetch", "check", "manifest", "pixels"])
@@ -112,6 +112,20 @@ def test_without_a_verb_it_is_the_help_alone(words: list[str]) -> None:
     done = cpt(*words)
     assert (done.returncode, done.stderr) == (2, "")
     assert f"Usage: {' '.join(['cpt', *words])} [OPTIONS]" in done.stdout
+
+
+def test_a_slow_command_says_what_it_does(capsys: pytest.CaptureFixture) -> None:
+    with slow(after=60) as say:
+        say("counting")
+    assert capsys.readouterr() == ("", "")
+    with slow(after=0.01) as say:
+        say("counting")
+        deadline = time.monotonic() + 10
+        while not (told := capsys.readouterr().err) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert told == "cpt: counting ...\n"
+        say("estimating")
+    assert capsys.readouterr() == ("", "cpt: estimating ...\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

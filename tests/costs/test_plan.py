@@ -89,7 +89,7 @@ def invoked(*words: Any) -> str:
     app.command()(plan)
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 # Jobs
@@ -309,7 +309,7 @@ def test_an_unknown_number_of_classes_is_said(folder: Path) -> None:
     numbers = made.numbers()
     assert numbers["total"]["unknown_steps"] == 1
     assert any("mine: the number of classes is unknown" in note for note in numbers["notes"])
-    assert re.search(r"all runs +2 +0 +2 +≥ 10", printed(numbers))
+    assert re.search(r"all runs +2 +0 +2 +2 +≥ 10", printed(numbers))
 
 
 # Costs
@@ -748,10 +748,10 @@ def test_what_a_step_encodes_follows_classes_and_batch() -> None:
 # Sums, disk and text
 
 
-def printed(numbers: dict[str, Any]) -> str:
+def printed(numbers: dict[str, Any], width: int = 100) -> str:
     from rich.console import Console
 
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render(numbers), highlight=False)
     return console.export_text()
 
@@ -765,12 +765,39 @@ def test_new_runs_add_up(folder: Path) -> None:
     assert numbers["total"]["runs"] == numbers["jobs"]["train"]["total"] > rows[0]["runs"] == rows[0]["new"]
 
 
+def test_a_finished_experiment_has_nothing_to_do() -> None:
+    """Of two exhibits the second has no run of its own: that is not work to do."""
+    numbers = planning(Path("config/config.yaml")).numbers()
+    rows = [row | {"finished": row["runs"]} for row in numbers["exhibits"] if row["name"] in ("table1", "figure2")]
+    total = numbers["total"] | {"finished": numbers["total"]["runs"]}
+    lines = [line.split() for line in printed(numbers | {"exhibits": rows, "total": total}).splitlines()]
+    assert ["exhibit", "runs", "trained", "to", "do", "counted", "steps"] in lines
+    runs = f"{total['runs']:,}"
+    assert ["all", "runs", runs, runs, "0", f"{total['new']:,}", f"{total['steps']:,}"] in lines
+    assert ["figure2", "1", "1", "0", "0", "0"] in lines
+
+
+def test_the_paper_s_grid_fits_80_columns(stated: Plan) -> None:
+    """With its largest numbers: nothing is cut."""
+    numbers = stated.numbers()
+    total = {"name": "all runs", "runs": 1_781, "finished": 1_000, "new": 1_781, "steps": 19_188_821,
+             "train_seconds": 5e5, "test_seconds": 5e4, "left_seconds": 5e5, "unknown_steps": 0,
+             "unknown_seconds": 0}  # fmt: skip
+    lines = printed(numbers | {"exhibits": [total], "total": total}, 80).splitlines()
+    assert "…" not in "".join(lines)
+    assert max(map(len, lines)) <= 80
+    counts = ["1,781", "1,000", "781", "1,781", "19,188,821"]
+    assert ["all", "runs", *counts, "138.9", "13.9", "138.9"] in map(str.split, lines)
+
+
 def test_json_holds_what_is_printed(measured: Callable[..., Path], folder: Path) -> None:
     text = invoked(measured(), "--json", "plan.json", "--device", "cpu", "--precision", "auto")
     numbers = json.loads((folder / "plan.json").read_text())
     total = numbers["total"]
     cells = [hours(total[key]) for key in ("train_seconds", "test_seconds", "left_seconds")]
-    row = ["all", "runs", *(str(total[key]) for key in ("runs", "finished", "new", "steps")), *cells]
+    left = total["runs"] - total["finished"]
+    counts = [total["runs"], total["finished"], left, total["new"], total["steps"]]
+    row = ["all", "runs", *map(str, counts), *cells]
     assert row in [line.split() for line in text.splitlines()]
     jobs_total = str(sum(count["total"] for count in numbers["jobs"].values()))
     assert re.search(rf"total +{jobs_total} +0", text)

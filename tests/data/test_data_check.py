@@ -112,7 +112,7 @@ def test_damaged(entries: dict, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "gated/images/n02")
     assert state(entries, "gated") == (
         "damaged", f"{tmp_path}/gated/images has no class folder 'n02' (1 differ); get the published release: "
-        f"complete {tmp_path}/gated/images by hand"
+        f"put its files into {tmp_path}/gated/images yourself"
     )  # fmt: skip
     (tmp_path / "own/test/bee/0.png").unlink()
     (tmp_path / "own/train/bee/0.png").unlink()
@@ -120,8 +120,9 @@ def test_damaged(entries: dict, tmp_path: Path) -> None:
     entries["own"]["expected"] = {"classes": 2, "names_sha256": "0"}
     paint(tmp_path / "own/train/bee/0.png")
     assert state(entries, "own") == (
-        "damaged", f"its 2 class names are not the published 2; get it again: complete {tmp_path}/own by hand"
-    )  # fmt: skip
+        "damaged",
+        f"its 2 class names are not the published 2; get it again: put its files into {tmp_path}/own yourself",
+    )
     entries["pets"]["expected"] = {"classes": 2, "names_sha256": "0"}
     paint(tmp_path / "pets/images/dog/1.png")
     assert state(entries, "pets")[1].endswith(

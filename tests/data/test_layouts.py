@@ -400,7 +400,10 @@ def test_layouts_by_folder_need_names_by_folder(imagenet: Entry, names: list[str
 def test_a_missing_image(pets: Entry) -> None:
     (pets.folder / "images/dog/2.jpg").unlink()
     refused(
-        pets, "pets: ", "images/dog/2.jpg (missing)", f"get the dataset again: complete {pets.folder}/images by hand"
+        pets,
+        "pets: ",
+        "images/dog/2.jpg (missing)",
+        f"get the dataset again: put its files into {pets.folder}/images yourself",
     )
     sources = [{"url": "https://host.org/x"}]
     files = [{"provides": {"images": ["images"], "names.txt": ["names.txt"]}, "sources": sources}]
@@ -410,7 +413,7 @@ def test_a_missing_image(pets: Entry) -> None:
     )
     files[0]["provides"] = {"images/cat": ["cat"], "images/dog": ["dog"]}
     refused(with_changes(pets, files=files), f"again: move {pets.folder}/images/dog away, or delete it, and run")
-    refused(with_changes(pets, files=files, gated="ask for it"), "images by hand")
+    refused(with_changes(pets, files=files, gated="ask for it"), "images yourself")
 
 
 @pytest.mark.parametrize("suffix", [".JPEG", ".jpg"])

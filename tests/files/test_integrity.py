@@ -155,7 +155,7 @@ def test_the_fix_names_the_stages_main_file_and_the_configuration(tmp_path: Path
     with recorded(folder / "grid.json") as record:
         files.write_json(folder / "grid.json", {})
         record["configuration"] = ["config/config.yaml", "my config.yaml"]
-    ending = "--force --cores 2 --resources gpu=1 --configfile config/config.yaml 'my config.yaml'"
+    ending = "--force --cores 2 --configfile config/config.yaml 'my config.yaml'"
     (folder / "runs/c.safetensors").write_bytes(b"x")
     message = refusal(files.read_tensors, folder / "runs/c.safetensors", "s/1")
     assert message.endswith(f"; fix: snakemake 'results/my experiment/runs/b.parquet' {ending}")
@@ -164,9 +164,7 @@ def test_the_fix_names_the_stages_main_file_and_the_configuration(tmp_path: Path
         f"{folder}/runs/absent.json: not found; fix: snakemake 'results/my experiment/runs/absent.json' {ending}"
     )
     (folder / f"grid.json{integrity.SUFFIX}").unlink()
-    assert integrity.fix(folder / "runs/a.json") == (
-        "snakemake 'results/my experiment/runs/a.json' --force --cores 2 --resources gpu=1"
-    )
+    assert integrity.fix(folder / "runs/a.json") == ("snakemake 'results/my experiment/runs/a.json' --force --cores 2")
     remember(["config/config.yaml", "my config.yaml"], folder)
     assert integrity.fix(folder / "grid.json") == f"snakemake 'results/my experiment/grid.json' {ending}"
 

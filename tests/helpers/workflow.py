@@ -62,13 +62,18 @@ def install(programs: Sequence[str], packages: Sequence[str], what: str) -> None
 
 
 def snakemake(
-    folder: Path, *words: str, check: bool = True, commands: Path | None = None
+    folder: Path, *words: str, check: bool = True, commands: Path | None = None, places: int | None = 2
 ) -> subprocess.CompletedProcess:
-    """Call Snakemake; ``commands`` is a folder whose programs go before those of the environment."""
+    """Call Snakemake.
+
+    ``commands`` is a folder whose programs go before those of the environment; ``places`` are those on the GPU, None
+    those of the profile.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "CPT_FORK_SERVER"}
     first = [] if commands is None else [str(commands)]
     environment["PATH"] = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2", *words]
+    gpu = [] if places is None else ["--resources", f"gpu={places}"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *gpu, *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
     if check and done.returncode:
         raise AssertionError(done.stdout[-3000:] + done.stderr[-6000:])

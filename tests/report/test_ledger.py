@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import html
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from cpt.cli.app import run
 from cpt.errors import CptError
 from cpt.experiment import config, grid
 from cpt.files.paths import RUNS
@@ -222,11 +225,31 @@ def test_only_the_printed_backbone_and_test_images_are_printed(change: dict[str,
     assert not config.parse(paper | change | {"printed": False}, "my.yaml").printed
 
 
-def test_cells_that_were_run_stand_first(asked: dict[str, Any], tmp_path: Path) -> None:
+def test_cells_that_were_not_run_are_folded_away(asked: dict[str, Any], tmp_path: Path) -> None:
+    found = of_table2(asked, tmp_path, {"eurosat": [-0.1, 0.0, 0.1]})
+    absent = len(read_parquet(tmp_path / "report/ledger.parquet", SCHEMA)[0]) - 1
+    assert (found["verdict"] != "not run").sum() == 1
+    shown, folded = (tmp_path / "report/ledger.html").read_text().split("<details>")
+    assert shown.split("<tbody>")[1].count("<tr>") == 1
+    assert "<td>EuroSAT</td>" in shown
+    assert f"<summary>{absent} printed cells that were not run</summary>" in folded
+    assert folded.split("<tbody>")[1].count("<tr>") == absent
+
+
+def test_the_command_counts(
+    asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     of_table2(asked, tmp_path, {"eurosat": [-0.1, 0.0, 0.1]})
-    first, second = (tmp_path / "report/ledger.html").read_text().split("<tbody>")[1].split("<tr>")[1:3]
-    assert "<td>EuroSAT</td>" in first
-    assert "<td>not run</td>" in second
+    printed = len(read_parquet(tmp_path / "report/ledger.parquet", SCHEMA)[0])
+    monkeypatch.setattr(sys, "argv", ["cpt", "ledger", "--results", str(tmp_path), "--published", str(PUBLISHED)])
+    assert run() == 0
+    told = f"1 of {printed} printed cells were run: 1 inside\nwrote {tmp_path}/report/ledger.csv\n"
+    assert capsys.readouterr().out == told
+    write_json(tmp_path / "grid.json", asked | {"printed": False, "backbone": "vit-l-14"})
+    assert run() == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}: not compared: the printed numbers are of OpenAI's CLIP ViT-B/16 on ")
+    assert line.endswith("this experiment, with vit-l-14, has printed: false")
 
 
 def test_averages_leave_the_source_out(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -268,8 +291,8 @@ def test_an_experiment_of_its_own_is_not_compared(tmp_path: Path) -> None:
     own = grid.build(config.load([ROOT / "config/config.yaml"]), "config/config.yaml").as_json()
     found = write(tmp_path, own, {("none", "none"): [("all", "accuracy", 1.0)]})
     assert len(found) == 0
-    text = (tmp_path / "report/ledger.html").read_text()
-    assert "cannot be compared with the paper's" in text
+    text = html.unescape((tmp_path / "report/ledger.html").read_text())
+    assert "Not compared with the paper: the printed numbers are of OpenAI's CLIP ViT-B/16" in text
     assert "<table" not in text
 
 

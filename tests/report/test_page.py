@@ -244,13 +244,13 @@ def test_class_names_cannot_leave_the_data(made: Path, page: Elements) -> None:
 
 
 def test_command_has_the_configuration_of_the_record(made: Path, tmp_path: Path) -> None:
-    assert command(tmp_path)[-2:] == ["--resources", "gpu=1"]
+    assert command(tmp_path)[-2:] == ["--cores", "2"]
     record_path = tmp_path / "grid.json.provenance.json"
     for configuration, words in (("config/my paper.yaml", ["--configfile"]), ("config/config.yaml", [])):
         record = {"schema": integrity.SCHEMA, "path": "grid.json", "device": "cpu", "versions": {}, "sources": {},
                   "outputs": {}, "configuration": [configuration]}  # fmt: skip
         write_json(record_path, record | {"digest": integrity.digest(record)})
-        assert command(tmp_path)[5:] == ([*words, configuration] if words else [])
+        assert command(tmp_path)[3:] == ([*words, configuration] if words else [])
     record_path.write_text("{")
     assert "--configfile" not in command(tmp_path), "a damaged record says nothing"
 

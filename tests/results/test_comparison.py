@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from rich.console import Console
@@ -17,11 +18,10 @@ from cpt.cli.app import run
 from cpt.errors import CptError
 from cpt.files.paths import PREDICTIONS
 from cpt.files.stage_files import read_parquet, write_parquet
-from cpt.report.terminal.comparison import over_datasets
-from cpt.report.terminal.comparison import over_images as over_images_text
-from cpt.report.terminal.comparison import over_runs as over_runs_text
+from cpt.report.terminal.comparison import markdown, significant, terminal
 from cpt.results.cells import read_results
 from cpt.results.comparison import (
+    Comparison,
     Images,
     Line,
     Place,
@@ -252,8 +252,11 @@ def test_the_command(
     assert code == 0
     assert f"A: ivlp in {folder}\nB: cpt in {folder}\n" in out
     assert "+2.00" in out
-    assert "percentage points; means over 3 seeds" in out
+    told = " ".join(out.split())
+    assert "Percentage points; means over 3 seeds." in told
+    assert " can be significant: with 3 datasets, the smallest possible Holm p is above 0.05." in told
     assert "interquartile mean over all runs" in out
+    assert "Interquartile mean: of the middle half of all runs, without the lowest and the highest quarter." in told
     assert "94 % [" in out
     assert "over test images" not in out
     code, _, err = call(str(folder), str(folder), "--row", "ivlp")
@@ -271,6 +274,54 @@ def test_the_command(
     assert code == 1
     assert "no row 'cptt'" in err
     assert "cpt" in err
+    code, _, err = call(str(folder), "cpt")
+    assert code == 1
+    assert err.endswith("a folder; give two folders (and --row), or two rows (and --results)\n")
+    code, _, err = call(str(folder), str(folder.parent / "none"))
+    assert code == 1
+    assert f"{folder.parent}/none: no results (runs.parquet) there; give results/<experiment>" in err
+
+
+def test_the_formats(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """CSV and JSON hold the same unrounded numbers; Markdown is the terminal's tables."""
+
+    def call(form: str) -> str:
+        words = ["cpt", "compare", "ivlp", "cpt", "--results", str(folder), "--format", form]
+        monkeypatch.setattr(sys, "argv", words)
+        assert run() == (2 if form == "jsno" else 0)
+        out, err = capsys.readouterr()
+        return out or err
+
+    results = read_results(folder / "grid.json", folder / "runs.parquet")
+    lines, left = compare(values_of(results, "ivlp"), values_of(results, "cpt"))
+    table = pd.read_csv(io.StringIO(call("csv")))
+    told = json.loads(call("json"))
+    assert (told["a_name"], told["b_name"]) == (f"ivlp in {folder}", f"cpt in {folder}")
+    assert set(table["a_name"]) == {told["a_name"]}
+    assert len(told["left_out"]) == len(left)
+    from_json = pd.DataFrame(told["rows"]).to_csv(index=False)
+    pd.testing.assert_frame_equal(table.iloc[:, 2:], pd.read_csv(io.StringIO(from_json)), check_like=True)
+    of_datasets = table[table["over"] == "datasets"]
+    assert of_datasets["difference"].tolist() == [line.difference.estimate for line in lines]
+    assert of_datasets["p_holm"].tolist() == [line.corrected for line in lines]
+    assert set(table["over"]) == {"datasets", "runs"}
+    assert table["b_beats_a"].dropna().between(0, 1).all()
+    text = call("md")
+    assert text.startswith(f"- A: ivlp in {folder}\n- B: cpt in {folder}\n\n**base-to-new, mean over datasets")
+    assert "| τ | metric | A | B | B - A | 95 % interval | B higher | p | Holm |\n| --: | --- | --: |" in text
+    assert "'jsno' is not one of 'table', 'md', 'csv', 'json'" in call("jsno")
+
+
+def test_only_the_corrected_test_makes_a_difference_significant() -> None:
+    """Of two differences with p = 0.04 none is; the one with p = 0.01 is."""
+    line = Line("base_to_new", "H", 0.06, 11, 3, 70.0, 72.5, Interval(2.5, 0.5, 4.5), 9, 0.04, 0.08)
+    assert significant([line, line]) == "Significant (Holm < 0.05): none."
+    better = line._replace(ratio=1.0, p=0.01, corrected=0.02)
+    assert significant([line, better]) == "Significant (Holm < 0.05): base-to-new H at τ = 1 (+2.50)."
+    few = line._replace(datasets=5, p=0.0625, corrected=0.0625)
+    told = "None of 1 difference can be significant: with 5 datasets, the smallest possible Holm p is above 0.05."
+    assert significant([few]) == told
+    assert significant([few._replace(datasets=6)]) == "Significant (Holm < 0.05): none."
 
 
 def test_numbers_are_whole_in_80_columns() -> None:
@@ -283,7 +334,8 @@ def test_numbers_are_whole_in_80_columns() -> None:
     images = Images(*where, name, 1_234_567, interval)
     written = io.StringIO()
     console = Console(width=80, file=written, markup=False)
-    for table in (*over_datasets([line]), *over_runs_text([runs]), *over_images_text([images])):
+    found = Comparison("a", "b", [line], [runs], [images], [])
+    for table in terminal(found):
         console.print(table)
     lines = written.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
@@ -295,3 +347,4 @@ def test_numbers_are_whole_in_80_columns() -> None:
     assert len(folded) > 1
     words = "".join(word for text in folded for word in text.split() if "_" in word)
     assert words == name
+    assert f"| 0.0625 | {name} | accuracy | 1,234,567 | -10.47 | -12.34 … -10.25 |" in markdown(found)

@@ -58,8 +58,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return folder
 
 
-def run(folder: Path, prepared: Path, device: str, places: int, together: bool) -> list[str]:
-    """Make the text features of two datasets with so many places on the GPU; return what the jobs noted, in order."""
+def run(folder: Path, prepared: Path, device: str, places: int | None, together: bool) -> list[str]:
+    """Make the text features of two datasets; return what the jobs noted, in order.
+
+    ``places``: how many jobs may be on the GPU at once; None: the profile says it.
+    """
     shutil.copytree(prepared, folder)
     log, commands = folder / "notes", folder / "commands"
     commands.mkdir()
@@ -67,8 +70,7 @@ def run(folder: Path, prepared: Path, device: str, places: int, together: bool) 
     (commands / "cpt").chmod(0o755)
     configure(folder, device=device, fork_server=False)
     targets = [f"results/places/features/{name}/text-single.safetensors" for name in DATASETS]
-    words = ["--configfile", "places.yaml", "--resources", f"gpu={places}", "--", *targets]
-    snakemake(folder, *words, commands=commands)
+    snakemake(folder, "--configfile", "places.yaml", "--", *targets, commands=commands, places=places)
     assert all((folder / target).is_file() for target in targets)
     return log.read_text().split()
 
@@ -80,8 +82,9 @@ def test_two_jobs_at_once(tmp_path: Path, prepared: Path, device: str, places: i
 
 
 @pytest.mark.slow
-def test_one_place_is_one_job_at_a_time(tmp_path: Path, prepared: Path) -> None:
-    assert run(tmp_path / "project", prepared, "auto", 1, together=False) == ["begin", "end"] * 2
+@pytest.mark.parametrize("places", [1, None], ids=["said", "profile"])
+def test_one_place_is_one_job_at_a_time(tmp_path: Path, prepared: Path, places: int | None) -> None:
+    assert run(tmp_path / "project", prepared, "auto", places, together=False) == ["begin", "end"] * 2
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def again(entry: Entry, path: Path | None = None) -> str:
     images = entry.folder / entry.images
     path = images if path is None else path
     if entry.gated or not entry.files:
-        return f"complete {images if path.is_relative_to(images) else path} by hand"
+        return f"put its files into {images if path.is_relative_to(images) else path} yourself"
     places = [entry.folder / name for item in entry.files for name in item.provides]
     place = next((place for place in places if path.is_relative_to(place)), images)
     return f"move {place} away, or delete it, and run `cpt data fetch {entry.name}`"

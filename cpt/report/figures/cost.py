@@ -104,7 +104,7 @@ def _spent(results: Results, run: str, cost: str, spent: Mapping[str, Mapping[st
 
 
 def undominated(points: Sequence[Point]) -> list[Point]:
-    """Return the points, by ascending cost, for which no other one is as cheap and as accurate, and better in one."""
+    """Return the Pareto front, by ascending cost."""
 
     def beaten(point: Point) -> bool:
         return any(

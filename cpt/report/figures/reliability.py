@@ -60,11 +60,11 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     seeds = max((len(pooled.intersection(cell["runs"])) for cell in exhibit["cells"]), default=0)
     note = (
         f"Test images of {counted(datasets, 'dataset')} and at most {counted(seeds, 'seed')} pooled in {BINS} bins of "
-        "equal width of the top-1 probability; filled: base, open: new; a mark's area is its share of "
-        "the images. Dotted: perfect calibration; below it predictions are too confident. ECE: expected calibration "
-        "error of these pooled images, percent: the marks' mean distance from the dotted line, by area. Tables have "
-        "the mean of the datasets' own errors, which is usually larger: gaps of opposite signs do not cancel there. No "
-        "error bars."
+        "equal width of the top-1 probability; filled: base, open: new; the area of a mark is proportional to its "
+        "bin's share of the images. Dotted: perfect calibration; below it predictions are too confident. ECE: expected "
+        "calibration error of these pooled images, percent: the marks' mean distance from the dotted line, by area. "
+        "Tables have the mean of the datasets' own errors, which is usually larger: gaps of opposite signs do not "
+        "cancel there. No error bars."
     )
     return style.Drawing(figure, HEADER, rows, note)
 

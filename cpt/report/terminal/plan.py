@@ -55,7 +55,7 @@ def hours(seconds: float, *, less: bool = False) -> str:
 
 def _jobs(jobs: Mapping[str, Mapping[str, int]]) -> Table:
     """Two rules a line: thirty lines would push the rest off the screen."""
-    shown = _table("job", ">jobs", ">there", "", "job", ">jobs", ">there")
+    shown = _table("job", ">jobs", ">done", "", "job", ">jobs", ">done")
     total = {key: sum(count[key] for count in jobs.values()) for key in ("total", "there")}
     rows = [(rule, f"{count['total']:,}", f"{count['there']:,}") for rule, count in [*jobs.items(), ("total", total)]]
     half = (len(rows) + 1) // 2
@@ -64,22 +64,27 @@ def _jobs(jobs: Mapping[str, Mapping[str, int]]) -> Table:
     return shown
 
 
-def _exhibits(plan: Mapping[str, Any]) -> Table:
+def _exhibits(plan: Mapping[str, Any]) -> RenderableType:
+    """Runs of every exhibit; each is costed once, in the first exhibit that has it."""
     timed = plan["costs"]["basis"] != "none"
     heads = (">train h", ">test h", ">left h") if timed else ()
-    shown = _table("exhibit", ">runs", ">there", ">new", ">steps of new", *heads)
+    shown = _table("exhibit", ">runs", ">trained", ">to do", ">counted", ">steps", *heads)
     for row in [*plan["exhibits"], plan["total"]]:
         if row is plan["total"]:
             shown.add_section()
-        cells = [row["name"], f"{row['runs']:,}", f"{row['finished']:,}", f"{row['new']:,}"]
+        done, runs = row["finished"], row["runs"]
+        cells = [row["name"], *(f"{count:,}" for count in (runs, done, runs - done, row["new"]))]
         cells.append(f"{'≥ ' if row['unknown_steps'] else ''}{row['steps']:,}")
         if timed:
             less = row["unknown_seconds"] > 0
             cells += [hours(row[key], less=less) for key in ("train_seconds", "test_seconds", "left_seconds")]
         shown.add_row(*cells)
+    notes = [
+        f"counted: runs that no exhibit above has{'; steps and hours are theirs' if timed else ', with their steps'}"
+    ]
     if timed and plan["frozen_image_seconds"]:
-        shown.add_row("frozen image features, once", "", "", "", "", "", hours(plan["frozen_image_seconds"]), "")
-    return shown
+        notes.append(f"beside them frozen image features, once: {hours(plan['frozen_image_seconds'])} h")
+    return Group(shown, *(Text(f" {note}", style="dim") for note in notes))
 
 
 def _stages(plan: Mapping[str, Any]) -> Table:
