@@ -294,7 +294,7 @@ def test_fit_trains_on_folders(results: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("cpp", {}, "unknown method 'cpp'; did you mean 'cpt'"),
+        ("ivpl", {}, "unknown method 'ivpl'; did you mean 'ivlp'"),
         ("dpc", {}, "starts from a finished run"),
         ("coop", {"epochs": -1}, "epochs"),
         ("coop", {"epoch": 1}, "epoch.*did you mean.*epochs"),
