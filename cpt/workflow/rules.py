@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from cpt.errors import CptError
+from cpt.errors import CptError, told
 
 
 def refuse(problem: object) -> NoReturn:
-    """End with one line and an exit code: Snakemake would print a traceback."""
-    print(f"cpt: error: {problem}", file=sys.stderr, flush=True)
+    """End with a line per problem and an exit code: Snakemake would print a traceback."""
+    print(told(problem), file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -11,7 +11,6 @@ import yaml
 
 from tests.helpers.workflow import ONLY_TABLE_2, copy_project, snakemake
 
-RULES = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))["overrides"]
 MINE: dict[str, Any] = {"extends": "config/config.yaml", "experiment": "mine", "seeds": [1], **ONLY_TABLE_2}
 
 
@@ -31,15 +30,24 @@ def refused(folder: Path, *words: str) -> str:
 
 
 def test_json_with_rules_of_its_own(folder: Path) -> None:
-    """Small numbers are no texts, and the rules that are lost are told of once."""
-    values = MINE | {"overrides": [{"set": {"weight_decay": 1e-5, "epochs": 1}}], "variants": {"dpc": None}}
+    """Small numbers are no texts; what is replaced and left out is told once."""
+    values = MINE | {"overrides": [{"set": {"weight_decay": 1e-5, "epochs": 1}}], "variants": {"coop": None}}
     (folder / "mine.json").write_text(json.dumps(values, indent="\t"))
     done = snakemake(folder, "-n", "-q", "rules", "--configfile", "mine.json")
     notices = [line for line in done.stderr.splitlines() if line.startswith("cpt: notice: ")]
-    start = (
-        f"cpt: notice: mine.json: overrides replace those of config/config.yaml: {len(RULES)} of its {len(RULES)} rules"
-    )
-    assert [line[: len(start)] for line in notices] == [start]
+    assert len(notices) == 2
+    assert notices[0].startswith("cpt: notice: mine.json: overrides replace what config/config.yaml sets: epochs of ")
+    assert notices[1] == "cpt: notice: mine.json: left out, because it no longer fits: row coop of table2"
+
+
+def test_all_problems_at_once(folder: Path) -> None:
+    (folder / "bad.yaml").write_text(yaml.safe_dump(MINE | {"seeds": ["x"], "n_max": 0}))
+    done = snakemake(folder, "-n", "--configfile", "bad.yaml", check=False)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("cpt: ")] == [
+        "cpt: error: bad.yaml: seeds.0: 'x': must be a whole number",
+        "cpt: error: bad.yaml: n_max: 0: must be at least 1",
+    ]
 
 
 def test_keys_that_stand_twice(folder: Path) -> None:
