@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class CptError(Exception):
-    """A problem that the user can fix: what is wrong, where, and the fix, in one line; several of a file, a line each."""
+    """A problem that the user can fix: what is wrong, where, and the fix, in one line, or a line each of several."""
 
 
 def told(error: object) -> str:

@@ -87,7 +87,7 @@ def command() -> Callable[..., Any]:
 
 
 def run() -> int:
-    """Run the command line on sys.argv; return the exit code. Errors that users can fix are printed as one line each."""
+    """Run the command line on sys.argv; return the exit code. Errors that users can fix are a line each."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="replace"

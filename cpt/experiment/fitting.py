@@ -92,7 +92,7 @@ class _Fitting:
             return
         tasks = section.get("tasks", parsed.of_tasks())
         tested = {dataset for task in tasks for dataset in self.tested.get(task, ())}
-        named = {path: ("dataset", tested) for path in parsed.named_datasets()}
+        named = dict.fromkeys(parsed.named_datasets(), ("dataset", tested))
         named |= {path: ("row", set(self.values["variants"])) for path in parsed.named_variants()}
         for path, (what, known) in named.items():
             *above, last = path.split(".")

@@ -259,7 +259,7 @@ class _Builder:
         if section is None:
             self._refuse(
                 where,
-                f"asks for the task {task}, which tasks does not declare; add tasks.{task}, or write exhibits: {{{where.removeprefix('exhibits.')}: null}}",
+                f"asks for the task {task}, which tasks does not declare; add tasks.{task}, or {_without(where)}",
             )
         if isinstance(section, cfg.Transfer):
             places = [Place(section.source, section.source, source=True)]
@@ -273,8 +273,7 @@ class _Builder:
             known = ", ".join(place.tested for place in places)
             self._refuse(
                 f"{where}.datasets",
-                f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or write "
-                f"exhibits: {{{where.removeprefix('exhibits.')}: null}}",
+                f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or {_without(where)}",
             )
         return chosen
 
@@ -366,6 +365,11 @@ class _Builder:
 
     def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))
+
+
+def _without(exhibit: str) -> str:
+    """How to leave out the exhibit at a place of the configuration."""
+    return f"write exhibits: {{{exhibit.removeprefix('exhibits.')}: null}}"
 
 
 def digest(grid: Grid) -> str:

@@ -37,6 +37,7 @@ class Resolved:
         runs: training jobs by their folder below ``runs/``.
         clusters: path -> text features and options of `cpt clusters`.
         exhibits: kind of every table and figure.
+        shown: positions, among the runs, of those that it shows.
         digest: hash of what grid.json holds.
         pixels: datasets whose test images are cached decoded.
         descriptions: the user's own files of class descriptions, which must be there.
@@ -47,6 +48,7 @@ class Resolved:
     runs: dict[str, Job]
     clusters: dict[str, list[str]]
     exhibits: dict[str, str]
+    shown: dict[str, list[int]]
     digest: str
     pixels: list[str]
     descriptions: list[str]
@@ -125,10 +127,18 @@ def _resolved(grid: Grid) -> dict[str, Any]:
         "clusters": dict(sorted(clusters.items())),
         "runs": {name: asdict(job) for name, job in jobs.items()},
         "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
+        "shown": _shown(grid),
         "digest": digest(grid),
         "pixels": sorted(grid.pixels),
         "descriptions": sorted(own - {None}),
     }
+
+
+def _shown(grid: Grid) -> dict[str, list[int]]:
+    """Runs of every exhibit, as numbers: thousands of names would be read by every job."""
+    positions = {name: i for i, name in enumerate(grid.runs)}
+    cells = {name: exhibit["cells"] for name, exhibit in grid.exhibits.items()}
+    return {name: sorted({positions[run] for cell in of for run in cell["runs"]}) for name, of in cells.items()}
 
 
 def _clustering(run: Run) -> list[str]:

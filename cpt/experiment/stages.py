@@ -156,6 +156,15 @@ class Stages:
         """Metrics and counts of all runs."""
         return [path for run in self.resolved.runs for path in self.score(run).outputs]
 
+    def part(self, exhibit: str) -> Stage:
+        """Aggregation of the runs that a table or figure shows."""
+        runs = list(self.resolved.runs)
+        shown = [runs[i] for i in self._known(self.resolved.shown, exhibit, "exhibit")]
+        outputs = self._under([f"{paths.PARTS}/{exhibit}/{name}" for name in paths.GATHERED])
+        words = ["aggregate", "--grid", f"{self.root}/grid.json", "--exhibit", exhibit]
+        inputs = [path for run in shown for path in self.score(run).outputs]
+        return Stage([f"{self.root}/grid.json", *inputs], outputs, words)
+
     @property
     def tables(self) -> list[str]:
         """Files of all tables."""

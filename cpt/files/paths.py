@@ -25,6 +25,9 @@ GATHERED = tuple(f"{name}.parquet" for name in ("runs", "costs", "counts", "curv
 FIGURE = ("svg", "pdf", "png", "csv", "txt")
 """Suffixes of a figure's files; the first one has the record beside it."""
 
+PARTS = "parts"
+"""Folder of what ``cpt aggregate --exhibit`` writes: below it a folder per exhibit, with the files of ``GATHERED``."""
+
 IMAGES = "images"
 """Last part of the name of a target's mean image features in classifier.safetensors."""
 

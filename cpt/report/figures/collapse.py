@@ -74,7 +74,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 def _read(results: Results, measures: set[str]) -> Curves:
     import pyarrow.compute as pc
 
-    table, _ = read_parquet(results.folder / "curves.parquet", SCHEMA)
+    table, _ = read_parquet(results.gathered / "curves.parquet", SCHEMA)
     table = table.filter(pc.field("measure").isin(sorted(measures)) & pc.is_finite(pc.field("value")))
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     columns = [table[name].to_pylist() for name in ("run", "measure", "epoch", "value")]
