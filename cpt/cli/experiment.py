@@ -53,14 +53,16 @@ def plan(
     Example: `cpt plan config/paper.yaml`
     """
     from cpt.costs.plan import Plan
-    from cpt.experiment import config
+    from cpt.experiment import config, preflight, resolved
     from cpt.experiment import grid as grids
+    from cpt.experiment.stages import Stages
     from cpt.files.stage_files import write_json
     from cpt.report.terminal.console import console
     from cpt.report.terminal.plan import render
 
-    loaded = config.load(configs, notice)
-    grid = grids.build(loaded, " + ".join(str(path) for path in configs))
+    loaded, source = config.load(configs, notice), " + ".join(map(str, configs))
+    grid = grids.build(loaded, source)
+    preflight.check(Stages(loaded, resolved.of(grid)), source)
     made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:
         made.time_here(log)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cpt.errors import CptError, close, told
+from cpt.experiment import preflight
+from cpt.experiment.stages import Stages
 from cpt.files.integrity import configuration, snakemake
 
 
@@ -75,6 +77,25 @@ def _hint(target: str, files: Collection[str]) -> str:
 def growing(amount: int) -> Callable[[Any, int], int]:
     """Return a resource that grows by ``amount`` with each attempt."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def check_first_jobs(stages: Stages, workflow: Any, words: Sequence[str]) -> None:
+    """Refuse what the first jobs would refuse, unless this call only removes locks.
+
+    Args:
+        stages: of the experiment.
+        workflow: Snakemake's.
+        words: its command line.
+
+    Raises:
+        CptError: as in ``cpt.experiment.preflight``.
+    """
+    if any(word.startswith("--unl") for word in words):
+        return
+    source = " + ".join(stages.files)
+    if workflow.resource_settings.nodes is None:  # else the jobs run on other machines
+        preflight.require_device(stages.config.device, source)
+    preflight.check(stages, source, Path("work", stages.config.experiment))
 
 
 def cores_and_places(workflow: Any) -> tuple[int | None, int | None]:
