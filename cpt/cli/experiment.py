@@ -21,7 +21,7 @@ def grid(configs: ConfigFiles, output: Output) -> None:
     from cpt.files.stage_files import write_json
 
     source = " + ".join(str(path) for path in configs)
-    resolved = grids.build(config.load(configs, notice), source)
+    resolved = grids.build(config.load(configs, notice), source, notice)
     with recorded(output) as record:
         write_json(output, resolved.as_json())
         record["configuration"] = [str(path) for path in configs]
@@ -61,7 +61,7 @@ def plan(
     from cpt.report.terminal.plan import render
 
     loaded, source = config.load(configs, notice), " + ".join(map(str, configs))
-    grid = grids.build(loaded, source)
+    grid = grids.build(loaded, source, notice)
     preflight.check(Stages(loaded, resolved.of(grid)), source)
     made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:

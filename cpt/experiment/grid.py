@@ -7,7 +7,7 @@ same hyperparameters are the same run, and a run is evaluated on every target th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -153,17 +153,24 @@ class Grid:
         return {"run": name, **{field: getattr(job, field) for field in LISTED}}
 
 
-def build(config: cfg.Config, source: str) -> Grid:
+def build(config: cfg.Config, source: str, notify: Callable[[str], None] = lambda _: None) -> Grid:
     """Resolve a configuration.
 
     Args:
         config: a parsed configuration.
         source: the file it came from, for messages.
+        notify: gets a line for anything valid that may be unintended.
 
     Raises:
-        CptError: an unknown dataset, method, variant or hyperparameter, or an impossible value; one line.
+        CptError: unknown datasets, methods, variants or hyperparameters, or impossible values; a line for each.
     """
-    return _Builder(config, source).build()
+    made = _Builder(config, source).build()
+    for method in sorted({run.method for run in made.runs.values() if _is_overlooked(run.method, config)}):
+        notify(
+            f"{source}: overrides choose epochs for other methods and name {method} nowhere, so it trains with its own "
+            f"defaults (`cpt methods {method}`); a rule with `methods: [{method}]` sets others"
+        )
+    return made
 
 
 class _Builder:
@@ -370,6 +377,15 @@ class _Builder:
 def _without(exhibit: str) -> str:
     """How to leave out the exhibit at a place of the configuration."""
     return f"write exhibits: {{{exhibit.removeprefix('exhibits.')}: null}}"
+
+
+def _is_overlooked(method: str, config: cfg.Config) -> bool:
+    """Whether the experiment chooses epochs method by method, and a trained method is in none of its rules."""
+    named = {name for rule in config.overrides for name in rule.methods or []}
+    chosen = any(rule.methods and "epochs" in rule.set for rule in config.overrides)
+    general = any(rule.methods is None and "epochs" in rule.set for rule in config.overrides)
+    own = any("epochs" in variant.set for variant in config.variants.values() if variant.method == method)
+    return chosen and not general and not own and method not in named and registry.get(method).trains
 
 
 def digest(grid: Grid) -> str:

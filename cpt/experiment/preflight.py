@@ -35,13 +35,13 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
         CptError: a line for each problem.
     """
     problems: list[str] = []
-    listings = {}
+    listings: dict[str, Listing | None] = {}
     for name in stages.datasets:
         entry = stages.resolved.catalog[name]
         with _noted(problems, ""):
-            listings[name] = _listed(entry)
-            if listings[name] is not None:
-                _require_images(stages, name, listings[name])
+            found = listings[name] = _listed(entry)
+            if found is not None:
+                _require_images(stages, name, found)
     texts = _texts(stages, listings)
     backbone = stages.config.backbone
     seen = sha256_text(canonical_json([backbone.model_dump(), texts, code_version("cpt.clip.make_backbone", __name__)]))

@@ -8,7 +8,7 @@ or the code changes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,13 +55,14 @@ class Resolved:
     catalog: dict[str, Entry]
 
 
-def load(config: Config, source: str, memory: Path) -> Resolved:
+def load(config: Config, source: str, memory: Path, notify: Callable[[str], None] = lambda _: None) -> Resolved:
     """Resolve a configuration, or take what ``memory`` holds of the same one.
 
     Args:
         config: a parsed configuration.
         source: the file it came from, for messages.
         memory: JSON file that keeps the result.
+        notify: as in ``cpt.experiment.grid.build``, when it is resolved anew.
 
     Raises:
         CptError: as ``cpt.experiment.grid.build``.
@@ -75,7 +76,7 @@ def load(config: Config, source: str, memory: Path) -> Resolved:
     if kept is None:
         from cpt.experiment import grid as grids
 
-        kept = _resolved(grids.build(config, source))
+        kept = _resolved(grids.build(config, source, notify))
         with contextlib.suppress(CptError):  # a read-only folder only costs the time
             write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
     return _typed(kept, catalog)

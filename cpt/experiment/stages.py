@@ -88,7 +88,7 @@ def load_stages(workflow: Any) -> Stages:
 
     # Snakemake has read the files too, otherwise than `cpt plan` does: its YAML is laxer
     config = load_config([Path(path) for path in files], notify)
-    resolved = load_resolved(config, " + ".join(files), Path("work", config.experiment, "workflow.json"))
+    resolved = load_resolved(config, " + ".join(files), Path("work", config.experiment, "workflow.json"), notify)
     if workflow.is_main_process:
         note_files(files, Path(resolved.root))
     return Stages(config, resolved, files)

@@ -313,6 +313,26 @@ def test_a_rule_of_one_method_changes_only_its_runs() -> None:
     }
 
 
+def test_a_method_that_no_rule_names_is_told_of() -> None:
+    """The experiment's epochs are chosen method by method: a new one would train with its own."""
+    rules = [{"methods": ["coop"], "set": {"epochs": 3}}, {"methods": ["cpt", "ivlp"], "set": {"batch_size": 8}}]
+    below = {"extends": "config/config.yaml", "inherit_overrides": False, "only": ["table2"]}
+    table = {"table2": {"variants": ["zeroshot", "coop", "maple", "cpt"]}}
+
+    def said(rules: list[Any], **changes: Any) -> list[str]:
+        lines: list[str] = []
+        templates = {"set": {"templates": "single"}}
+        made = config.parse(below | {"overrides": [*rules, templates], "exhibits": table, **changes}, "my.yaml")
+        grid.build(made, "my.yaml", lines.append)
+        return lines
+
+    (line,) = said(rules)
+    assert line.startswith("my.yaml: overrides choose epochs for other methods and name maple nowhere, so it trains")
+    assert said([*rules, yaml.safe_load("{" + line.split("`")[3] + ", set: {epochs: 5}}")]) == []
+    assert said([*rules, {"set": {"epochs": 2}}]) == []
+    assert said(rules, variants={"maple": {"set": {"epochs": 5}}}) == []
+
+
 def test_rules_that_a_file_in_between_drops_stay_dropped(tmp_path: Path) -> None:
     for name, values in {
         "a": {"extends": "config/config.yaml", "overrides": None},
