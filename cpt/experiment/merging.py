@@ -103,6 +103,7 @@ def _read(path: Path, named_in: str | None = None) -> dict[str, Any]:
         values = handwritten.load(path)
     except FileNotFoundError:
         fix = handwritten.instead(path, *(Path(name) for name in (named_in or "").split(" + ") if name))
+        fix = fix or "; the folder config has some, for example config/config.yaml"
         where = f"{named_in}: extends: " if named_in else ""
         raise CptError(f"{where}{path}: no such configuration file{fix}") from None
     except ValueError as error:

@@ -92,7 +92,7 @@ def instead(path: Path, *named_in: Path) -> str:
         found = close(path.stem, [other.stem for other in path.parent.glob("*.yaml")])
     except (OSError, ValueError):
         return ""
-    return f"; did you mean {path.with_name(found)}.yaml?" if found else "; the folder config has some"
+    return f"; did you mean {path.with_name(found)}.yaml?" if found else ""
 
 
 def _json(text: str) -> Any:
