@@ -351,7 +351,8 @@ class _Builder:
         known = {key for name in methods for key in registry.get(name).hyperparameters.model_fields}
         for key in rule.set:
             if key not in known:
-                self._refuse(f"{where}.set.{key}", f"unknown hyperparameter; {nearest(key, known)}")
+                written = key if key.isprintable() else repr(key)
+                self._refuse(f"{where}.set.{written}", f"unknown hyperparameter; {nearest(key, known)}")
 
     def _check_trainable(self, where: str, names: Iterable[str]) -> None:
         for name in names:
