@@ -5,7 +5,10 @@ from snakemake.utils import min_version
 min_version("9.10")
 sys.path.insert(0, workflow.basedir)
 from cpt.cli.fork_server import start as start_fork_server
+from cpt.workflow.rules import require_folder
 from cpt.workflow.stopping import stop_jobs_first
+
+require_folder()
 
 if (
     not workflow.configfiles
@@ -72,7 +75,8 @@ onstart:
 
 onsuccess:
     instance.release(WORK)
-    print(f"open {ROOT}/report/index.html")
+    if not IN_PARTS:
+        print(f"open {ROOT}/report/index.html")
 
 
 onerror:

@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 
 class CptError(Exception):
-    """A problem that the user can fix. The message is one line: what is wrong, where, and the fix."""
+    """A problem that the user can fix: what is wrong, where, and the fix, in one line, or a line each of several."""
+
+
+def told(error: object) -> str:
+    """Return an error as the terminal shows it."""
+    return "\n".join(f"cpt: error: {line}" for line in str(error).splitlines())
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -11,9 +11,11 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from cpt import limits
-from cpt.errors import nearest
+from cpt.errors import close, nearest
 
 T = TypeVar("T")
+Place = tuple[Any, ...]
+"""Keys and indices from the top of a model to a value."""
 
 
 def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
@@ -24,17 +26,40 @@ def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         model: the model that was validated; its fields are the known names.
         prefix: where the model stands, for example ``variants.cpt.set``.
     """
+    return lines_of(error, model, lambda place: (prefix, *place))[0][1]
+
+
+def lines_of(
+    error: ValidationError, model: type[BaseModel], called: Callable[[Place], Place] = lambda place: place
+) -> list[tuple[Place, str]]:
+    """Describe every problem as ``one_line`` does the first; return (place in the model, description) of each.
+
+    ``called`` turns a place in the model into what its description begins with.
+    """
     found = [(*_walk(model, problem["loc"]), problem) for problem in problems_of(error)]
-    # every member of a union has problems of its own: those of the one that was meant lie deepest
-    first = found[0][0]
-    location = max((place for place, _, _ in found if place[: len(first)] == first), key=len)
-    problems = [problem for place, _, problem in found if place == location]
-    around = next(names for place, names, _ in found if place == location)
-    written = (part if str(part).isprintable() else repr(part) for part in (prefix, *location) if part != "")
+    unknown = [(place, names) for place, names, problem in found if problem["type"] == "extra_forbidden"]
+    meant = {(*place[:-1], close(str(place[-1]), names)) for place, names in unknown}
+    found = [entry for entry in found if entry[2]["type"] != "missing" or entry[0] not in meant]
+    lines = []
+    while found:
+        first = found[0][0]
+        # every member of a union has problems of its own: those of the one that was meant lie deepest
+        same = [entry for entry in found if entry[0][: len(first)] == first]
+        place = max((entry[0] for entry in same), key=len)
+        around = next(names for at, names, _ in same if at == place)
+        problems = [problem for at, _, problem in same if at == place]
+        lines.append((place, _line(called(place), around, problems)))
+        found = [entry for entry in found if entry not in same and entry[0] != first[: len(entry[0])]]
+    return lines
+
+
+def _line(place: Place, around: set[str], problems: Sequence[Mapping[str, Any]]) -> str:
+    """Describe the problems of one place, among the known names ``around`` its last part."""
+    written = (part if str(part).isprintable() else repr(part) for part in place if part != "")
     field = ".".join(map(str, written))
     problem = problems[0]
     if problem["type"] == "extra_forbidden":
-        hint = nearest(str(location[-1]), around) if around else "delete it"
+        hint = nearest(str(place[-1]), around) if around else "delete it"
         return f"{field}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{field}: missing; add it"

@@ -9,7 +9,14 @@ from cpt.experiment.exhibits import table_suffixes
 from cpt.experiment.stages import load_stages
 from cpt.files import paths
 from cpt.workflow import instance
-from cpt.workflow.rules import asked, cores_and_places, growing, refuse
+from cpt.workflow.rules import (
+    asked,
+    asks_for_exhibits,
+    check_first_jobs,
+    cores_and_places,
+    growing,
+    refuse,
+)
 
 try:
     STAGES = load_stages(workflow)
@@ -17,6 +24,11 @@ try:
     WORK, LOGS = Path("work", CONFIG.experiment), f"logs/{CONFIG.experiment}"
     if workflow.is_main_process:
         instance.check_call(WORK, sys.argv, get_argument_parser)
+        check_first_jobs(STAGES, workflow, sys.argv)
+    # a table that is asked for by its file is made of the runs that it shows, instead of all
+    IN_PARTS = workflow.is_main_process and asks_for_exhibits(
+        sys.argv, get_argument_parser, ROOT, {*STAGES.tables, *STAGES.figures}
+    )
 except CptError as error:
     refuse(error)
 
@@ -37,6 +49,11 @@ def exhibit(kind, suffixes, reported):
             labels={kind: "{name}", "format": suffix},
         )
     return list(files.values())
+
+
+def gathered(file):
+    """Results of the runs that a table or figure is made of."""
+    return f"{ROOT}/{f'{paths.PARTS}/{{name}}/' if IN_PARTS else ''}{file}"
 
 
 wildcard_constraints:

@@ -55,3 +55,24 @@ rule aggregate:
         code=STAGES.code("aggregate"),
     shell:
         "cpt --code {params.code:q} aggregate --grid {input.grid:q} >{log:q} 2>&1"
+
+
+rule part:
+    input:
+        asked(lambda wildcards: STAGES.part(wildcards.name).inputs),
+    output:
+        expand(
+            f"{ROOT}/{paths.PARTS}/{{name}}/{{file}}",
+            file=paths.GATHERED,
+            allow_missing=True,
+        ),
+    log:
+        f"{LOGS}/parts/{{name}}.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        words=asked(lambda wildcards: STAGES.part(wildcards.name).words),
+        code=STAGES.code("aggregate"),
+    shell:
+        "cpt --code {params.code:q} {params.words:q} >{log:q} 2>&1"

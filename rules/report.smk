@@ -1,7 +1,7 @@
 rule table:
     input:
         grid=f"{ROOT}/grid.json",
-        runs=f"{ROOT}/runs.parquet",
+        runs=gathered("runs.parquet"),
     output:
         exhibit("table", table_suffixes(), reported=("csv", "html")),
     log:
@@ -13,13 +13,14 @@ rule table:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=STAGES.code("table"),
     shell:
-        "cpt --code {params.code:q} table {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} table {wildcards.name} --results {params.results:q} --runs {input.runs:q} >{log:q} 2>&1"
 
 
 rule figure:
     input:
         grid=f"{ROOT}/grid.json",
-        gathered=STAGES.gathered,
+        runs=gathered("runs.parquet"),
+        beside=[gathered(file) for file in paths.GATHERED[1:]],
     output:
         exhibit("figure", paths.FIGURE, reported=("svg",)),
     log:
@@ -31,7 +32,7 @@ rule figure:
         results=lambda wildcards, input: os.path.dirname(input.grid),
         code=asked(lambda wildcards: STAGES.figure_code(wildcards.name)),
     shell:
-        "cpt --code {params.code:q} figure {wildcards.name} --results {params.results:q} >{log:q} 2>&1"
+        "cpt --code {params.code:q} figure {wildcards.name} --results {params.results:q} --runs {input.runs:q} >{log:q} 2>&1"
 
 
 rule ledger:

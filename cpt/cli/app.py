@@ -14,7 +14,7 @@ import typer
 from cpt import __version__
 from cpt.cli import compare, data, evaluate, experiment, features, report, train, use
 from cpt.cli.options import Workers, log
-from cpt.errors import CptError
+from cpt.errors import CptError, told
 from cpt.files.provenance import require_code
 from cpt.training import interruption
 
@@ -88,7 +88,7 @@ def command() -> Callable[..., Any]:
 
 
 def run() -> int:
-    """Run the command line on sys.argv; return the exit code. Errors that users can fix are printed as one line."""
+    """Run the command line on sys.argv; return the exit code. Errors that users can fix are a line each."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="replace"
@@ -96,7 +96,7 @@ def run() -> int:
     try:
         code = command()(prog_name="cpt", standalone_mode=False)
     except CptError as error:
-        print(f"cpt: error: {error}", file=sys.stderr)
+        print(told(error), file=sys.stderr)
         return 1
     except interruption.StoppedError as stopped:
         print(f"cpt: {stopped}", file=sys.stderr)

@@ -62,13 +62,19 @@ def score(
             log(f"{row['target']}/{row['subset']}: {row['metric'].replace('_', ' ')} {row['value']:.2f} %")
 
 
-def aggregate(grid: Annotated[Path, typer.Option(help="grid.json of the experiment")]) -> None:
+def aggregate(
+    grid: Annotated[Path, typer.Option(help="grid.json of the experiment")],
+    exhibit: Annotated[
+        str | None, typer.Option(help="only of the runs that this table or figure shows, in parts/<exhibit>")
+    ] = None,
+) -> None:
     """Collect the results of all runs in one file each: metrics, costs, counts by class and confidence, and curves.
 
     Example: `cpt aggregate --grid results/embedded/grid.json`
     """
     from cpt.results.aggregate import aggregate as gather
+    from cpt.results.aggregate import folder
 
-    with recorded(grid.parent / "runs.parquet"):
-        runs, rows = gather(grid)
+    with recorded(folder(grid, exhibit) / "runs.parquet"):
+        runs, rows = gather(grid, exhibit)
     log(f"wrote runs.parquet ({rows:,} metrics of {runs:,} runs), costs.parquet, counts.parquet and curves.parquet")

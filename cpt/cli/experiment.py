@@ -25,7 +25,7 @@ def grid(configs: ConfigFiles, output: Output) -> None:
     from cpt.files.stage_files import write_json
 
     source = " + ".join(str(path) for path in configs)
-    resolved = grids.build(config.load(configs, notice), source)
+    resolved = grids.build(config.load(configs, notice), source, notice)
     with recorded(output) as record:
         write_json(output, resolved.as_json())
         record["configuration"] = [str(path) for path in configs]
@@ -57,8 +57,9 @@ def plan(
     Example: `cpt plan config/paper.yaml`
     """
     from cpt.costs.plan import Plan
-    from cpt.experiment import config
+    from cpt.experiment import config, preflight, resolved
     from cpt.experiment import grid as grids
+    from cpt.experiment.stages import Stages
     from cpt.files.stage_files import write_json
     from cpt.report.terminal.console import console
     from cpt.report.terminal.plan import render
@@ -67,7 +68,8 @@ def plan(
     with slow() as say:
         say(f"resolving {source}")
         loaded = config.load(configs, notice)
-        grid = grids.build(loaded, source)
+        grid = grids.build(loaded, source, notice)
+        preflight.check(Stages(loaded, resolved.of(grid)), source)
         say(f"counting the jobs of {len(grid.runs):,} runs")
         made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:

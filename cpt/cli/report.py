@@ -10,10 +10,16 @@ import typer
 from cpt.cli.options import Results, log
 from cpt.files.provenance import recorded
 
+Runs = Annotated[
+    Path | None,
+    typer.Option(help="runs.parquet that `cpt aggregate --exhibit` wrote; default: that of all runs"),
+]
+
 
 def table(
     name: Annotated[str, typer.Argument(help="name of the table, for example table2")],
     results: Results,
+    runs: Runs = None,
 ) -> None:
     """Write a table as CSV (long form), Markdown, LaTeX and HTML.
 
@@ -22,12 +28,13 @@ def table(
     from cpt.report.tables import make_table
 
     with recorded(results / "tables" / f"{name}.csv"):
-        make_table(results / "grid.json", results / "runs.parquet", name, results / "tables")
+        make_table(results / "grid.json", runs or results / "runs.parquet", name, results / "tables")
 
 
 def figure(
     name: Annotated[str, typer.Argument(help="name of the figure, for example figure3")],
     results: Results,
+    runs: Runs = None,
 ) -> None:
     """Draw a figure as SVG, PDF and PNG, with its data as CSV.
 
@@ -36,7 +43,7 @@ def figure(
     from cpt.report.drawing.make import make_figure
 
     with recorded(results / "figures" / f"{name}.svg"):
-        make_figure(results / "grid.json", results / "runs.parquet", name, results / "figures")
+        make_figure(results / "grid.json", runs or results / "runs.parquet", name, results / "figures")
 
 
 def page(results: Results) -> None:

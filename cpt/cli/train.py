@@ -23,7 +23,9 @@ def train(
     split: Annotated[Path, typer.Option(help="split of the run")],
     text_features: Annotated[Path, typer.Option(help="frozen text features of the dataset")],
     output: Annotated[Path, typer.Option(help="folder for prompts.safetensors, history.parquet and run.json")],
-    hyperparameters: Annotated[str, typer.Option(help="JSON; absent ones take the method's default")] = "{}",
+    hyperparameters: Annotated[
+        str, typer.Option(help="JSON; absent ones are the method's defaults for the split's protocol")
+    ] = "{}",
     clusters: Annotated[Path | None, typer.Option(help="clusters, if the method needs them")] = None,
     image_features: Annotated[Path | None, typer.Option(help="frozen features of the training images")] = None,
     descriptions: Annotated[

@@ -22,6 +22,8 @@ from cpt.errors import CptError, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
 EMBEDDED = "embedded"
+CONTEXT_LENGTH = 77
+"""Tokens that a text may have where a model configuration does not say it (open_clip's default)."""
 
 
 def make_backbone(
@@ -45,8 +47,7 @@ def make_backbone(
         CptError: unknown name or tag, weights out of reach or of another checksum, or an architecture that the towers
             do not support.
     """
-    if sha256 and (architecture == EMBEDDED or pretrained == "random"):
-        raise CptError("backbone.sha256: shipped and random weights have no file to compare; delete it")
+    _require_file(architecture, pretrained, sha256)
     if architecture == EMBEDDED:
         if pretrained != "shipped":
             raise CptError(f"backbone.pretrained: {pretrained!r}: the embedded CLIP has its own weights; use shipped")
@@ -73,6 +74,32 @@ def _halved(tensor: Tensor) -> Tensor:
     return half if torch.equal(half.float(), tensor) else tensor
 
 
+def check(architecture: str, pretrained: str, sha256: str | None = None) -> tuple[Callable[..., Tensor], int]:
+    """Refuse what ``make_backbone`` would refuse before it downloads or builds anything.
+
+    Returns:
+        The tokenizer, and how many tokens a text may have.
+
+    Raises:
+        CptError: as ``make_backbone``.
+    """
+    _require_file(architecture, pretrained, sha256)
+    if architecture == EMBEDDED:
+        with _assets() as folder:
+            return tiny.load(folder)[1], tiny.CONTEXT_LENGTH
+    import open_clip
+
+    own, config = _configuration(architecture)
+    local = _local(pretrained)
+    if local:
+        weights.require_there(local)
+    entry = _entry(architecture, pretrained, local)
+    if entry:
+        _require_activation(architecture, pretrained, config, entry)
+    with _named(architecture, own) as name:
+        return open_clip.get_tokenizer(name), int(config["text_cfg"].get("context_length", CONTEXT_LENGTH))
+
+
 def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     """Return open_clip's tokenizer of a backbone: (texts, context_length) -> token ids (texts, context length)."""
     record = read_json(path, SCHEMA)
@@ -96,14 +123,8 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
     """
     import open_clip
 
-    own = _read_own(Path(architecture)) if architecture.endswith(".json") else None
-    if own is None and architecture not in open_clip.list_models():
-        raise CptError(
-            f"backbone.architecture: unknown model {architecture!r}; {nearest(architecture, open_clip.list_models())}"
-        )
-    config = own["model_cfg"] if own else open_clip.get_model_config(architecture)
-    require_config(config)
-    local = Path(pretrained) if Path(pretrained).suffix in weights.SUFFIXES else None
+    own, config = _configuration(architecture)
+    local = _local(pretrained)
     found = weights.local_file(local) if local else None
     entry = _entry(architecture, pretrained, local)
     if entry:
@@ -123,6 +144,30 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
         weights.require_checksum(path, described["source"]["sha256"], entry, sha256)
         weights.load(model, path, architecture)
     return model, described
+
+
+def _configuration(architecture: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return what an own file holds, None for a model of open_clip, and the model's configuration."""
+    import open_clip
+
+    own = _read_own(Path(architecture)) if architecture.endswith(".json") else None
+    if own is None and architecture not in open_clip.list_models():
+        raise CptError(
+            f"backbone.architecture: unknown model {architecture!r}; {nearest(architecture, open_clip.list_models())}"
+        )
+    config = own["model_cfg"] if own else open_clip.get_model_config(architecture)
+    require_config(config)
+    return own, config
+
+
+def _local(pretrained: str) -> Path | None:
+    """The user's own file of weights."""
+    return Path(pretrained) if Path(pretrained).suffix in weights.SUFFIXES else None
+
+
+def _require_file(architecture: str, pretrained: str, sha256: str | None) -> None:
+    if sha256 and (architecture == EMBEDDED or pretrained == "random"):
+        raise CptError("backbone.sha256: shipped and random weights have no file to compare; delete it")
 
 
 def _entry(architecture: str, pretrained: str, local: Path | None) -> dict[str, Any]:

@@ -55,14 +55,19 @@ def entry_of_file(architecture: str, path: Path) -> dict[str, Any]:
     return {"quick_gelu": True} if re.search("quick[-_]?gelu", path.name.lower()) else {}
 
 
+def require_there(path: Path) -> None:
+    """Raise a ``CptError`` where there is no local checkpoint."""
+    if not path.is_file():
+        raise _refused(path, "no such file")
+
+
 def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
     """Return a local checkpoint and its source.
 
     Raises:
         CptError: no such file.
     """
-    if not path.is_file():
-        raise _refused(path, "no such file")
+    require_there(path)
     return path, {"file": path.name, "sha256": sha256_file(path)}
 
 

@@ -21,6 +21,7 @@ from cpt.data.world.render import SIZE
 from cpt.errors import CptError, nearest
 from cpt.experiment import resolved
 from cpt.experiment.grid import Grid
+from cpt.experiment.preflight import has_cuda
 from cpt.experiment.runs import Run
 from cpt.experiment.stages import Stages
 from cpt.files import paths
@@ -310,6 +311,8 @@ class Plan:
 
     def _notes(self, costs: step_costs.Costs) -> list[str]:
         part, lines = self.grid.config.evaluate_on, []
+        if self.grid.config.device == "cuda" and not has_cuda():
+            lines.append("device: cuda: this machine has no GPU, so start the experiment on one that has")
         if unknown := [name for name, dataset in self.known.items() if dataset.classes is None]:
             lines.append(
                 f"{', '.join(unknown)}: the number of classes is unknown until the data are there; the runs on them "

@@ -14,7 +14,7 @@ from cpt.data.make_manifest import BY_FOLDER, LAYOUTS
 from cpt.errors import CptError, nearest
 from cpt.files import handwritten
 from cpt.files.handwritten import expanded
-from cpt.validation import one_line, path_name
+from cpt.validation import lines_of, path_name
 
 
 def load_catalog(path: Path) -> dict[str, Entry]:
@@ -23,7 +23,8 @@ def load_catalog(path: Path) -> dict[str, Entry]:
     A shift without class names of its own takes those of its source.
 
     Raises:
-        CptError: the file is missing or neither YAML nor JSON, or an entry has an unknown key or an impossible value.
+        CptError: the file is missing or neither YAML nor JSON, or entries have unknown keys or impossible values;
+            a line for each problem.
     """
     try:
         described = handwritten.load(path)
@@ -34,7 +35,14 @@ def load_catalog(path: Path) -> dict[str, Entry]:
         raise CptError(f"{path}: {error}") from None
     if not isinstance(described, dict):
         raise CptError(f"{path}: holds {type(described).__name__}; write one mapping `name: {{title: …}}`")
-    catalog = {name: _with_names(path, _entry(path, name, fields)) for name, fields in described.items()}
+    catalog, problems = {}, []
+    for name, fields in described.items():
+        try:
+            catalog[name] = _with_names(path, _entry(path, name, fields))
+        except CptError as error:
+            problems.append(str(error))
+    if problems:
+        raise CptError("\n".join(problems))
     return {name: _resolve_shift(path, entry, catalog) for name, entry in catalog.items()}
 
 
@@ -66,7 +74,8 @@ def _entry(path: Path, name: Any, fields: Any) -> Entry:
     try:
         return Entry.model_validate({"name": name, **fields}, context={"layout": LAYOUTS, "rule": RULES})
     except ValidationError as error:
-        raise CptError(f"{path}: {one_line(error, Entry, name)}") from None
+        lines = lines_of(error, Entry, lambda place: (name, *place))
+        raise CptError("\n".join(f"{path}: {line}" for _, line in lines)) from None
 
 
 def _with_names(path: Path, entry: Entry) -> Entry:

@@ -6,6 +6,7 @@ images per class. Source of the order: repo shijxcs/Candle, datasets/oxford_pets
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,27 +124,48 @@ def read_split(path: Path) -> Split:
 
 def _labels(manifest: Manifest, protocol: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the labels of the trained and of the new classes; those that the protocol needs have images."""
+    parts = {part: manifest.label[manifest.rows(part)] for part in ("train", "test")}
+    return require_images(manifest.metadata["dataset"], manifest.class_names, manifest.label, parts, protocol)
+
+
+def require_images(
+    dataset: str,
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    parts: Mapping[str, NDArray[np.int64]],
+    protocol: str,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the labels of the trained and of the new classes, all of which have the images that the protocol needs.
+
+    Args:
+        dataset: its name.
+        names: of the classes, by label.
+        labels: of all images.
+        parts: of the images of the parts ``train`` and ``test``.
+        protocol: one of ``PROTOCOLS``.
+
+    Raises:
+        CptError: as ``make_split``.
+    """
     if protocol not in PROTOCOLS:
         raise CptError(f"protocol: unknown {protocol!r}; {nearest(protocol, PROTOCOLS)}")
     halves = protocol == "base_to_new"
-    trained = subset_labels(manifest.label, "base" if halves else "all")
-    new = subset_labels(manifest.label, "new") if halves else trained[:0]
-    missing = np.setdiff1d(trained, manifest.label[manifest.rows("train")])
+    trained = subset_labels(labels, "base" if halves else "all")
+    new = subset_labels(labels, "new") if halves else trained[:0]
+    missing = np.setdiff1d(trained, parts["train"])
     if len(missing):
-        dataset, name = manifest.metadata["dataset"], manifest.class_names[missing[0]]
+        name = names[missing[0]]
         raise CptError(
             f"{dataset}: class {name!r} has no training image; add some to its train part or train on another dataset"
         )
     if halves:
-        _require_halves(manifest, trained, new)
+        _require_halves(dataset, len(names), parts["test"], trained, new)
     return trained, new
 
 
-def _require_halves(manifest: Manifest, *halves: NDArray[np.int64]) -> None:
-    dataset = manifest.metadata["dataset"]
-    if len(manifest.class_names) < 2:
+def _require_halves(dataset: str, classes: int, tested: NDArray[np.int64], *halves: NDArray[np.int64]) -> None:
+    if classes < 2:
         raise CptError(f"{dataset}: has one class, and base_to_new needs two; add one or delete it from base_to_new")
-    tested = manifest.label[manifest.rows("test")]
     for name, half in zip(("base", "new"), halves, strict=True):
         if not np.isin(half, tested).any():
             raise CptError(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -13,17 +12,15 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from cpt import limits
 from cpt.errors import CptError, close
-from cpt.experiment import exhibits
+from cpt.experiment import exhibits, fitting, merging
 from cpt.experiment.exhibits import Exhibit
 from cpt.experiment.sections import FilePath, Label, Name, Names, Protocol, Ratios, Section, Seeds, Share
 from cpt.experiment.table import Table
-from cpt.files import handwritten
-from cpt.files.handwritten import expanded
-from cpt.validation import one_line, problems_of
+from cpt.validation import lines_of, problems_of
 
 PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
 """Architecture and weights that the paper's tables are of."""
@@ -117,6 +114,10 @@ class Config(Section):
     """One experiment."""
 
     extends: str | None = Field(None, description="a configuration file that this one is put on top of")
+    inherit_overrides: bool = Field(
+        True, description="false: drop the overrides of the files below instead of adding this file's to them"
+    )
+    only: Names | None = Field(None, description="make only these exhibits, and train only what they show")
     experiment: Name = Field(description="its results go to results/<experiment>")
     printed: bool = Field(
         False, description="the paper's printed numbers can be compared with this experiment; needs its backbone"
@@ -160,6 +161,12 @@ class Config(Section):
     variants: dict[Name, Variant] = Field(min_length=1)
     tasks: Tasks
     exhibits: dict[Name, AnyExhibit] = Field(min_length=1)
+    _rules_below: int = PrivateAttr(0)
+
+    def place_of_rule(self, index: int) -> str:
+        """Where a rule of ``overrides`` stands in its file, for messages."""
+        own = index - self._rules_below
+        return f"overrides.{own}" if own >= 0 else f"overrides.{index} of the files below"
 
     @model_validator(mode="after")
     def _printed_fits(self) -> Self:
@@ -174,7 +181,7 @@ class Config(Section):
 
 
 def parse(values: Any, source: str, notify: Callable[[str], None] = lambda _: None) -> Config:
-    """Check a loaded configuration.
+    """Check a loaded configuration, and leave out what it inherits and no longer fits.
 
     Args:
         values: the mapping that the file holds.
@@ -182,33 +189,23 @@ def parse(values: Any, source: str, notify: Callable[[str], None] = lambda _: No
         notify: gets a line for anything valid that may be unintended.
 
     Raises:
-        CptError: one line naming file, field, value and fix.
+        CptError: a line for each problem, naming file, field, value and fix.
     """
-    merged = _extended(values, source, notify)
-    try:
-        return Config.model_validate(merged)
-    except ValidationError as error:
-        raise CptError(
-            f"{source}: {_misnamed(error, merged) or one_line(error, Config)}{_alone(error, values)}"
-        ) from None
+    return _parsed(values, values, source, notify)
 
 
 def load(paths: Sequence[Path], notify: Callable[[str], None] = lambda _: None) -> Config:
-    """Load and merge configuration files the way Snakemake does: mappings merge, lists are replaced, later wins.
+    """Load configuration files, put later ones on top of earlier ones (docs/adding.md has the rules), and check them.
 
     Args:
         paths: the files.
         notify: as in ``parse``.
 
     Raises:
-        CptError: a file is missing, neither YAML nor JSON, or the configuration is invalid.
+        CptError: a file is missing, neither YAML nor JSON, or as in ``parse``.
     """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        values = _read(path)
-        _tell_of_lost_rules(merged, values, str(path), "the files before it", notify)
-        _merge(merged, values, nulls=True)
-    return parse(merged, " + ".join(str(path) for path in paths), notify)
+    values, own = merging.together(paths, notify)
+    return _parsed(values, own, " + ".join(str(path) for path in paths), notify)
 
 
 def schema() -> str:
@@ -216,86 +213,55 @@ def schema() -> str:
     return json.dumps(Config.model_json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _parsed(values: Any, own: Any, source: str, notify: Callable[[str], None]) -> Config:
+    """Check a configuration whose topmost file holds ``own``."""
+    merged = merging.extended(values, source, notify)
+    checked = _checked(merged, own, source, alone="extends" not in values)
     try:
-        values = handwritten.load(path)
-    except FileNotFoundError:
-        raise CptError(f"{path}: no such configuration file{handwritten.instead(path)}") from None
-    except ValueError as error:
-        raise CptError(f"{path}: {error}") from None
-    if not isinstance(values, dict):
-        raise CptError(f"{path}: must be a mapping; start from config/config.yaml")
-    return values
+        left, notices = fitting.fitted(merged, own, checked.exhibits, checked.catalog)
+    except CptError as error:
+        raise CptError(f"{source}: {error}") from None
+    for notice in notices:
+        notify(f"{source}: {notice}")
+    return _checked(left, own, source) if left != merged else checked
 
 
-def _misnamed(error: ValidationError, values: dict[str, Any]) -> str | None:
-    """What is wrong if the first problem is an entry that changes one of another name; None if it is not."""
-    problem = problems_of(error)[0]
-    match problem["type"], problem["loc"]:
-        case ("union_tag_not_found", ("exhibits", str(name))) | ("missing", ("variants", str(name), "method")):
-            part = str(problem["loc"][0])
-            found = close(name, [other for other in values[part] if other != name])
-            if found:
-                return (
-                    f"{part}.{name}: there is none to change; did you mean {found!r}? A new one needs its {NEEDS[part]}"
-                )
-    return None
-
-
-def _alone(error: ValidationError, values: Any) -> str:
-    """The fix of a configuration that should stand on top of another one."""
-    problem = problems_of(error)[0]
-    forgot = problem["type"] == "missing" and len(problem["loc"]) == 1 and "extends" not in values
-    return ", or what it changes: `extends: config/config.yaml`" if forgot else ""
-
-
-def _extended(values: Any, source: str, notify: Callable[[str], None], seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Put a configuration on top of the file that its key ``extends`` names."""
-    if not isinstance(values, dict):
-        raise CptError(f"{source}: must be a mapping; start from config/config.yaml")
-    own = {key: value for key, value in values.items() if key != "extends"}
-    merged: dict[str, Any] = {}
-    if values.get("extends") is not None:
-        path = _parent(values["extends"], source)
-        if str(path) in seen:
-            raise CptError(f"{source}: extends: {path} extends itself; name another file")
-        merged = copy.deepcopy(_extended(_read(path), str(path), notify, (*seen, str(path))))
-        _tell_of_lost_rules(merged, own, source, str(path), notify)
-    _merge(merged, own)
-    return merged
-
-
-def _parent(written: Any, source: str) -> Path:
-    if not isinstance(written, str):
-        raise CptError(f"{source}: extends: {written!r}: must be the path of a configuration file")
+def _checked(values: dict[str, Any], own: dict[str, Any], source: str, *, alone: bool = False) -> Config:
+    """Turn merged values into a configuration; ``alone`` says that no other file is below the topmost one."""
+    rules, mine = values.get("overrides"), own.get("overrides")
+    below = len(rules) - len(mine or []) if isinstance(rules, list) and isinstance(mine, list | None) else 0
     try:
-        return Path(expanded(written))
-    except ValueError as error:
-        raise CptError(f"{source}: extends: {written!r}: {error}") from None
+        made = Config.model_validate(values)
+    except ValidationError as error:
+        missing = [str(p["loc"][0]) for p in problems_of(error) if p["type"] == "missing" and len(p["loc"]) == 1]
+        lines = [
+            _misnamed(place, values) or line
+            for place, line in lines_of(error, Config, lambda place: _in_file(place, below))
+        ]
+        if alone and len(missing) > 1:  # not forgotten one by one
+            lines = [line for line in lines if line.split(":")[0] not in missing]
+            lines.append(f"{', '.join(missing)}: missing; add `extends: config/config.yaml` to change that experiment")
+        raise CptError("\n".join(f"{source}: {line}" for line in dict.fromkeys(lines))) from None
+    made._rules_below = below
+    return made
 
 
-def _tell_of_lost_rules(
-    below: dict[str, Any], on_top: dict[str, Any], source: str, other: str, notify: Callable[[str], None]
-) -> None:
-    """Tell of overrides that are no longer there, because a list replaces the one that it is put on top of."""
-    rules, own = below.get("overrides"), on_top.get("overrides")
-    if not isinstance(rules, list) or not isinstance(own, list):
-        return
-    if lost := sum(rule not in own for rule in rules):
-        notify(
-            f"{source}: overrides replace those of {other}: {lost} of its {len(rules)} rules no longer hold; a list "
-            "replaces a list (docs/adding.md), so copy the rules to keep"
-        )
+def _in_file(place: tuple[Any, ...], below: int) -> tuple[Any, ...]:
+    """A place in the merged values as one in the topmost file, whose rules come after so many others."""
+    if place[:1] == ("overrides",) and len(place) > 1 and isinstance(place[1], int) and place[1] >= below:
+        return (place[0], place[1] - below, *place[2:])
+    return place
 
 
-def _merge(target: dict[str, Any], values: dict[str, Any], *, nulls: bool = False) -> None:
-    """Put ``values`` on top of ``target``; a null takes an entry away, or with ``nulls`` stays to do so later."""
-    for key, value in values.items():
-        if value is None and not nulls:
-            target.pop(key, None)
-        elif isinstance(value, dict):
-            if not isinstance(target.get(key), dict):
-                target[key] = {}
-            _merge(target[key], value, nulls=nulls)
-        else:
-            target[key] = value
+def _misnamed(place: tuple[Any, ...], values: dict[str, Any]) -> str | None:
+    """What is wrong with an entry that has not what every one has, if it seems to change one of another name."""
+    if len(place) < 2 or place[0] not in NEEDS:
+        return None
+    part, name = str(place[0]), str(place[1])
+    entry = values[part].get(name)
+    if not isinstance(entry, dict) or NEEDS[part] in entry:
+        return None
+    found = close(name, [other for other in values[part] if other != name])
+    if not found:
+        return None
+    return f"{part}.{name}: there is none to change; did you mean {found!r}? A new one needs its {NEEDS[part]}"

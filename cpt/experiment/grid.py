@@ -6,7 +6,8 @@ same hyperparameters are the same run, and a run is evaluated on every target th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -152,17 +153,24 @@ class Grid:
         return {"run": name, **{field: getattr(job, field) for field in LISTED}}
 
 
-def build(config: cfg.Config, source: str) -> Grid:
+def build(config: cfg.Config, source: str, notify: Callable[[str], None] = lambda _: None) -> Grid:
     """Resolve a configuration.
 
     Args:
         config: a parsed configuration.
         source: the file it came from, for messages.
+        notify: gets a line for anything valid that may be unintended.
 
     Raises:
-        CptError: an unknown dataset, method, variant or hyperparameter, or an impossible value; one line.
+        CptError: unknown datasets, methods, variants or hyperparameters, or impossible values; a line for each.
     """
-    return _Builder(config, source).build()
+    made = _Builder(config, source).build()
+    for method in sorted({run.method for run in made.runs.values() if _is_overlooked(run.method, config)}):
+        notify(
+            f"{source}: overrides choose epochs for other methods and name {method} nowhere, so it trains with its own "
+            f"defaults (`cpt methods {method}`); a rule with `methods: [{method}]` sets others"
+        )
+    return made
 
 
 class _Builder:
@@ -171,17 +179,25 @@ class _Builder:
         self.catalog = load_catalog(Path(config.catalog))
         self.variants = Variants(config, self._refuse)
         self.runs: dict[str, Run] = {}
+        self.problems: list[str] = []
 
     def build(self) -> Grid:
         for name, variant in self.config.variants.items():
-            if variant.method not in registry.names():
-                hint = nearest(variant.method, registry.names())
-                self._refuse(f"variants.{name}.method", f"unknown method {variant.method!r}; {hint}")
+            with self._noted():
+                if variant.method not in registry.names():
+                    hint = nearest(variant.method, registry.names())
+                    self._refuse(f"variants.{name}.method", f"unknown method {variant.method!r}; {hint}")
         self._check_tasks()
         self._check_overrides()
+        self._require_no_problem()
         for name in self.config.variants:  # also those that no exhibit shows
-            self.variants.resolved(f"variants.{name}", name, "base_to_new", "")
-        exhibits = {name: self._exhibit(name, exhibit) for name, exhibit in self.config.exhibits.items()}
+            with self._noted():
+                self.variants.resolved(f"variants.{name}", name, "base_to_new", "")
+        exhibits = {}
+        for name, exhibit in self.config.exhibits.items():
+            with self._noted():
+                exhibits[name] = self._exhibit(name, exhibit)
+        self._require_no_problem()
         places = sorted({(run.protocol, run.dataset) for run in self.runs.values()})
         clusterings = {place: self.variants.clustering(*place) for place in places}
         made = Grid(self.config, self.catalog, dict(sorted(self.runs.items())), exhibits, clusterings)
@@ -191,6 +207,18 @@ class _Builder:
                 where = f"{self.config.catalog}: {run.dataset}.descriptions"
                 self._refuse(where, f"{file!r}: no such file; put it there, or delete the line to use templates")
         return made
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Keep a problem for later, to tell it together with others."""
+        try:
+            yield
+        except CptError as error:
+            self.problems.append(str(error))
+
+    def _require_no_problem(self) -> None:
+        if self.problems:
+            raise CptError("\n".join(dict.fromkeys(self.problems)))
 
     # ---- exhibits ----------------------------------------------------------------------------------
 
@@ -237,7 +265,10 @@ class _Builder:
         """Where a task trains and tests; ``only`` on some datasets."""
         section = getattr(self.config.tasks, task)
         if section is None:
-            self._refuse(where, f"asks for the task {task}, which tasks does not declare; add tasks.{task}")
+            self._refuse(
+                where,
+                f"asks for the task {task}, which tasks does not declare; add tasks.{task}, or {_without(where)}",
+            )
         if isinstance(section, cfg.Transfer):
             places = [Place(section.source, section.source, source=True)]
             places += [Place(section.source, target) for target in section.targets]
@@ -247,28 +278,12 @@ class _Builder:
             return places
         chosen = [place for place in places if place.tested in only]
         if not chosen:
-            unfit = ", ".join(f"{name}: null" for name in self._of_other_datasets())
             known = ", ".join(place.tested for place in places)
             self._refuse(
                 f"{where}.datasets",
-                f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or leave out what is of "
-                f"others: exhibits: {{{unfit}}}",
+                f"none of {', '.join(only)} belongs to the task {task}; choose of {known}, or {_without(where)}",
             )
         return chosen
-
-    def _of_other_datasets(self) -> list[str]:
-        """Exhibits that name datasets, none of which belongs to one of their tasks."""
-        tested: dict[str, set[str]] = {}
-        for task, section in self.config.tasks:
-            if section is not None:
-                transfer = isinstance(section, cfg.Transfer)
-                tested[task] = {section.source, *section.targets} if transfer else set(section.datasets)
-        return [
-            name
-            for name, exhibit in self.config.exhibits.items()
-            if exhibit.datasets
-            and any(tested.get(task, set()).isdisjoint(exhibit.datasets) for task in exhibit.of_tasks())
-        ]
 
     def _cell(self, where: str, cell: Cell) -> dict[str, Any]:
         """What grid.json holds of a cell; registers its runs."""
@@ -307,33 +322,38 @@ class _Builder:
     # ---- checks of what the configuration names ------------------------------------------------------
 
     def _check_tasks(self) -> None:
-        for task in ("base_to_new", "few_shot", "cross_dataset", "domain_generalization"):
-            section = getattr(self.config.tasks, task)
-            if section is None:
-                continue
-            for key in ("datasets", "source", "targets"):
-                names = getattr(section, key, [])
-                names = [names] if isinstance(names, str) else names
-                self._check_datasets(f"tasks.{task}.{key}", names)
-                if task == "base_to_new":
-                    self._check_halves(f"tasks.{task}.{key}", names)
-                if key != "targets":
-                    self._check_trainable(f"tasks.{task}.{key}", names)
-                elif names and section.source in names:
-                    self._refuse(f"tasks.{task}.targets", f"{section.source!r} is the source; it is tested anyway")
+        for task, section in self.config.tasks:
+            for key in () if section is None else ("datasets", "source", "targets"):
+                with self._noted():
+                    self._check_datasets_of(task, section, key)
+
+    def _check_datasets_of(self, task: str, section: Any, key: str) -> None:
+        names, where = getattr(section, key, []), f"tasks.{task}.{key}"
+        names = [names] if isinstance(names, str) else names
+        self._check_datasets(where, names)
+        if task == "base_to_new":
+            self._check_halves(where, names)
+        if key != "targets":
+            self._check_trainable(where, names)
+        elif names and section.source in names:
+            self._refuse(where, f"{section.source!r} is the source; it is tested anyway")
 
     def _check_overrides(self) -> None:
         for i, rule in enumerate(self.config.overrides):
-            for name in rule.methods or []:
-                if name not in registry.names():
-                    hint = nearest(name, registry.names())
-                    self._refuse(f"overrides.{i}.methods", f"unknown method {name!r}; {hint}")
-            self._check_datasets(f"overrides.{i}.datasets", rule.datasets or [])
-            methods = rule.methods or registry.names()
-            known = {key for name in methods for key in registry.get(name).hyperparameters.model_fields}
-            for key in rule.set:
-                if key not in known:
-                    self._refuse(f"overrides.{i}.set.{key}", f"unknown hyperparameter; {nearest(key, known)}")
+            with self._noted():
+                self._check_rule(self.config.place_of_rule(i), rule)
+
+    def _check_rule(self, where: str, rule: cfg.Override) -> None:
+        for name in rule.methods or []:
+            if name not in registry.names():
+                self._refuse(f"{where}.methods", f"unknown method {name!r}; {nearest(name, registry.names())}")
+        self._check_datasets(f"{where}.datasets", rule.datasets or [])
+        methods = rule.methods or registry.names()
+        known = {key for name in methods for key in registry.get(name).hyperparameters.model_fields}
+        for key in rule.set:
+            if key not in known:
+                written = key if key.isprintable() else repr(key)
+                self._refuse(f"{where}.set.{written}", f"unknown hyperparameter; {nearest(key, known)}")
 
     def _check_trainable(self, where: str, names: Iterable[str]) -> None:
         for name in names:
@@ -354,6 +374,20 @@ class _Builder:
 
     def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))
+
+
+def _without(exhibit: str) -> str:
+    """How to leave out the exhibit at a place of the configuration."""
+    return f"write exhibits: {{{exhibit.removeprefix('exhibits.')}: null}}"
+
+
+def _is_overlooked(method: str, config: cfg.Config) -> bool:
+    """Whether the experiment chooses epochs method by method, and a trained method is in none of its rules."""
+    named = {name for rule in config.overrides for name in rule.methods or []}
+    chosen = any(rule.methods and "epochs" in rule.set for rule in config.overrides)
+    general = any(rule.methods is None and "epochs" in rule.set for rule in config.overrides)
+    own = any("epochs" in variant.set for variant in config.variants.values() if variant.method == method)
+    return chosen and not general and not own and method not in named and registry.get(method).trains
 
 
 def digest(grid: Grid) -> str:

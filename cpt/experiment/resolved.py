@@ -8,7 +8,7 @@ or the code changes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class Resolved:
         runs: training jobs by their folder below ``runs/``.
         clusters: path -> text features and options of `cpt clusters`.
         exhibits: kind of every table and figure.
+        shown: positions, among the runs, of those that it shows.
         digest: hash of what grid.json holds.
         pixels: datasets whose test images are cached decoded.
         descriptions: the user's own files of class descriptions, which must be there.
@@ -47,19 +48,21 @@ class Resolved:
     runs: dict[str, Job]
     clusters: dict[str, list[str]]
     exhibits: dict[str, str]
+    shown: dict[str, list[int]]
     digest: str
     pixels: list[str]
     descriptions: list[str]
     catalog: dict[str, Entry]
 
 
-def load(config: Config, source: str, memory: Path) -> Resolved:
+def load(config: Config, source: str, memory: Path, notify: Callable[[str], None] = lambda _: None) -> Resolved:
     """Resolve a configuration, or take what ``memory`` holds of the same one.
 
     Args:
         config: a parsed configuration.
         source: the file it came from, for messages.
         memory: JSON file that keeps the result.
+        notify: as in ``cpt.experiment.grid.build``, when it is resolved anew.
 
     Raises:
         CptError: as ``cpt.experiment.grid.build``.
@@ -73,7 +76,7 @@ def load(config: Config, source: str, memory: Path) -> Resolved:
     if kept is None:
         from cpt.experiment import grid as grids
 
-        kept = _resolved(grids.build(config, source))
+        kept = _resolved(grids.build(config, source, notify))
         with contextlib.suppress(CptError):  # a read-only folder only costs the time
             write_text(memory, canonical_json({"key": key, "sha256": sha256_text(canonical_json(kept)), **kept}))
     return _typed(kept, catalog)
@@ -125,10 +128,18 @@ def _resolved(grid: Grid) -> dict[str, Any]:
         "clusters": dict(sorted(clusters.items())),
         "runs": {name: asdict(job) for name, job in jobs.items()},
         "exhibits": {name: exhibit["kind"] for name, exhibit in grid.exhibits.items()},
+        "shown": _shown(grid),
         "digest": digest(grid),
         "pixels": sorted(grid.pixels),
         "descriptions": sorted(own - {None}),
     }
+
+
+def _shown(grid: Grid) -> dict[str, list[int]]:
+    """Runs of every exhibit, as numbers: thousands of names would be read by every job."""
+    positions = {name: i for i, name in enumerate(grid.runs)}
+    cells = {name: exhibit["cells"] for name, exhibit in grid.exhibits.items()}
+    return {name: sorted({positions[run] for cell in of for run in cell["runs"]}) for name, of in cells.items()}
 
 
 def _clustering(run: Run) -> list[str]:

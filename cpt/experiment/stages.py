@@ -88,7 +88,7 @@ def load_stages(workflow: Any) -> Stages:
 
     # Snakemake has read the files too, otherwise than `cpt plan` does: its YAML is laxer
     config = load_config([Path(path) for path in files], notify)
-    resolved = load_resolved(config, " + ".join(files), Path("work", config.experiment, "workflow.json"))
+    resolved = load_resolved(config, " + ".join(files), Path("work", config.experiment, "workflow.json"), notify)
     if workflow.is_main_process:
         note_files(files, Path(resolved.root))
     return Stages(config, resolved, files)
@@ -155,6 +155,15 @@ class Stages:
     def scored(self) -> list[str]:
         """Metrics and counts of all runs."""
         return [path for run in self.resolved.runs for path in self.score(run).outputs]
+
+    def part(self, exhibit: str) -> Stage:
+        """Aggregation of the runs that a table or figure shows."""
+        runs = list(self.resolved.runs)
+        shown = [runs[i] for i in self._known(self.resolved.shown, exhibit, "exhibit")]
+        outputs = self._under([f"{paths.PARTS}/{exhibit}/{name}" for name in paths.GATHERED])
+        words = ["aggregate", "--grid", f"{self.root}/grid.json", "--exhibit", exhibit]
+        inputs = [path for run in shown for path in self.score(run).outputs]
+        return Stage([f"{self.root}/grid.json", *inputs], outputs, words)
 
     @property
     def tables(self) -> list[str]:

@@ -77,17 +77,19 @@ class Variants:
     def _layered(self, method: str, protocol: str, dataset: str, own: dict[str, Any], where: str) -> Hyperparameters:
         """Defaults, then the experiment's overrides that apply, then ``own``, which stands at ``where``."""
         kind = registry.get(method).hyperparameters
-        layers = [
-            {key: value for key, value in rule.set.items() if key in kind.model_fields}
-            for rule in self.config.overrides
+        rules = [
+            (i, {key: value for key, value in rule.set.items() if key in kind.model_fields})
+            for i, rule in enumerate(self.config.overrides)
             if (rule.methods is None or method in rule.methods)
             and (rule.protocols is None or protocol in rule.protocols)
             and (rule.datasets is None or dataset in rule.datasets)
         ]
         try:
-            return resolve(kind, protocol, dataset, *layers, own)
+            return resolve(kind, protocol, dataset, *(values for _, values in rules), own)
         except ValidationError as error:
-            self._refuse(one_line(error, kind, where if problems_of(error)[0]["loc"][0] in own else "overrides"))
+            key = problems_of(error)[0]["loc"][0]
+            places = [f"{self.config.place_of_rule(i)}.set" for i, values in rules if key in values]
+            self._refuse(one_line(error, kind, where if key in own or not places else places[-1]))
 
     def _start(self, hp: Starting, protocol: str, dataset: str, where: str) -> Hyperparameters:
         """Hyperparameters of the run that ``hp`` starts from."""

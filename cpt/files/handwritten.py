@@ -78,11 +78,17 @@ def expanded(path: str) -> str:
         raise ValueError(f"no home folder is known for {Path(path).parts[0]}; write the whole path") from None
 
 
-def instead(path: Path) -> str:
-    """Return what to do about a YAML file that is not there, as the end of a message; empty if there is no hint."""
+def instead(path: Path, *named_in: Path) -> str:
+    """Return what to do about a YAML file that is not there, as the end of a message; empty if there is no hint.
+
+    ``named_in`` are files that name it; paths begin where cpt is started, not there.
+    """
     if not path.is_absolute() and not Path("Snakefile").exists():
         return "; run it in the project's folder"
     try:
+        for other in (*(file.parent / path for file in named_in), Path("config", path.name)):
+            if other.is_file():
+                return f"; did you mean {other}?"
         found = close(path.stem, [other.stem for other in path.parent.glob("*.yaml")])
     except (OSError, ValueError):
         return ""

@@ -29,6 +29,8 @@ FIGURE = ("svg", "pdf", "png", "csv", "txt")
 
 HISTORY_LINES = ".history.jsonl"
 """Suffix of the history of an unfinished training, beside its checkpoint."""
+PARTS = "parts"
+"""Folder of what ``cpt aggregate --exhibit`` writes: below it a folder per exhibit, with the files of ``GATHERED``."""
 
 IMAGES = "images"
 """Last part of the name of a target's mean image features in classifier.safetensors."""

@@ -48,6 +48,10 @@ def sha256_file(path: Path) -> str:
     return digest
 
 
+WRITTEN = (".json", ".npy", ".parquet", ".safetensors")
+"""Suffixes of the files that stages read; another one is a user's own, which is not to be deleted."""
+
+
 def unusable(path: Path, problem: object) -> CptError:
     """Return the error for a file that cannot serve: the problem, in words or as an error, and what makes it again."""
     fix = integrity.fix(path)
@@ -56,6 +60,8 @@ def unusable(path: Path, problem: object) -> CptError:
         problem, otherwise = "not found", "run the stage that writes it (docs/files.md)"
     elif isinstance(problem, OSError) and problem.strerror:
         problem = f"cannot be read ({problem.strerror})"
+    elif isinstance(problem, Exception) and path.suffix not in WRITTEN:
+        problem, otherwise = "no file of a stage", "give the one that the stage wrote (docs/files.md)"
     elif isinstance(problem, Exception):
         problem = f"damaged ({' '.join(str(problem).split())})"
     return CptError(f"{path}: {problem}; {f'fix: {fix}' if fix else otherwise}")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cpt.errors import CptError
-from cpt.files.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, RUN, RUNS
+from cpt.errors import CptError, nearest
+from cpt.files.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, PARTS, RUN, RUNS
 from cpt.files.stage_files import canonical_json, read_json, read_parquet, write_parquet
 
 IDENTITY = ("protocol", "dataset", "imbalance_ratio", "method")
@@ -17,26 +17,30 @@ NO_CURVE = ("epoch", "steps", "seconds")
 COST = ("seconds", "peak_memory_mb", "learnable_parameters", "steps")
 
 
-def aggregate(grid: Path) -> tuple[int, int]:
+def aggregate(grid: Path, exhibit: str | None = None) -> tuple[int, int]:
     """Write runs, costs, counts and curves.parquet beside ``grid`` from every run that it names.
+
+    Args:
+        grid: grid.json.
+        exhibit: write those of the runs that this table or figure shows, and into ``folder(grid, exhibit)``.
 
     Returns:
         The number of runs, and of their metrics.
 
     Raises:
-        CptError: a run's record or metrics are missing or damaged, or belong to another run.
+        CptError: a run's record or metrics are missing or damaged, or belong to another run, or no such exhibit.
     """
     plan = read_json(grid, GRID)
     root = grid.parent
     derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
     gathered: dict[str, list[pa.Table]] = {"runs": [], "counts": [], "curves": []}
     costs = []
-    for run in sorted(plan["runs"], key=lambda run: run["run"]):
-        name, folder = run["run"], root / "runs" / run["run"]
-        record = read_json(folder / "run.json", RUN)
+    for run in sorted(_shown(plan, exhibit), key=lambda run: run["run"]):
+        name, place = run["run"], root / "runs" / run["run"]
+        record = read_json(place / "run.json", RUN)
         if any(record[key] != run[key] for key in (*IDENTITY, "seed")):
-            raise CptError(f"{folder / 'run.json'}: describes another run; delete the folder and run again")
-        metrics, _ = read_parquet(folder / "metrics.parquet", METRICS)
+            raise CptError(f"{place / 'run.json'}: describes another run; delete the folder and run again")
+        metrics, _ = read_parquet(place / "metrics.parquet", METRICS)
         identity = {
             "experiment": plan["experiment"],
             "backbone": plan["backbone"],
@@ -49,8 +53,8 @@ def aggregate(grid: Path) -> tuple[int, int]:
         made = [bool({run["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
         columns = {key: pa.array([value] * len(metrics)) for key, value in identity.items()}
         gathered["runs"].append(_before(columns | {"derived_split": pa.array(made)}, metrics))
-        counts, _ = read_parquet(folder / "counts.parquet", COUNTS)
-        curves = _curves(read_parquet(folder / "history.parquet", HISTORY)[0])
+        counts, _ = read_parquet(place / "counts.parquet", COUNTS)
+        curves = _curves(read_parquet(place / "history.parquet", HISTORY)[0])
         for kind, table in (("counts", counts), ("curves", curves)):
             gathered[kind].append(_before({"run": pa.array([name] * len(table), pa.string())}, table))
         costs.append(
@@ -63,8 +67,24 @@ def aggregate(grid: Path) -> tuple[int, int]:
         "costs": pa.Table.from_pylist(costs)
     }
     for kind, schema in (("runs", RUNS), ("costs", COSTS), ("counts", COUNTS), ("curves", CURVES)):
-        write_parquet(root / f"{kind}.parquet", tables[kind], schema, experiment=plan["experiment"])
+        write_parquet(folder(grid, exhibit) / f"{kind}.parquet", tables[kind], schema, experiment=plan["experiment"])
     return len(costs), len(tables["runs"])
+
+
+def folder(grid: Path, exhibit: str | None = None) -> Path:
+    """Return the folder that ``aggregate`` writes into."""
+    return grid.parent if exhibit is None else grid.parent / PARTS / exhibit
+
+
+def _shown(plan: dict[str, Any], exhibit: str | None) -> list[dict[str, Any]]:
+    """Entries of the runs that an exhibit shows; of all runs without one."""
+    runs: list[dict[str, Any]] = plan["runs"]
+    if exhibit is None:
+        return runs
+    if exhibit not in plan["exhibits"]:
+        raise CptError(f"grid.json: no exhibit {exhibit!r}; {nearest(exhibit, plan['exhibits'])}")
+    shown = {name for cell in plan["exhibits"][exhibit]["cells"] for name in cell["runs"]}
+    return [run for run in runs if run["run"] in shown]
 
 
 def _before(columns: dict[str, pa.Array], table: pa.Table) -> pa.Table:

@@ -64,6 +64,7 @@ class Results:
 
     Attributes:
         folder: the experiment's results folder.
+        gathered: folder of runs, costs, counts and curves.parquet.
         grid: the content of grid.json.
         runs: the grid's run entries by run name.
         finished: names of the runs that have metrics.
@@ -71,6 +72,7 @@ class Results:
     """
 
     folder: Path
+    gathered: Path
     grid: dict[str, Any]
     runs: dict[str, dict[str, Any]]
     finished: frozenset[str]
@@ -131,6 +133,7 @@ def read_results(grid: Path, runs: Path) -> Results:
     }
     return Results(
         folder=grid.parent,
+        gathered=runs.parent,
         grid=asked,
         runs={entry["run"]: entry for entry in asked["runs"]},
         finished=frozenset(columns[0]),
@@ -144,7 +147,7 @@ def hyperparameters(results: Results) -> dict[str, dict[str, Any]]:
     Raises:
         CptError: runs.parquet is missing or damaged.
     """
-    table, _ = read_parquet(results.folder / "runs.parquet", RUNS)
+    table, _ = read_parquet(results.gathered / "runs.parquet", RUNS)
     texts = dict(zip(table["run"].to_pylist(), table["hyperparameters"].to_pylist(), strict=True))
     return {run: json.loads(text) for run, text in texts.items()}
 

@@ -38,7 +38,7 @@ from cpt.files.stage_files import (
     write_tensors,
 )
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Starting
+from cpt.methods.base.hyperparameters import Hyperparameters, Starting, resolve
 from cpt.methods.base.method import Method, TrainingSet
 from cpt.seeds import torch_stream
 from cpt.training.batches import Batches
@@ -93,7 +93,8 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     """
     started = time.monotonic()
     kind = registry.get(inputs.method)
-    hp = _hyperparameters(inputs, kind)
+    split = read_split(inputs.split)
+    hp = _hyperparameters(inputs, kind, split)
     code = provenance.code_version("cpt.training.train", *registry.modules(inputs.method, hp))
     if inputs.code is not None:
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
@@ -103,14 +104,13 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     weights = pretrained(inputs.backbone)
     device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads, weights)
     clip = load_backbone(inputs.backbone, device, precision)
-    split = read_split(inputs.split)
     if read_manifest(inputs.manifest).metadata["content_hash"] != split.metadata["manifest_hash"]:
         raise CptError(f"{inputs.split}: was not made from {inputs.manifest}; give the manifest it was made from")
     training_set, text_knowledge = _training_set(inputs, kind, split, clip)
     method = kind(clip, hp, training_set.classes, torch_stream(inputs.seed, "initial prompts")).to(device)
     hashes = _input_hashes(inputs, split)
     if isinstance(hp, Starting):
-        tensors, knew = _start(inputs, hp, clip, hashes)
+        tensors, knew = _start(inputs, hp, clip, hashes, split)
         method.begin(tensors)
         text_knowledge = text_knowledge or knew
     method.prepare(training_set, _training_features(inputs, kind, split, device))
@@ -141,17 +141,24 @@ def _progress(inputs: TrainInputs, output: Path, log: Callable[[str], None]) -> 
     return Progress(lines, inputs.tensorboard and inputs.tensorboard / run_name(output), log)
 
 
-def _hyperparameters(inputs: TrainInputs, kind: type[Method]) -> Any:
-    """The method's hyperparameters, checked; those of the run that it starts from too."""
+def _hyperparameters(inputs: TrainInputs, kind: type[Method], split: Split) -> Any:
+    """The method's hyperparameters, checked; those of the run that it starts from too.
+
+    What is not given is the method's default for the split's protocol and dataset, as in the workflow.
+    """
     own, of_start = kind.hyperparameters, ""
     try:
-        hp = own(**inputs.hyperparameters)
+        hp = _resolved(own, split, inputs.hyperparameters)
         if isinstance(hp, Starting):
             own, of_start = registry.get(hp.start).hyperparameters, "start_hyperparameters"
-            own(**hp.start_hyperparameters)
+            _resolved(own, split, hp.start_hyperparameters)
     except ValidationError as error:
         raise CptError(f"--hyperparameters: {one_line(error, own, of_start)}") from None
     return hp
+
+
+def _resolved(kind: type[Hyperparameters], split: Split, given: dict[str, Any]) -> Hyperparameters:
+    return resolve(kind, split.metadata["protocol"], split.metadata["dataset"], given)
 
 
 def _write(
@@ -235,13 +242,13 @@ def _training_features(inputs: TrainInputs, kind: type[Method], split: Split, de
 
 
 def _start(
-    inputs: TrainInputs, hp: Starting, clip: Clip, hashes: dict[str, str]
+    inputs: TrainInputs, hp: Starting, clip: Clip, hashes: dict[str, str], split: Split
 ) -> tuple[dict[str, Tensor], dict | None]:
     """Learned tensors and text knowledge of the run that this one goes on from: same training set, same backbone."""
     if inputs.start is None:
         raise CptError(f"method {inputs.method} needs --start, the folder of a finished run of {hp.start}")
     record = read_json(inputs.start / "run.json", RUN)
-    asked = registry.get(hp.start).hyperparameters(**hp.start_hyperparameters).model_dump()
+    asked = _resolved(registry.get(hp.start).hyperparameters, split, hp.start_hyperparameters).model_dump()
     for what, found, wanted in (
         ("method", record["method"], hp.start),
         ("hyperparameters", record["hyperparameters"], asked),

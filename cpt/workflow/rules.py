@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable
+from argparse import ArgumentParser
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from cpt.errors import CptError
+from cpt.errors import CptError, close, told
+from cpt.experiment import preflight
+from cpt.experiment.stages import Stages
+from cpt.files.integrity import configuration, snakemake
 
 
 def refuse(problem: object) -> NoReturn:
-    """End with one line and an exit code: Snakemake would print a traceback."""
-    print(f"cpt: error: {problem}", file=sys.stderr, flush=True)
+    """End with a line per problem and an exit code: Snakemake would print a traceback."""
+    print(told(problem), file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def require_folder() -> None:
+    """Refuse to be read from elsewhere than the project's folder, where its relative paths begin."""
+    if not Path("config/config.yaml").is_file():
+        refuse("config/config.yaml: no such configuration file; run snakemake in the project's folder")
 
 
 def asked(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -28,9 +41,61 @@ def asked(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return of
 
 
+def asks_for_exhibits(
+    words: Sequence[str], parser: Callable[[], ArgumentParser], root: str, files: Collection[str]
+) -> bool:
+    """Whether a call of Snakemake names tables and figures, by their files, and no other target.
+
+    Args:
+        words: its command line.
+        parser: returns Snakemake's.
+        root: folder of the experiment.
+        files: of all its tables and figures.
+
+    Raises:
+        CptError: a target is of another experiment, or a table or figure that there is none of.
+    """
+    if not any(os.path.normpath(word).startswith("results/") for word in words):  # building the parser takes longer
+        return False
+    targets = [os.path.normpath(target) for target in parser().parse_args(words[1:]).targets]
+    for target in targets:
+        found = re.match("(results/[^/]+)/(tables/|figures/)?", target)
+        if found and found[1] != root:
+            again = shlex.join(snakemake(configuration(Path(found[1])), target))
+            other = f"`{again}`" if Path(found[1]).is_dir() else "give its configuration with --configfile"
+            raise CptError(f"{target}: {Path(root).name} is another experiment; {other}")
+        if found and found[2] and target not in files:
+            raise CptError(f"{target}: {Path(root).name} makes no such file; {_hint(target, files)}")
+    return bool(targets) and all(target in files for target in targets)
+
+
+def _hint(target: str, files: Collection[str]) -> str:
+    found = close(target, files)
+    return f"did you mean {found}?" if found else "`cpt plan` with the same configuration lists its exhibits"
+
+
 def growing(amount: int) -> Callable[[Any, int], int]:
     """Return a resource that grows by ``amount`` with each attempt."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def check_first_jobs(stages: Stages, workflow: Any, words: Sequence[str]) -> None:
+    """Refuse what the first jobs would refuse, unless this call only removes locks.
+
+    Args:
+        stages: of the experiment.
+        workflow: Snakemake's.
+        words: its command line.
+
+    Raises:
+        CptError: as in ``cpt.experiment.preflight``.
+    """
+    if any(word.startswith("--unl") for word in words):
+        return
+    source = " + ".join(stages.files)
+    if workflow.resource_settings.nodes is None:  # else the jobs run on other machines
+        preflight.require_device(stages.config.device, source)
+    preflight.check(stages, source, Path("work", stages.config.experiment))
 
 
 def cores_and_places(workflow: Any) -> tuple[int | None, int | None]:

@@ -188,7 +188,7 @@ def test_one_method_is_explained() -> None:
     done = here("methods", "npt", env={"COLUMNS": "300"})
     assert "collapse_weight" in done.stdout
     assert "ours: not published" in done.stdout
-    assert here("methods", "ntp").stderr.strip() == "cpt: error: unknown method 'ntp'; did you mean 'npt'?"
+    assert here("methods", "ivpl").stderr.strip() == "cpt: error: unknown method 'ivpl'; did you mean 'ivlp'?"
 
 
 def test_the_sheet_of_the_methods_is_in_step(tmp_path: Path, root: Path) -> None:

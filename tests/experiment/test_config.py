@@ -85,12 +85,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("backbone.architeture", "x", "my.yaml: backbone.architeture: unknown key; did you mean 'architecture'?"),
         ("tasks.base_to_new.datasets", ["flower"], "unknown dataset 'flower'; did you mean 'flowers'?"),
         ("tasks.cross_dataset.source", "wrld", "tasks.cross_dataset.source: unknown dataset 'wrld'; did you mean 'world'?"),
-        ("variants.cpt.method", "ctp", "variants.cpt.method: unknown method 'ctp'; did you mean 'cpt'?"),
+        ("variants.cpt.method", "ivpl", "variants.cpt.method: unknown method 'ivpl'; did you mean 'ivlp'?"),
         ("variants.cpt.set", {"tetf_wieght": 1}, "variants.cpt.set.tetf_wieght: unknown key; did you mean 'tetf_weight'?"),
         ("variants.cpt.set", {"tetf_weight": -1}, "variants.cpt.set.tetf_weight: -1: "),
         ("overrides.0.set", {"epoch": 3}, "overrides.0.set.epoch: unknown hyperparameter; did you mean 'epochs'?"),
         ("overrides.1.methods", ["ivpl"], "overrides.1.methods: unknown method 'ivpl'; did you mean 'ivlp'?"),
-        ("overrides.0.set", {"batch_size": 0}, "overrides.batch_size: 0: "),
+        ("overrides.0.set", {"batch_size": 0}, "overrides.0.set.batch_size: 0: "),
         ("overrides.0.datasets", ["flower"], "overrides.0.datasets: unknown dataset 'flower'"),
         ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: 'kind' 'tabel' is unknown; use one of 'table', 'collapse'"),
         ("exhibits.table1.variant", ["cpt"], "exhibits.table1.variant: unknown key; did you mean 'variants'?"),
@@ -143,7 +143,10 @@ def test_a_file_that_should_stand_on_another() -> None:
     mine = {"experiment": "mine", "seeds": [1]}
     with pytest.raises(CptError) as caught:
         config.parse(mine, "my.yaml")
-    assert str(caught.value) == "my.yaml: backbone: missing; add it, or what it changes: `extends: config/config.yaml`"
+    assert str(caught.value) == (
+        "my.yaml: backbone, imbalance_ratios, variants, tasks, exhibits: missing; add `extends: config/config.yaml` to "
+        "change that experiment"
+    )
     assert config.parse(mine | {"extends": "config/config.yaml"}, "my.yaml").experiment == "mine"
 
 
@@ -154,17 +157,101 @@ def test_an_unknown_key_is_told_before_the_one_that_is_missing() -> None:
         config.parse(values, "my.yaml")
 
 
-def test_exhibits_of_other_datasets_are_told_at_once_and_the_fix_works() -> None:
-    over = {"extends": "config/config.yaml", "tasks": {"base_to_new": {"datasets": ["shapes"]}}}
+def test_all_problems_of_a_file_are_told_at_once() -> None:
+    below = {"extends": "config/config.yaml"}
     with pytest.raises(CptError) as caught:
-        build(over)
-    message = str(caught.value)
-    assert message.startswith(
-        "my.yaml: exhibits.table5.datasets: none of world belongs to the task base_to_new; choose of shapes, or leave"
-    )
+        build(below | {"seeds": ["x"], "n_max": 0, "overrides": [{"sett": {}}], "exhibits": {"tabel2": {"title": "A"}}})
+    assert str(caught.value).splitlines() == [
+        "my.yaml: overrides.0.sett: unknown key; did you mean 'set'?",
+        "my.yaml: seeds.0: 'x': must be a whole number",
+        "my.yaml: n_max: 0: must be at least 1",
+        "my.yaml: exhibits.tabel2: there is none to change; did you mean 'table2'? A new one needs its kind",
+    ]
+    with pytest.raises(CptError) as caught:
+        build(
+            below
+            | {"tasks": {"base_to_new": {"datasets": ["lnd"]}}, "overrides": [{"methods": ["copo"], "set": {}}]}
+            | {"variants": {"cpt": {"method": "ctp"}}}
+        )
+    assert str(caught.value).splitlines() == [
+        "my.yaml: variants.cpt.method: unknown method 'ivpl'; did you mean 'ivlp'?",
+        "my.yaml: tasks.base_to_new.datasets: unknown dataset 'lnd'; did you mean 'land'?",
+        "my.yaml: overrides.0.methods: unknown method 'copo'; did you mean 'coop'?",
+    ]
+    with pytest.raises(CptError) as caught:
+        build(below | {"exhibits": {"table2": {"variants": ["x"]}, "table3": {"datasets": ["shapes"]}}})
+    assert [line[:27] for line in str(caught.value).splitlines()] == [
+        "my.yaml: exhibits.table2.va",
+        "my.yaml: exhibits.table3.da",
+    ]
+
+
+def told(values: dict[str, Any]) -> tuple[config.Config, list[str]]:
+    """A configuration on top of the default one, and its notices."""
+    said: list[str] = []
+    made = config.parse({"extends": "config/config.yaml", "experiment": "mine", **values}, "my.yaml", said.append)
+    grid.build(made, "my.yaml")
+    return made, said
+
+
+def test_inherited_exhibits_that_no_longer_fit_are_left_out_with_one_notice() -> None:
+    tasks = {"base_to_new": {"datasets": ["shapes", "land"]}, "cross_dataset": None}
+    made, said = told({"tasks": tasks, "variants": {"coop": None}})
+    assert said == [
+        "my.yaml: left out, because it no longer fits: table3 (no task cross_dataset); table5, figure1, figure2, figure5, "
+        "figure6 (no dataset world); figure3, figure4 (no dataset flowers); task cross_dataset of table1; row coop of "
+        "table2, table4, table6, table7, figure7, figure8"
+    ]
+    assert set(made.exhibits) == {"table1", "table2", "table4", "table6", "table7", "figure7", "figure8"}
+    assert made.exhibits["table2"].variants == ["zeroshot", "ivlp", "cpt"]
+
+
+def test_exhibits_that_a_file_names_itself_are_refused_where_they_do_not_fit() -> None:
+    tasks = {"base_to_new": {"datasets": ["shapes"]}}
+    for asked in ({"exhibits": {"figure3": {"title": "A"}}}, {"only": ["figure3"]}):
+        with pytest.raises(CptError) as caught:
+            told({"tasks": tasks, **asked})
+        message = str(caught.value)
+        assert message.startswith(
+            "my.yaml: exhibits.figure3.datasets: none of flowers belongs to the task base_to_new; "
+        )
     fix = yaml.safe_load(message[message.index("exhibits: {") :])
-    assert "table2" not in fix["exhibits"]
-    assert {run.dataset for run in build(over | fix).runs.values() if run.protocol == "base_to_new"} >= {"shapes"}
+    assert fix == {"exhibits": {"figure3": None}}
+    assert "figure3" not in told({"tasks": tasks, **fix})[0].exhibits
+
+
+def test_another_catalog_leaves_out_what_it_lacks(tmp_path: Path) -> None:
+    entry = yaml.safe_load(Path("config/datasets.yaml").read_text())["land"]
+    catalog = tmp_path / "mine.yaml"
+    catalog.write_text(yaml.safe_dump({"land": entry}))
+    made, said = told({"catalog": str(catalog)})
+    assert made.tasks.base_to_new is not None
+    assert made.tasks.base_to_new.datasets == ["land"]
+    assert made.tasks.cross_dataset is None
+    assert {run.dataset for run in grid.build(made, "my.yaml").runs.values()} == {"land"}
+    assert len(said) == 1
+
+
+def test_only_some_exhibits() -> None:
+    made, said = told({"only": ["table2", "figure8"]})
+    assert list(made.exhibits) == ["table2", "figure8"]
+    assert said == []
+    whole, runs = build({"extends": "config/config.yaml", "experiment": "mine"}), grid.build(made, "my.yaml").runs
+    assert len(runs) < len(whole.runs)
+    assert runs.keys() <= whole.runs.keys()
+    with pytest.raises(CptError, match=r"^my.yaml: only: unknown exhibit 'tabel2'; did you mean 'table2'\?$"):
+        told({"only": ["tabel2"]})
+
+
+def test_an_exhibit_that_only_of_a_file_below_leaves_out(tmp_path: Path) -> None:
+    below = tmp_path / "below.yaml"
+    below.write_text("extends: config/config.yaml\nonly: [table2]\n")
+    mine = {"extends": str(below), "exhibits": {"table3": {"title": "A"}}}
+    with pytest.raises(CptError) as caught:
+        config.parse(mine, "my.yaml")
+    message = str(caught.value)
+    assert message == "my.yaml: exhibits.table3: `only` of a file below leaves it out; add `only: [table2, table3]`"
+    assert set(config.parse(mine | yaml.safe_load(message.split("`")[3]), "my.yaml").exhibits) == {"table2", "table3"}
 
 
 def test_the_fix_of_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,31 +271,94 @@ RULES = BASE["overrides"]
 
 
 @pytest.mark.parametrize(
-    ("own", "lost"),
+    ("own", "kept", "notice"),
     [
-        ([{"set": {"epochs": 1}}], len(RULES)),
-        ([*RULES[1:], {"set": {"epochs": 1}}], 1),
-        ([], len(RULES)),
-        ([*RULES, {"set": {"epochs": 1}}], 0),
-        (None, 0),
+        ({"overrides": [{"set": {"epochs": 1}}]}, RULES, "overrides replace what {} sets: epochs of "),
+        ({"overrides": [{"methods": ["coop"], "set": {"learning_rate": 1}}]}, RULES, "overrides replace what {} sets: learning_rate of coop"),
+        ({"overrides": [{"datasets": ["land"], "set": {"momentum": 0.8}}]}, RULES, None),
+        ({"overrides": RULES}, RULES, None),
+        ({"overrides": []}, RULES, None),
+        ({}, RULES, None),
+        ({"overrides": None}, [], "overrides: the 23 rules of {} are dropped, as the file says"),
+        ({"inherit_overrides": False}, [], "overrides: the 23 rules of {} are dropped, as the file says"),
+        ({"inherit_overrides": False, "overrides": RULES[:2]}, [], "overrides: the 23 rules of {} are dropped"),
     ],
-)
-def test_a_list_replaces_a_list_and_says_what_is_lost(tmp_path: Path, own: Any, lost: int) -> None:
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"overrides": own}))
-    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"extends": "config/config.yaml", "overrides": own}))
+)  # fmt: skip
+def test_overrides_are_added_to_those_below_unless_one_says_otherwise(
+    tmp_path: Path, own: dict[str, Any], kept: list[Any], notice: str | None
+) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(own))
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"extends": "config/config.yaml", **own}))
     for paths, below in (
         ([Path("config/config.yaml"), tmp_path / "a.yaml"], "the files before it"),
         ([tmp_path / "b.yaml"], "config/config.yaml"),
     ):
         said: list[str] = []
         made = config.load(paths, said.append)
-        assert [rule.set for rule in made.overrides] == [rule["set"] for rule in own or []]
-        start = f"{paths[-1]}: overrides replace those of {below}: {lost} of its {len(RULES)} rules no longer hold; "
-        assert [line[: len(start)] for line in said] == [start] * bool(lost)
+        assert [rule.set for rule in made.overrides] == [rule["set"] for rule in [*kept, *(own.get("overrides") or [])]]
+        assert len(said) == (notice is not None)
+        start = f"{paths[-1]}: {(notice or '').format(below)}"
+        assert notice is None or said[0].startswith(start)
         assert not any("\n" in line for line in said)
 
 
-def test_shipped_configurations_lose_no_rule() -> None:
+def test_a_rule_of_one_method_changes_only_its_runs() -> None:
+    """The first change that most make."""
+    before = set(build({"extends": "config/config.yaml"}).runs)
+    rule = {"methods": ["coop"], "datasets": ["flowers"], "set": {"learning_rate": 0.01}}
+    after = set(build({"extends": "config/config.yaml", "overrides": [rule]}).runs)
+    assert before - after
+    assert {tuple(run.split("/")[1:4:2]) for run in before - after} == {
+        ("flowers", "coop-" + run.split("coop-")[1][:8]) for run in before - after
+    }
+
+
+def test_a_method_that_no_rule_names_is_told_of() -> None:
+    """The experiment's epochs are chosen method by method: a new one would train with its own."""
+    rules = [{"methods": ["coop"], "set": {"epochs": 3}}, {"methods": ["cpt", "ivlp"], "set": {"batch_size": 8}}]
+    below = {"extends": "config/config.yaml", "inherit_overrides": False, "only": ["table2"]}
+    table = {"table2": {"variants": ["zeroshot", "coop", "maple", "cpt"]}}
+
+    def said(rules: list[Any], **changes: Any) -> list[str]:
+        lines: list[str] = []
+        templates = {"set": {"templates": "single"}}
+        made = config.parse(below | {"overrides": [*rules, templates], "exhibits": table, **changes}, "my.yaml")
+        grid.build(made, "my.yaml", lines.append)
+        return lines
+
+    (line,) = said(rules)
+    assert line.startswith("my.yaml: overrides choose epochs for other methods and name maple nowhere, so it trains")
+    assert said([*rules, yaml.safe_load("{" + line.split("`")[3] + ", set: {epochs: 5}}")]) == []
+    assert said([*rules, {"set": {"epochs": 2}}]) == []
+    assert said(rules, variants={"maple": {"set": {"epochs": 5}}}) == []
+
+
+def test_rules_that_a_file_in_between_drops_stay_dropped(tmp_path: Path) -> None:
+    for name, values in {
+        "a": {"extends": "config/config.yaml", "overrides": None},
+        "b": {"extends": f"{tmp_path}/a.yaml", "overrides": [{"set": {"epochs": 2}}]},
+        "c": {"overrides": [{"set": {"epochs": 3}}]},
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    rules = config.load([tmp_path / "b.yaml", tmp_path / "c.yaml"]).overrides
+    assert [rule.set for rule in rules] == [{"epochs": 2}, {"epochs": 3}]
+    rules = config.load([tmp_path / "a.yaml", tmp_path / "c.yaml"]).overrides
+    assert [rule.set for rule in rules] == [{"epochs": 3}]
+
+
+def test_a_wrong_rule_is_counted_in_its_own_file() -> None:
+    below = {"extends": "config/config.yaml"}
+    for rule, message in (
+        ({"sett": {}}, "my.yaml: overrides.0.sett: unknown key; did you mean 'set'?"),
+        ({"set": {"epoch": 1}}, "my.yaml: overrides.0.set.epoch: unknown hyperparameter; did you mean 'epochs'?"),
+        ({"set": {"epochs": "x"}}, "my.yaml: overrides.0.set.epochs: 'x': must be a whole number"),
+    ):
+        with pytest.raises(CptError) as caught:
+            build(below | {"overrides": [rule]})
+        assert str(caught.value) == message
+
+
+def test_shipped_configurations_say_nothing() -> None:
     for path in Path("config").glob("[!dp]*.yaml"):
         if path.name != "variants.yaml":
             said: list[str] = []
@@ -383,7 +533,7 @@ WRONG = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(place=st.sampled_from(places(BASE)), value=WRONG)
-def test_whatever_stands_anywhere_is_taken_or_refused_in_one_line(place: tuple[Any, ...], value: Any) -> None:
+def test_whatever_stands_anywhere_is_taken_or_refused_in_a_line_per_problem(place: tuple[Any, ...], value: Any) -> None:
     values = copy.deepcopy(BASE)
     section: Any = values
     for part in place[:-1]:
@@ -394,8 +544,7 @@ def test_whatever_stands_anywhere_is_taken_or_refused_in_one_line(place: tuple[A
         build(values)
     except CptError as refused:
         message = str(refused)
-    assert len(message.splitlines()) == 1
-    assert message.startswith("my.yaml: ") or place == ("catalog",)
+    assert all(line.startswith("my.yaml: ") for line in message.splitlines()) or place == ("catalog",)
 
 
 def test_adding_a_seed_only_adds() -> None:

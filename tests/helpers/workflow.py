@@ -73,7 +73,7 @@ def snakemake(
     first = [] if commands is None else [str(commands)]
     environment["PATH"] = os.pathsep.join([*first, str(Path(sys.executable).parent), environment["PATH"]])
     gpu = [] if places is None else ["--resources", f"gpu={places}"]
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *gpu, *words]
+    command = [sys.executable, "-m", "snakemake", *gpu, "--cores", "2", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
     if check and done.returncode:
         raise AssertionError(done.stdout[-3000:] + done.stderr[-6000:])
@@ -82,7 +82,7 @@ def snakemake(
 
 def planned(folder: Path, *words: str) -> dict[str, int]:
     """Number of jobs by rule that a dry run lists."""
-    text = snakemake(folder, "-n", "-q", "rules", *words).stdout
+    text = snakemake(folder, *words, "-n", "-q", "rules").stdout  # both take every word behind them
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule != "total"}
 
 

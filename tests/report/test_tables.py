@@ -289,7 +289,7 @@ def wide(values: dict[str, list[dict[int, float]]]) -> tuple[Results, dict]:
         "cells": cells,
     }  # fmt: skip
     grid = {"experiment": "e", "exhibits": {"table2": exhibit}, "datasets": {}, "backbone": "b", "class_groups": {}}
-    return Results(Path(), grid, runs, frozenset(runs), numbers), exhibit
+    return Results(Path(), Path(), grid, runs, frozenset(runs), numbers), exhibit
 
 
 def once(differences: dict[str, list[float]]) -> tuple[Results, dict]:
@@ -364,7 +364,7 @@ def test_the_mark_reaches_every_format() -> None:
 
 def notes(exhibit: dict, **groups: float) -> str:
     grid = {"experiment": "e", "backbone": "b", "class_groups": {"head": 1, "medium": 1, "tail": 1} | groups}
-    return layout_of(exhibit)(Results(Path(), grid, {}, frozenset(), {}), exhibit).notes({1})
+    return layout_of(exhibit)(Results(Path(), Path(), grid, {}, frozenset(), {}), exhibit).notes({1})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -191,6 +192,13 @@ def test_an_untrained_run_has_no_tail_where_every_seed_has_another(
     without = (method, order) == ("zeroshot", "random")
     assert (not metrics & grouped) == (not groups) == without
     assert {"accuracy", "macro_accuracy", "calibration_error", "cluster_etf_distance"} <= metrics
+
+
+def test_what_is_not_given_is_the_default_of_the_protocol(results: Path, tmp_path: Path) -> None:
+    given = inputs(results, "coop", "all_classes")
+    train(replace(given, method="maple", hyperparameters={"epochs": 0}), tmp_path, print)
+    found = read_json(tmp_path / "run.json", "cpt.run/3")["hyperparameters"]
+    assert (found["epochs"], found["depth"], found["learning_rate"]) == (0, 3, 0.0026)
 
 
 def test_scoring_refuses_clusters_of_other_classes(results: Path, tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ SMALL = {
     "imbalance_ratios": [0.25],
     "checkpoint_interval": 0.0,
     "overrides": [
-        *yaml.safe_load(Path("config/config.yaml").read_text())["overrides"],
         {"methods": ["coop"], "set": {"epochs": 2}},
         {"methods": ["ivlp"], "set": {"epochs": 120}},
     ],

@@ -18,6 +18,9 @@ import yaml
 from cpt.files.paths import GRID
 from cpt.files.stage_files import read_json
 from cpt.methods.base import registry
+from cpt.report.drawing.make import make_figure
+from cpt.report.tables import make_table
+from cpt.results.aggregate import aggregate
 from tests.helpers.workflow import copy_project, planned, snakemake
 
 EVERY_METHOD = {f"row_{name}": {"method": name} for name in registry.names()}
@@ -27,7 +30,6 @@ SMALL = {
     "seeds": [1, 2],
     "imbalance_ratios": [0.25],
     "overrides": [
-        *yaml.safe_load(Path("config/config.yaml").read_text())["overrides"],
         {"set": {"epochs": 2}},
         {"methods": ["cpt"], "set": {"classes_per_cluster": 2}},
     ],
@@ -252,7 +254,10 @@ def test_a_bad_configuration_is_one_line(finished: Path) -> None:
     [
         ("runs/base_to_new/land/r0.25/{run}/run.json", "run base_to_new/land/r0.25/{run}: small has none of this name"),
         ("clusters/base_to_new/land/x/s1.parquet", "clusters clusters/base_to_new/land/x/s1.parquet: small has none"),
-        ("figures/table2.svg", "figure table2: small has none of this name"),
+        (
+            "figures/table2.svg",
+            "results/small/figures/table2.svg: small makes no such file; did you mean results/small/",
+        ),
     ],
 )
 def test_a_target_that_the_experiment_does_not_have(finished: Path, target: str, told: str) -> None:
@@ -262,6 +267,21 @@ def test_a_target_that_the_experiment_does_not_have(finished: Path, target: str,
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"cpt: error: {told.format(run=run)}")
+
+
+@pytest.mark.slow
+def test_a_part_gives_the_same_tables_and_figures_as_the_whole(finished: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results/small"
+    shutil.copytree(finished / "results/small", results)
+    for name, exhibit in read_json(results / "grid.json", GRID)["exhibits"].items():
+        aggregate(results / "grid.json", name)
+        part, kind = results / "parts" / name / "runs.parquet", "tables" if exhibit["kind"] == "table" else "figures"
+        make = make_table if kind == "tables" else make_figure
+        make(results / "grid.json", part, name, tmp_path / kind)
+    made = [path for kind in ("tables", "figures") for path in (tmp_path / kind).iterdir()]
+    assert len(made) == len(TABLES + FIGURES)
+    for path in made:
+        assert path.read_bytes() == (results / path.relative_to(tmp_path)).read_bytes(), path
 
 
 CLAIM = "from pathlib import Path; from cpt.workflow import instance; instance.claim(Path('work/small')); input()"

@@ -92,7 +92,7 @@ def _note(exhibit: Mapping[str, Any], rows: list[tuple]) -> str:
 def _read(results: Results, runs: set[str]) -> Curves:
     import pyarrow.compute as pc
 
-    table, _ = read_parquet(results.folder / "curves.parquet", SCHEMA)
+    table, _ = read_parquet(results.gathered / "curves.parquet", SCHEMA)
     table = table.filter(pc.field("run").isin(sorted(runs)) & pc.is_finite(pc.field("value")))
     found: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     columns = [table[name].to_pylist() for name in ("run", "measure", "epoch", "value")]

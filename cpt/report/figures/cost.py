@@ -52,7 +52,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     ratios = exhibit["ratios"]
     figure = style.new_figure(style.FULL_WIDTH, 2.6 * len(ratios))
     grid = figure.subplots(len(ratios), len(COST), squeeze=False, sharey="row")
-    table, _ = read_parquet(results.folder / "costs.parquet", COSTS)
+    table, _ = read_parquet(results.gathered / "costs.parquet", COSTS)
     spent = {row["run"]: row for row in table.to_pylist()}
     rows: list[tuple] = []
     letters, looks = style.letters(), style.looks(results)

@@ -72,7 +72,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 def _read(results: Results) -> Bins:
     import pyarrow.compute as pc
 
-    table, _ = read_parquet(results.folder / "counts.parquet", COUNTS)
+    table, _ = read_parquet(results.gathered / "counts.parquet", COUNTS)
     table = table.filter((pc.field("by") == "confidence") & pc.field("subset").isin(HALVES))
     found: dict[tuple[str, str, str], np.ndarray] = defaultdict(lambda: np.zeros((BINS, 3)))
     names = ("run", "target", "subset", "index", "images", "correct", "confidence")

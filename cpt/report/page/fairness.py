@@ -29,7 +29,7 @@ def fairness(results: Results) -> list[dict[str, Any]]:
     Raises:
         CptError: runs.parquet or costs.parquet is missing or damaged.
     """
-    spent = {row["run"]: row for row in read_parquet(results.folder / "costs.parquet", COSTS)[0].to_pylist()}
+    spent = {row["run"]: row for row in read_parquet(results.gathered / "costs.parquet", COSTS)[0].to_pylist()}
     values = hyperparameters(results)
     found: dict[str, dict[str, Any]] = {}
     exhibits = sorted(results.grid["exhibits"].values(), key=lambda e: (not by_dataset(e), e["name"]))

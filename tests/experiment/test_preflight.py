@@ -1,0 +1,106 @@
+"""What the first jobs would refuse is refused before there are any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from cpt.errors import CptError
+from cpt.experiment import config, grid, preflight, resolved
+from cpt.experiment.stages import Stages
+
+LONG = "a photo of a {}, which is a bird with many colors."
+
+
+def stages(**changes: Any) -> Stages:
+    values = {"extends": "config/config.yaml", "experiment": "mine", "only": ["table2"], **changes}
+    made = config.parse(values, "my.yaml")
+    return Stages(made, resolved.of(grid.build(made, "my.yaml")))
+
+
+def refused(**changes: Any) -> list[str]:
+    with pytest.raises(CptError) as caught:
+        preflight.check(stages(**changes), "my.yaml")
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pretrained", "message"),
+    [
+        ("ViT-B-17", "openai", "architecture: unknown model 'ViT-B-17'; did you mean 'ViT-B-16'?"),
+        ("ViT-B-16", "opnai", "pretrained: unknown tag 'opnai' for ViT-B-16; did you mean 'openai'?"),
+        ("ViT-B-16", "openai", "trained with QuickGELU, ViT-B-16 has GELU; use ViT-B-16-quickgelu"),
+        ("ViT-B-16-quickgelu", "no.safetensors", "pretrained: no.safetensors: no such file"),
+        ("RN50", "openai", "unsupported architecture: image tower ModifiedResNet"),
+    ],
+)  # fmt: skip
+def test_backbones(architecture: str, pretrained: str, message: str) -> None:
+    (line,) = refused(backbone={"name": "a", "architecture": architecture, "pretrained": pretrained})
+    assert line.startswith("my.yaml: backbone")
+    assert message in line
+    preflight.check(stages(backbone={"name": "a", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}), "")
+
+
+def photos(folder: Path, **counts: tuple[int, int]) -> dict[str, Any]:
+    """A dataset of image files, (training, test) images of every class, as an entry of a catalog."""
+    for name, of in counts.items():
+        for part, count in zip(("train", "test"), of, strict=True):
+            for i in range(count):
+                path = folder / part / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (32, 32)).save(path)
+    return {"title": "Birds", "layout": "folders", "root": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("counts", "template", "messages"),
+    [
+        ({"a": (2, 1), "b": (2, 1)}, "a photo of a {}.", []),
+        ({"a": (2, 1)}, "a photo of a {}.", ["birds: has one class, and base_to_new needs two"]),
+        ({"a": (2, 1), "b": (2, 0)}, "a photo of a {}.", ["birds: no new class has a test image"]),
+        ({"a": (0, 1), "b": (2, 1)}, "a photo of a {}.", ["birds: class 'a' has no training image"]),
+        ({"a": (2, 1), "b": (2, 1)}, LONG, ["birds: prompt 'a photo of a a, which"]),
+        ({"a": (2, 1), "b": (2, 0)}, LONG, ["birds: no new", "birds: prompt"]),
+    ],
+)  # fmt: skip
+def test_own_images(tmp_path: Path, counts: dict[str, tuple[int, int]], template: str, messages: list[str]) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(yaml.safe_dump({"birds": photos(tmp_path / "birds", **counts) | {"template": template}}))
+    mine = {"catalog": str(catalog), "tasks": {"base_to_new": {"datasets": ["birds"]}}}
+    if not messages:
+        preflight.check(stages(**mine), "my.yaml")
+        return
+    for line, start in zip(refused(**mine), messages, strict=True):
+        assert line.startswith(start)
+
+
+def test_images_that_are_not_there_yet_are_no_problem(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(yaml.safe_dump({"birds": photos(tmp_path / "birds")}))
+    preflight.check(stages(catalog=str(catalog), tasks={"base_to_new": {"datasets": ["birds"]}}), "my.yaml")
+
+
+def test_the_second_look_needs_no_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stages()
+    preflight.check(made, "my.yaml", tmp_path)
+    monkeypatch.setattr("cpt.clip.make_backbone.check", None)
+    preflight.check(made, "my.yaml", tmp_path)
+    with pytest.raises(TypeError):
+        preflight.check(stages(templates={"single": ["the {}"]}), "my.yaml", tmp_path)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "has_cuda", lambda: False)
+    preflight.require_device("auto", "my.yaml")
+    with pytest.raises(CptError, match=r"^my.yaml: device: cuda asked for, but this machine has no GPU; set device: "):
+        preflight.require_device("cuda", "my.yaml")
+
+
+def test_torch_and_the_driver_agree() -> None:
+    import torch
+
+    assert preflight.has_cuda() == torch.cuda.is_available()
