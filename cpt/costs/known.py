@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cpt.data.classes import trained_rows
-from cpt.data.entry import Entry
+from cpt.data.entry import OWN, Entry
 from cpt.data.fewshot import by_class
 from cpt.data.longtail import class_ranks, tail_counts
 from cpt.data.make_manifest import LAYOUTS
@@ -50,9 +50,9 @@ def known(entry: Entry, manifest: Path) -> Known:
         pool = [(label, entry.per_class.train) for label in range(count)] if entry.shift_of is None else None
         return Known(count or None, {part: count * number for part, number in each.items()}, pool)
     expected = entry.expected
-    if expected is None and entry.layout == "folders":
+    if expected is None and entry.layout in OWN:
         try:
-            listing = LAYOUTS["folders"](entry)
+            listing = LAYOUTS[entry.layout](entry)
         except CptError:
             return Known(None, {})
         in_part = {part: [label for where, label, _ in listing.images if where == part] for part in PARTS}
