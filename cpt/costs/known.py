@@ -17,6 +17,7 @@ from cpt.data.make_manifest import LAYOUTS
 from cpt.data.manifest import PARTS, read_manifest
 from cpt.errors import CptError
 from cpt.experiment.config import Config
+from cpt.files.paths import NATURAL, Ratio
 from cpt.training.batches import epoch_order
 
 
@@ -66,7 +67,7 @@ def _pool(labels: Any) -> list[tuple[int, int]]:
     return [(label, len(positions)) for label, positions in by_class(labels).items()]
 
 
-def training_images(config: Config, dataset: Known, protocol: str, ratio: float, seed: int) -> int | None:
+def training_images(config: Config, dataset: Known, protocol: str, ratio: Ratio, seed: int) -> int | None:
     """Return how many images ``cpt.data.split.make_split`` chooses; None if the number of classes is unknown.
 
     Where the sizes of the classes are unknown they are taken to be at least n_max, so it is the most that it can be.
@@ -74,6 +75,10 @@ def training_images(config: Config, dataset: Known, protocol: str, ratio: float,
     if dataset.classes is None:
         return None
     rows = trained_rows(dataset.classes, protocol)
+    if ratio == NATURAL:
+        if dataset.pool:
+            return sum(count for label, count in dataset.pool if label in rows)
+        return dataset.images.get("train") if len(rows) == dataset.classes else None
     wanted = tail_counts(len(rows), config.n_max, ratio)
     sizes = {label: min(count, config.n_max) for label, count in dataset.pool or [] if label in rows}
     if len(sizes) < len(rows):

@@ -139,7 +139,7 @@ def replaced(file: str, old: str, new: str) -> Break:
         (replaced("ImageNet_LT_train.txt", " 1", ""), "_train.txt: line 2: 'train/n01443537/n01443537_2.JPEG'"),
         (replaced("ImageNet_LT_train.txt", " 1", " 2"), "line 2: label 2 has no name: class_names has 2"),
         (replaced("ImageNet_LT_train.txt", " 1", " 0"), "_2.JPEG' is not in the folder 'n01440764' of label 0"),
-        (replaced("ImageNet_LT_train.txt", "train/", "../train/"), "line 1: '../train/n01440764/n01440764_1.JPEG' leads"),
+        (replaced("ImageNet_LT_train.txt", "train/", "../train/"), "line 1: '../train/n01440764/n01440764_1.JPEG'"),
         (replaced("ImageNet_LT_train.txt", "_1", "_9"), "_9.JPEG (missing) of"),
         (replaced("ImageNet_LT_train.txt", "_3", "_1"), "is listed twice"),
         (lambda root: [(root / f"ImageNet_LT_{part}.txt").write_text("") for part in ("train", "val", "test")],
