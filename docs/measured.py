@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cpt.errors import CptError
 from cpt.metrics.reported import MEASURES
@@ -25,7 +26,7 @@ def averages(experiment: str) -> Text:
     def text() -> str:
         lines = [f"| τ | method | {' | '.join(TITLES)} |", "|--:|:--" + "|--:" * len(TITLES) + "|"]
         seeds: set[int] = set()
-        found: dict[tuple[float, str], dict[tuple[str, str], str]] = {}
+        found: dict[tuple[Any, str], dict[tuple[str, str], str]] = {}
         for table, metric in AVERAGES:
             for key, number in numbers(experiment, table).items():
                 if (key.dataset, key.metric) == ("Avg", metric) and number.mean is not None:

@@ -223,28 +223,29 @@ def test_a_clustering_algorithm_in_one_object(copied: Path, results: Path) -> No
 
 def test_the_tutorials_experiments(tmp_path: Path) -> None:
     """Its entries and its configurations resolve to the runs of one table each."""
-    whole, cut, pets, own, everything = (
+    whole, cut, listed, pets, own, everything = (
         yaml.safe_load(text)
         for text in re.findall(r"```yaml\n(.*?)```", Path("docs/tutorial.md").read_text(), re.DOTALL)
     )
-    assert cut == {"pets": whole["pets"] | {"derived_split": True, "derive": {"rule": "folders"}}}
+    assert cut == {"pets": whole["pets"] | {"derived_split": True}}
+    assert listed == {"pets": whole["pets"] | {"layout": "csv", "split": "labels.csv"}}
     catalog = tmp_path / "datasets.yaml"
     (tmp_path / "classes").symlink_to(Path("config/classes").absolute())
     pets |= {"extends": str(Path(pets["extends"]).absolute()), "catalog": str(catalog)}
     below = tmp_path / "pets.yaml"
     below.write_text(yaml.safe_dump(pets))
-    for entry in (whole, cut):
+    for entry in (whole, cut, listed):
         catalog.write_text(yaml.safe_dump(yaml.safe_load(Path("config/datasets.yaml").read_text()) | entry))
         for experiment, protocol, ratio in (
             (pets, "base_to_new", 0.06),
-            (own | {"extends": str(below)}, "base_to_new", 1.0),
+            (own | {"extends": str(below)}, "base_to_new", "natural"),
             (everything | {"extends": str(below)}, "few_shot", 0.06),
         ):
             mine = tmp_path / "mine.yaml"
             mine.write_text(yaml.safe_dump(experiment))
             config = load([mine])
             grid = build(config, "mine.yaml")
-            assert list(grid.exhibits) == ["table2"]
+            assert list(grid.exhibits) == (["table2", "table3"] if ratio == "natural" else ["table2"])
             runs = [
                 (run.method, run.dataset, run.protocol, run.ratio, run.seed)
                 for run in grid.runs.values()
@@ -253,4 +254,3 @@ def test_the_tutorials_experiments(tmp_path: Path) -> None:
             trained = [(m, "pets", protocol, ratio, seed) for m in ("coop", "cpt", "ivlp") for seed in (1, 2, 3)]
             assert sorted(runs) == trained
             assert {run.dataset for run in grid.runs.values()} == {"pets"}
-            assert config.class_order == ("appearance" if experiment is not pets and ratio == 1.0 else "label")

@@ -132,7 +132,7 @@ def pixels(
 def split(
     manifest: ManifestFile,
     protocol: Annotated[str, typer.Option(help="base_to_new, all_classes or few_shot")],
-    ratio: Annotated[float, typer.Option(help="imbalance ratio τ in (0, 1]")],
+    ratio: Annotated[str, typer.Option(help="imbalance ratio τ in (0, 1], or natural: all training images")],
     seed: Seed,
     output: Output,
     n_max: Annotated[int, typer.Option(help="training images of the head class")] = 16,
@@ -143,6 +143,7 @@ def split(
     Example: `cpt split --manifest results/embedded/data/flowers/manifest.parquet --protocol base_to_new --ratio 0.06
     --seed 1 --output split.parquet`
     """
+    from cpt.data.longtail import parse_ratio
     from cpt.data.manifest import read_manifest
     from cpt.data.split import make_split, write_split
 
@@ -150,7 +151,7 @@ def split(
         table, metadata = make_split(
             read_manifest(manifest),
             protocol=protocol,
-            imbalance_ratio=ratio,
+            imbalance_ratio=parse_ratio(ratio),
             n_max=n_max,
             seed=seed,
             class_order=class_order,

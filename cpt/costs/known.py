@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from cpt.data.classes import trained_rows
-from cpt.data.entry import Entry
+from cpt.data.entry import OWN, Entry
 from cpt.data.fewshot import by_class
 from cpt.data.longtail import class_ranks, tail_counts
 from cpt.data.make_manifest import LAYOUTS
 from cpt.data.manifest import PARTS, read_manifest
 from cpt.errors import CptError
 from cpt.experiment.config import Config
+from cpt.files.paths import NATURAL, Ratio
 from cpt.training.batches import epoch_order
 
 
@@ -50,9 +51,9 @@ def known(entry: Entry, manifest: Path) -> Known:
         pool = [(label, entry.per_class.train) for label in range(count)] if entry.shift_of is None else None
         return Known(count or None, {part: count * number for part, number in each.items()}, pool)
     expected = entry.expected
-    if expected is None and entry.layout == "folders":
+    if expected is None and entry.layout in OWN:
         try:
-            listing = LAYOUTS["folders"](entry)
+            listing = LAYOUTS[entry.layout](entry)
         except CptError:
             return Known(None, {})
         in_part = {part: [label for where, label, _ in listing.images if where == part] for part in PARTS}
@@ -66,7 +67,7 @@ def _pool(labels: Any) -> list[tuple[int, int]]:
     return [(label, len(positions)) for label, positions in by_class(labels).items()]
 
 
-def training_images(config: Config, dataset: Known, protocol: str, ratio: float, seed: int) -> int | None:
+def training_images(config: Config, dataset: Known, protocol: str, ratio: Ratio, seed: int) -> int | None:
     """Return how many images ``cpt.data.split.make_split`` chooses; None if the number of classes is unknown.
 
     Where the sizes of the classes are unknown they are taken to be at least n_max, so it is the most that it can be.
@@ -74,6 +75,10 @@ def training_images(config: Config, dataset: Known, protocol: str, ratio: float,
     if dataset.classes is None:
         return None
     rows = trained_rows(dataset.classes, protocol)
+    if ratio == NATURAL:
+        if dataset.pool:
+            return sum(count for label, count in dataset.pool if label in rows)
+        return dataset.images.get("train") if len(rows) == dataset.classes else None
     wanted = tail_counts(len(rows), config.n_max, ratio)
     sizes = {label: min(count, config.n_max) for label, count in dataset.pool or [] if label in rows}
     if len(sizes) < len(rows):

@@ -15,6 +15,16 @@ THIRDS = (1.0, 1.0, 1.0)
 """Sizes of head, medium and tail relative to each other, unless an experiment chooses others."""
 
 
+MANY, FEW = 100, 20
+"""Training images above which a class is one of many, and below which one of few (Liu et al., CVPR 2019)."""
+
+
+def shot_groups(counts: ArrayLike) -> NDArray[np.str_]:
+    """Return ``many`` (> 100), ``medium`` (20 to 100) or ``few`` (< 20) for every class by its training images."""
+    images = np.asarray(counts, dtype=np.int64)
+    return np.select([images > MANY, images < FEW], ["many", "few"], "medium")
+
+
 def subset_labels(labels: ArrayLike, subset: str) -> NDArray[np.int64]:
     """Return the labels of one half of the classes, ascending.
 

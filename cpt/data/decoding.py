@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,20 +64,33 @@ def decode(path: Path) -> NDArray[np.uint8]:
     Raises:
         CptError: the image is missing or cannot be decoded.
     """
+    return _decoded(path, lambda: open_regular(path))
+
+
+def decode_bytes(content: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode an image that lies inside of another file; see ``decode``.
+
+    Raises:
+        CptError: it cannot be decoded.
+    """
+    return _decoded(name, lambda: io.BytesIO(content))
+
+
+def _decoded(name: Path | str, opened: Callable[[], BinaryIO]) -> NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 
     try:
         # An open file: Pillow would map some kinds by their paths, which not every disk can.
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with opened() as file, Image.open(file, formats=FORMATS) as image:
             return _rgb(image)
     except FileNotFoundError:
-        raise CptError(f"{path}: image not found; put it back or make the manifest again") from None
+        raise CptError(f"{name}: image not found; put it back or make the manifest again") from None
     except UnidentifiedImageError:
         problem = f"none of {', '.join(FORMATS)}"
     except Exception as error:  # decoders raise anything on damaged bytes
         words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         problem = " ".join(words.split())
-    raise CptError(f"{path}: image cannot be decoded ({problem}); replace or remove it")
+    raise CptError(f"{name}: image cannot be decoded ({problem}); replace or remove it")
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

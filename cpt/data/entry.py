@@ -52,8 +52,15 @@ Address = Annotated[
     _must(lambda url: re.match("https?://", url), "begin with https:// or http://"),
     _must(lambda url: not re.search(r"[\x00-\x1f\x7f]", url), "be one line without control characters"),
 ]
+PartName = Annotated[str, _must(lambda part: part in ("train", "val", "test"), "be train, val or test")]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """Names of datasets."""
+
+
+OWN = ("folders", "csv", "huggingface")
+"""Layouts of datasets of one's own, whose images can be cut into parts without further ado."""
+BY_LISTS = ("lists", "imagenet_lists", "inaturalist")
+"""Layouts of which a file per part lists the images."""
 
 
 class Part(BaseModel):
@@ -100,11 +107,18 @@ class Derive(Part):
     rename: dict[str, str] = Field({}, description="class folder: class name")
 
 
+class Columns(Part):
+    """Which columns of a Hugging Face dataset hold images and labels, where it has several of a kind."""
+
+    image: str | None = None
+    label: str | None = None
+
+
 class Expected(Part):
     """What a complete copy holds; checked when its manifest is made."""
 
     classes: int
-    names_sha256: str = Field(description="of the class names in label order, joined by line feeds")
+    names_sha256: str | None = Field(None, description="of the class names in label order, joined by line feeds")
     images: dict[str, int] = Field({}, description="part: number of images")
     base: dict[str, int] = Field({}, description="part: number of images of base classes")
     new: dict[str, int] = Field({}, description="part: number of images of new classes")
@@ -127,10 +141,19 @@ class Entry(Part):
     root: Annotated[str, AfterValidator(no_nul)] | None = Field(
         None, description="the dataset's folder, relative to where cpt is started"
     )
-    images: Inside = Field(".", description="folder of the images below root (all layouts but embedded and folders)")
-    split: Inside | None = Field(
-        None, description="file below root: JSON with train, val and test lists of [path, label, class name]"
+    images: Inside = Field(
+        ".", description="folder of the images below root (all layouts but embedded, folders and csv)"
     )
+    split: Inside | None = Field(
+        None,
+        description="file below root: JSON with train, val and test lists of [path, label, class name], or the table "
+        "of the layout csv",
+    )
+    lists: dict[PartName, Inside] = Field({}, description="part: file below root (lists, imagenet_lists, inaturalist)")
+    parts: dict[PartName, str] = Field(
+        {}, description="part: split of the dataset; default: train, validation and test (huggingface)"
+    )
+    columns: Columns = Field(Columns(), description="columns of images and labels (huggingface)")
     class_names: str | list[str] | dict[str, str] | None = Field(
         None,
         description="names in label order, folder: name in label order, or a text file beside the catalog with a name "
@@ -199,6 +222,10 @@ class Entry(Part):
             raise ValueError(f"layout {self.layout} needs root, the folder that holds the dataset")
         if self.layout == "split_json" and self.split is None:
             raise ValueError("layout split_json needs split, the JSON file with its train, val and test lists")
-        if self.derived_split and self.derive is None:
+        if self.layout == "csv" and self.split is None:
+            raise ValueError("layout csv needs split, the table below root, for example split: labels.csv")
+        if self.layout in BY_LISTS and not {"train", "test"} <= set(self.lists):
+            raise ValueError(f"layout {self.layout} needs lists, a file below root for train and one for test")
+        if self.derived_split and self.derive is None and self.layout not in OWN:
             raise ValueError("derived_split needs derive, the rule that makes it")
         return self

@@ -14,9 +14,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from cpt.data.fewshot import by_class
 from cpt.errors import CptError, nearest
+from cpt.files.paths import NATURAL, Ratio
 from cpt.seeds import numpy_stream
 
 CLASS_ORDERS = ("label", "random", "appearance")
+
+
+def parse_ratio(text: str) -> Ratio:
+    """Return the ratio that ``0.06`` or ``natural`` tells.
+
+    Raises:
+        CptError: neither a number nor ``natural``.
+    """
+    if text == NATURAL:
+        return NATURAL
+    try:
+        return float(text)
+    except ValueError:
+        raise CptError(f"--ratio {text}: must be a number in (0, 1], for example 0.06, or {NATURAL}") from None
 
 
 class LongTail(NamedTuple):
@@ -70,6 +85,17 @@ def class_ranks(labels: ArrayLike, order: str, seed: int) -> NDArray[np.int64]:
         ranking = sorted(classes, key=lambda label: -len(classes[label]))  # a stable sort keeps ties in order
         return np.argsort(ranking)
     raise CptError(f"class_order: unknown {order!r}; {nearest(order, CLASS_ORDERS)}")
+
+
+def natural(labels: ArrayLike) -> LongTail:
+    """Keep all items: the long tail that is there, ranked by class size.
+
+    Args:
+        labels: (N,) labels of the training items.
+    """
+    values = np.asarray(labels, dtype=np.int64)
+    counts = np.unique(values, return_counts=True)[1]
+    return LongTail(np.arange(len(values)), class_ranks(values, "appearance", 0), counts)
 
 
 def long_tail(labels: ArrayLike, n_max: int, imbalance_ratio: float, seed: int, order: str = "label") -> LongTail:

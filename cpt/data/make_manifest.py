@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cpt.data.extract import extract
 from cpt.data.layouts.folders import folders
+from cpt.data.layouts.huggingface import huggingface
 from cpt.data.layouts.listing import Listing, again
+from cpt.data.layouts.lists import inaturalist, lists
 from cpt.data.layouts.published import aircraft, imagenet, numbered_folders, split_json, wnid_folders
+from cpt.data.layouts.table import table
 from cpt.data.manifest import PARTS, SCHEMA
 from cpt.data.notices import copies, notices, spelled_in_two_ways
 from cpt.data.threads import map_blocks
@@ -31,6 +35,18 @@ if TYPE_CHECKING:
 PACKED = "images.npy"
 _THREADS = 8
 """Threads that ask for sizes and bytes: as fast as one on a local disk; answers over a network are awaited together."""
+
+
+class MissingImagesError(CptError):
+    """Images of a list or folder are missing or empty.
+
+    Attributes:
+        lines: path and fault of each.
+    """
+
+    def __init__(self, message: str, lines: list[str]) -> None:
+        super().__init__(message)
+        self.lines = lines
 
 
 def embedded(entry: Entry) -> Listing:
@@ -59,13 +75,18 @@ def embedded(entry: Entry) -> Listing:
 LAYOUTS: dict[str, Callable[[Entry], Listing]] = {
     "embedded": embedded,
     "folders": folders,
+    "csv": table,
+    "huggingface": huggingface,
     "split_json": split_json,
     "aircraft": aircraft,
     "imagenet": imagenet,
     "wnid_folders": wnid_folders,
     "numbered_folders": numbered_folders,
+    "lists": lists,
+    "imagenet_lists": lists,
+    "inaturalist": inaturalist,
 }
-BY_FOLDER = ("imagenet", "wnid_folders", "numbered_folders")
+BY_FOLDER = ("imagenet", "wnid_folders", "numbered_folders", "imagenet_lists")
 """Layouts whose class names are given by folder."""
 
 
@@ -125,12 +146,16 @@ def _check_files(entry: Entry, listing: Listing, root: Path) -> None:
         seen[normal] = path
     faults = map_blocks(lambda path: _fault(root / path), paths, _THREADS, 1024)
     if bad := [(path, fault) for path, fault in zip(paths, faults, strict=True) if fault]:
-        path, fault = bad[0]
+        path, _ = bad[0]
+        lines = [f"{root / path} ({fault})" for path, fault in bad]
         count = f"{len(bad)} images are missing or empty, the first is " if len(bad) > 1 else ""
+        place = f" of {listing.named[path]}" if path in listing.named else ""
         fix = f"get the dataset again: {again(entry, root / path)}"
-        if "\\" in path:
+        if entry.layout == "csv":
+            fix = "put it there, or delete the row"
+        elif "\\" in path:
             fix = "write the paths of the split file with / instead of \\"
-        raise CptError(f"{entry.name}: {count}{root / path} ({fault}); {fix}")
+        raise MissingImagesError(f"{entry.name}: {count}{lines[0]}{place}; {fix}", lines)
 
 
 def digest(entry: Entry) -> str:
@@ -143,9 +168,12 @@ def digest(entry: Entry) -> str:
     except CptError as error:
         return files.sha256_text(files.canonical_json(str(error)))
     root = listing.image_root
-    assert root is not None, "an embedded dataset has no files"
-    paths = [path for _, _, path in listing.images]
-    stamps = list(map_blocks(lambda path: _stamp(root / path), paths, _THREADS, 1024))
+    if listing.inside is not None:
+        paths = listing.inside.files
+    else:
+        assert root is not None, "an embedded dataset has no files"
+        paths = [root / path for _, _, path in listing.images]
+    stamps = list(map_blocks(_stamp, paths, _THREADS, 1024))
     return files.sha256_text(files.canonical_json([listing.class_names, listing.images, stamps]))
 
 
@@ -160,7 +188,8 @@ def check(entry: Entry, listing: Listing) -> None:
     names = listing.class_names
     named = None if entry.split is None or listing.derived else entry.folder / entry.split
     fix = f"get it again: {again(entry, named)}"  # a split file decides on names and parts
-    if (len(names), files.sha256_text("\n".join(names))) != (expected.classes, expected.names_sha256):
+    found = files.sha256_text("\n".join(names))
+    if (len(names), found) != (expected.classes, expected.names_sha256 or found):
         raise CptError(f"{entry.name}: its {len(names)} class names are not the published {expected.classes}; {fix}")
     middle = (len(names) + 1) // 2
     boundary = (names[0], names[middle - 1], names[middle], names[-1])
@@ -186,7 +215,9 @@ def make_manifest(
     notice: Callable[[str], None] = lambda line: None,
     listing: Listing | None = None,
 ) -> Path:
-    """Write ``manifest.parquet``, and ``images.npy`` for a packed dataset; return the manifest's path.
+    """Write ``manifest.parquet``; return its path.
+
+    ``images.npy`` beside it holds the images of a packed dataset, ``images/`` those that lie inside of other files.
 
     Rows are sorted by part and keep the layout's own order inside it, which the few-shot draw follows.
     ``content_hash`` covers the rows and the pixels or the files' bytes (their sizes, where the catalog says so), not
@@ -204,6 +235,8 @@ def make_manifest(
     import pyarrow as pa
 
     listing = find_images(entry) if listing is None else _checked(entry, listing)
+    if listing.inside is not None:
+        listing = extract(entry.name, listing, output_dir)
     for line in notices(entry, listing):
         notice(line)
     class_names = [name.replace("_", " ") for name in listing.class_names]
@@ -225,11 +258,19 @@ def make_manifest(
         SCHEMA,
         dataset=entry.name,
         layout=entry.layout,
-        image_root="." if listing.pixels is not None else str(listing.image_root),
+        image_root=_written_root(listing, output_dir),
         derived=listing.derived,
         content_hash=content_hash,
     )
     return output_dir / "manifest.parquet"
+
+
+def _written_root(listing: Listing, output_dir: Path) -> str:
+    """The folder of the images as the manifest has it: relative to the manifest where they are written beside it."""
+    root = listing.image_root
+    if root is None:
+        return "."
+    return str(root.relative_to(output_dir) if root.is_relative_to(output_dir) else root)
 
 
 def _content_hash(entry: Entry, listing: Listing, columns: dict[str, list[Any]], notice: Callable[[str], None]) -> str:
@@ -244,7 +285,7 @@ def _content_hash(entry: Entry, listing: Listing, columns: dict[str, list[Any]],
         prints = [str(value) for value in map_blocks(read, paths, _THREADS, 64)]
         content.update("".join(prints).encode())
         images = list(zip(columns["part"], columns["label"], columns["path"], strict=True))
-        for line in copies(images, prints) if entry.fingerprint == "bytes" else []:
+        for line in copies(images, prints if entry.fingerprint == "bytes" else []):
             notice(line)
     return content.hexdigest()
 

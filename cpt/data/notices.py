@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpt.data.classes import trained_rows
-from cpt.data.layouts.listing import Listing, is_folder, unlisted
+from cpt.data.layouts.listing import Listing, as_read, is_folder, unlisted
 from cpt.data.manifest import PARTS
 
 if TYPE_CHECKING:
@@ -38,8 +37,10 @@ def copies(images: Sequence[tuple[str, int, str]], hashes: Sequence[str]) -> lis
 
     Args:
         images: (part, label, path).
-        hashes: of the bytes of each.
+        hashes: of the bytes of each; none where they are not compared.
     """
+    if not hashes:
+        return []
     pairs = list(zip(images, hashes, strict=True))
     trained = {value: path for (part, _, path), value in pairs if part == "train"}
     found = [(path, trained[value]) for (part, _, path), value in pairs if part == "test" and value in trained]
@@ -61,11 +62,10 @@ def spelled_in_two_ways(listing: Listing) -> Iterator[tuple[str, str]]:
 
 
 def _same_to_clip(names: Sequence[str]) -> list[list[int]]:
-    """Labels of classes whose prompts are one: CLIP's tokenizer knows neither case nor ways to compose a letter."""
+    """Labels of classes whose prompts are one."""
     groups: dict[str, list[int]] = {}
     for label, name in enumerate(names):
-        read = " ".join(unicodedata.normalize("NFC", name.replace("_", " ")).lower().split())
-        groups.setdefault(read, []).append(label)
+        groups.setdefault(as_read(name), []).append(label)
     return [labels for labels in groups.values() if len(labels) > 1]
 
 
@@ -105,7 +105,8 @@ def _left_out(entry: Entry) -> list[str]:
 
 
 def _folders_of_classes(entry: Entry) -> list[Path]:
-    if entry.derived_split and entry.derive and entry.derive.rule == "folders":
+    cuts = entry.derived_split and (entry.derive.rule if entry.derive else entry.layout) == "folders"
+    if cuts:
         return [entry.folder / entry.images]
     if entry.layout != "folders" or entry.split or entry.derived_split:
         return []

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from cpt.data.classes import reindex, subset_labels
 from cpt.data.fewshot import sample_shots
-from cpt.data.longtail import long_tail
+from cpt.data.longtail import long_tail, natural
 from cpt.data.manifest import Manifest
 from cpt.errors import CptError, nearest
 from cpt.files import stage_files as files
+from cpt.files.paths import NATURAL, Ratio
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,14 +53,15 @@ class Split:
 
 
 def make_split(
-    manifest: Manifest, *, protocol: str, imbalance_ratio: float, n_max: int, seed: int, class_order: str
+    manifest: Manifest, *, protocol: str, imbalance_ratio: Ratio, n_max: int, seed: int, class_order: str
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return the rows and the metadata of a split (docs/files.md).
 
     Args:
         manifest: the dataset that is trained on.
         protocol: ``base_to_new`` trains on the base half; ``all_classes`` and ``few_shot`` on all classes.
-        imbalance_ratio: τ in (0, 1].
+        imbalance_ratio: τ in (0, 1], or ``natural``: every training image of the trained classes, whatever ``n_max``,
+            the seed and the class order, which is that of the class sizes.
         n_max: images of the largest class.
         seed: the run's seed.
         class_order: ``label``, ``random`` or ``appearance`` (``cpt.data.longtail.class_ranks``).
@@ -72,10 +74,14 @@ def make_split(
 
     trained, new = _labels(manifest, protocol)
     pool = manifest.rows("train")
-    shots = pool[sample_shots(manifest.label[pool], n_max, seed)]
+    shots = pool if imbalance_ratio == NATURAL else pool[sample_shots(manifest.label[pool], n_max, seed)]
     shots = shots[np.isin(manifest.label[shots], trained)]
     labels = reindex(manifest.label[shots], trained)
-    tail = long_tail(labels, n_max, imbalance_ratio, seed, class_order)
+    if imbalance_ratio == NATURAL:
+        tail = natural(labels)
+        n_max, class_order = int(tail.counts.max()), "appearance"
+    else:
+        tail = long_tail(labels, n_max, imbalance_ratio, seed, class_order)
     rows, labels = shots[tail.kept], labels[tail.kept]
     order = np.lexsort((rows, labels))
     rows, labels = rows[order], labels[order]

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cpt.data.classes import GROUPS, THIRDS, head_medium_tail
+from cpt.data.classes import GROUPS, THIRDS, head_medium_tail, shot_groups
 from cpt.data.split import Split, read_split
 from cpt.errors import CptError
 from cpt.features.clusters import read_clusters
-from cpt.files.paths import CLASSIFIER, COUNTS, IMAGES, METRICS, PREDICTIONS, RUN
+from cpt.files.paths import CLASSIFIER, COUNTS, IMAGES, METRICS, NATURAL, PREDICTIONS, RUN
 from cpt.files.stage_files import column, read_json, read_parquet, read_tensors, write_parquet
 from cpt.metrics import predictions as m
 
@@ -38,11 +38,13 @@ class TrainedClasses:
         counts: (K,) training images.
         groups: (K,) ``head``, ``medium`` or ``tail``; None for an untrained run where every seed has a ranking.
         clusters: (K,) cluster; None unless given.
+        shots: (K,) ``many``, ``medium`` or ``few``; None unless the training images are all that there are.
     """
 
     counts: NDArray
     groups: NDArray | None
     clusters: NDArray | None = None
+    shots: NDArray | None = None
 
 
 def score(
@@ -93,12 +95,13 @@ def _trained(
     groups: NDArray | None = head_medium_tail(split.ranks, [class_groups[group] for group in GROUPS])
     if untrained and split.metadata["class_order"] == "random":
         groups = None  # its split's ranking is none of those that the trained runs beside it have
+    shots = shot_groups(split.counts) if split.metadata["imbalance_ratio"] == NATURAL else None
     if clusters is None:
-        return TrainedClasses(split.counts, groups)
+        return TrainedClasses(split.counts, groups, shots=shots)
     found = read_clusters(clusters)
     if found.class_names != split.classes:
         raise CptError(f"{clusters}: not of the classes that the split trains; give clusters of the same dataset")
-    return TrainedClasses(split.counts, groups, found.labels)
+    return TrainedClasses(split.counts, groups, found.labels, shots)
 
 
 def measure(predictions: pa.Table, training: TrainedClasses | None) -> list[dict[str, Any]]:
@@ -109,8 +112,9 @@ def measure(predictions: pa.Table, training: TrainedClasses | None) -> list[dict
         training: of the classes, when they are the trained ones: gives head, medium and tail, and clusters.
     """
     labels, top, confidence = _first(predictions)
-    groups, clusters = (None, None) if training is None else (training.groups, training.clusters)
-    known = m.Predictions(labels, top, confidence, column(predictions, "true_score"), groups, clusters)
+    own = TrainedClasses(np.empty(0), None) if training is None else training
+    true_score = column(predictions, "true_score")
+    known = m.Predictions(labels, top, confidence, true_score, own.groups, own.clusters, own.shots)
     rows = [(name, measured(known), unit) for name, (unit, measured) in m.MEASURES.items()]
     return [
         {"metric": name, "value": value, "unit": unit, "images": len(labels)}

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from cpt.errors import CptError
 from cpt.experiment.sections import Names, Ratios, Section, Seeds, Text
+from cpt.files.paths import Ratio
 
 T = TypeVar("T")
 FIGURES, LAYOUTS, FORMATS = "cpt.report.figures", "cpt.report.layouts", "cpt.report.formats"
@@ -50,7 +51,7 @@ class Cell:
     variant: str
     task: str
     place: Place
-    ratio: float
+    ratio: Ratio
     seeds: Sequence[int]
     parameter: str | None = None
     x: Any = None
@@ -73,7 +74,7 @@ class Experiment:
         hyperparameters: of a variant where base-to-new trains on a dataset.
     """
 
-    ratios: Sequence[float]
+    ratios: Sequence[Ratio]
     seeds: Sequence[int]
     places: Callable[[str], Sequence[Place]]
     hyperparameters: Callable[[str, str], Any]

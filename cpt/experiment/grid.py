@@ -21,6 +21,7 @@ from cpt.experiment.exhibits import RECONSTRUCTION, Cell, Exhibit, Experiment, P
 from cpt.experiment.runs import Job, Run
 from cpt.experiment.variants import CLUSTERED, Variants
 from cpt.files import paths
+from cpt.files.paths import NATURAL, Ratio
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
@@ -290,9 +291,10 @@ class _Builder:
         protocol, (trained, tested, source) = PROTOCOL[cell.task], cell.place
         hp = self.variants.resolved(where, cell.variant, protocol, trained, cell.changes)
         method = self.config.variants[cell.variant].method
-        identities = [(cell.ratio, seed) for seed in cell.seeds]
+        identities: list[tuple[Ratio, int]] = [(cell.ratio, seed) for seed in cell.seeds]
         if not registry.get(method).trains:
-            identities = [(1.0, 0)]  # no prediction of an untrained method depends on the training set
+            # no prediction of an untrained method depends on the training set; groups of classes by its counts do
+            identities = [(NATURAL if cell.ratio == NATURAL else 1.0, 0)]
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
         runs = [Run(protocol, trained, ratio, method, hp, seed) for ratio, seed in identities]
         return {

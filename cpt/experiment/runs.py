@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cpt.files import paths
+from cpt.files.paths import Ratio
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Hyperparameters, Starting
@@ -17,7 +18,7 @@ class Run:
 
     protocol: str
     dataset: str
-    ratio: float
+    ratio: Ratio
     method: str
     hyperparameters: Hyperparameters
     seed: int
@@ -111,7 +112,7 @@ class Job:
 
     protocol: str
     dataset: str
-    imbalance_ratio: float
+    imbalance_ratio: Ratio
     method: str
     key: str
     seed: int

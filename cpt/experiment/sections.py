@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 from cpt import limits
 from cpt.errors import nearest
+from cpt.files import paths
 from cpt.files.handwritten import expanded
+from cpt.files.paths import NATURAL
 from cpt.validation import drawable, no_braces, once, path_name, shown
 
 _NAME = r"^[a-z0-9][a-z0-9_-]*$"
@@ -38,7 +49,28 @@ def _six_digits(value: float) -> float:
     return value
 
 
-Ratio = Annotated[float, Field(gt=0, le=1, description="imbalance ratio τ in (0, 1]"), AfterValidator(_six_digits)]
+def _or_natural(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, str) and value != NATURAL:
+        raise ValueError(f"must be a number in (0, 1], or {NATURAL}")
+    return value if value == NATURAL else check(value)
+
+
+if TYPE_CHECKING:
+    Ratio = paths.Ratio
+else:
+    Ratio = Annotated[
+        float,
+        Field(gt=0, le=1),
+        AfterValidator(_six_digits),
+        WrapValidator(_or_natural),
+        PlainSerializer(lambda value: value),
+        WithJsonSchema(
+            {
+                "anyOf": [{"exclusiveMinimum": 0, "maximum": 1, "type": "number"}, {"const": NATURAL}],
+                "description": "imbalance ratio τ in (0, 1], or natural: all training images that a dataset has",
+            }
+        ),
+    ]
 Ratios = Annotated[list[Ratio], Field(min_length=1), AfterValidator(once)]
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(once)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]

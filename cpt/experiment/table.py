@@ -52,8 +52,13 @@ class Table(Exhibit):
     def _measures_fit(self) -> Self:
         if layout(self.layout).of_measures != bool(self.measures):
             raise ValueError(f"measures are for the layout {OF_MEASURES!r}, which needs them")
-        if layout(self.layout).of_base_to_new and self.tasks != ["base_to_new"]:
-            raise ValueError(f"the layout {self.layout!r} is of the task base_to_new; set tasks: [base_to_new]")
+        of_all = bool(self.measures) and self.tasks == ["few_shot"]
+        if layout(self.layout).of_base_to_new and self.tasks != ["base_to_new"] and not of_all:
+            other = " or few_shot" if self.measures else ""
+            raise ValueError(f"the layout {self.layout!r} is of the task base_to_new{other}; set tasks: [base_to_new]")
+        halves = [name for name in self.measures if MEASURES[name].of("few_shot").subset != "all"]
+        if of_all and halves:
+            raise ValueError(f"measures: {halves[0]!r} is of new classes, which few_shot has not; delete it")
         if self.reference is not None and self.reference not in self.variants:
             raise ValueError(f"reference {self.reference!r} is no row; {nearest(self.reference, self.variants)}")
         return self

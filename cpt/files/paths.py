@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
+
+Ratio = float | Literal["natural"]
+"""Imbalance ratio τ, or ``natural`` where the training images are all that a dataset has."""
+NATURAL: Literal["natural"] = "natural"
 
 GRID = "cpt.grid/5"
 TEXT_FEATURES = "cpt.text-features/3"
@@ -51,9 +56,19 @@ def pixels(dataset: str, part: str) -> str:
     return f"data/{dataset}/pixels-{part}.npy"
 
 
-def split(protocol: str, dataset: str, ratio: float, seed: int) -> str:
+def ratio_text(ratio: Ratio) -> str:
+    """Return a ratio as paths, tables and data files have it: ``0.06``, ``natural``."""
+    return ratio if isinstance(ratio, str) else f"{ratio:g}"
+
+
+def ratio_order(ratio: Ratio) -> float:
+    """Return what ratios are sorted by: balanced first, ``natural`` last."""
+    return 0.0 if isinstance(ratio, str) else -ratio
+
+
+def split(protocol: str, dataset: str, ratio: Ratio, seed: int) -> str:
     """Training images of the runs that share protocol, dataset, imbalance ratio and seed."""
-    return f"splits/{protocol}/{dataset}/r{ratio:g}/s{seed}.parquet"
+    return f"splits/{protocol}/{dataset}/r{ratio_text(ratio)}/s{seed}.parquet"
 
 
 def text_features(dataset: str, templates: str) -> str:
@@ -76,9 +91,9 @@ def clusters(protocol: str, dataset: str, name: str, seed: int) -> str:
     return f"clusters/{protocol}/{dataset}/{name}/s{seed}.parquet"
 
 
-def run(protocol: str, dataset: str, ratio: float, key: str, seed: int) -> str:
+def run(protocol: str, dataset: str, ratio: Ratio, key: str, seed: int) -> str:
     """Identity of a run, which is its folder below ``runs/``."""
-    return f"{protocol}/{dataset}/r{ratio:g}/{key}/s{seed}"
+    return f"{protocol}/{dataset}/r{ratio_text(ratio)}/{key}/s{seed}"
 
 
 def run_name(folder: Path) -> str:

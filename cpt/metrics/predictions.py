@@ -102,6 +102,8 @@ class Predictions:
         true_score: (N,) probabilities of the true classes.
         groups: (K,) ``head``, ``medium`` or ``tail``; None where the classes are not the trained ones, or not ranked.
         clusters: (K,) cluster of every class; None where the classes are not the trained ones, or not clustered.
+        shots: (K,) ``many``, ``medium`` or ``few``; None where the classes are not the trained ones, or their training
+            images not all that there are.
     """
 
     labels: NDArray
@@ -110,12 +112,21 @@ class Predictions:
     true_score: NDArray
     groups: NDArray | None = None
     clusters: NDArray | None = None
+    shots: NDArray | None = None
 
 
 def _of_group(group: str, known: Predictions) -> float | None:
-    if known.groups is None:
+    return _of(known.groups, group, known)
+
+
+def _of_shots(group: str, known: Predictions) -> float | None:
+    return _of(known.shots, group, known)
+
+
+def _of(groups: NDArray | None, group: str, known: Predictions) -> float | None:
+    if groups is None:
         return None
-    return group_accuracy(known.labels, known.top, np.flatnonzero(known.groups == group))
+    return group_accuracy(known.labels, known.top, np.flatnonzero(groups == group))
 
 
 def _taken_for(group: str, other: str, known: Predictions) -> float | None:
@@ -131,6 +142,9 @@ MEASURES: dict[str, tuple[str, Callable[[Predictions], float | None]]] = {
     "head_accuracy": ("percent", partial(_of_group, "head")),
     "medium_accuracy": ("percent", partial(_of_group, "medium")),
     "tail_accuracy": ("percent", partial(_of_group, "tail")),
+    "many_shot_accuracy": ("percent", partial(_of_shots, "many")),
+    "medium_shot_accuracy": ("percent", partial(_of_shots, "medium")),
+    "few_shot_accuracy": ("percent", partial(_of_shots, "few")),
     "tail_as_head": ("percent", partial(_taken_for, "tail", "head")),
     "head_as_tail": ("percent", partial(_taken_for, "head", "tail")),
     "log_loss": ("nats", lambda known: log_loss(known.true_score)),

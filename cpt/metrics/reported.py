@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 
 class Measure(NamedTuple):
-    """One measure of a finished base-to-new run on its own test images.
+    """One measure of a finished run on its own test images; as it is written here, of base-to-new.
 
     Attributes:
         title: column title.
@@ -23,7 +23,7 @@ class Measure(NamedTuple):
     """
 
     title: str
-    subset: Literal["base", "new", "base+new"]
+    subset: Literal["base", "new", "base+new", "all"]
     metric: str
     better: Literal["higher", "lower"] | None
     unit: Literal["percent", "1"] = "percent"
@@ -35,8 +35,16 @@ class Measure(NamedTuple):
         """Subset and metric in the metrics files."""
         return self.subset, self.metric
 
+    def of(self, task: str) -> Measure:
+        """Return the measure of a task: of all classes, where these are trained and tested."""
+        if task == "base_to_new" or self.subset != "base":
+            return self
+        title = "accuracy" if self.title == "base" else self.title.removesuffix(" base")
+        return self._replace(title=title, subset="all")
+
 
 _GROUPS = "head, medium, tail: {groups} of the trained classes by their training images"
+_SHOTS = "many, medium, few: classes of more than 100, of 20 to 100 and of fewer than 20 training images"
 _MACRO = "macro: mean of the classes' accuracies"
 _CONFUSION = (
     "tail as head, head as tail: of the images whose cluster of similar classes holds one of the other group, the "
@@ -54,6 +62,9 @@ MEASURES = {
     "head": Measure("head", "base", "head_accuracy", "higher", meanings=(_GROUPS,)),
     "medium": Measure("medium", "base", "medium_accuracy", "higher", meanings=(_GROUPS,)),
     "tail": Measure("tail", "base", "tail_accuracy", "higher", meanings=(_GROUPS,)),
+    "many_shot": Measure("many (> 100)", "base", "many_shot_accuracy", "higher", meanings=(_SHOTS,)),
+    "medium_shot": Measure("medium (20–100)", "base", "medium_shot_accuracy", "higher", meanings=(_SHOTS,)),
+    "few_shot": Measure("few (< 20)", "base", "few_shot_accuracy", "higher", meanings=(_SHOTS,)),
     "tail_as_head": Measure(
         "tail as head", "base", "tail_as_head", "lower", meanings=(_GROUPS, _CONFUSION), in_clusters=True
     ),

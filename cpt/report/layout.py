@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from cpt.experiment import exhibits
+from cpt.files.paths import NATURAL, Ratio
 from cpt.report.shown import Block, Column, Line, Mark, Shown
 from cpt.report.words import AVERAGE, MISSING
 from cpt.results.cells import (
@@ -26,11 +27,16 @@ PARTIAL = (
     "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row have."
 )
 
+NATURAL_NOTE = (
+    "τ = natural: trained on all training images that the datasets have, tested on their own test images. Where these "
+    "are not balanced, macro accuracy weighs all classes alike, as a balanced test set does."
+)
+
 
 class Key(NamedTuple):
     """Where a number stands: imbalance ratio, row id, dataset (or ``Avg``, or a task's name), metric."""
 
-    ratio: float
+    ratio: Ratio
     row: str
     dataset: str
     metric: str
@@ -69,7 +75,7 @@ class Layout(exhibits.Layout):
 
     # ---- what a layout defines ---------------------------------------------------------------------
 
-    def numbers(self, ratio: float, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
+    def numbers(self, ratio: Ratio, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
         """Return the numbers of one ratio, row and task: of every dataset, and their average."""
         metrics = ["H", "base", "new"] if judged_by(task) == "H" else [judged_by(task)]
         found = {
@@ -83,7 +89,7 @@ class Layout(exhibits.Layout):
         """Return the headings."""
         raise NotImplementedError
 
-    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[Ratio, str]]) -> list[Block]:
         """Return the rows, in one block or in one per ratio.
 
         Args:
@@ -143,7 +149,7 @@ class Layout(exhibits.Layout):
     def column(
         self,
         numbers: LongForm,
-        ratio: float,
+        ratio: Ratio,
         dataset: str,
         metric: str,
         *,
@@ -168,9 +174,9 @@ class Layout(exhibits.Layout):
         ]
 
     @cached_property
-    def _positions(self) -> dict[tuple[float, str, str], tuple[int, ...]]:
+    def _positions(self) -> dict[tuple[Ratio, str, str], tuple[int, ...]]:
         """(ratio, row id, dataset or name of an average) -> positions of the cells that make the number."""
-        found: dict[tuple[float, str, str], list[int]] = {}
+        found: dict[tuple[Ratio, str, str], list[int]] = {}
         averaged = {task: set(averaged_datasets(self.exhibit, task)) for task in self.exhibit["tasks"]}
         for position, cell in enumerate(self.exhibit["cells"]):
             task, dataset = cell["task"], cell["dataset"]
@@ -191,6 +197,7 @@ class Layout(exhibits.Layout):
             _seed_note(counts, self.spread if self.spread == "std" or self.shows_spread else None),
             *self.meaning_notes(),
             *(self.average_note(task) for task in self.exhibit["tasks"]),
+            NATURAL_NOTE if NATURAL in self.exhibit["ratios"] else "",
             PARTIAL if partial else "",
             f"Bold: best mean of {self.ranked_in}, underlined: second, significant or not{self.unranked}.",
             self.test_note(),

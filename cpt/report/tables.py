@@ -15,6 +15,7 @@ import numpy as np
 
 from cpt.errors import CptError
 from cpt.experiment import exhibits
+from cpt.files.paths import Ratio, ratio_text
 from cpt.files.stage_files import write_text
 from cpt.report.layout import Key, Layout, LongForm
 from cpt.report.shown import Table
@@ -78,7 +79,7 @@ def long_form(results: Results, exhibit: Mapping[str, Any]) -> dict[Key, Summary
     return numbers
 
 
-def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[float, str], float]:
+def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[Ratio, str], float]:
     """Return (ratio, row id) -> p of the difference of its average from that of the table's reference row.
 
     Signs of the datasets' differences (means over the seeds that the average is over) are flipped, in all ways or
@@ -89,7 +90,7 @@ def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[flo
     if not layout_of(exhibit).by_dataset or reference is None:
         return {}
     parts = _averaged_parts(results, exhibit, task)
-    found: dict[tuple[float, str], float] = {}
+    found: dict[tuple[Ratio, str], float] = {}
     for ratio in exhibit["ratios"]:
         rows = {row["id"]: parts[ratio, row["id"]] for row in exhibit["rows"]}
         known = {
@@ -108,7 +109,7 @@ def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[flo
 
 def _averaged_parts(
     results: Results, exhibit: Mapping[str, Any], task: str
-) -> dict[tuple[float, str], list[SeedValues]]:
+) -> dict[tuple[Ratio, str], list[SeedValues]]:
     """Return (ratio, row id) -> values by seed of every dataset that the average is over."""
     cells = {(c["ratio"], c["row"], c["dataset"]): c for c in exhibit["cells"] if c["task"] == task}
     averaged = averaged_datasets(exhibit, task)
@@ -120,7 +121,7 @@ def _averaged_parts(
 
 
 def _long_form_rows(
-    exhibit: Mapping[str, Any], numbers: LongForm, p_values: Mapping[tuple[float, str], float]
+    exhibit: Mapping[str, Any], numbers: LongForm, p_values: Mapping[tuple[Ratio, str], float]
 ) -> list[tuple[object, ...]]:
     """Return the rows of ``LONG_FORM``; ``table`` is the table's number, ``method`` the row's label."""
     names = row_names(exhibit["rows"])
@@ -128,7 +129,7 @@ def _long_form_rows(
     rows: list[tuple[object, ...]] = []
     for key, cell in numbers.items():
         p = p_values.get((key.ratio, key.row)) if (key.dataset, key.metric) == (AVERAGE, judged) else None
-        where = number, f"{key.ratio:g}", names[key.row], key.dataset, key.metric
+        where = number, ratio_text(key.ratio), names[key.row], key.dataset, key.metric
         rows.append((*where, cell.mean, cell.std, cell.n, p))
     return rows
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cpt.files.paths import Ratio, ratio_text
 from cpt.results.cells import TASKS, judged_by
 
 MISSING = "–"
@@ -30,14 +31,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def ratio_title(ratio: float) -> str:
+def ratio_title(ratio: Ratio) -> str:
     """Return a ratio for headings: ``τ = 0.06``."""
-    return f"τ = {ratio:g}"
+    return f"τ = {ratio_text(ratio)}"
 
 
-def ratios_title(ratios: Iterable[float]) -> str:
+def ratios_title(ratios: Iterable[Ratio]) -> str:
     """Return some ratios for captions: ``τ = 1, 0.06``."""
-    return f"τ = {', '.join(f'{ratio:g}' for ratio in ratios)}"
+    return f"τ = {', '.join(map(ratio_text, ratios))}"
 
 
 def task_title(task: str) -> str:

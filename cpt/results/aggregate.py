@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cpt.errors import CptError, nearest
-from cpt.files.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, PARTS, RUN, RUNS
+from cpt.files.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, NATURAL, PARTS, RUN, RUNS
 from cpt.files.stage_files import canonical_json, read_json, read_parquet, write_parquet
 
 IDENTITY = ("protocol", "dataset", "imbalance_ratio", "method")
@@ -45,13 +45,15 @@ def aggregate(grid: Path, exhibit: str | None = None) -> tuple[int, int]:
             "experiment": plan["experiment"],
             "backbone": plan["backbone"],
             **{key: run[key] for key in IDENTITY},
+            "imbalance_ratio": None if run["imbalance_ratio"] == NATURAL else run["imbalance_ratio"],
             "key": run["key"],
             "hyperparameters": canonical_json(record["hyperparameters"]),
             "seed": run["seed"],
             "run": name,
         }
         made = [bool({run["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
-        columns = {key: pa.array([value] * len(metrics)) for key, value in identity.items()}
+        kinds = {"imbalance_ratio": pa.float64()}  # which may be unknown
+        columns = {key: pa.array([value] * len(metrics), kinds.get(key)) for key, value in identity.items()}
         gathered["runs"].append(_before(columns | {"derived_split": pa.array(made)}, metrics))
         counts, _ = read_parquet(place / "counts.parquet", COUNTS)
         curves = _curves(read_parquet(place / "history.parquet", HISTORY)[0])

@@ -27,14 +27,16 @@ from cpt.metrics.reported import MEASURES
 METRICS = {name: MEASURES[name].where for name in ("H", "base", "new")} | {"accuracy": ("all", "accuracy")}
 """Name of a metric in tables: its subset and metric in the metrics files."""
 
-_BASE_TO_NEW = ("base", "new", "macro_base", "macro_new", "head", "medium", "tail", "ece_base", "ece_new")
+_SHOTS = ("many_shot", "medium_shot", "few_shot")
+_BASE_TO_NEW = ("base", "new", "macro_base", "macro_new", "head", "medium", "tail", *_SHOTS, "ece_base", "ece_new")
 FURTHER = {
     "base_to_new": {MEASURES[name].title: MEASURES[name].where for name in _BASE_TO_NEW},
     "other": {name: ("all", f"{name}_accuracy") for name in ("macro", "head", "medium", "tail")}
+    | {MEASURES[name].title: MEASURES[name].of("few_shot").where for name in _SHOTS}
     | {"ECE": ("all", "calibration_error")},
 }
 """What is told of a cell beside the number it is judged by: name -> subset and metric; head, medium and tail only where
-the trained classes are tested."""
+the trained classes are tested; many, medium and few where they have all training images that there are."""
 
 TASKS = {
     "base_to_new": "base-to-new",
@@ -105,7 +107,7 @@ class Results:
 
     def measured(self, cell: Mapping[str, Any], measure: str) -> SeedValues:
         """Return a cell's value per finished seed of a measure of ``cpt.metrics.reported``."""
-        return self._values(cell, *MEASURES[measure].where)
+        return self._values(cell, *MEASURES[measure].of(cell["task"]).where)
 
     def _values(self, cell: Mapping[str, Any], subset: str, metric: str) -> SeedValues:
         found = {self.run(run)["seed"]: self.values.get((run, cell["dataset"], subset, metric)) for run in cell["runs"]}

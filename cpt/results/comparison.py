@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cpt.errors import CptError, nearest
-from cpt.files.paths import PREDICTIONS
+from cpt.files.paths import PREDICTIONS, Ratio, ratio_order
 from cpt.files.stage_files import read_parquet
 from cpt.results import stats
 from cpt.results.cells import METRICS, TASKS, TRANSFER_TASKS, Results, judged_by
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
     task: str
     metric: str
-    ratio: float
+    ratio: Ratio
     dataset: str
     seed: int
 
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
     task: str
     metric: str
-    ratio: float
+    ratio: Ratio
     datasets: int
     seeds: int
     first: float
@@ -64,7 +64,7 @@ class Runs(NamedTuple):
 
     task: str
     metric: str
-    ratio: float
+    ratio: Ratio
     first: stats.Interval
     second: stats.Interval
     improvement: stats.Interval
@@ -80,7 +80,7 @@ class Images(NamedTuple):
 
     task: str
     metric: str
-    ratio: float
+    ratio: Ratio
     dataset: str
     images: int
     difference: stats.Interval
@@ -105,7 +105,7 @@ class Comparison(NamedTuple):
 
 Side = tuple[Results, str]
 """Results and a row of theirs."""
-Key = tuple[str, float, str]
+Key = tuple[str, Ratio, str]
 """Task, ratio, dataset."""
 Numbers = Mapping[Place, float]
 
@@ -205,7 +205,7 @@ def compare(first: Numbers, second: Numbers) -> tuple[list[Line], list[Place]]:
         CptError: nothing can be paired.
     """
     first, second = _spread(first, second), _spread(second, first)
-    groups: dict[tuple[str, str, float], dict[str, list[int]]] = {}
+    groups: dict[tuple[str, str, Ratio], dict[str, list[int]]] = {}
     for place in sorted(first.keys() & second.keys(), key=_order):
         groups.setdefault(place[:3], {}).setdefault(place.dataset, []).append(place.seed)
     lines: list[Line] = []
@@ -225,7 +225,7 @@ def compare(first: Numbers, second: Numbers) -> tuple[list[Line], list[Place]]:
     return lines, sorted((first.keys() | second.keys()) - used, key=_order)
 
 
-def _line(group: tuple[str, str, float], first: NDArray[np.float64], second: NDArray[np.float64]) -> Line:
+def _line(group: tuple[str, str, Ratio], first: NDArray[np.float64], second: NDArray[np.float64]) -> Line:
     """Compare the (datasets, seeds) numbers of both sides; p is not corrected yet."""
     task, metric, ratio = group
     datasets, seeds = first.shape
@@ -264,7 +264,7 @@ def over_images(first: Side, second: Side) -> list[Images]:
     sides = [(results, _runs_of(results, row)) for results, row in (first, second)]
     keys = sides[0][1].keys() & sides[1][1].keys()
     found = []
-    for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), -key[1], key[2])):
+    for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), ratio_order(key[1]), key[2])):
         task, ratio, dataset = key
         finished = (
             {results.run(run)["seed"]: run for run in of[key] if run in results.finished} for results, of in sides
@@ -315,4 +315,5 @@ def _spread(own: Mapping[Place, float], other: Mapping[Place, float]) -> dict[Pl
 
 
 def _order(place: Place) -> tuple:
-    return list(TASKS).index(place.task), -place.ratio, list(METRICS).index(place.metric), place.dataset, place.seed
+    task, metric = list(TASKS).index(place.task), list(METRICS).index(place.metric)
+    return task, ratio_order(place.ratio), metric, place.dataset, place.seed

@@ -21,7 +21,7 @@ from cpt.files.stage_files import json_text, read_json
 from cpt.workflow.verify import left_out, verify
 
 LEFT_OUT = re.compile(
-    r"data/[^/]+/(images|pixels-\w+)\.npy|backbone\.safetensors|features/[^/]+/images-\w+\.safetensors"
+    r"data/[^/]+/(images/.+|(images|pixels-\w+)\.npy)|backbone\.safetensors|features/[^/]+/images-\w+\.safetensors"
 )
 """Images, features of images and the backbone's weights: large, and often not one's own to give away."""
 PREDICTIONS = re.compile(r"runs/.+/(predictions\.parquet|classifier\.safetensors)")

@@ -130,7 +130,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = pa.table(
         {"row": label, "label": label, "original_label": label, "rank": label, "count": np.ones_like(label)}
     )
-    write_parquet(folder / "split.parquet", split, SPLIT, classes=names, new_classes=[], split_hash="0")
+    write_parquet(
+        folder / "split.parquet", split, SPLIT, classes=names, new_classes=[], split_hash="0", imbalance_ratio=1.0
+    )
     write_json(folder / "run/run.json", {"schema": RUN, "dataset": "large", "steps": 1})
     scores = random.dirichlet([1, 1], size=CLASSES)
     table = pa.table(

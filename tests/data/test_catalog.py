@@ -16,7 +16,12 @@ from cpt.errors import CptError
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHIPPED = load_catalog(CONFIG / "datasets.yaml")
-REAL = {name: entry for name, entry in SHIPPED.items() if entry.layout != "embedded"}
+REAL = {name: entry for name, entry in SHIPPED.items() if entry.layout != "embedded" and entry.counterpart}
+LONG_TAILED = {
+    "imagenet_lt": (1000, {"train": 115846, "val": 20000, "test": 50000}),
+    "places_lt": (365, {"train": 62500, "val": 7300, "test": 36500}),
+    "inaturalist2018": (8142, {"train": 437513, "test": 24426}),
+}
 
 COUNTERPARTS = [
     "ImageNet", "Caltech101", "OxfordPets", "StanfordCars", "Flowers102", "Food101", "FGVCAircraft", "SUN397", "DTD",
@@ -114,7 +119,7 @@ def load(tmp_path, text):
 
 
 def test_the_shipped_catalog_holds_the_embedded_world():
-    assert set(SHIPPED) - set(REAL) == set(world.KEYS)
+    assert set(SHIPPED) - set(REAL) - set(LONG_TAILED) == set(world.KEYS)
     for name in world.KEYS:
         entry = SHIPPED[name]
         assert (entry.shift_of == "world") == (name in world.SHIFTS)
@@ -124,8 +129,30 @@ def test_the_shipped_catalog_holds_the_embedded_world():
 def test_the_datasets_of_the_paper_and_their_counterparts_come_in_its_order():
     assert list(REAL) == [*FACTS, *SHIFTS]
     assert [entry.counterpart for entry in REAL.values()] == COUNTERPARTS
-    embedded = [entry.counterpart for name, entry in SHIPPED.items() if name not in REAL]
+    embedded = [entry.counterpart for entry in SHIPPED.values() if entry.layout == "embedded"]
     assert embedded == COUNTERPARTS
+    assert SHIPPED.keys() - REAL.keys() - {n for n, e in SHIPPED.items() if e.layout == "embedded"} == set(LONG_TAILED)
+
+
+@pytest.mark.parametrize("name", LONG_TAILED)
+def test_long_tailed_benchmarks(name):
+    entry, (classes, images) = SHIPPED[name], LONG_TAILED[name]
+    assert (entry.expected.classes, entry.expected.images) == (classes, images)
+    assert set(entry.lists) == set(images)
+    if name == "inaturalist2018":  # named by its own categories.json
+        return
+    names = names_of(entry)
+    middle = (classes + 1) // 2
+    assert (names[0], names[middle - 1], names[middle], names[-1]) == entry.expected.boundary
+    assert sha256("\n".join(names)) == entry.expected.names_sha256
+    assert len(set(names)) == (998 if name == "imagenet_lt" else 365)
+
+
+def test_places_names_are_those_of_the_authors_file():
+    """Its lines, `/a/airfield 0`, put together again from the names, have its published checksum."""
+    paths = ["/".join(reversed(name.split(" "))) for name in names_of(SHIPPED["places_lt"])]
+    text = "\n".join(f"/{path[0]}/{path} {label}" for label, path in enumerate(paths))
+    assert hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() == "06c963b85866bd0649f97cb43dd16673"
 
 
 def test_roles():

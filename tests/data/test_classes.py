@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpt.data.classes import GROUPS, head_medium_tail, parse_groups, reindex, subset_labels
+from cpt.data.classes import GROUPS, head_medium_tail, parse_groups, reindex, shot_groups, subset_labels
 from cpt.errors import CptError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "data_subsample_classes.npz")
@@ -129,3 +129,7 @@ def test_parts_as_text():
 def test_other_texts_are_refused(text):
     with pytest.raises(CptError, match="three positive numbers, for example 1:1:1"):
         parse_groups(text)
+
+
+def test_groups_by_number_of_images():
+    assert shot_groups([1, 19, 20, 100, 101, 5000]).tolist() == ["few", "few", "medium", "medium", "many", "many"]

@@ -253,10 +253,10 @@ def test_the_check_of_the_shipped_catalog_names_every_dataset(tmp_path: Path, mo
     assert done.exit_code == 1
     found = rows(done.output)
     real = [name for name, entry in load_catalog(CONFIG).items() if entry.layout != "embedded"]
-    assert len(real) == 15
+    assert len(real) == 18
     for name in real:
         assert found[name][:4] == ["missing", "–", "–", "–"]
-        if name != "imagenet":
+        if name not in ("imagenet", "imagenet_lt", "places_lt"):
             assert f"cpt data fetch {name}" in done.output
     assert "register at image-net.org" in " ".join(done.output.split())
     assert not list(tmp_path.iterdir())
@@ -271,8 +271,8 @@ def test_the_check_in_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pyte
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in done.output.splitlines()]
     table, advice = lines[: lines.index("")], lines[lines.index("") + 1 :]
     assert max(map(len, table)) <= 80
-    assert len(table) == 16
-    assert len(advice) == 15
+    assert len(table) == 19
+    assert len(advice) == 18
     assert "imagenet_a: cpt data fetch imagenet_a" in advice
     assert not any("…" in line for line in lines)
     assert [line.split()[-1] for line in table[1:3]] == ["data/imagenet", "data/caltech-101"]

@@ -362,5 +362,7 @@ def test_folders_that_the_catalog_does_not_name(tmp_path: Path) -> None:
     dropped = entry(tmp_path, "folders", described.class_names, images="images", derive={"drop": ["BACKGROUND_Google"]})
     assert derive(dropped).class_names == ["class000", "class001"]
     refused(
-        entry(tmp_path / "nowhere", "folders", images="images"), "nowhere/images is missing", "`cpt data fetch raw`"
+        entry(tmp_path / "nowhere", "folders", images="images"),
+        "nowhere/images is missing",
+        "put the class folders there",
     )

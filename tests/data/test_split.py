@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpt.data.fewshot import sample_shots
-from cpt.data.longtail import CLASS_ORDERS, tail_counts
+from cpt.data.longtail import CLASS_ORDERS, parse_ratio, tail_counts
 from cpt.data.manifest import Manifest
 from cpt.data.split import SCHEMA, make_split, read_split, write_split
 from cpt.errors import CptError
@@ -55,6 +55,28 @@ def test_five_base_classes(ratio, counts):
     assert sorted(set(zip(table["rank"].to_pylist(), table["count"].to_pylist(), strict=True))) == list(
         enumerate(counts)
     )
+
+
+def test_natural_is_all_that_there_is(tmp_path):
+    sizes = [3, 130, 20, 40, 7, 9]
+    table, metadata = split(pool(sizes), imbalance_ratio="natural", protocol="few_shot", class_order="random")
+    assert np.bincount(table["label"]).tolist() == sizes
+    assert table["row"].to_pylist() == list(range(sum(sizes)))
+    write_split(tmp_path / "s.parquet", table, metadata)
+    read = read_split(tmp_path / "s.parquet")
+    assert read.counts.tolist() == sizes
+    assert read.ranks.tolist() == [5, 0, 2, 1, 4, 3], "most images first"
+    found = {key: read.metadata[key] for key in ("imbalance_ratio", "n_max", "class_order")}
+    assert found == {"imbalance_ratio": "natural", "n_max": 130, "class_order": "appearance"}
+    assert split(pool(sizes), imbalance_ratio="natural", protocol="few_shot", seed=2)[0] == table, "for every seed"
+    base, _ = split(pool(sizes), imbalance_ratio="natural")
+    assert np.bincount(base["label"]).tolist() == sizes[:3]
+
+
+def test_ratios_of_the_command_line():
+    assert [parse_ratio("natural"), parse_ratio("0.06")] == ["natural", 0.06]
+    with pytest.raises(CptError, match="--ratio naturl: must be a number"):
+        parse_ratio("naturl")
 
 
 @pytest.mark.parametrize("protocol", ["all_classes", "few_shot"])

@@ -17,7 +17,7 @@ import torch
 from cpt.data.split import write_split
 from cpt.evaluation.score import score
 from cpt.features.clusters import mine, write_clusters
-from cpt.files.paths import CLASSIFIER, COUNTS, METRICS, PREDICTIONS, RUN
+from cpt.files.paths import CLASSIFIER, COUNTS, METRICS, PREDICTIONS, RUN, Ratio
 from cpt.files.stage_files import read_parquet, write_json, write_parquet, write_tensors
 from cpt.metrics import geometry
 from cpt.metrics.geometry import normalize
@@ -55,13 +55,16 @@ def rows(target: str, subset: str, epoch: int | None, predicted: list[int]) -> l
     return found
 
 
-def run(folder: Path, given: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> tuple[dict, list[dict]]:
+def run(
+    folder: Path, given: list[dict[str, Any]], tensors: dict[str, torch.Tensor], ratio: Ratio = "natural"
+) -> tuple[dict, list[dict]]:
     """Score it; return (target, subset, epoch, metric) -> value, and the rows of counts.parquet."""
-    counts, ranks = [4, 1, 9], [1, 2, 0]
+    counts, ranks = [40, 1, 900], [1, 2, 0]
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
-    columns = {"row": list(range(14)), "label": labels, "original_label": labels}
+    columns = {"row": list(range(941)), "label": labels, "original_label": labels}
     columns |= {"rank": [ranks[label] for label in labels], "count": [counts[label] for label in labels]}
-    write_split(folder / "split.parquet", pa.table(columns), {"classes": ["a", "b", "c"], "new_classes": ["x", "y"]})
+    known = {"classes": ["a", "b", "c"], "new_classes": ["x", "y"], "imbalance_ratio": ratio}
+    write_split(folder / "split.parquet", pa.table(columns), known)
     clusters = mine([[1.0, 0], [0, 1], [0.1, 1]], "kmedoids", 2, seed=1)
     assert clusters.labels.tolist() == [0, 1, 1]
     write_clusters(folder / "clusters.parquet", clusters, ["a", "b", "c"], algorithm="kmedoids", seed=1)
@@ -96,6 +99,9 @@ EXPECTED = {
     "new": NEW,
     "macro_base": 100 * (4 / 5 + 1 / 3 + 1) / 3,
     "macro_new": 100 * (3 / 6 + 1) / 2,
+    "many_shot": 100.0,
+    "medium_shot": 80.0,
+    "few_shot": 100 / 3,
     "head": 100.0,
     "medium": 80.0,
     "tail": 100 / 3,
@@ -151,14 +157,23 @@ def test_only_trained_classes_have_groups_clusters_and_training_images(scored: t
         assert {row["train_images"] for row in others} == {row["group"] for row in others} == {None}
 
 
+def test_groups_by_number_of_images_are_of_a_natural_tail_only(tmp_path: Path) -> None:
+    given = [row for subset in ("base", "new") for row in rows("d", subset, None, PREDICTED[subset])]
+    tensors = TEXT | {f"{name}/images": means.float() for name, means in MEANS.items()}
+    metrics, _ = run(tmp_path, given, tensors, 0.06)
+    found = {name for *_, name in metrics}
+    assert "head_accuracy" in found
+    assert not {f"{group}_shot_accuracy" for group in ("many", "medium", "few")} & found
+
+
 def test_counts_by_hand(scored: tuple[dict, list[dict]]) -> None:
     base = [row for row in scored[1] if row["subset"] == "base"]
     assert all(row["target"] == "d" for row in base)
     classes = {row["index"]: row for row in base if row["by"] == "class"}
     expected = {  # images, right, mean probability of the first label, training images, group
-        0: (5, 4, (4 * SURE + UNSURE) / 5, 4, "medium"),
+        0: (5, 4, (4 * SURE + UNSURE) / 5, 40, "medium"),
         1: (3, 1, (SURE + 2 * UNSURE) / 3, 1, "tail"),
-        2: (2, 2, SURE, 9, "head"),
+        2: (2, 2, SURE, 900, "head"),
     }
     for label, (images, correct, confidence, training, group) in expected.items():
         row = classes.pop(label)
@@ -179,7 +194,7 @@ def test_better_is_the_way_to_perfection(scored: tuple[dict, list[dict]], tmp_pa
     found, _ = run(tmp_path, perfect, frames | {f"{name}/images": frame.float() for name, frame in frames.items()})
     for name, measure in MEASURES.items():
         before, after = (of["d", measure.subset, None, measure.metric]["value"] for of in (scored[0], found))
-        if name in ("head", "head_as_tail"):
+        if name in ("head", "many_shot", "head_as_tail"):
             assert before == after, "was perfect"
         elif name not in (
             "effective_rank",

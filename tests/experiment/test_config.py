@@ -78,6 +78,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("extends", "~nosuchuser/x.yaml", "extends: '~nosuchuser/x.yaml': no home folder is known for ~nosuchuser"),
         ("backbone.architecture", "a\0b", "backbone.architecture: 'a\\x00b': has a NUL character, which no path has; delete it"),
         ("imbalance_ratios", [1.5], "my.yaml: imbalance_ratios.0: 1.5: must be at most 1"),
+        ("imbalance_ratios", ["naturl"], "my.yaml: imbalance_ratios.0: 'naturl': must be a number in (0, 1], or natural"),
+        ("imbalance_ratios", ["natural", "natural"], "my.yaml: imbalance_ratios: 'natural' is there twice; delete one"),
         ("imbalance_ratios", [0.0], "my.yaml: imbalance_ratios.0: 0.0: must be greater than 0"),
         ("n_max", 0, "my.yaml: n_max: 0: must be at least 1"),
         ("experiment", "a/b", "my.yaml: experiment: 'a/b': "),
@@ -171,7 +173,7 @@ def test_all_problems_of_a_file_are_told_at_once() -> None:
         build(
             below
             | {"tasks": {"base_to_new": {"datasets": ["lnd"]}}, "overrides": [{"methods": ["copo"], "set": {}}]}
-            | {"variants": {"cpt": {"method": "ctp"}}}
+            | {"variants": {"cpt": {"method": "ivpl"}}}
         )
     assert str(caught.value).splitlines() == [
         "my.yaml: variants.cpt.method: unknown method 'ivpl'; did you mean 'ivlp'?",

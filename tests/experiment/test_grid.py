@@ -319,3 +319,14 @@ def test_a_table_without_a_title_has_that_of_its_first_task(built: Any) -> None:
     assert headings["d"] == ("T", "")
     shown = {name: (table["decimals"], table["spread"]) for name, table in found.items()}
     assert (shown["a"], shown["b"]) == ((2, True), (1, False))
+
+
+def test_natural_is_a_ratio(built: Any) -> None:
+    """Untrained runs have one of their own: groups by number of training images are those of the natural tail."""
+    made = built({"coop": {"method": "coop"}, "zeroshot": {"method": "zeroshot"}}, imbalance_ratios=[0.5, "natural"])
+    assert {(run.method, run.ratio) for run in made.runs.values()} == {
+        ("coop", 0.5), ("coop", "natural"), ("zeroshot", 1.0), ("zeroshot", "natural")
+    }  # fmt: skip
+    splits = {run.split for run in made.runs.values() if run.ratio == "natural"}
+    assert all("/rnatural/s" in split for split in splits)
+    assert {entry["imbalance_ratio"] for entry in made.as_json()["runs"]} == {0.5, 1.0, "natural"}

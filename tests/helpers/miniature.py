@@ -60,7 +60,7 @@ def make_zip(members: Members) -> bytes:
 
 
 class Miniatures:
-    """Archives and split files of all datasets, and the catalog that fetches them.
+    """Archives and split files of the paper's datasets, and the catalog that fetches them.
 
     Attributes:
         served: path on the server -> content.
@@ -71,7 +71,8 @@ class Miniatures:
         self.data, self.url = data, url
         self.served: dict[str, bytes] = {}
         every = yaml.safe_load(REAL.read_text(encoding="utf-8"))
-        self.catalog: dict[str, Any] = {name: entry for name, entry in every.items() if entry["layout"] != "embedded"}
+        of_paper = {name: entry for name, entry in every.items() if "counterpart" in entry}
+        self.catalog: dict[str, Any] = {name: e for name, e in of_paper.items() if e["layout"] != "embedded"}
         self.number = 0
         for name, entry in self.catalog.items():
             entry["root"] = str(data / Path(entry["root"]).relative_to("data"))

@@ -363,6 +363,7 @@ def test_the_mark_reaches_every_format() -> None:
 
 
 def notes(exhibit: dict, **groups: float) -> str:
+    exhibit = {"ratios": [1.0]} | exhibit
     grid = {"experiment": "e", "backbone": "b", "class_groups": {"head": 1, "medium": 1, "tail": 1} | groups}
     return layout_of(exhibit)(Results(Path(), Path(), grid, {}, frozenset(), {}), exhibit).notes({1})
 
@@ -394,8 +395,11 @@ def test_every_measure_is_explained_alone() -> None:
         (["head_as_tail"], "Head, medium, tail: thirds"),
         (["cluster_etf_distance"], "ETF distance: root"),
         (["tail"], "thirds"),
+        (["few_shot"], "Many, medium, few: classes of more than 100,"),
     ):
         assert said in notes(exhibit | {"measures": measures})
+    assert "τ = natural: trained on all" in notes(exhibit | {"measures": ["tail"], "ratios": [0.5, "natural"]})
+    assert "natural" not in notes(exhibit | {"measures": ["tail"]})
     other = notes(exhibit | {"measures": ["tail"]}, medium=3)
     assert "parts (1:3:1) of the trained classes" in other
 

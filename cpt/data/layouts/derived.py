@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cpt.data.layouts.listing import Listing, class_folders
+from cpt.data.entry import Derive
+from cpt.data.layouts.listing import Listing, class_folders, label_classes
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ def derive(entry: Entry) -> Listing:
     Raises:
         CptError: a file that the rule reads is missing or damaged, or the classes are not those of the catalog.
     """
-    assert entry.derive is not None
     try:
-        rule, test = entry.derive.rule, None
+        rule, test = _rule(entry).rule, None
         if rule == "folders":
             names, pool = _folders(entry)
         else:
@@ -43,6 +43,16 @@ def derive(entry: Entry) -> Listing:
             f"{entry.name}: the lists in {entry.folder} for the derived split make no sense "
             f"({type(error).__name__}: {error}); get them from the dataset's own archive"
         ) from None
+    return Listing(names, cut(pool, test), image_root=entry.folder / entry.images, derived=True)
+
+
+def cut(pool: Pools, test: Pools | None = None) -> list[tuple[str, int, str]]:
+    """Return (part, label, path) of images, part by part.
+
+    Args:
+        pool: images to cut: 50 % training, 20 % validation, 30 % test; with ``test``, 80 % training, 20 % validation.
+        test: the test images, where they are known.
+    """
     generator = random.Random(1)
     parts: dict[str, list[tuple[str, int, str]]] = {"train": [], "val": [], "test": []}
     for label in sorted(pool):
@@ -50,27 +60,34 @@ def derive(entry: Entry) -> Listing:
         generator.shuffle(paths)
         held, train = round(0.2 * len(paths)), round(0.5 * len(paths))
         if test is None:
-            cut = {"train": paths[:train], "val": paths[train : train + held], "test": paths[train + held :]}
+            chosen = {"train": paths[:train], "val": paths[train : train + held], "test": paths[train + held :]}
         else:
-            cut = {"val": paths[:held], "train": paths[held:], "test": sorted(test.get(label, []))}
-        for part, chosen in cut.items():
-            parts[part] += [(part, label, path) for path in chosen]
-    images = [image for part in parts.values() for image in part]
-    return Listing(names, images, image_root=entry.folder / entry.images, derived=True)
+            chosen = {"val": paths[:held], "train": paths[held:], "test": sorted(test.get(label, []))}
+        for part, own in chosen.items():
+            parts[part] += [(part, label, path) for path in own]
+    return [image for part in parts.values() for image in part]
+
+
+def _rule(entry: Entry) -> Derive:
+    return entry.derive or Derive.model_validate({"rule": "folders"})
 
 
 def _folders(entry: Entry) -> tuple[list[str], Pools]:
     """Every folder of images is a class; the label order is that of the original folder names."""
-    assert entry.derive is not None
-    root = entry.folder / entry.images
+    how, root = _rule(entry), entry.folder / entry.images
     if not root.is_dir():
-        raise CptError(f"{entry.name}: {root} is missing; get it with `cpt data fetch {entry.name}`")
-    found = {name: files for name, files in class_folders(root).items() if name not in entry.derive.drop}
-    names = [entry.derive.rename.get(folder, folder) for folder in found]
-    if entry.class_names is not None and names != entry.class_names:
+        how_to = f"get it with `cpt data fetch {entry.name}`" if entry.files else "put the class folders there"
+        raise CptError(f"{entry.name}: {root} is missing; {how_to}")
+    found = {name: files for name, files in class_folders(root).items() if name not in how.drop}
+    if empty := [name for name, files in found.items() if not files]:
+        raise CptError(f"{entry.name}: class folder {root / empty[0]} has no image; add some or delete the folder")
+    label = {folder: number for number, folder in enumerate(found)}
+    names = [how.rename.get(folder, folder) for folder in found]
+    if entry.layout == "folders" and entry.class_names is not None:  # a dataset of one's own
+        label, names = label_classes(entry, list(found), "class folder", root)
+    elif entry.class_names is not None and names != entry.class_names:
         raise CptError(f"{entry.name}: the class folders of {root} are not those of class_names; fix one of them")
-    pool = {label: [f"{folder}/{file}" for file in files] for label, (folder, files) in enumerate(found.items())}
-    return names, pool
+    return names, {label[folder]: [f"{folder}/{file}" for file in files] for folder, files in found.items()}
 
 
 def _flowers(entry: Entry, part: str) -> Iterator[tuple[int, str]]:

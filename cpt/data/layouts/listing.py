@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,30 @@ _JUNK = {"$recycle.bin", "@eadir", "__macosx", "desktop.ini", "lost+found", "thu
 
 
 @dataclass(frozen=True)
+class Inside:
+    """Images that lie inside of other files.
+
+    Attributes:
+        files: those files.
+        read: yields (path, bytes) of every image of the listing, in any order; no bytes where the file has none.
+    """
+
+    files: list[Path]
+    read: Callable[[], Iterator[tuple[str, bytes]]]
+
+
+@dataclass(frozen=True)
 class Listing:
     """What a layout finds.
 
     Attributes:
         class_names: names in label order.
         images: (part, label, path relative to the image root) in the layout's own order.
-        image_root: absolute folder of the images, None when packed.
+        image_root: absolute folder of the images; None when they are packed, or inside of other files.
         pixels: uint8 (N, H, W, 3) in the order of ``images`` when packed, None when the images are files.
         derived: the parts were made by a rule because the published split was not there.
+        inside: how to get at images inside of other files, None elsewhere.
+        named: path -> the place of a list that names it, for messages; empty where no list does.
     """
 
     class_names: list[str]
@@ -42,6 +58,45 @@ class Listing:
     image_root: Path | None = None
     pixels: NDArray[np.uint8] | None = None
     derived: bool = False
+    inside: Inside | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
+
+
+def as_read(name: str) -> str:
+    """Return a class name as CLIP reads it: its tokenizer knows neither case nor ways to compose a letter."""
+    return " ".join(unicodedata.normalize("NFC", name.replace("_", " ")).lower().split())
+
+
+def label_classes(entry: Entry, found: list[str], kind: str, place: Path) -> tuple[dict[str, int], list[str]]:
+    """Return label by what a dataset calls its classes, and the class names in label order.
+
+    Args:
+        entry: its ``class_names`` name the classes; where there are none, what is found does.
+        found: class folders, or labels of a table, in label order.
+        kind: what these are, for messages.
+        place: where they were found.
+
+    Raises:
+        CptError: ``class_names`` does not name exactly these.
+    """
+    field, given = f"{entry.name}.class_names", entry.class_names
+    if given is None:
+        given = found
+    assert not isinstance(given, str)  # load_catalog has read the file
+    if isinstance(given, list):
+        if len(given) != len(found):
+            raise CptError(
+                f"{field}: {len(given)} names for {len(found)} {kind}s in {place}; "
+                f"name each {kind} in sorted order, or write a mapping {kind.split()[-1]}: name"
+            )
+        return {name: label for label, name in enumerate(found)}, given
+    if unknown := [name for name in found if name not in given]:
+        raise CptError(f"{field}: {kind} {unknown[0]!r} in {place} has no name; add it to the mapping")
+    present = [name for name in given if name in set(found)]
+    if len(present) < len(given) and entry.shift_of is None:
+        absent = next(name for name in given if name not in set(found))
+        raise CptError(f"{field}: {place} has no {kind} {absent!r}; add it or delete it from the mapping")
+    return {name: label for label, name in enumerate(present)}, [given[name] for name in present]
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from cpt.experiment.exhibits import Experiment, VariantsFigure
 from cpt.experiment.sections import known_measures
 from cpt.files.paths import CURVES as SCHEMA
+from cpt.files.paths import ratio_text
 from cpt.files.stage_files import read_parquet
 from cpt.metrics.reported import CURVES, MEASURES
 from cpt.report.drawing import style
@@ -108,7 +109,7 @@ def _draw_measure(
     rows: list[tuple] = []
     for row, (step, ratio) in itertools.product(exhibit["rows"], enumerate(exhibit["ratios"])):
         cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
-        look, where = looks[row["id"]].again(step), (measure, names[row["id"]], f"{ratio:g}")
+        look, where = looks[row["id"]].again(step), (measure, names[row["id"]], ratio_text(ratio))
         label = names[row["id"]] + (f", {ratio_title(ratio)}" if len(exhibit["ratios"]) > 1 else "")
         epochs = over_epochs(results, cells, lambda run, _: curves.get(run, {}).get(measure, {}).items())
         if epochs:

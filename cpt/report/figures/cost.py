@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from cpt.experiment.exhibits import VariantsFigure
-from cpt.files.paths import COSTS
+from cpt.files.paths import COSTS, Ratio, ratio_text
 from cpt.files.stage_files import read_parquet
 from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
@@ -81,7 +81,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
 
 
 def _points(
-    results: Results, exhibit: Mapping[str, Any], ratio: float, cost: str, spent: Mapping[str, Mapping[str, Any]]
+    results: Results, exhibit: Mapping[str, Any], ratio: Ratio, cost: str, spent: Mapping[str, Mapping[str, Any]]
 ) -> list[Point]:
     names, points = row_names(exhibit["rows"]), []
     for row in exhibit["rows"]:
@@ -117,7 +117,7 @@ def undominated(points: Sequence[Point]) -> list[Point]:
 
 
 def _draw_points(
-    axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look], cost: str, ratio: float
+    axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look], cost: str, ratio: Ratio
 ) -> list[tuple]:
     front = undominated(points)
     costly = [point.cost for point in points if point.cost > 0]
@@ -136,7 +136,7 @@ def _draw_points(
         style.empty_panel(axes)
     axes.grid(axis="y")
     return [
-        (cost, p.name, f"{ratio:g}", p.cost, p.accuracy, p.std, p.seeds, int(p in front)) for p in points
+        (cost, p.name, ratio_text(ratio), p.cost, p.accuracy, p.std, p.seeds, int(p in front)) for p in points
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cpt.experiment.exhibits import VariantsFigure
-from cpt.files.paths import COUNTS
+from cpt.files.paths import COUNTS, ratio_text
 from cpt.files.stage_files import read_parquet
 from cpt.metrics.predictions import BINS
 from cpt.report.drawing import style
@@ -48,7 +48,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
         cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
         title = names[row["id"]] + (f", {ratio_title(ratio)}" if len(exhibit["ratios"]) > 1 else "")
         axes.set_title(f"({letter}) {title}")
-        rows += _draw_panel(axes, looks[row["id"]], cells, bins, (names[row["id"]], f"{ratio:g}"))
+        rows += _draw_panel(axes, looks[row["id"]], cells, bins, (names[row["id"]], ratio_text(ratio)))
     for axes in panels[len(places) :]:
         axes.set_axis_off()
     for axes in grid[-1]:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from cpt.experiment.exhibits import Cell, Exhibit, Experiment
 from cpt.experiment.sections import Text
+from cpt.files.paths import ratio_text
 from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
@@ -95,7 +96,7 @@ def _draw_parameter(axes: Axes, results: Results, exhibit: Mapping[str, Any], pa
         if series:
             label = f"{names[row['id']]}, {ratio_title(ratio)}"
             _draw_series(axes, series, place, looks[row["id"]].again(step), label)
-            rows += _rows((parameter, names[row["id"]], f"{ratio:g}"), series)
+            rows += _rows((parameter, names[row["id"]], ratio_text(ratio)), series)
     if not rows:
         style.empty_panel(axes)
     _draw_default(axes, exhibit["defaults"].get(parameter), values, place)

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from cpt.experiment.exhibits import VariantsFigure
+from cpt.files.paths import Ratio, ratio_text
 from cpt.report.drawing import style
 from cpt.report.words import ratio_title
 from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
@@ -43,7 +44,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     return style.Drawing(figure, HEADER, rows, note)
 
 
-def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio: float) -> list[tuple]:
+def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio: Ratio) -> list[tuple]:
     names, looks, rows, labels = row_names(exhibit["rows"]), style.looks(results), [], []
     for place, row in enumerate(exhibit["rows"]):
         cells = [c for c in exhibit["cells"] if c["row"] == row["id"] and c["ratio"] == ratio]
@@ -53,7 +54,7 @@ def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio:
         )
         if values:
             _draw_values(axes, place, list(values.values()), looks[row["id"]])
-            rows += _rows((f"{ratio:g}", names[row["id"]]), values)
+            rows += _rows((ratio_text(ratio), names[row["id"]]), values)
     if not rows:
         style.empty_panel(axes)
     axes.set_xticks(range(len(labels)), labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from cpt.files.paths import Ratio
 from cpt.report.layout import Layout, LongForm
 from cpt.report.shown import Block, Column
 from cpt.report.words import AVERAGE, ratio_title
@@ -22,7 +23,7 @@ class BaseNew(Layout):
         """Return three per ratio."""
         return [Column(metric, ratio_title(ratio)) for ratio in self.exhibit["ratios"] for metric in METRICS]
 
-    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[Ratio, str]]) -> list[Block]:
         """Return one for the average and one per dataset."""
         task = self.exhibit["tasks"][0]
         datasets = datasets_of(self.exhibit, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from cpt.files.paths import Ratio
 from cpt.report.layout import Key, Layout, LongForm, marked
 from cpt.report.shown import Block, Column, Shown
 from cpt.report.words import AVERAGE, ratio_title
@@ -22,7 +23,7 @@ class Clusterings(Layout):
         titles = judged_by(self.exhibit["tasks"][0]), "std ↓"
         return [Column(title, ratio_title(ratio)) for ratio in self.exhibit["ratios"] for title in titles]
 
-    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[Ratio, str]]) -> list[Block]:
         """Return one block."""
         metric = judged_by(self.exhibit["tasks"][0])
         stacked: list[list[Shown]] = []

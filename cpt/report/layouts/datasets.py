@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from cpt.files.paths import Ratio
 from cpt.report.layout import Layout, LongForm
 from cpt.report.shown import DIFFERS, Block, Column
 from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, ratio_title
@@ -24,7 +25,7 @@ class Datasets(Layout):
         columns = [Column(title + ("" if d in averaged else " (source)")) for d, title in titles.items()]
         return [*columns, Column(AVERAGE, average=True)]
 
-    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[Ratio, str]]) -> list[Block]:
         """Return one per ratio."""
         task = self.exhibit["tasks"][0]
         shown = [*datasets_of(self.exhibit, task), AVERAGE]

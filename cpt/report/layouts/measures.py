@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from cpt.files.paths import Ratio
 from cpt.metrics.reported import MEASURES
 from cpt.report.layout import Cells, Key, Layout, LongForm
 from cpt.report.shown import Block, Column, Shown
@@ -25,7 +26,7 @@ class Measures(Layout):
     of_base_to_new = True
     undefined = ", or a measure that the method does not have"
 
-    def numbers(self, ratio: float, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
+    def numbers(self, ratio: Ratio, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
         """Return the average of every measure."""
         averaged = [cells[dataset] for dataset in averaged_datasets(self.exhibit, task)]
         return {Key(ratio, row, AVERAGE, name): self._measured(averaged, name) for name in self.exhibit["measures"]}
@@ -41,13 +42,13 @@ class Measures(Layout):
 
     def columns(self) -> list[Column]:
         """Return one per measure, with an arrow where one way is better."""
-        chosen = [MEASURES[name] for name in self._columns]
+        chosen = [MEASURES[name].of(self.exhibit["tasks"][0]) for name in self._columns]
         return [Column(f"{measure.title}{ARROWS[measure.better]}") for measure in chosen]
 
-    def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
+    def blocks(self, numbers: LongForm, differs: Collection[tuple[Ratio, str]]) -> list[Block]:
         """Return one per ratio."""
 
-        def column(ratio: float, name: str) -> list[Shown]:
+        def column(ratio: Ratio, name: str) -> list[Shown]:
             measure = MEASURES[name]
             decimals = self.decimals if measure.unit == "percent" else self.decimals + 1
             return self.column(numbers, ratio, AVERAGE, name, better=measure.better, decimals=decimals)
@@ -87,9 +88,10 @@ class Measures(Layout):
         parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
         found = dict.fromkeys(text for name in self._columns for text in MEASURES[name].meanings)
         meanings = [text.format(groups=parts) for text in found]
-        same = [MEASURES[name].title for name in self.exhibit["measures"] if name not in self._columns]
+        task = self.exhibit["tasks"][0]
+        same = [MEASURES[name].of(task) for name in self.exhibit["measures"] if name not in self._columns]
         why = "classes have equally many test images"
-        equal = [f"{title} equals {title.removeprefix('macro ')}: {why}" for title in same]
+        equal = [f"{m.title} equals {'accuracy' if m.subset == 'all' else m.subset}: {why}" for m in same]
         return [f"{meaning[0].upper()}{meaning[1:]}." for meaning in [*meanings, *equal]]
 
     def average_note(self, task: str) -> str:

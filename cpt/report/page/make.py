@@ -15,6 +15,7 @@ from markupsafe import Markup
 from cpt.experiment import exhibits
 from cpt.files import paths
 from cpt.files.integrity import configuration, snakemake
+from cpt.files.paths import ratio_order, ratio_text
 from cpt.files.stage_files import note_read, require_unchanged, unusable, write_text
 from cpt.report.formats import html
 from cpt.report.layout import DECIMALS, Key
@@ -87,7 +88,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
     """Return what was run: experiment, backbone, datasets, ratios, methods, seeds, runs."""
     grid, runs = results.grid, results.grid["runs"]
     cells = [cell for exhibit in grid["exhibits"].values() for cell in exhibit["cells"]]
-    ratios = sorted({cell["ratio"] for cell in cells}, reverse=True)  # of cells: an untrained run has none of its own
+    # of cells: an untrained run has none of its own
+    ratios = sorted({cell["ratio"] for cell in cells}, key=ratio_order)
     repeated = [cell for cell in cells if len(cell["runs"]) > 1] or cells  # means are over the seeds of these
     seeds = sorted({results.run(run)["seed"] for cell in repeated for run in cell["runs"]})
     table = main_table(results)
@@ -97,7 +99,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Experiment", grid["experiment"]),
         ("Backbone", grid["backbone"]),
         (f"Datasets ({len(grid['datasets'])})", ", ".join(map(_dataset, grid["datasets"].values()))),
-        ("Imbalance ratios τ", ", ".join(f"{ratio:g}" for ratio in ratios)),
+        ("Imbalance ratios τ", ", ".join(ratio_text(ratio) for ratio in ratios)),
         ("Methods", ", ".join(methods)),
         ("Seeds", ", ".join(map(str, seeds))),
         ("Runs", f"{finished} of {len(runs)} finished"),

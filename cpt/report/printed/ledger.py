@@ -18,6 +18,7 @@ import pyarrow as pa
 from scipy import stats as scipy_stats
 
 from cpt.experiment.exhibits import RECONSTRUCTION
+from cpt.files.paths import NATURAL
 from cpt.files.stage_files import write_parquet, write_text
 from cpt.report.printed.published import SOURCE, TRANSFER, read_published
 from cpt.report.templates import templates
@@ -151,7 +152,9 @@ def _ours(results: Results, printed: pd.DataFrame, line: Mapping[str, Any]) -> O
     cells = {
         cell["dataset"]: cell
         for cell in exhibit["cells"]
-        if (cell["row"], cell["task"]) == (line["row"], task) and math.isclose(cell["ratio"], line["imbalance_ratio"])
+        if (cell["row"], cell["task"]) == (line["row"], task)
+        and cell["ratio"] != NATURAL
+        and math.isclose(cell["ratio"], line["imbalance_ratio"])
     }
     absent = [name for name in wanted if name not in cells]
     if absent:

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cpt.files.paths import ratio_text
 from cpt.files.stage_files import json_text
 from cpt.report.words import SIGNIFICANCE_LEVEL, counted
 from cpt.results.cells import TASKS, csv_text
@@ -70,7 +71,7 @@ def notes(found: Comparison) -> list[str]:
         "B beats A: chance that a run of B is better than one of A on the same dataset; ties count half.",
     ]
     if left := found.left_out:
-        places = list(dict.fromkeys(f"{p.dataset} τ = {p.ratio:g} seed {p.seed}" for p in left))
+        places = list(dict.fromkeys(f"{p.dataset} τ = {ratio_text(p.ratio)} seed {p.seed}" for p in left))
         shown = ", ".join(places[:3]) + (", ..." if len(places) > 3 else "")
         lines.append(f"Left out: {len(left)} numbers whose seed is not on both sides and all datasets ({shown}).")
     return lines
@@ -81,7 +82,7 @@ def significant(lines: Sequence[Line]) -> str:
     found = [line for line in lines if line.corrected < SIGNIFICANCE_LEVEL]
     if found:
         told = ", ".join(
-            f"{TASKS[line.task]} {line.metric} at τ = {line.ratio:g} ({line.difference.estimate:+.2f})"
+            f"{TASKS[line.task]} {line.metric} at τ = {ratio_text(line.ratio)} ({line.difference.estimate:+.2f})"
             for line in found
         )
         return f"Significant (Holm < {SIGNIFICANCE_LEVEL}): {told}."
@@ -159,18 +160,18 @@ def _ends(name: str, interval: Interval) -> dict[str, float | None]:
 def _difference(line: Line) -> list[str]:
     means = f"{line.first:.2f}", f"{line.second:.2f}", f"{line.difference.estimate:+.2f}"
     result = f"{line.higher} of {line.datasets}", f"{line.p:.3f}", f"{line.corrected:.3f}"
-    return [f"{line.ratio:g}", line.metric, *means, _bounds(line.difference, "+.2f"), *result]
+    return [ratio_text(line.ratio), line.metric, *means, _bounds(line.difference, "+.2f"), *result]
 
 
 def _all_runs(line: Runs) -> list[str]:
     means = [f"{side.estimate:.2f} [{_bounds(side, '.2f')}]" for side in (line.first, line.second)]
     percent = Interval(*(100 * value for value in line.improvement))
-    return [f"{line.ratio:g}", line.metric, *means, f"{percent.estimate:.0f} % [{_bounds(percent, '.0f')}]"]
+    return [ratio_text(line.ratio), line.metric, *means, f"{percent.estimate:.0f} % [{_bounds(percent, '.0f')}]"]
 
 
 def _image_by_image(line: Images) -> list[str]:
     numbers = f"{line.images:,}", f"{line.difference.estimate:+.2f}", _bounds(line.difference, "+.2f")
-    return [f"{line.ratio:g}", line.dataset, line.metric, *numbers]
+    return [ratio_text(line.ratio), line.dataset, line.metric, *numbers]
 
 
 def _by_task(lines: Iterable[Compared]) -> Iterator[tuple[str, Iterator[Compared]]]:
