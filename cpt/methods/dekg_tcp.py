@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from cpt.methods.base.hyperparameters import field
 from cpt.methods.base.losses import cosine_distance, dependence
 from cpt.methods.base.method import Batch, TrainingSet
-from cpt.methods.tcp import TCP, TCPHyperparameters
+from cpt.methods.tcp import TCP, ClassPromptHyperparameters
 
 CONFIG = "repo cnunlp/DeKg, configs/trainers/DeKg_TCP"
 CODE = "repo cnunlp/DeKg, trainers/DeKg_TCP.py"
 SCRIPTS = "repo cnunlp/DeKg, scripts (ten datasets)"
 
 
-class DeKgTCPHyperparameters(TCPHyperparameters):
+class DeKgTCPHyperparameters(ClassPromptHyperparameters):
     """TCP's hyperparameters and the weight of the independence; defaults of the published configuration."""
 
     epochs: int = field(100, "passes over the training set", CONFIG, ge=0)

@@ -20,8 +20,10 @@ CODE = f"{REPOSITORY}, trainers/tcp.py"
 CONFIG = f"{REPOSITORY}, configs/trainers/TCP/vit_b16_ep100_ctxv1.yaml"
 
 
-class TCPHyperparameters(TrainingHyperparameters):
-    """Defaults of the published configuration."""
+class ClassPromptHyperparameters(TrainingHyperparameters):
+    """Defaults of the published configuration of TCP."""
+
+    words: ClassVar[bool] = False
 
     epochs: int = field(50, "passes over the training set", CONFIG, ge=0)
     batch_size: int = field(32, "images per step", CONFIG, ge=1)
@@ -29,12 +31,17 @@ class TCPHyperparameters(TrainingHyperparameters):
     learning_rate: float = field(0.002, "peak learning rate", CONFIG, gt=0)
     templates: str = field("tcp", "template set of the frozen text features", CODE)
     context_length: int = field(4, "number of context vectors n", CONFIG, ge=1)
-    words: bool = field(False, "start from 'a photo of a' (when n <= 4)", CONFIG)
     block: int = field(8, "text block at whose input the class prompts replace the context", CODE, ge=1)
     reduction: int = field(4, "width of the meta-net: joint width / this", CODE, ge=1)
     guidance_weight: float = field(
         8.0, "weight of the cosine distance to the frozen features", f"{REPOSITORY}, scripts/base2new_train.sh", ge=0
     )
+
+
+class TCPHyperparameters(ClassPromptHyperparameters):
+    """The same, with a choice of initial words."""
+
+    words: bool = field(False, "start from 'a photo of a' (when n <= 4)", CONFIG)
 
 
 class TCP(Method):
@@ -47,7 +54,7 @@ class TCP(Method):
     hyperparameters: ClassVar = TCPHyperparameters
     prompts_images = False
 
-    def __init__(self, clip: Clip, hp: TCPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+    def __init__(self, clip: Clip, hp: ClassPromptHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
         require_block("block", hp.block, "text", clip.text)
         self.text = TextPrompts(clip, classes, hp.context_length, 1, generator, words=hp.words, dataset_template=True)

@@ -222,8 +222,8 @@ def test_images_without_parts_are_laid_out_as_said(photos: Path) -> None:
 
 
 def test_images_without_parts_are_cut_by_the_keys_that_are_said(photos: Path) -> None:
-    keys = told("by `(.+?)` and `(.+?)`", MANIFEST)
-    entry(**yaml.safe_load(Path("catalog.yaml").read_text())["photos"], **yaml.safe_load(f"{keys[1]}\n{keys[2]}"))
+    key = told("by `(.+?)`", MANIFEST)[1]
+    entry(**yaml.safe_load(Path("catalog.yaml").read_text())["photos"], **yaml.safe_load(key))
     works(MANIFEST)
 
 
@@ -255,7 +255,7 @@ def test_keys_of_an_entry(photos: Path) -> None:
     entry(**good, titel="Photos")
     told("photos.titel: unknown key; did you mean 'title'", MANIFEST)
     entry(**good | {"class_names": ["cat"]})
-    told("1 names for 2 class folders in .*; name each folder in sorted order, or write a mapping", MANIFEST)
+    told("1 names for 2 class folders in .*; name each class folder in sorted order, or write a mapping", MANIFEST)
     entry(**good | {"class_names": {"cat": "a cat", "dog": "a dog"}})
     works(MANIFEST)
     entry(**{key: value for key, value in good.items() if key != "root"})

@@ -202,9 +202,9 @@ def test_inherited_exhibits_that_no_longer_fit_are_left_out_with_one_notice() ->
     assert said == [
         "my.yaml: left out, because it no longer fits: table3 (no task cross_dataset); table5, figure1, figure2, figure5, "
         "figure6 (no dataset world); figure3, figure4 (no dataset flowers); task cross_dataset of table1; row coop of "
-        "table2, table4, table6, table7, figure7, figure8"
+        "table2, table2b, table4, table6, table7, figure7, figure8"
     ]
-    assert set(made.exhibits) == {"table1", "table2", "table4", "table6", "table7", "figure7", "figure8"}
+    assert set(made.exhibits) == {"table1", "table2", "table2b", "table4", "table6", "table7", "figure7", "figure8"}
     assert made.exhibits["table2"].variants == ["zeroshot", "ivlp", "cpt"]
 
 

@@ -43,7 +43,7 @@ WRONG: list[tuple[str, Any]] = [
     ("experiment", False), ("experiment", 2026), ("experiment", "Mine"), ("experiment", "a/b"),
     ("experiment", "a" * 101), ("experiment", "ab" * 20), ("class_order", "labels"), ("device", "gpu"),
     ("precision", "fp16"), ("exhibits.table1.kind", "tabel"), ("exhibits.table1.variants", ["cptt"]),
-    ("variants.cpt.method", "ctp"), ("tasks.cross_dataset.source", "wrld"), ("exhibits.figure1.dataset", "wrld"),
+    ("variants.cpt.method", "cppt"), ("tasks.cross_dataset.source", "wrld"), ("exhibits.figure1.dataset", "wrld"),
 ]  # fmt: skip
 """Places and values that are refused there."""
 

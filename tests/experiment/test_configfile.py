@@ -37,7 +37,7 @@ def test_json_with_rules_of_its_own(folder: Path) -> None:
     notices = [line for line in done.stderr.splitlines() if line.startswith("cpt: notice: ")]
     assert len(notices) == 2
     assert notices[0].startswith("cpt: notice: mine.json: overrides replace what config/config.yaml sets: epochs of ")
-    assert notices[1] == "cpt: notice: mine.json: left out, because it no longer fits: row coop of table2"
+    assert notices[1] == "cpt: notice: mine.json: left out, because it no longer fits: row coop of table2, table2b"
 
 
 def test_all_problems_at_once(folder: Path) -> None:

@@ -235,7 +235,8 @@ class DeKgTCP(TCP):
     components = DeKg.components
 
     def settings(self):
-        return super().settings() | {"independence_weight": self.meta["weight_kd"]}
+        given = super().settings() | {"independence_weight": self.meta["weight_kd"]}
+        return {name: value for name, value in given.items() if name != "words"}
 
     def evaluated(self):
         return super().evaluated() | {"text_features": self.method.raw_text_features(self.classes)}

@@ -34,7 +34,7 @@ IVLP = DASSL | {"batch_size": 4, "learning_rate": 0.0025, "text_prompts": 4, "vi
 COOP = DASSL | {"learning_rate": 0.002, "context_length": 4, "words": True}
 KGCOOP = {"learning_rate": 0.002, "context_length": 4, "guidance_weight": 8}
 DEKG = KGCOOP | {"epochs": 100, "independence_weight": 6}
-TCP = DASSL | {"words": False, "optimizer": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"}
+TCP = DASSL | {"optimizer": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"}
 MAPLE = DASSL | {"batch_size": 4, "prompts": 2, "words": True}
 
 EVERYWHERE: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "dekg": COOP | DEKG | {"batch_size": 128, "templates": "texture"},
     "kgcoop": COOP | KGCOOP | {"epochs": 100, "batch_size": 128, "templates": "texture"},
     "dekg_tcp": TCP | DEKG,
-    "tcp": TCP | KGCOOP | {"epochs": 50},
+    "tcp": TCP | KGCOOP | {"epochs": 50, "words": False},
     "dpc": DASSL
     | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
     | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},
