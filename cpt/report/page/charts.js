@@ -59,6 +59,7 @@ async function calibration(place, data, cell) {
 // ---- figures with axes to choose --------------------------------------------------------------
 
 const SYMBOLS = { o: "circle", s: "square", "^": "triangle-up", D: "diamond", v: "triangle-down", P: "cross", X: "x", "*": "star" };
+const LOGARITHMIC = 3;  // costs that differ by this factor get a logarithmic axis, as in the figure
 const explored = new Set();  // draws a chart anew
 
 function select(label, choices, draw) {
@@ -70,8 +71,8 @@ function select(label, choices, draw) {
 /** The traces of a view: what costs nothing is a line across a logarithmic axis, where it has no place. */
 function traces(chart, view, x, y, ink) {
   const costs = view.series.flatMap((one) => one.values[x] ?? []);
-  const logarithmic = chart.costs?.includes(x) && costs.some((cost) => cost > 0);
-  const ends = [Math.min(...costs.filter((cost) => cost > 0)) / 1.3, Math.max(...costs) * 1.3];
+  const least = Math.min(...costs.filter((cost) => cost > 0)), most = Math.max(...costs);
+  const logarithmic = Boolean(chart.costs?.includes(x)) && most >= LOGARITHMIC * least, ends = [least / 1.3, most * 1.3];
   const word = (value, name) => (typeof value === "number" ? (chart.percent?.includes(name) ? shown(value) : String(+value.toPrecision(4))) : value);
   const drawn = view.series.filter((one) => one.values[x] && one.values[y]).map((one) => {
     const color = one.look.color === "#000000" ? ink : one.look.color, free = logarithmic && one.values[x].every((cost) => cost === 0);

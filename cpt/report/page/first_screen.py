@@ -32,7 +32,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Backbone", grid["backbone"]),
         (f"Datasets ({len(grid['datasets'])})", ", ".join(map(_dataset, grid["datasets"].values()))),
         ("Imbalance ratios τ", ", ".join(f"{ratio:g}" for ratio in ratios)),
-        ("Methods", ", ".join(_methods(results))),
+        ("Methods", _listed(_methods(results))),
         ("Seeds", _seeds(results)),
         ("Runs", f"{finished} of {len(runs)} finished"),
     ]
@@ -53,6 +53,10 @@ def _methods(results: Results) -> list[str]:
     others = dict.fromkeys(run["method"] for run in results.grid["runs"] if run["method"] not in compared)
     facts = (results.grid["methods"][method] for method in others)
     return [*rows, *(f"{fact['title']}{' (reconstruction)' if fact['reconstruction'] else ''}" for fact in facts)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
 def _row_title(row: Mapping[str, Any]) -> str:
