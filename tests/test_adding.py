@@ -176,7 +176,7 @@ def test_a_kind_of_figure_in_one_file(copied: Path) -> None:
             *([name, ratio, "63.0", "58.0"] for name in ("Shuffled", "CPT") for ratio in ("1", "0.06")),
         ]
     caption = (copied / "results/figures/figure9.txt").read_text()
-    assert caption == "Figure 9. Base against new. Means over datasets and seeds; no error bars.\n"
+    assert caption == "Figure 9. Base against new. τ = 1, 0.06. Means over datasets and seeds; no error bars.\n"
     cpt_of(copied, "schema", "--output", "schema.json")
     described = parse_json((copied / "schema.json").read_text())["$defs"]["Tradeoff"]
     assert described["description"] == "Base against new accuracy."

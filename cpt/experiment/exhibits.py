@@ -102,6 +102,10 @@ class Exhibit(Section):
     seeds: Seeds | None = None
     datasets: Names | None = Field(None, description="only these of the task's datasets")
 
+    def headed(self) -> tuple[str, str]:
+        """Title and caption."""
+        return self.title, self.caption
+
     def named_variants(self) -> Mapping[str, Sequence[str]]:
         """Key of this section -> variants that it names; they are the rows, in this order."""
         raise NotImplementedError
@@ -145,6 +149,8 @@ class Layout:
 
     of_measures: ClassVar[bool] = False
     """Whether a table of this layout shows the measures that it declares."""
+    of_base_to_new: ClassVar[bool] = False
+    """Whether base-to-new is the only task that it can show."""
 
 
 @cache

@@ -210,11 +210,12 @@ class _Builder:
             places=partial(self._places, where, exhibit.datasets),
             hyperparameters=lambda variant, dataset: self.variants.resolved(where, variant, "base_to_new", dataset),
         )
+        title, caption = exhibit.headed()
         return {
             "name": name,
             "kind": exhibit.kind,
-            "title": exhibit.title,
-            "caption": exhibit.caption,
+            "title": title,
+            "caption": caption,
             "ratios": experiment.ratios,
             "tasks": exhibit.of_tasks(),
             "rows": [self._row(variant) for variant in dict.fromkeys(v for named in rows.values() for v in named)],

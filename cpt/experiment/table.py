@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cpt.errors import nearest
 from cpt.experiment.exhibits import LAYOUTS, Cell, Exhibit, Experiment, layout, names
-from cpt.experiment.sections import Names, Task, known_measures
+from cpt.experiment.sections import Names, Task, Text, known_measures
 from cpt.metrics.reported import MEASURES
 from cpt.validation import once
 
@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     Layout = str
 else:
     Layout = Literal[names(LAYOUTS)]
+TITLES = {
+    "base_to_new": ("Base-to-new generalization", "Harmonic mean of base and new accuracy."),
+    "cross_dataset": (
+        "Cross-dataset generalization", "Accuracy on every dataset after training on all classes of the source."
+    ),
+    "domain_generalization": (
+        "Domain generalization", "Accuracy on the shifts of the source after training on all of its classes."
+    ),
+    "few_shot": ("Few-shot learning", "Accuracy on all classes, after training on all of them."),
+}  # fmt: skip
+"""Task -> title and caption of a table that has none of its own."""
 OF_MEASURES = " or ".join(name for name in names(LAYOUTS) if layout(name).of_measures)
 
 
@@ -24,6 +35,7 @@ class Table(Exhibit):
     """Rows are variants."""
 
     kind: Literal["table"]
+    title: Text = Field("", description="default: title and caption of the first task")
     layout: Layout
     tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(once)]
     variants: Names
@@ -33,16 +45,23 @@ class Table(Exhibit):
     reference: str | None = Field(
         None, description="row that averages over datasets are tested against; default: cpt, where it is one"
     )
+    decimals: int = Field(2, ge=0, le=4, description="digits after the point of percentages; other measures: one more")
+    spread: bool = Field(True, description="show ± one sample standard deviation over seeds")
 
     @model_validator(mode="after")
     def _measures_fit(self) -> Self:
         if layout(self.layout).of_measures != bool(self.measures):
             raise ValueError(f"measures are for the layout {OF_MEASURES!r}, which needs them")
-        if self.measures and self.tasks != ["base_to_new"]:
+        if layout(self.layout).of_base_to_new and self.tasks != ["base_to_new"]:
             raise ValueError(f"the layout {self.layout!r} is of the task base_to_new; set tasks: [base_to_new]")
         if self.reference is not None and self.reference not in self.variants:
             raise ValueError(f"reference {self.reference!r} is no row; {nearest(self.reference, self.variants)}")
         return self
+
+    def headed(self) -> tuple[str, str]:
+        """Title and caption: its own, or those of its first task."""
+        title, caption = TITLES[self.tasks[0]]
+        return (self.title, self.caption) if self.title else (title, self.caption or caption)
 
     def named_variants(self) -> Mapping[str, Sequence[str]]:
         """Its rows."""
@@ -57,6 +76,7 @@ class Table(Exhibit):
         return experiment.cells(self.tasks, self.variants)
 
     def further(self, experiment: Experiment) -> dict[str, Any]:
-        """Layout, measures and the row that others are tested against."""
+        """Layout, measures, the row that others are tested against, and how numbers are shown."""
         reference = self.reference or ("cpt" if "cpt" in self.variants else None)
-        return {"layout": self.layout, "measures": self.measures, "reference": reference}
+        shown = {"decimals": self.decimals, "spread": self.spread}
+        return {"layout": self.layout, "measures": self.measures, "reference": reference, **shown}

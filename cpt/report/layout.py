@@ -21,6 +21,7 @@ from cpt.results.cells import (
 )
 
 DECIMALS = 2
+"""Digits after the point of percentages, where a table does not say."""
 PARTIAL = (
     "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row have."
 )
@@ -59,6 +60,8 @@ class Layout(exhibits.Layout):
     """Heading of the rows' labels."""
     spread: ClassVar[Literal["±", "std"]] = "±"
     """What the notes call the standard deviation."""
+    ranked_in: ClassVar[str] = "the column and ratio"
+    """Among which numbers best and second are marked."""
     unranked: ClassVar[str] = ""
     """What the notes add about the marks of best and second."""
     undefined: ClassVar[str] = ""
@@ -115,6 +118,18 @@ class Layout(exhibits.Layout):
 
     # ---- what they use -----------------------------------------------------------------------------
 
+    @property
+    def decimals(self) -> int:
+        """Digits after the point of percentages."""
+        found: int = self.exhibit.get("decimals", DECIMALS)
+        return found
+
+    @property
+    def shows_spread(self) -> bool:
+        """Whether numbers show their ±."""
+        found: bool = self.exhibit.get("spread", True)
+        return found
+
     def mean(self, task: str, cells: Cells, metric: str) -> Summary:
         """Return the mean over the datasets that a task's average is over."""
         averaged = averaged_datasets(self.exhibit, task)
@@ -134,9 +149,13 @@ class Layout(exhibits.Layout):
         *,
         spread: bool = True,
         better: Better = "higher",
-        decimals: int = DECIMALS,
+        decimals: int | None = None,
     ) -> list[Shown]:
-        """Return one cell per row: the means, with ± where ``spread``, ranked by which way is ``better``."""
+        """Return one cell per row: the means, with ± where ``spread``, ranked by which way is ``better``.
+
+        ``decimals``: default that of percentages.
+        """
+        decimals, spread = self.decimals if decimals is None else decimals, spread and self.shows_spread
         cells = [numbers[Key(ratio, row["id"], dataset, metric)] for row in self.exhibit["rows"]]
         means = marked([cell.mean for cell in cells], better, decimals)
         return [
@@ -169,11 +188,11 @@ class Layout(exhibits.Layout):
         counts = sorted(seed_counts)
         parts = [
             self.unit_note(),
-            _seed_note(counts, self.spread),
+            _seed_note(counts, self.spread if self.spread == "std" or self.shows_spread else None),
             *self.meaning_notes(),
             *(self.average_note(task) for task in self.exhibit["tasks"]),
             PARTIAL if partial else "",
-            f"Bold: best of the column and ratio; underlined: second{self.unranked}.",
+            f"Bold: best mean of {self.ranked_in}, underlined: second, significant or not{self.unranked}.",
             self.test_note(),
             f"{MISSING}: no finished run{self.undefined}." if 0 in counts else "",
             f"Backbone: {self.results.grid['backbone']}.",
@@ -190,19 +209,21 @@ def can_differ(datasets: int, others: int) -> bool:
     return others * 2.0 ** (1 - datasets) < SIGNIFICANCE_LEVEL
 
 
-def _seed_note(counts: Sequence[int], spread: Literal["±", "std"]) -> str:
+def _seed_note(counts: Sequence[int], spread: Literal["±", "std"] | None) -> str:
     if not any(counts):
         return "No run has finished."
     repeated = [count for count in counts if count > 1]
     if not repeated:
         return "Single runs (one seed), so no standard deviation."
     seeds = f"{repeated[0]}–{repeated[-1]}" if len(repeated) > 1 else f"{repeated[0]}"
+    if spread is None:
+        return f"Mean over {seeds} seeds{', or a single run' if 1 in counts else ''}."
     alone = f" (without {spread}: a single run)" if 1 in counts else ""
     shown = spread if spread == "±" else f"{spread} is"
     return f"Mean over {seeds} seeds{alone}, {shown} the sample standard deviation over seeds."
 
 
-def marked(values: Sequence[float | None], better: Better, decimals: int = DECIMALS) -> list[Shown]:
+def marked(values: Sequence[float | None], better: Better, decimals: int) -> list[Shown]:
     """Return numbers as a column shows them, best and second marked."""
     marks = rank(values, better, decimals)
     return [

@@ -56,11 +56,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole table: ``label`` is ``Table 2``, ``notes`` say what the numbers are.
+    """A whole table of an experiment: ``label`` is ``Table 2``, ``notes`` say what the numbers are.
 
     ``long_form`` holds every number once, unrounded: one row per number, of the columns ``LONG_FORM``.
     """
 
+    experiment: str
     name: str
     label: str
     title: str

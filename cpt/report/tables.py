@@ -143,6 +143,7 @@ def laid_out(results: Results, exhibit: Mapping[str, Any], numbers: LongForm) ->
     p_values = significance(results, exhibit)
     partial = any(uneven(p) for task in exhibit["tasks"] for p in _averaged_parts(results, exhibit, task).values())
     return Table(
+        experiment=results.grid["experiment"],
         name=exhibit["name"],
         label=exhibit_label(exhibit["name"]),
         title=sentence(exhibit["title"]),

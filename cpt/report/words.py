@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cpt.results.cells import TASKS, judged_by
@@ -15,8 +15,8 @@ SIGNIFICANCE_LEVEL = 0.05
 
 
 def exhibit_label(name: str) -> str:
-    """Return an exhibit's name for people: ``table2`` is ``Table 2``."""
-    match = re.fullmatch(r"([a-z]+)(\d+)", name)
+    """Return an exhibit's name for people: ``table2`` is ``Table 2``, ``table2b`` is ``Table 2b``."""
+    match = re.fullmatch(r"([a-z]+)(\d+[a-z]?)", name)
     return f"{match[1].capitalize()} {match[2]}" if match else name
 
 
@@ -40,6 +40,11 @@ def counted(number: int, noun: str) -> str:
 def ratio_title(ratio: float) -> str:
     """Return a ratio for headings: ``τ = 0.06``."""
     return f"τ = {ratio:g}"
+
+
+def ratios_title(ratios: Iterable[float]) -> str:
+    """Return some ratios for captions: ``τ = 1, 0.06``."""
+    return f"τ = {', '.join(f'{ratio:g}' for ratio in ratios)}"
 
 
 def task_title(task: str) -> str:

@@ -527,6 +527,7 @@ def test_fixed_clusters_and_seed() -> None:
         ),
         ("exhibits.table6.measures", [], "measures are for the layout 'measures', which needs them"),
         ("exhibits.table2.measures", ["tail"], "measures are for the layout 'measures', which needs them"),
+        ("exhibits.table2b.tasks", ["few_shot"], "the layout 'base_new' is of the task base_to_new"),
         ("exhibits.table6.tasks", ["cross_dataset"], "the layout 'measures' is of the task base_to_new"),
         ("exhibits.table2.reference", "cptt", "exhibits.table2: reference 'cptt' is no row; did you mean 'cpt'?"),
         ("exhibits.figure6.measures", ["tail"], "unknown measure 'tail'"),

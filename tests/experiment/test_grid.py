@@ -299,3 +299,23 @@ def test_descriptions_are_the_datasets_own_where_it_has_some(built: Any, tmp_pat
         path = {"land": "descriptions-file", "flowers": "descriptions-templates-mine"}[name]
         assert found.descriptions(only(found, "coprompt")) == f"features/{name}/{path}.safetensors"
         assert found.descriptions(only(found, "coop")) is None
+
+
+def test_a_table_without_a_title_has_that_of_its_first_task(built: Any) -> None:
+    """So that a table that is given other tasks is not called after its old ones."""
+    plain = {name: value for name, value in TABLE.items() if name != "title"} | {"variants": ["coop"]}
+    tasks = {name: {"datasets": ["land"]} for name in ("base_to_new", "few_shot")}
+    exhibits = {
+        "a": plain,
+        "b": plain | {"tasks": ["few_shot"], "decimals": 1, "spread": False},
+        "c": plain | {"tasks": ["few_shot"], "caption": "Mine."},
+        "d": TABLE | {"variants": ["coop"]},
+    }
+    found = built({"coop": {"method": "coop"}}, tasks=tasks, exhibits=exhibits).as_json()["exhibits"]
+    headings = {name: (table["title"], table["caption"]) for name, table in found.items()}
+    assert headings["a"] == ("Base-to-new generalization", "Harmonic mean of base and new accuracy.")
+    assert headings["b"] == ("Few-shot learning", "Accuracy on all classes, after training on all of them.")
+    assert headings["c"] == ("Few-shot learning", "Mine.")
+    assert headings["d"] == ("T", "")
+    shown = {name: (table["decimals"], table["spread"]) for name, table in found.items()}
+    assert (shown["a"], shown["b"]) == ((2, True), (1, False))

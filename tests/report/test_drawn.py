@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from scipy.stats import gaussian_kde
 
 from cpt.report.drawing import style
+from cpt.report.figures import violin
 from cpt.results.cells import read_results
 from tests.helpers import rough_results
 from tests.helpers.rough_results import over_datasets
@@ -227,8 +228,9 @@ def test_method_figure_shows_classes_before_and_after_in_one_plane(made: Path) -
     assert [to_hex(part[:3]) for part in moves.get_edgecolor()] == colors
     for axes in (before, after):
         assert axes.get_xlabel() == f"component 1 ({100 * shares[0]:.0f} % of the frozen variance)"
-        assert axes.get_ylabel() == f"component 2 ({100 * shares[1]:.0f} %)"
         assert axes.get_aspect() == 1
+    assert before.get_ylabel() == f"component 2 ({100 * shares[1]:.0f} %)"
+    assert (before.get_xlim(), before.get_ylim()) == (after.get_xlim(), after.get_ylim()), "positions compare"
     anchors = {text.get_text(): text.xy for text in before.texts}
     assert anchors.keys() == set(clusters["class_name"])
     for name, point in zip(clusters["class_name"], old, strict=True):
@@ -283,7 +285,9 @@ def ticks(axes: Axes) -> dict[float, float]:
 def check_sweep(made: Path, shown: Mapping[str, Any], drawing: style.Drawing) -> None:
     parameters = list(dict.fromkeys(cell["parameter"] for cell in shown["cells"]))
     panels = [axes for axes in drawing.figure.axes if axes.axison]
-    assert [axes.get_xlabel() for axes in panels] == [name.replace("_", " ") for name in parameters]
+    assert [axes.get_xlabel() for axes in panels] == [
+        {"etf_weight": "λ_ETF"}.get(name, name.replace("_", " ")) for name in parameters
+    ]
     for axes, parameter in zip(panels, parameters, strict=True):
         place, found = ticks(axes), series(axes)
         cells = [cell for cell in shown["cells"] if cell["parameter"] == parameter]
@@ -366,7 +370,11 @@ def test_dotted_lines_stand_at_the_defaults(made: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["one ratio", "two ratios"])
-def test_violins_show_every_seed_the_mean_and_the_density(made: Path, which: str) -> None:
+def test_violins_show_every_seed_the_mean_and_the_density(
+    made: Path, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(violin, "FEWEST_SEEDS", 3)
+    looks = style.looks(read_results(made / "grid.json", made / "runs.parquet"))
     shown = exhibit(made, "figure4") if which == "one ratio" else several_ratios(made, "figure4")
     drawing = draw(made, shown)
     assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == [
@@ -383,7 +391,7 @@ def test_violins_show_every_seed_the_mean_and_the_density(made: Path, which: str
             *name, count = labels[place].split("\n")
             spaceless = "".join(name).replace(" ", ""), NAMES[row["id"]].replace(" ", "")
             assert (spaceless[0], count) == (spaceless[1], f"n = {len(values)}")
-            color = style.look(place).color
+            color = looks[row["id"]].color
             points = marks(axes, color)
             assert sorted(points[:, 1]) == pytest.approx(sorted(values))
             assert all(abs(points[:, 0] - place) < 0.3)
@@ -422,6 +430,7 @@ def test_collapse_shows_means_over_datasets_and_deviations_over_seeds(made: Path
     axes = drawing.figure.axes[0]
     assert axes.get_title(loc="left") == "(a) ETF distance"
     assert axes.get_xlabel() == "epoch"
+    assert axes.get_xlim()[0] == 0
     found = series(axes)
     for row in shown["rows"]:
         for ratio in shown["ratios"]:
@@ -439,6 +448,23 @@ def test_collapse_shows_means_over_datasets_and_deviations_over_seeds(made: Path
     assert not found
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert legend == [line.get_label() for line in axes.lines]
+
+
+def test_a_method_that_learns_nothing_is_a_level_line_where_no_image_enters(made: Path) -> None:
+    rows_of = [{"id": name, "label": NAMES[name], "note": None} for name in ("zeroshot", "cpt")]
+    cells = [cell for row in rows_of for cell in of(exhibit(made, "table2")["cells"], row["id"], 0.06)]
+    shown = exhibit(made, "figure6") | {"rows": rows_of, "cells": cells, "measures": ["effective_rank", "alignment"]}
+    drawing = draw(made, shown)
+    text, image = drawing.figure.axes
+    (level,) = text.lines
+    expected = over_datasets(made, of(cells, "zeroshot", 0.06), "effective_rank").mean()
+    assert level.get_ydata() == pytest.approx([expected, expected])
+    assert level.get_label() == "Zero-shot"
+    assert not image.lines
+    (written,) = drawing.rows
+    assert (written[:4], written[5]) == (("effective_rank", "Zero-shot", "0.06", None), pytest.approx(expected))
+    assert "Dashed: methods that learn nothing, where no image enters." in drawing.note
+    assert "Alignment: mean cosine" in drawing.note
 
 
 # ---- reliability ---------------------------------------------------------------------------------
@@ -473,9 +499,8 @@ def test_reliability_marks_stand_at_confidence_and_accuracy(made: Path, which: s
             shares = (bins["images"] / bins["images"].sum()).to_numpy()
             sizes = scatter.get_sizes()
             np.testing.assert_allclose(sizes / sizes.sum(), shares, err_msg="area tells the share of images")
-            errors = [rough_results.seeds(made, cell, "ece_base") for cell in cells]
-            error = pd.concat(errors, axis=1, join="inner").mean(axis=1).mean()
-            assert label == (f"base, ECE {error:.1f}" if half == "base" else "new")
+            gaps = (expected[:, 0] - expected[:, 1]) * shares
+            assert label == f"{half}, ECE {100 * np.abs(gaps).sum():.1f}", "of the curve that is drawn"
             written = rows(drawing, method=NAMES[row], imbalance_ratio=f"{ratio:g}", half=half)
             assert written["bin"].tolist() == bins.index.tolist()
             assert written["images"].tolist() == bins["images"].tolist()
@@ -496,16 +521,16 @@ def test_costs_stand_against_accuracy_with_its_deviation(made: Path, which: str)
     drawing = draw(made, shown)
     panels = np.reshape(drawing.figure.axes, (len(shown["ratios"]), 3))
     titles = {
-        "seconds": "training of a run, s",
-        "peak_memory_mb": "peak memory, MiB",
-        "learnable_parameters": "learned values",
+        "seconds": ("training time", "training of a run, s"),
+        "peak_memory_mb": ("memory", "peak memory, MiB"),
+        "learnable_parameters": ("learned values", "learned values"),
     }
     for line_of_panels, ratio in zip(panels, shown["ratios"], strict=True):
         assert line_of_panels[0].get_ylabel() == "H (%), mean ± std"
-        for axes, (cost, title) in zip(line_of_panels, titles.items(), strict=True):
-            assert axes.get_xlabel() == title
-            assert re.fullmatch(rf"\([a-f]\) τ = {ratio:g}", axes.get_title(loc="left"))
-            assert axes.get_xscale() == "log"
+        for axes, (cost, (title, label)) in zip(line_of_panels, titles.items(), strict=True):
+            assert axes.get_xlabel() == label
+            further = f", τ = {ratio:g}" if which == "two ratios" else ""
+            assert re.fullmatch(rf"\([a-f]\) {title}{further}", axes.get_title(loc="left"))
             names = {text.get_text(): text.xy for text in axes.texts}
             points = {}
             for row in shown["rows"]:
@@ -529,6 +554,10 @@ def test_costs_stand_against_accuracy_with_its_deviation(made: Path, which: str)
                 assert (written["value"], written["std"]) == pytest.approx((spent, values.std(ddof=1)))
                 assert names[NAMES[row["id"]]] == pytest.approx((spent, values.mean()))
             free = points.pop("zeroshot")[1]
+            paid = [spent for spent, _, _ in points.values()]
+            logarithmic = max(paid) >= 3 * min(paid)
+            assert axes.get_xscale() == ("log" if logarithmic else "linear")
+            assert logarithmic or axes.get_xlim()[0] == 0
             flat = [line for line in axes.lines if line.get_transform() != axes.transData]
             assert [line.get_ydata()[0] for line in flat] == pytest.approx([free]), "no training, no cost"
             assert names["Zero-shot"][1] == pytest.approx(free)
@@ -542,4 +571,5 @@ def test_costs_stand_against_accuracy_with_its_deviation(made: Path, which: str)
                 if mean > free and all(spent < s or mean > m for s, m, _ in points.values() if (s, m) != (spent, mean))
             ]
             front = [line for line in axes.lines if line.get_color() == style.GREY and line.get_linewidth() == 0.8]
+            assert front[0].get_drawstyle() == "steps-post", "nothing lies between two methods"
             np.testing.assert_allclose(np.reshape(front[0].get_xydata(), (-1, 2)), np.reshape(best, (-1, 2)))

@@ -73,7 +73,7 @@ def test_every_table_and_figure_is_there(page: Elements) -> None:
     pictures = [a for tag, a in page.found if tag == "img" and "src" in a]
     assert len(pictures) == len(FIGURES)
     assert all(a["src"].startswith("data:image/svg+xml;base64,") for a in pictures)
-    assert pictures[0]["alt"].startswith("What figure1 shows: τ → 0 & a_b. Maps: the first seed")
+    assert pictures[0]["alt"].startswith("τ = 0.06. What figure1 shows: τ → 0 & a_b. Maps: the first seed")
 
 
 def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
@@ -459,7 +459,8 @@ def test_charts_have_the_values_of_the_figures(made: Path, page: Elements) -> No
     assert sorted(charts) == ["figure3", "figure4", "figure5", "figure6", "figure7", "figure8"]
     of = {name: pd.read_csv(io.StringIO(files[f"{name}.csv"])) for name in charts}
     for view in charts["figure3"]["views"]:
-        means = of["figure3"][(of["figure3"]["parameter"].str.replace("_", " ") == view["name"])]
+        names = of["figure3"]["parameter"].str.replace("_", " ").replace("etf weight", "λ_ETF")
+        means = of["figure3"][names == view["name"]]
         means = means[means["statistic"] == "mean"].sort_values("x")
         assert [view["series"][0]["values"][axis] for axis in ("value", "H")] == [
             list(means["x"]),

@@ -288,7 +288,7 @@ def wide(values: dict[str, list[dict[int, float]]]) -> tuple[Results, dict]:
         "rows": [{"id": row, "label": row, "note": None} for row in values], "measures": [], "reference": "ours",
         "cells": cells,
     }  # fmt: skip
-    grid = {"exhibits": {"table2": exhibit}, "datasets": {}, "backbone": "b", "class_groups": {}}
+    grid = {"experiment": "e", "exhibits": {"table2": exhibit}, "datasets": {}, "backbone": "b", "class_groups": {}}
     return Results(Path(), grid, runs, frozenset(runs), numbers), exhibit
 
 
@@ -356,14 +356,14 @@ def test_equal_methods_are_rarely_told_apart() -> None:
 
 def test_the_mark_reaches_every_format() -> None:
     cell = Shown("50.00", "1.00", differs=True)
-    table = Table("t", "T", "", "", "", "Method", [Column("H")], [Block("", [Line("a", None, [cell])])])
+    table = Table("e", "t", "T", "", "", "", "Method", [Column("H")], [Block("", [Line("a", None, [cell])])])
     assert "50.00†" in md.write(table)
     assert r"50.00{\tiny$\pm$1.00}\rlap{$^\dagger$}" in tex.write(table)
     assert "50.00<sup>†</sup>" in html.write(table)
 
 
 def notes(exhibit: dict, **groups: float) -> str:
-    grid = {"backbone": "b", "class_groups": {"head": 1, "medium": 1, "tail": 1} | groups}
+    grid = {"experiment": "e", "backbone": "b", "class_groups": {"head": 1, "medium": 1, "tail": 1} | groups}
     return layout_of(exhibit)(Results(Path(), grid, {}, frozenset(), {}), exhibit).notes({1})
 
 
@@ -464,9 +464,10 @@ def test_text_is_escaped_in_every_format(made: Path) -> None:
 def test_latex_is_a_booktabs_table_with_equal_rows(made: Path, name: str) -> None:
     tex = (made / "tables" / f"{name}.tex").read_text()
     lines = tex.splitlines()
-    assert lines[1] == r"\begin{table}[t]"
-    assert lines[-2:] == [r"\end{tabular}", r"\end{table}"]
-    assert rf"\label{{tab:{name}}}" in lines
+    floating = "table" if name in ("table4", "table5") else "table*"
+    assert lines[1] == rf"\begin{{{floating}}}[t]", "the others would be wider than a column"
+    assert lines[-1] == rf"\end{{{floating}}}"
+    assert rf"\label{{tab:invented-{name}}}" in lines
     assert [r"\toprule" in lines, r"\midrule" in lines, r"\bottomrule" in lines] == [True] * 3
     columns = len(re.search(r"\\begin\{tabular\}\{(l r*)\}", tex.replace("{l", "{l "))[1].replace(" ", ""))
     for line in lines:
@@ -478,6 +479,60 @@ def test_latex_is_a_booktabs_table_with_equal_rows(made: Path, name: str) -> Non
     assert tex.isascii()
 
 
+def test_latex_captions_are_short_and_the_bookkeeping_stands_below(made: Path) -> None:
+    text = (made / "tables" / "table2.tex").read_text()
+    (caption,) = re.findall(r"\\caption\{(.*)\}\n", text)
+    assert caption.endswith(r"What table2 shows: $\tau$ $\rightarrow$ 0 \& a\_b.")
+    tabular, below = text.split(r"\end{tabular}")
+    assert r"\footnotesize Percent. Mean over 2--3 seeds" in below
+    assert "Percent" not in tabular
+
+
+def test_base_new_and_h_stand_side_by_side_for_every_dataset(made: Path) -> None:
+    rows = Cells((made / "tables" / "table2b.html").read_text()).rows
+    assert rows[0] == ["", "τ = 0.25", "τ = 0.06"]
+    assert rows[1] == ["Method", "base", "new", "H", "base", "new", "H"]
+    headings = [row[0] for row in rows if len(row) == 1]
+    assert headings == ["Average over 3 datasets", "World", "Flowers", "<script>alert(1)</script>"]
+    flowers = rows[rows.index(["Flowers"]) :]
+    # IVLP on flowers: 59 + 2 at 0.25; base +3, new -2.5
+    assert ["IVLP", "64.00 ±1.00", "58.50 ±1.00", "61.00 ±1.00", "62.00 ±1.00", "56.50 ±1.00", "59.00 ±1.00"] in flowers
+    whole, halves = numbers(made, "table2"), numbers(made, "table2b")
+    assert halves == {key: cell for key, cell in whole.items() if key[0] != "1"}
+    text = (made / "tables" / "table2b.md").read_text()
+    assert "Average: mean over 3 datasets; that of H is the mean of their H." in text
+    assert "Bold: best mean of the column and dataset" in text
+
+
+def test_digits_and_deviations_are_chosen_per_table(made: Path) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    for name in ("table2", "table5", "table6"):
+        exhibit = results.exhibit(name) | {"decimals": 1, "spread": False}
+        table = laid_out(results, exhibit, long_form(results, exhibit))
+        cells = [cell for block in table.blocks for line in block.lines for cell in line.cells]
+        assert all(re.fullmatch(r"\d+\.\d|3\.25|–", cell.text) for cell in cells)
+        assert not any(cell.spread for cell in cells)
+        assert ("±" in table.notes) == ("standard deviation" in table.notes) == (name == "table5") or name == "table5"
+        assert csv_format.write(table) == (made / "tables" / f"{name}.csv").read_text(), "the numbers are the same"
+
+
+def test_a_macro_accuracy_that_equals_the_accuracy_is_left_out(made: Path) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    exhibit = results.exhibit("table6") | {"measures": ["base", "macro_base"]}
+    base = {key: value for key, value in results.values.items() if key[2:] == ("base", "accuracy")}
+
+    def shown(by: float) -> Table:
+        macro = {(*key[:3], "macro_accuracy"): value + by for key, value in base.items()}
+        changed = replace(results, values=results.values | macro)
+        return laid_out(changed, exhibit, long_form(changed, exhibit))
+
+    assert [column.title for column in shown(0.0).columns] == ["base ↑"]
+    assert "Macro base equals base: classes have equally many test images." in shown(0.0).notes
+    assert any("macro_base" in row for row in shown(0.0).long_form)
+    assert [column.title for column in shown(1.0).columns] == ["base ↑", "macro base ↑"]
+    assert "Macro: mean of the classes' accuracies." in shown(1.0).notes
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_notes_say_what_the_numbers_are(made: Path, name: str) -> None:
     text = (made / "tables" / f"{name}.html").read_text()
@@ -485,7 +540,8 @@ def test_notes_say_what_the_numbers_are(made: Path, name: str) -> None:
     assert f", {shown} the sample standard deviation over seeds." in text
     assert ("±" in text) == (name != "table5")
     assert "Backbone: tiny_clip." in text
-    assert "Bold: best" in text
+    assert "Bold: best mean" in text
+    assert "significant or not" in text
 
 
 def test_notes_count_datasets_and_seeds(made: Path) -> None:
@@ -511,10 +567,10 @@ def test_markdown_rows_are_as_wide_as_their_header(made: Path) -> None:
 
 def test_table_without_spread_leaves_no_room_for_it() -> None:
     line = Line("a | b", None, [Shown("1.00", None, "best")])
-    table = Table("table9", "Table 9", "Title.", "", "", "Method", [Column("H")], [Block("", [line])])
+    table = Table("mine", "table9", "Table 9", "Title.", "", "", "Method", [Column("H")], [Block("", [line])])
     assert r"\textbf{1.00} \\" in tex.write(table)
     assert r"\begin{table}[t]" in tex.write(table)
-    wide = replace(table, columns=[Column("H")] * 7, blocks=[])
+    wide = replace(table, columns=[Column("Heading")] * 8, blocks=[])
     assert r"\begin{table*}[t]" in tex.write(wide)
     assert tex.write(wide).endswith("\\end{table*}\n")
     assert r"| a \| b | **1.00** |" in md.write(table)

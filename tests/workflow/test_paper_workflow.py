@@ -41,6 +41,7 @@ MINI = {
     "exhibits": {
         "table1": {"ratios": None, "datasets": ["dtd", "eurosat", "oxford_pets", "imagenetv2", "imagenet_a"]},
         "table2": {"variants": ROWS},
+        "table2b": {"variants": ROWS},
         "table3": {"variants": ROWS},
         "table4": {"variants": ROWS},
         "table5": {"ratios": None, "seeds": None},

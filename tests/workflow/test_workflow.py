@@ -64,7 +64,7 @@ CATALOG = {
         "per_class": {"train": 16, "test": 2},
     },
 }
-TABLES = [f"tables/table{i}.{suffix}" for i in range(1, 8) for suffix in ("csv", "md", "tex", "html")]
+TABLES = [f"tables/table{i}.{suffix}" for i in (1, 2, "2b", *range(3, 8)) for suffix in ("csv", "md", "tex", "html")]
 FIGURES = [f"figures/figure{i}.{suffix}" for i in range(1, 9) for suffix in ("svg", "pdf", "png", "csv", "txt")]
 
 

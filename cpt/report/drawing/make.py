@@ -8,7 +8,7 @@ from pathlib import Path
 from cpt.errors import CptError
 from cpt.experiment.exhibits import FIGURES
 from cpt.report.drawing import style
-from cpt.report.words import caption_begins, sentence
+from cpt.report.words import caption_begins, ratios_title, sentence
 from cpt.results.cells import read_results
 
 
@@ -31,5 +31,6 @@ def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
     kind = import_module(f"{FIGURES}.{exhibit['kind']}")
     with style.house_style():
         drawing = kind.draw(results, exhibit)
-        parts = caption_begins(name, exhibit), sentence(exhibit["caption"]), drawing.note
+        shown = sentence(ratios_title(exhibit["ratios"]))
+        parts = caption_begins(name, exhibit), shown, sentence(exhibit["caption"]), drawing.note
         style.save(drawing, output, name, " ".join(filter(None, parts)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 HEADER = ("cost", "method", "imbalance_ratio", "value", "accuracy", "std", "n_seeds", "undominated")
 COST = {
-    "seconds": "training of a run, s",
-    "peak_memory_mb": "peak memory, MiB",
-    "learnable_parameters": "learned values",
+    "seconds": ("training time", "training of a run, s"),
+    "peak_memory_mb": ("memory", "peak memory, MiB"),
+    "learnable_parameters": ("learned values", "learned values"),
 }
-"""Columns of costs.parquet and what the axes call them."""
+"""Columns of costs.parquet, and what panels and axes call them."""
+_LOGARITHMIC = 3
+"""Costs that differ by this factor get a logarithmic axis; others one from zero: small differences look small."""
 
 
 class Cost(VariantsFigure):
@@ -36,6 +39,7 @@ class Cost(VariantsFigure):
 class Point(NamedTuple):
     """A method's cost and accuracy, with the standard deviation over seeds."""
 
+    row: str
     name: str
     cost: float
     accuracy: float
@@ -51,26 +55,27 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     table, _ = read_parquet(results.folder / "costs.parquet", COSTS)
     spent = {row["run"]: row for row in table.to_pylist()}
     rows: list[tuple] = []
-    letters = style.letters()
+    letters, looks = style.letters(), style.looks(results)
     drawn = []
     for ratio, panels in zip(ratios, grid, strict=True):
         for axes, cost in zip(panels, COST, strict=True):
             points = _points(results, exhibit, ratio, cost, spent)
-            axes.set_title(f"({next(letters)}) {ratio_title(ratio)}")
-            axes.set_xlabel(COST[cost])
-            rows += _draw_points(axes, points, cost, ratio)
+            title, label = COST[cost]
+            axes.set_title(f"({next(letters)}) {title}" + (f", {ratio_title(ratio)}" if len(ratios) > 1 else ""))
+            axes.set_xlabel(label)
+            rows += _draw_points(axes, points, looks, cost, ratio)
             drawn.append((axes, points))
         panels[0].set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%), mean ± std")
     for axes, points in drawn:
         if points:
-            _name(axes, points)
+            _name(axes, points, looks)
     datasets = len({cell["dataset"] for cell in exhibit["cells"]})
     seeds = max((point.seeds for _, points in drawn for point in points), default=0)
     note = (
         f"Means over {counted(datasets, 'dataset')} and n = {counted(seeds, 'seed')}; bars: ± one sample standard "
-        "deviation over seeds. Cost: median over the runs; seconds and memory of both trainings where a run starts "
-        "from another one. Line: Pareto front (no other method is at least as cheap and as accurate, and better in one "
-        "of the two). Dashed: methods that learn nothing."
+        "deviation over seeds. Cost: median over the runs; where a run starts from another one, the seconds of both "
+        "trainings and the larger memory. Memory on a CPU is that of the whole process, libraries included. Steps: "
+        "Pareto front, the highest mean for a cost of at most x. Dashed: methods that learn nothing."
     )
     return style.Drawing(figure, HEADER, rows, note)
 
@@ -86,7 +91,7 @@ def _points(
         if accuracy.mean is not None and costs:
             trains = any(spent[run]["steps"] for cell in cells for run in cell["runs"] if run in spent)
             middle = statistics.median(costs) if trains else 0.0
-            points.append(Point(names[row["id"]], middle, accuracy.mean, accuracy.std, accuracy.n))
+            points.append(Point(row["id"], names[row["id"]], middle, accuracy.mean, accuracy.std, accuracy.n))
     return points
 
 
@@ -111,26 +116,22 @@ def undominated(points: Sequence[Point]) -> list[Point]:
     return sorted((point for point in points if not beaten(point)), key=lambda point: point.cost)
 
 
-def _draw_points(axes: Axes, points: Sequence[Point], cost: str, ratio: float) -> list[tuple]:
-    from matplotlib.ticker import LogLocator, NullLocator
-
+def _draw_points(
+    axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look], cost: str, ratio: float
+) -> list[tuple]:
     front = undominated(points)
-    costly = [point for point in points if point.cost > 0]
-    for index, point in enumerate(points):
-        look = style.look(index)
+    costly = [point.cost for point in points if point.cost > 0]
+    for point in points:
+        look = looks[point.row]
         if point.cost == 0:
             axes.axhline(point.accuracy, color=look.color, linestyle=(0, (4, 2)), linewidth=0.9, zorder=1)
             continue
         axes.errorbar(point.cost, point.accuracy, yerr=point.std, color=look.color, marker=look.marker, linewidth=0.9,
                       zorder=3)  # fmt: skip
-    line = [point for point in front if point.cost > 0]
-    axes.plot([p.cost for p in line], [p.accuracy for p in line], color=style.GREY, linewidth=0.8, zorder=2)
+    line = np.reshape([(point.cost, point.accuracy) for point in front if point.cost > 0], (-1, 2))
+    axes.plot(*line.T, color=style.GREY, linewidth=0.8, zorder=2, drawstyle="steps-post")
     if costly:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.6g}")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.margins(x=0.2, y=0.12)
+        _scale(axes, costly)
     else:
         style.empty_panel(axes)
     axes.grid(axis="y")
@@ -139,11 +140,33 @@ def _draw_points(axes: Axes, points: Sequence[Point], cost: str, ratio: float) -
     ]  # fmt: skip
 
 
-def _name(axes: Axes, points: Sequence[Point]) -> None:
-    """Write the methods' names beside their points, and on the lines of those that learn nothing."""
+def _scale(axes: Axes, costs: Sequence[float]) -> None:
+    """Make room for the names, on a logarithmic axis or on one from zero."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.margins(x=0.2, y=0.15)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.6g}")
+    if max(costs) < _LOGARITHMIC * min(costs):
+        axes.set_xlim(0, 1.3 * max(costs))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.6g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _name(axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look]) -> None:
+    """Write the methods' names beside their points, and beside the lines of those that learn nothing."""
     from cpt.report.drawing.labels import place_labels
 
-    left = axes.get_xlim()[0]
+    left, right = axes.get_xlim()
     places = np.array([(point.cost or left, point.accuracy) for point in points])
-    names = {i: (point.name, style.darker(style.look(i).color)) for i, point in enumerate(points)}
-    place_labels(axes, places, names, np.empty((0, 2)))
+    names = {i: (point.name, style.darker(looks[point.row].color)) for i, point in enumerate(points)}
+    lines = [np.array([(left, p.accuracy), (right, p.accuracy)]) for p in points if p.cost == 0]
+    bars = [(p.cost, p.accuracy, p.std) for p in points if p.cost and p.std]
+    lines += [np.array([(cost, mean - std), (cost, mean + std)]) for cost, mean, std in bars]
+    for one, other in pairwise(p for p in undominated(points) if p.cost):
+        corner = other.cost, one.accuracy
+        lines.append(np.array([(one.cost, one.accuracy), corner, (other.cost, other.accuracy)]))
+    place_labels(axes, places, names, lines=lines)

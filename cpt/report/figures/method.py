@@ -78,10 +78,11 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     figure.colorbar(image, ax=list(matrices), label="cosine similarity", location="bottom", shrink=0.5, aspect=30)
     _name_classes(before, plane.project(frozen), clusters)
     note = (
-        f"One run (n = 1, seed {results.run(run)['seed']}), no error bars: (a, b) in the two principal directions of "
-        "the frozen features; simplex: the cosine of equiangular classes of a cluster, -1/(k-1)."
+        f"One run (n = 1, seed {results.run(run)['seed']}), no error bars. (a, b) in the two principal directions of "
+        "the frozen features; color and mark: cluster. Simplex: the cosine of the k classes of a cluster at equal, "
+        f"maximal angles, −1/(k−1). {_moved(frozen @ frozen.T, tuned @ tuned.T, clusters)}"
     )
-    return style.Drawing(figure, HEADER, rows, note)
+    return style.Drawing(figure, HEADER, rows, note.strip())
 
 
 # ---- prototypes in the plane -------------------------------------------------------------------
@@ -127,14 +128,22 @@ def _draw_prototypes(
             for name, m, (x, y) in zip(clusters.names, clusters.of_class, points, strict=True)
         ]
         axes.set_xlabel(f"component 1 ({100 * plane.shares[0]:.0f} % of the frozen variance)")
-        axes.set_ylabel(f"component 2 ({100 * plane.shares[1]:.0f} %)")
-        axes.margins(0.12)
-        axes.set_aspect("equal", adjustable="datalim")
+    before.set_ylabel(f"component 2 ({100 * plane.shares[1]:.0f} %)")
+    _same_limits((before, after), np.concatenate([old, new]))
     colors = [style.look(m).color for m in clusters.of_class.tolist()]
     after.add_collection(LineCollection(list(np.stack([old, new], axis=1)), colors=colors, linewidths=0.5, alpha=0.7))
     after.scatter(old[:, 0], old[:, 1], s=8, facecolor="white", edgecolor=colors, linewidth=0.5, zorder=2)
     after.set_title("(b) after tuning, in the same plane\nlines from the frozen positions (open)")
     return rows
+
+
+def _same_limits(panels: Sequence[Axes], points: np.ndarray) -> None:
+    """Give panels the same limits and scale, around all points (N, 2), so that positions can be compared."""
+    lowest, highest = points.min(axis=0), points.max(axis=0)
+    room = 0.12 * max(float((highest - lowest).max()), 1e-9)
+    for axes in panels:
+        axes.set(xlim=(lowest[0] - room, highest[0] + room), ylim=(lowest[1] - room, highest[1] + room))
+        axes.set_aspect("equal", adjustable="box")
 
 
 def _name_classes(axes: Axes, points: np.ndarray, clusters: Clusters) -> None:
@@ -196,6 +205,17 @@ def _within_text(cosines: np.ndarray, clusters: Clusters) -> str:
     if measured is None:
         return "every cluster is a single class"
     return f"mean within clusters {measured[0]:.2f} (simplex: {measured[1]:.2f})".replace("-", "−")
+
+
+def _moved(before: np.ndarray, after: np.ndarray, clusters: Clusters) -> str:
+    """Return what tuning did to the cosines (K, K) within clusters, as a sentence."""
+    old, new = within_cluster(before, clusters), within_cluster(after, clusters)
+    if old is None or new is None:
+        return ""
+    share = 100 * (old[0] - new[0]) / (old[0] - old[1])
+    way = f"{share:.1f} % of the way to" if share >= 0 else f"away from (by {-share:.1f} % of the distance)"
+    text = f"Tuning moved the mean cosine within clusters from {old[0]:.2f} to {new[0]:.2f}, {way} that of simplices, "
+    return f"{text}{old[1]:.2f}.".replace("-", "−")
 
 
 def _cosine_rows(panel: str, cosines: np.ndarray, clusters: Clusters) -> list[tuple]:

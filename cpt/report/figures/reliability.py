@@ -14,7 +14,7 @@ from cpt.files.stage_files import read_parquet
 from cpt.metrics.predictions import BINS
 from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
-from cpt.results.cells import Results, average, row_names, summarize
+from cpt.results.cells import Results, row_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEADER = ("method", "imbalance_ratio", "half", "bin", "images", "confidence", "accuracy")
 HALVES = ("base", "new")
 _PANELS_PER_LINE = 4
+_AREA = 300  # square points of the marks of all bins together: a panel is about a hundred points wide
 
 Bins = Mapping[tuple[str, str, str], np.ndarray]
 """(run, target, half) -> (15, 3) images, right ones, sum of confidences."""
@@ -41,13 +42,13 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     figure = style.new_figure(style.FULL_WIDTH, 1.75 * lines + 0.35)
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     panels = grid.flatten().tolist()
-    bins, names = _read(results), row_names(exhibit["rows"])
+    bins, names, looks = _read(results), row_names(exhibit["rows"]), style.looks(results)
     rows: list[tuple] = []
     for axes, (row, ratio), letter in zip(panels, places, style.letters(), strict=False):
         cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
         title = names[row["id"]] + (f", {ratio_title(ratio)}" if len(exhibit["ratios"]) > 1 else "")
         axes.set_title(f"({letter}) {title}")
-        rows += _draw_panel(axes, results, cells, bins, (names[row["id"]], f"{ratio:g}"))
+        rows += _draw_panel(axes, looks[row["id"]], cells, bins, (names[row["id"]], f"{ratio:g}"))
     for axes in panels[len(places) :]:
         axes.set_axis_off()
     for axes in grid[-1]:
@@ -59,8 +60,10 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
     seeds = max((len(pooled.intersection(cell["runs"])) for cell in exhibit["cells"]), default=0)
     note = (
         f"Test images of {counted(datasets, 'dataset')} and at most {counted(seeds, 'seed')} pooled in {BINS} bins of "
-        "equal width of the top-1 probability; a mark's area is its share of the images. Dotted: perfect calibration; "
-        "below it predictions are too confident. ECE: mean of the datasets' expected calibration errors, percent. No "
+        "equal width of the top-1 probability; filled: base, open: new; a mark's area is its share of "
+        "the images. Dotted: perfect calibration; below it predictions are too confident. ECE: expected calibration "
+        "error of these pooled images, percent: the marks' mean distance from the dotted line, by area. Tables have "
+        "the mean of the datasets' own errors, which is usually larger: gaps of opposite signs do not cancel there. No "
         "error bars."
     )
     return style.Drawing(figure, HEADER, rows, note)
@@ -80,7 +83,7 @@ def _read(results: Results) -> Bins:
 
 
 def _draw_panel(
-    axes: Axes, results: Results, cells: list[Mapping[str, Any]], bins: Bins, where: tuple[str, str]
+    axes: Axes, own: style.Look, cells: list[Mapping[str, Any]], bins: Bins, where: tuple[str, str]
 ) -> list[tuple]:
     rows: list[tuple] = []
     axes.plot([0, 1], [0, 1], color=style.GREY, linestyle=(0, (1, 1.5)), linewidth=0.9, zorder=0)
@@ -91,12 +94,13 @@ def _draw_panel(
         images, right, confidence = np.sum(parts, axis=0).T
         used = images > 0
         x, y = confidence[used] / images[used], right[used] / images[used]
-        look = style.look(index)
-        error = summarize(average([results.measured(cell, f"ece_{half}") for cell in cells])).mean
-        label = half if error is None else f"{half}, ECE {error:.1f}"
-        axes.plot(x, y, color=look.color, linestyle=look.dash, linewidth=1.0, label=label)
-        sizes = 90 * images[used] / images.sum()
-        axes.scatter(x, y, s=sizes, color=look.color, marker=look.marker, alpha=0.8, linewidth=0)
+        look = own.again(index)
+        error = 100 * np.abs(right - confidence).sum() / images.sum()
+        label, dash = f"{half}, ECE {error:.1f}", style.DASHES[index]
+        axes.plot(x, y, color=look.color, linestyle=dash, linewidth=0.7, label=label)
+        sizes = _AREA * images[used] / images.sum()
+        axes.scatter(x, y, s=sizes, facecolor=look.face, edgecolor=look.color, marker=look.marker, linewidth=0.7,
+                     clip_on=False, zorder=3)  # fmt: skip
         rows += [
             (*where, half, int(b), int(images[b]), float(confidence[b] / images[b]), float(right[b] / images[b]))
             for b in np.flatnonzero(used)

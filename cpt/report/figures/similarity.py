@@ -130,8 +130,8 @@ def _matrix_rows(method: str, matrix: np.ndarray, clusters: Clusters | None) -> 
 
 def _draw_stability(axes: Axes, results: Results, exhibit: Mapping[str, Any]) -> list[tuple]:
     cells = [cell for cell in exhibit["cells"] if cell["parameter"] == "epochs"]
-    names, data = row_names(exhibit["rows"]), []
-    for index, row in enumerate(exhibit["rows"]):
+    names, looks, data = row_names(exhibit["rows"]), style.looks(results), []
+    for row in exhibit["rows"]:
         own = [cell for cell in cells if cell["row"] == row["id"]]
         epochs = over_epochs(results, own, partial(_snapshots, results))
         if not epochs:
@@ -139,7 +139,7 @@ def _draw_stability(axes: Axes, results: Results, exhibit: Mapping[str, Any]) ->
         x = list(epochs)
         summaries = [summarize(epochs[epoch]) for epoch in x]
         label = f"{names[row['id']]}, n = {counted(max(summary.n for summary in summaries), 'seed')}"
-        style.draw_band(axes, x, summaries, style.look(index), label)
+        style.draw_band(axes, x, summaries, looks[row["id"]], label)
         data += [("stability", names[row["id"]], None, None, e, s, v) for e in x for s, v in epochs[e].items()]
     if not data:
         style.empty_panel(axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from cpt.experiment.exhibits import Cell, Exhibit, Experiment
+from cpt.experiment.sections import Text
 from cpt.report.drawing import style
 from cpt.report.words import counted, ratio_title
 from cpt.results.cells import Results, SeedValues, average, judged_by, row_names, summarize
@@ -33,6 +35,7 @@ class Sweep(Exhibit):
     sweep: dict[str, Annotated[list[int | float], AfterValidator(once)]] = Field(
         min_length=1, description="hyperparameter: values"
     )
+    labels: dict[str, Text] = Field({}, description="hyperparameter: what its axis is called; default: its name")
 
     def named_variants(self) -> Mapping[str, Sequence[str]]:
         """Its one row."""
@@ -46,10 +49,11 @@ class Sweep(Exhibit):
                     yield replace(cell, parameter=parameter, x=x)
 
     def further(self, experiment: Experiment) -> dict[str, Any]:
-        """The variant's own value of every swept hyperparameter, where the dotted lines are."""
+        """Names of the axes, and the variant's own values, where the dotted lines are."""
         first = experiment.places("base_to_new")[0]
         own = experiment.hyperparameters(self.variant, first.trained)
-        return {"defaults": {parameter: getattr(own, parameter, None) for parameter in self.sweep}}
+        defaults = {parameter: getattr(own, parameter, None) for parameter in self.sweep}
+        return {"defaults": defaults, "labels": self.labels}
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -84,19 +88,19 @@ def _draw_parameter(axes: Axes, results: Results, exhibit: Mapping[str, Any], pa
     cells = [cell for cell in exhibit["cells"] if cell["parameter"] == parameter]
     values = sorted({cell["x"] for cell in cells})
     place = positions(values)
-    names = row_names(exhibit["rows"])
+    names, looks = row_names(exhibit["rows"]), style.looks(results)
     rows: list[tuple] = []
-    for index, (row, ratio) in enumerate((r, t) for r in exhibit["rows"] for t in exhibit["ratios"]):
+    for row, (step, ratio) in itertools.product(exhibit["rows"], enumerate(exhibit["ratios"])):
         series = _series(results, [c for c in cells if c["row"] == row["id"] and c["ratio"] == ratio])
         if series:
             label = f"{names[row['id']]}, {ratio_title(ratio)}"
-            _draw_series(axes, series, place, style.look(index), label)
+            _draw_series(axes, series, place, looks[row["id"]].again(step), label)
             rows += _rows((parameter, names[row["id"]], f"{ratio:g}"), series)
     if not rows:
         style.empty_panel(axes)
     _draw_default(axes, exhibit["defaults"].get(parameter), values, place)
     axes.set_xticks([place[value] for value in values], [f"{value:g}" for value in values])
-    axes.set_xlabel(parameter.replace("_", " "))
+    axes.set_xlabel(exhibit.get("labels", {}).get(parameter, parameter.replace("_", " ")))
     axes.grid(axis="y")
     return rows
 

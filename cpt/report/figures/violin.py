@@ -1,4 +1,4 @@
-"""Figure 4: the spread over seeds, one violin per method."""
+"""Figure 4: the spread over seeds: a point per seed, and a violin per method where seeds are many."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 HEADER = ("imbalance_ratio", "method", "statistic", "seed", "value")
-FEWEST_SEEDS = 3
-"""Fewer values than this have no shape to draw: only points and the mean are shown."""
+FEWEST_SEEDS = 10
+"""Fewer values than this have no shape that could be told: only points and the mean are shown."""
 _LABELS_WIDTH = 40  # characters that fit below the axis at column width
 
 
@@ -36,31 +36,29 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
         rows += _draw_ratio(axes, results, exhibit, ratio)
     figure.axes[0].set_ylabel(f"{judged_by(exhibit['cells'][0]['task'])} (%)")
     datasets = len({cell["dataset"] for cell in exhibit["cells"]})
-    note = (
-        f"Points: seeds (n below each method){f', averaged over {datasets} datasets' if datasets > 1 else ''}; bars: "
-        f"their means; violins: kernel density estimates, from {FEWEST_SEEDS} seeds on."
-    )
+    seeds = max((len(cell["runs"]) for cell in exhibit["cells"]), default=0)
+    violins = f"; violins: kernel density estimates, from {FEWEST_SEEDS} seeds on" if seeds >= FEWEST_SEEDS else ""
+    averaged = f", averaged over {datasets} datasets" if datasets > 1 else ""
+    note = f"Points: seeds (n below each method){averaged}; bars: their means{violins}."
     return style.Drawing(figure, HEADER, rows, note)
 
 
 def _draw_ratio(axes: Axes, results: Results, exhibit: Mapping[str, Any], ratio: float) -> list[tuple]:
-    names, rows, labels, without_violin = row_names(exhibit["rows"]), [], [], False
+    names, looks, rows, labels = row_names(exhibit["rows"]), style.looks(results), [], []
     for place, row in enumerate(exhibit["rows"]):
         cells = [c for c in exhibit["cells"] if c["row"] == row["id"] and c["ratio"] == ratio]
         values = average([results.seeds(cell) for cell in cells])
         labels.append(
             textwrap.fill(names[row["id"]], max(6, _LABELS_WIDTH // len(exhibit["rows"]))) + f"\nn = {len(values)}"
         )
-        without_violin |= len(values) < FEWEST_SEEDS
         if values:
-            _draw_values(axes, place, list(values.values()), style.look(place))
+            _draw_values(axes, place, list(values.values()), looks[row["id"]])
             rows += _rows((f"{ratio:g}", names[row["id"]]), values)
     if not rows:
         style.empty_panel(axes)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.set_title(ratio_title(ratio))
-    axes.set_xlabel(f"no violin below {FEWEST_SEEDS} seeds" if without_violin else "")
     axes.grid(axis="y")
     return rows
 
@@ -83,7 +81,7 @@ def _draw_values(axes: Axes, place: int, values: list[float], look: style.Look) 
             native_scale=True,
         )
     spread = [place + 0.05 * (i - (len(values) - 1) / 2) for i in range(len(values))]
-    axes.scatter(spread, values, s=11, color=look.color, marker=look.marker, linewidth=0, zorder=3)
+    axes.scatter(spread, values, s=16, color=look.color, marker=look.marker, linewidth=0, zorder=3)
     axes.hlines(fmean(values), place - 0.27, place + 0.27, color="black", linewidth=1.1, zorder=4)
 
 

@@ -7,8 +7,9 @@ from itertools import accumulate, pairwise
 
 from cpt.report.shown import DIFFERS, Shown, Table
 
-NARROW = 6
-"""Columns that fit a column of a two-column page."""
+NARROW = 240
+"""Points that fit a column of a two-column page."""
+_SCRIPT, _TINY, _GAP = 3.6, 3.0, 6.0  # points: a character of either size, and what lies between columns
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "η": "eta", "θ": "theta", "κ": "kappa",
     "λ": "lambda", "μ": "mu", "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "phi", "Δ": "Delta", "Σ": "Sigma",
@@ -43,17 +44,18 @@ _TEX = {
 def write(table: Table) -> str:
     """Return a floating ``table`` with a booktabs ``tabular``; needs ``\\usepackage{booktabs}`` only.
 
-    One with many columns spans both columns of a page (``table*``).
+    A wide one spans both columns of a page (``table*``). The caption is short; what the numbers are stands in a note
+    below. The label has the experiment's name, so that tables of several experiments fit in one document.
     """
     width = len(table.columns)
-    floating, gap_width = ("table", 3) if width <= NARROW else ("table*", 2)
+    floating, gap_width = ("table", 3) if _points(table) <= NARROW else ("table*", 2)
     gap = "{\\tiny\\phantom{$\\pm$0.00}}" if table.spreads() else ""
     lines = [
         "% needs \\usepackage{booktabs}",
         f"\\begin{{{floating}}}[t]",
         "\\centering",
-        f"\\caption{{{_escaped(table.title)} {_escaped(table.caption)} {_escaped(table.notes)}}}",
-        f"\\label{{tab:{table.name}}}",
+        f"\\caption{{{_escaped(f'{table.title} {table.caption}')}}}",
+        f"\\label{{tab:{table.experiment}-{table.name}}}",
         "\\scriptsize",
         f"\\setlength{{\\tabcolsep}}{{{gap_width}pt}}",
         f"\\begin{{tabular}}{{l{'r' * width}}}",
@@ -71,8 +73,21 @@ def write(table: Table) -> str:
         for line in block.lines:
             note = f" {{\\tiny({_escaped(line.note)})}}" if line.note else ""
             lines.append(_row([_escaped(line.label) + note, *(_cell(c, gap) for c in line.cells)]))
-    lines += ["\\bottomrule", "\\end{tabular}", f"\\end{{{floating}}}"]
+    note = f"\\begin{{minipage}}{{\\linewidth}}\\footnotesize {_escaped(table.notes)}\\end{{minipage}}"
+    lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip", note, f"\\end{{{floating}}}"]
     return "\n".join(lines) + "\n"
+
+
+def _points(table: Table) -> float:
+    """Return about how wide a table is, in points."""
+    lines = [line for block in table.blocks for line in block.lines]
+    wide = max((_SCRIPT * len(line.label) + _TINY * len(line.note or "") for line in lines), default=0.0)
+    for place, column in enumerate(table.columns):
+        cells = [line.cells[place] for line in lines]
+        spread = _TINY * max((len(cell.spread or "") + 1 for cell in cells), default=0) if table.spreads() else 0.0
+        number = _SCRIPT * max((len(cell.text) for cell in cells), default=0) + spread
+        wide += _GAP + max(_SCRIPT * len(column.title), number)
+    return wide
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ class Clusterings(Layout):
             cells = [numbers[Key(ratio, row["id"], AVERAGE, metric)] for row in self.exhibit["rows"]]
             stacked += [
                 self.column(numbers, ratio, AVERAGE, metric, spread=False),
-                marked([cell.std for cell in cells], None),  # of few seeds: too uncertain itself to be ranked
+                marked([cell.std for cell in cells], None, self.decimals),  # of few seeds: too uncertain to be ranked
             ]
         return [Block("", self.lines(stacked))]
 

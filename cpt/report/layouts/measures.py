@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from cpt.metrics.reported import MEASURES
-from cpt.report.layout import DECIMALS, Cells, Key, Layout, LongForm
+from cpt.report.layout import Cells, Key, Layout, LongForm
 from cpt.report.shown import Block, Column, Shown
 from cpt.report.words import AVERAGE, ratio_title
 from cpt.results.cells import SeedValues, Summary, average, averaged_datasets, summarize
 
+_PLAIN = {"macro_base": "base", "macro_new": "new"}
+"""Measures of classes -> the same of images."""
 ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
@@ -18,6 +22,7 @@ class Measures(Layout):
     """Measures beyond accuracy, averaged over the datasets."""
 
     of_measures = True
+    of_base_to_new = True
     undefined = ", or a measure that the method does not have"
 
     def numbers(self, ratio: float, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
@@ -36,7 +41,7 @@ class Measures(Layout):
 
     def columns(self) -> list[Column]:
         """Return one per measure, with an arrow where one way is better."""
-        chosen = [MEASURES[name] for name in self.exhibit["measures"]]
+        chosen = [MEASURES[name] for name in self._columns]
         return [Column(f"{measure.title}{ARROWS[measure.better]}") for measure in chosen]
 
     def blocks(self, numbers: LongForm, differs: Collection[tuple[float, str]]) -> list[Block]:
@@ -44,13 +49,30 @@ class Measures(Layout):
 
         def column(ratio: float, name: str) -> list[Shown]:
             measure = MEASURES[name]
-            decimals = DECIMALS if measure.unit == "percent" else DECIMALS + 1
+            decimals = self.decimals if measure.unit == "percent" else self.decimals + 1
             return self.column(numbers, ratio, AVERAGE, name, better=measure.better, decimals=decimals)
 
         return [
-            Block(ratio_title(ratio), self.lines([column(ratio, name) for name in self.exhibit["measures"]]))
+            Block(ratio_title(ratio), self.lines([column(ratio, name) for name in self._columns]))
             for ratio in self.exhibit["ratios"]
         ]
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        """The measures without those that say nothing new: macro accuracy where it is the accuracy everywhere."""
+        return [name for name in self.exhibit["measures"] if not self._repeats(name)]
+
+    def _repeats(self, measure: str) -> bool:
+        other = _PLAIN.get(measure)
+        if other is None or other not in self.exhibit["measures"]:
+            return False
+        pairs = [
+            (self.results.measured(cell, measure), self.results.measured(cell, other)) for cell in self.exhibit["cells"]
+        ]
+        return any(macro for macro, _ in pairs) and all(
+            macro.keys() == plain.keys() and all(math.isclose(macro[seed], plain[seed]) for seed in macro)
+            for macro, plain in pairs
+        )
 
     def unit_note(self) -> str:
         """Return the unit, or where the measures are from."""
@@ -63,9 +85,12 @@ class Measures(Layout):
         """Return what the columns mean."""
         sizes = list(self.results.grid["class_groups"].values())
         parts = "thirds" if len(set(sizes)) == 1 else f"parts ({':'.join(f'{size:g}' for size in sizes)})"
-        found = dict.fromkeys(text for name in self.exhibit["measures"] for text in MEASURES[name].meanings)
+        found = dict.fromkeys(text for name in self._columns for text in MEASURES[name].meanings)
         meanings = [text.format(groups=parts) for text in found]
-        return [f"{meaning[0].upper()}{meaning[1:]}." for meaning in meanings]
+        same = [MEASURES[name].title for name in self.exhibit["measures"] if name not in self._columns]
+        why = "classes have equally many test images"
+        equal = [f"{title} equals {title.removeprefix('macro ')}: {why}" for title in same]
+        return [f"{meaning[0].upper()}{meaning[1:]}." for meaning in [*meanings, *equal]]
 
     def average_note(self, task: str) -> str:
         """Return what an average is over."""

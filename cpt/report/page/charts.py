@@ -102,11 +102,8 @@ def _groups(results: Results, exhibit: Exhibit) -> Iterator[Group]:
 
 
 def _looks(results: Results) -> dict[str, dict[str, str]]:
-    """The look of every row of the figures, the same in all of them."""
-    figures = [exhibit for exhibit in results.grid["exhibits"].values() if exhibit["kind"] != "table"]
-    rows = dict.fromkeys(row["id"] for figure in figures for row in figure["rows"])
-    looks = {row: style.look(index) for index, row in enumerate(rows)}
-    return {row: {"color": look.color, "marker": look.marker} for row, look in looks.items()}
+    """The look of every row, as the figures have it."""
+    return {row: {"color": look.color, "marker": look.marker} for row, look in style.looks(results).items()}
 
 
 def _measured(results: Results, cells: Iterable[Mapping[str, Any]]) -> Measured:
@@ -133,14 +130,14 @@ def _cost(results: Results, exhibit: Exhibit, text: str) -> Chart:
     measures: dict[str, None] = {}
     for group in _groups(results, exhibit):
         found = _measured(results, group.cells.values())
-        own = {title: spent.get((cost, group.row, group.ratio)) for cost, title in COST.items()}
+        own = {title: spent.get((cost, group.row, group.ratio)) for cost, (_, title) in COST.items()}
         costs = {title: [value] for title, value in own.items() if value is not None}
         if found and costs:
             measures |= dict.fromkeys(found)
             series[group.ratio].append(group.means("markers", costs, [(group.cells, found)]))
     views = [{"name": ratio_title(ratio), "series": of} for ratio, of in series.items()]
-    costs_last, costs_first = [*measures, *COST.values()], [*COST.values(), *measures]
-    return _chart(views, costs_first, costs_last, costs=list(COST.values()), percent=list(measures))
+    axes = [title for _, title in COST.values()]
+    return _chart(views, [*axes, *measures], [*measures, *axes], costs=axes, percent=list(measures))
 
 
 def _sweep(results: Results, exhibit: Exhibit, _: str) -> Chart:
@@ -160,7 +157,8 @@ def _sweep(results: Results, exhibit: Exhibit, _: str) -> Chart:
             if points:
                 series.append(group.means("lines+markers", {"value": list(points)}, list(points.values())))
         default = exhibit["defaults"].get(parameter)
-        views.append({"name": parameter.replace("_", " "), "series": series, "default": default})
+        name = exhibit.get("labels", {}).get(parameter, parameter.replace("_", " "))
+        views.append({"name": name, "series": series, "default": default})
     return _chart(views, ["value"], measures, percent=list(measures))
 
 
