@@ -55,11 +55,12 @@ def _is_whole(record: dict[str, Any]) -> bool:
     """Whether everything that readers of records use is there and of its kind."""
     hashes = [record.get("sources"), record.get("outputs")]
     configuration = record.get("configuration", [])
+    texts = [record.get("path"), record.get("device"), record.get("cpt", ""), record.get("time", "")]
     return (
         all(isinstance(paths, dict) and all(map(is_path, paths)) and _are_texts(paths.values()) for paths in hashes)
         and isinstance(record.get("versions"), dict)
         and isinstance(configuration, list)
-        and _are_texts([record.get("path"), record.get("device"), *record["versions"].values(), *configuration])
+        and _are_texts([*texts, *record["versions"].values(), *configuration])
         and isinstance(record.get("commit"), str | None)
         and isinstance(record.get("dirty"), bool | None)
     )

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def recorded(output: Path) -> Iterator[dict[str, Any]]:
         "versions": versions(),
         "device": _device,
         "driver": driver(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         **facts,
     }
     write_json(Path(main + SUFFIX), {**record, "digest": digest(record)})

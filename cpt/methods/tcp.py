@@ -23,8 +23,6 @@ CONFIG = f"{REPOSITORY}, configs/trainers/TCP/vit_b16_ep100_ctxv1.yaml"
 class ClassPromptHyperparameters(TrainingHyperparameters):
     """Defaults of the published configuration of TCP."""
 
-    words: ClassVar[bool] = False
-
     epochs: int = field(50, "passes over the training set", CONFIG, ge=0)
     batch_size: int = field(32, "images per step", CONFIG, ge=1)
     optimizer: Literal["sgd", "adam", "adamw"] = field("adam", "adam and adamw: betas 0.9 and 0.999", CONFIG)
@@ -37,11 +35,21 @@ class ClassPromptHyperparameters(TrainingHyperparameters):
         8.0, "weight of the cosine distance to the frozen features", f"{REPOSITORY}, scripts/base2new_train.sh", ge=0
     )
 
+    @property
+    def initial_words(self) -> bool:
+        """Whether the context starts from words."""
+        return False
+
 
 class TCPHyperparameters(ClassPromptHyperparameters):
     """The same, with a choice of initial words."""
 
     words: bool = field(False, "start from 'a photo of a' (when n <= 4)", CONFIG)
+
+    @property
+    def initial_words(self) -> bool:
+        """As chosen."""
+        return self.words
 
 
 class TCP(Method):
@@ -51,13 +59,17 @@ class TCP(Method):
     title = "TCP"
     summary = "class prompts from frozen text features, guided by them"
     source = f"Yao et al., CVPR 2024; {CODE}"
-    hyperparameters: ClassVar = TCPHyperparameters
+    hyperparameters: ClassVar[type[ClassPromptHyperparameters]] = TCPHyperparameters
     prompts_images = False
 
-    def __init__(self, clip: Clip, hp: ClassPromptHyperparameters, classes: Classes, generator: torch.Generator) -> None:
+    def __init__(
+        self, clip: Clip, hp: ClassPromptHyperparameters, classes: Classes, generator: torch.Generator
+    ) -> None:
         super().__init__(clip, hp, classes, generator)
         require_block("block", hp.block, "text", clip.text)
-        self.text = TextPrompts(clip, classes, hp.context_length, 1, generator, words=hp.words, dataset_template=True)
+        self.text = TextPrompts(
+            clip, classes, hp.context_length, 1, generator, words=hp.initial_words, dataset_template=True
+        )
         hidden = max(1, clip.embed_dim // hp.reduction)
         outputs = hp.context_length * clip.text.width
         self.meta_net = Bottleneck(clip.embed_dim, hidden, outputs, "quick_gelu", generator)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from cpt.experiment import exhibits
 from cpt.files.paths import NATURAL, Ratio
 from cpt.report.shown import Block, Column, Line, Mark, Shown
-from cpt.report.words import AVERAGE, MISSING
+from cpt.report.words import AVERAGE, MISSING, SIGNIFICANCE_LEVEL
 from cpt.results.cells import (
     TRANSFER_TASKS,
     Results,
@@ -205,6 +205,15 @@ class Layout(exhibits.Layout):
             f"Backbone: {self.results.grid['backbone']}.",
         ]
         return " ".join(filter(None, parts))
+
+
+def can_differ(datasets: int, others: int) -> bool:
+    """Whether the test of ``cpt.report.tables.significance`` can tell a row from the reference at all.
+
+    Of the 2^n flips of n signs, the observed one and its opposite are always as extreme; Holm's method multiplies the
+    smallest p by the number of the other rows.
+    """
+    return others * 2.0 ** (1 - datasets) < SIGNIFICANCE_LEVEL
 
 
 def _seed_note(counts: Sequence[int], spread: Literal["±", "std"] | None) -> str:

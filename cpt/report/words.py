@@ -21,6 +21,13 @@ def exhibit_label(name: str) -> str:
     return f"{match[1].capitalize()} {match[2]}" if match else name
 
 
+def natural_order(name: str) -> tuple[str, int, str]:
+    """Return a key that sorts ``table2`` before ``table2b``, and that before ``table10``."""
+    match = re.fullmatch(r"(\D*)(\d*)(.*)", name)
+    assert match is not None
+    return match[1], int(match[2] or 0), match[3]
+
+
 def caption_begins(name: str, exhibit: Mapping[str, Any]) -> str:
     """Return what a figure's caption begins with: ``Figure 6. Its title.``"""
     return f"{exhibit_label(name)}. {sentence(exhibit['title'])}"

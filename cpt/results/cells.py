@@ -103,13 +103,14 @@ class Results:
 
     def seeds(self, cell: Mapping[str, Any] | None, metric: str | None = None) -> SeedValues:
         """Return a cell's value per finished seed, of the metric the task is judged by or another one."""
-        return {} if cell is None else self._values(cell, *METRICS[metric or judged_by(cell["task"])])
+        return {} if cell is None else self.values_of(cell, *METRICS[metric or judged_by(cell["task"])])
 
     def measured(self, cell: Mapping[str, Any], measure: str) -> SeedValues:
         """Return a cell's value per finished seed of a measure of ``cpt.metrics.reported``."""
-        return self._values(cell, *MEASURES[measure].of(cell["task"]).where)
+        return self.values_of(cell, *MEASURES[measure].of(cell["task"]).where)
 
-    def _values(self, cell: Mapping[str, Any], subset: str, metric: str) -> SeedValues:
+    def values_of(self, cell: Mapping[str, Any], subset: str, metric: str) -> SeedValues:
+        """Return a cell's value per finished seed of a metric of the metrics files."""
         found = {self.run(run)["seed"]: self.values.get((run, cell["dataset"], subset, metric)) for run in cell["runs"]}
         return {seed: value for seed, value in sorted(found.items()) if value is not None}
 

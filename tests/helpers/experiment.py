@@ -13,7 +13,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "coprompt": {"depth": 2},
     "cpt": {"depth_text": 2, "depth_vision": 2},
     "dekg_tcp": {"block": 2},
-    "tcp": {"block": 2},
     "lamp": {"last_block": 2},
     "npt": {"depth": 2},
     "maple": {"depth": 2},

@@ -229,7 +229,7 @@ def _facts(method: str) -> dict:
         "snapshots": ("keep", "switch", False),
     }
     return {
-        "title": method,
+        "title": ROWS[method][0] + (" as printed" if method == "cptsum" else ""),
         "summary": "",
         "source": "A & B 2026",
         "reconstruction": method == "npt",

@@ -123,11 +123,17 @@ def test_a_heading_sorts_within_each_ratio(tab: Page, small: Path) -> None:
     heading.click()
     found = [numbers(block) for block in column(tab, "#table2", 2)]
     assert [len(block) for block in found] == [5, 5, 5]
-    assert found == [sorted(block) for block in found]
+    assert found == [sorted(block, reverse=True) for block in found], "the best first"
+    assert found[0] != found[2], "the ratios stay apart"
     heading.click()
     found = [numbers(block) for block in column(tab, "#table2", 2)]
-    assert found == [sorted(block, reverse=True) for block in found]
-    assert found[0] != found[2], "the ratios stay apart"
+    assert found == [sorted(block) for block in found]
+    heading.click()
+    assert column(tab, "#table2", 0)[0][0].startswith("Zero-shot"), "as it was"
+    errors = tab.locator("#table6 thead th", has_text="ECE base ↓")
+    errors.click()
+    found = [numbers(block) for block in column(tab, "#table6", 3)]
+    assert found == [ordered(block) for block in found], "a lower error is better"
 
 
 def is_sorted(heading: Locator, falling: bool = False) -> None:
@@ -139,17 +145,17 @@ def test_gaps_sort_last_in_both_orders(tab: Page, rough: Path) -> None:
     """In a table, in the table of all numbers, and in the ledger, whose gaps are text."""
     show(tab, rough)
     heading = tab.locator("#table2 thead th", has_text="Avg")
-    for falling in (False, True):
+    for falling in (True, False):
         heading.click()
         found = [numbers(block) for block in column(tab, "#table2", 4)]
         assert found == [ordered(block, falling) for block in found]
         assert found[2][-1] is None
     tab.locator("#numbers .dt-length select").select_option("100")
     heading = tab.locator("#numbers .dt-scroll-head th", has_text="Tail")
-    for falling in (False, True):
+    for falling in (True, False):
         heading.click()
         is_sorted(heading, falling)
-        found = numbers(tab.locator("#all-numbers tbody td:nth-child(14)").all_inner_texts())
+        found = numbers(tab.locator("#all-numbers tbody td:nth-child(15)").all_inner_texts())
         assert found == ordered(found, falling)
         assert None in found
     heading = tab.locator("#ledger thead th", has_text="ours")
@@ -164,15 +170,15 @@ def test_all_numbers_sort_by_keyboard(tab: Page, rough: Path) -> None:
     heading = tab.locator("#numbers .dt-scroll-head th", has_text="Base")
     heading.locator("[role=button]").focus()
     tab.keyboard.press("Enter")
-    is_sorted(heading)
-    found = numbers(tab.locator("#all-numbers tbody td:nth-child(9)").all_inner_texts())
-    assert found == ordered(found)
+    is_sorted(heading, falling=True)
+    found = numbers(tab.locator("#all-numbers tbody td:nth-child(10)").all_inner_texts())
+    assert found == ordered(found, falling=True)
     assert found[0] != found[10]
     reached = tab.evaluate(
         """[...document.querySelectorAll("#numbers .dt-scroll-head th")].map(
             (heading) => [...heading.querySelectorAll("[role=button]")].map((button) => button.tabIndex))"""
     )
-    assert reached == [[0]] * 17
+    assert reached == [[0]] * 18
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,8 @@ def test_a_number_is_the_same_in_every_view(tab: Page, rough: Path, row: str, da
     std = f"{of['H'].std(ddof=1):.2f}" if count > 1 else None
     show(tab, rough)
     link = tab.locator(f"#table2 a[href='#open=table2/{place}']")
-    assert link.inner_text().split() == [mean, *([f"±{std}"] if std else [])]
+    assert link.inner_text() == mean
+    assert link.locator("xpath=..").inner_text().split() == [mean, *([f"±{std}"] if std else [])]
     link.click()
     dialog = tab.locator("#behind")
     dialog.locator("table.results").first.locator("tr").nth(count).wait_for()  # filled in after the click
@@ -206,11 +213,11 @@ def test_a_number_is_the_same_in_every_view(tab: Page, rough: Path, row: str, da
     tab.locator("#numbers .dt-length select").select_option("100")
     chosen = data_of(tab)["opens"]["table2"][place]
     line = tab.locator("#all-numbers tbody tr", has=tab.locator(f"a[href='#open=*/{chosen}']")).locator("td")
-    assert line.all_inner_texts()[5:8] == [mean, std or "–", str(count)]
-    assert line.all_inner_texts()[8:10] == [f"{of[name].mean():.2f}" for name in ("base", "new")]
+    assert line.all_inner_texts()[6:9] == [mean, std or "–", str(count)]
+    assert line.all_inner_texts()[9:11] == [f"{of[name].mean():.2f}" for name in ("base", "new")]
     costs = pd.read_parquet(folder / "costs.parquet").set_index("run").loc[exhibit["cells"][place]["runs"]]
     spent = [f"{costs['seconds'].mean():.1f}", f"{costs['peak_memory_mb'].mean():.0f}"]
-    assert line.all_inner_texts()[15:] == spent
+    assert line.all_inner_texts()[16:] == spent
 
 
 def test_charts_and_classes_are_of_the_seeds_behind_the_number(tab: Page, rough: Path) -> None:
@@ -262,6 +269,8 @@ def test_an_average_tells_the_numbers_it_is_the_mean_of(tab: Page, rough: Path) 
     for cell in cells:
         of = [rough_results.seeds(folder, cell, name) for name in ("H", "base", "new")]
         expected.append([f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in of] + ["3"])
+    means = [rough_results.over_datasets(folder, cells, name) for name in ("H", "base", "new")]
+    expected.append([f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in means] + ["3"])
     assert told == expected
 
 
@@ -276,7 +285,7 @@ def test_a_table_sorts_by_keyboard(tab: Page, small: Path) -> None:
     heading.locator("[role=button]").focus()
     tab.keyboard.press("Enter")
     found = [numbers(block) for block in column(tab, "#table2", 2)]
-    assert found == [sorted(block) for block in found]
+    assert found == [sorted(block, reverse=True) for block in found]
 
 
 def test_a_field_filters_rows(tab: Page, small: Path) -> None:
@@ -285,6 +294,7 @@ def test_a_field_filters_rows(tab: Page, small: Path) -> None:
     assert [[name.split()[0] for name in block] for block in column(tab, "#table2", 0)] == [["NPT"]] * 3
     tab.locator("#table2 input[type=search]").fill("no such method")
     expect(tab.locator("#table2 tbody")).to_contain_text("No matching records")
+    assert tab.locator("#table5 input[type=search]").count() == 0, "two rows need none"
 
 
 def test_a_number_opens_what_is_behind_it_by_keyboard(tab: Page, small: Path) -> None:
@@ -381,7 +391,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(tab: Page, small: Path) -> Non
 def test_in_print_only_results_are_left(tab: Page, small: Path) -> None:
     show(tab, small)
     tab.emulate_media(media="print")
-    for gone in (".bar", "#numbers", "#table2 input[type=search]", "#table2 .links"):
+    for gone in (".bar", "#numbers", "#table2 input[type=search]", "#table2 .links", "#figure4 .explored"):
         expect(tab.locator(gone).first).to_be_hidden()
     expect(tab.locator("#table2 table")).to_be_visible()
     assert tab.pdf().startswith(b"%PDF")
@@ -405,6 +415,107 @@ def test_all_numbers_filter_by_column_and_open(tab: Page, small: Path) -> None:
     expect(rows).to_have_count(1)
     rows.first.locator("a").click()
     expect(tab.locator("#behind h2")).to_contain_text("etf_weight = 0.5")
+
+
+@pytest.mark.parametrize(("width", "wide"), [(1400, True), (1024, False), (400, False)])
+def test_contents_lead_to_every_exhibit_at_any_width(tab: Page, small: Path, width: int, wide: bool) -> None:
+    tab.set_viewport_size({"width": width, "height": 800})
+    show(tab, small)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    link = tab.locator(".contents a[href='#figure4']")
+    expect(link).to_contain_text("An invented violin")
+    if not wide:
+        expect(link).to_be_hidden()
+        tab.locator(".contents summary").click()
+    link.click()
+    assert tab.evaluate("document.querySelector('.contents').open") == wide
+    place = tab.locator("#figure4 h3").bounding_box()
+    assert 0 <= place["y"] < 400
+    tab.locator(".tools a").click()
+    assert tab.evaluate("scrollY") == 0
+
+
+CUT_OFF = """[...document.querySelectorAll("main table.results")].filter((table) => {
+    if (table.closest("details")) return false;
+    const right = table.getBoundingClientRect().right;
+    return right > document.querySelector("main").getBoundingClientRect().right + 1;
+}).map((table) => table.closest("[id]").id)"""
+
+
+def test_no_column_is_cut_off_on_a_usual_screen(tab: Page, small: Path) -> None:
+    show(tab, small)
+    assert tab.evaluate(CUT_OFF) == []
+
+
+def test_the_first_stop_skips_to_the_results(tab: Page, small: Path) -> None:
+    show(tab, small)
+    tab.keyboard.press("Tab")
+    expect(tab.locator(".skip")).to_be_focused()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "results"
+
+
+def test_files_are_saved_from_the_page_alone(tab: Page, small: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "mailed.html"
+    alone.write_bytes(small.read_bytes())
+    show(tab, alone)
+    for name, place in (("table2.csv", "tables"), ("table1.tex", "tables"), ("figure3.svg", "figures")):
+        with tab.expect_download() as started:
+            tab.locator(f"a[download='{name}']").click()
+        assert started.value.suggested_filename == name
+        assert Path(started.value.path()).read_bytes() == (small.parents[1] / place / name).read_bytes()
+
+
+def test_all_numbers_are_saved_in_full_precision(tab: Page, rough: Path) -> None:
+    show(tab, rough)
+    tab.locator("#numbers input[type=search]").first.fill("ivlp flowers 0.25")
+    with tab.expect_download() as started:
+        tab.locator("#numbers .buttons-csv").click()
+    saved = pd.read_csv(started.value.path())
+    folder = rough.parent.parent
+    exhibit = json.loads((folder / "grid.json").read_text())["exhibits"]["table2"]
+    wanted = {"row": "ivlp", "dataset": "flowers", "ratio": 0.25}
+    cell = next(cell for cell in exhibit["cells"] if cell | wanted == cell)
+    line = saved[saved["Task"] == "base-to-new"].iloc[0]
+    assert (line["Shown in"], line["Method"]) == ("Table 2", "IVLP")
+    for title, metric in (("H or accuracy", "H"), ("Base", "base"), ("New", "new"), ("Tail", "tail")):
+        assert line[title] == pytest.approx(rough_results.seeds(folder, cell, metric).mean(), rel=1e-14)
+
+
+def test_a_dialog_tells_the_number_that_was_clicked_in_full_precision(tab: Page, small: Path) -> None:
+    """Also a measure, of a table of measures: the average there is the average here."""
+    show(tab, small)
+    cell = tab.locator("#table6 tbody tr", has=tab.locator("th", has_text="IVLP")).first.locator("td").nth(2)
+    cell.locator("a").click()
+    expect(tab.locator("#behind h2")).to_contain_text("IVLP")
+    table = tab.locator("#behind table.results").first
+    titles = table.locator("thead th").all_inner_texts()
+    own = tab.locator("#table6 thead tr").last.locator("th").nth(3).inner_text().removesuffix(" ↓")
+    last = table.locator("tbody tr").last.locator("th, td").nth(titles.index(own)).locator("span")
+    assert last.inner_text().split(" ± ")[0] == cell.locator("a").inner_text()
+    assert float(last.get_attribute("title").split(" ± ")[0]) == float(cell.get_attribute("data-order"))
+
+
+def test_a_figure_s_axes_are_chosen_and_a_point_opens(tab: Page, small: Path) -> None:
+    show(tab, small)
+    place = tab.locator("#figure8 .explored")
+    place.scroll_into_view_if_needed()
+    expect(place.locator(".main-svg").first).to_be_visible()
+    drawn = "document.querySelector('#figure8 .js-plotly-plot').data.map(({name, x, y}) => ({name, x, y}))"
+    assert [one["name"] for one in tab.evaluate(drawn)] == ["Zero-shot", "CPT (as printed)", "CPT"]
+    place.get_by_label("Vertical axis").select_option(label="tail")
+    expect(place.locator(".ytitle")).to_have_text("tail")
+    place.get_by_label("Horizontal axis").select_option(label="H")
+    expect(place.locator(".xtitle")).to_have_text("H")
+    table = json.loads((small.parents[1] / "grid.json").read_text())["exhibits"]["figure8"]["cells"]
+    cells = [cell for cell in table if cell["row"] == "cpt"]
+    tails = [rough_results.seeds(small.parents[1], cell, "tail").mean() for cell in cells]
+    assert tab.evaluate(drawn)[-1]["y"] == [pytest.approx(sum(tails) / len(tails))]
+    tab.evaluate(
+        "(() => { const p = document.querySelector('#figure8 .js-plotly-plot');"
+        " p.emit('plotly_click', { points: [{ customdata: '0,1' }] }); })()"
+    )
+    expect(tab.locator("#behind h2")).to_contain_text("mean over 2 datasets")
 
 
 # ---- the paper's size --------------------------------------------------------------------------
@@ -432,9 +543,10 @@ def test_the_paper_s_grid_opens_sorts_filters_and_tells(tab: Page, large: Path, 
     show(tab, large)
     record_property("seconds to open", round(time.monotonic() - started, 2))
     tab.locator("#table2 thead th", has_text="EuroSAT").click()
+    assert tab.evaluate(CUT_OFF) == [], "twelve columns and the ledger fit"
     found = [numbers(block) for block in column(tab, "#table2", 10)]
     assert [len(block) for block in found] == [14, 14, 14]
-    assert found == [sorted(block) for block in found]
+    assert found == [sorted(block, reverse=True) for block in found]
     tab.locator("#numbers input[type=search]").first.fill("CoCoOp ImageNet-R 0.25")
     rows = tab.locator("#all-numbers tbody tr")
     expect(rows).to_have_count(1)

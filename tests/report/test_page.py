@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import email.message
 import gzip
 import html.parser
+import io
 import json
+import random
 import re
 from pathlib import Path
 
@@ -15,9 +18,12 @@ import pytest
 from cpt.errors import CptError
 from cpt.experiment.exhibits import table_suffixes
 from cpt.files import integrity
+from cpt.files.provenance import recorded
 from cpt.files.stage_files import write_json
-from cpt.report.page.make import best_method, command, headline, make_page, natural_order
-from cpt.results.cells import Summary, read_results
+from cpt.report.page.first_screen import ranking, significant_differences
+from cpt.report.page.make import command, make_page
+from cpt.report.words import natural_order
+from cpt.results.cells import Summary
 from tests.helpers import fake_results, rough_results
 from tests.helpers.fake_results import changed
 
@@ -61,7 +67,9 @@ def page(made: Path) -> Elements:
 def test_every_table_and_figure_is_there(page: Elements) -> None:
     ids = [attributes.get("id") for _, attributes in page.found]
     assert [name for name in ids if name in TABLES + FIGURES] == TABLES + FIGURES
-    assert sum(tag == "table" and a == {"class": "results"} for tag, a in page.found) == len(TABLES)
+    described = [a["aria-describedby"] for tag, a in page.found if tag == "table" and "aria-describedby" in a]
+    assert described == [f"{name}-notes" for name in TABLES]
+    assert set(described) <= set(ids)
     pictures = [a for tag, a in page.found if tag == "img" and "src" in a]
     assert len(pictures) == len(FIGURES)
     assert all(a["src"].startswith("data:image/svg+xml;base64,") for a in pictures)
@@ -70,9 +78,10 @@ def test_every_table_and_figure_is_there(page: Elements) -> None:
 
 def test_page_asks_nothing_of_the_network(made: Path, page: Elements) -> None:
     text = (made / "report" / "index.html").read_text()
-    for _, attributes in page.found:
+    for tag, attributes in page.found:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
-            assert not re.match(r"\s*(https?:)?//", attributes.get(name) or "")
+            if (tag, name) != ("a", "href"):  # a link asks only when it is followed
+                assert not re.match(r"\s*(https?:)?//", attributes.get(name) or "")
     assert not re.search(r"@import|url\(", text)
     assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in page.found}
     assert {a["type"] for tag, a in page.found if tag == "script"} == {"module", "text/plain"}
@@ -93,25 +102,44 @@ def test_what_each_method_was_given(page: Elements) -> None:
     assert "snapshots" not in text
 
 
-def test_links_lead_to_the_files_beside_the_page(made: Path, page: Elements) -> None:
-    links = [a["href"] for tag, a in page.found if tag == "a"]
-    files = [link for link in links if not link.startswith("#")]
-    assert "../tables/table1.csv" in files
-    assert len(files) == len(TABLES) * (len(table_suffixes()) - 1) + len(FIGURES) * 4
-    assert all((made / "report" / link).is_file() for link in files)
+def test_the_page_alone_has_no_dead_link_and_the_small_files_inside(made: Path, page: Elements) -> None:
+    links = [a for tag, a in page.found if tag == "a"]
+    outside = [a["href"] for a in links if "href" in a and not a["href"].startswith("#")]
+    assert outside[0] == "https://arxiv.org/abs/2605.11939"
+    assert all(address.startswith("https://") for address in outside)
     ids = {a.get("id") for _, a in page.found}
-    inside = {link[1:] for link in links if link.startswith("#")}
+    inside = {a["href"][1:] for a in links if a.get("href", "").startswith("#")}
     assert {link for link in inside if not link.startswith("open=")} <= ids
+    saved = [a["download"] for a in links if "download" in a]
+    assert len(saved) == len(TABLES) * (len(table_suffixes()) - 1) + len(FIGURES) * 2
+    files = unpacked(page, "files")
+    for name in set(saved) - {f"{figure}.svg" for figure in FIGURES}:
+        folder = "tables" if name.startswith("table") else "figures"
+        assert files[name] == (made / folder / name).read_text()
+
+
+def test_contents_name_every_exhibit_and_headings_have_anchors(page: Elements) -> None:
+    places = [a["href"][1:] for tag, a in page.found if tag == "a" and a.get("class") == "anchor"]
+    assert [place for place in places if place in TABLES + FIGURES] == TABLES + FIGURES
+    first = next(a for tag, a in page.found if tag == "a")
+    assert (first["class"], first["href"]) == ("skip", "#results")
+    text = " ".join(page.text.split())
+    assert "Figures 1 An invented similarity of 100% <b>markup</b> 2 An invented method" in text
+
+
+def unpacked(page: Elements, name: str) -> dict:
+    """What a packed part of the page holds."""
+    return json.loads(gzip.decompress(base64.b64decode(page.scripts[f"packed-{name}"])))
 
 
 def behind(page: Elements) -> dict:
     """The data that the page's numbers open."""
-    return json.loads(gzip.decompress(base64.b64decode(page.scripts["packed-data"])))
+    return unpacked(page, "data")
 
 
 def test_every_number_leads_to_the_runs_that_made_it(made: Path, page: Elements) -> None:
     data, grid = behind(page), json.loads((made / "grid.json").read_text())
-    links = [a["href"] for tag, a in page.found if tag == "a" and a["href"].startswith("#open=table2/")]
+    links = [a["href"] for tag, a in page.found if tag == "a" and a.get("href", "").startswith("#open=table2/")]
     assert len(links) == 3 * 5 * 4, "ratios, rows, datasets and the average"
     for link in links:
         cells = [grid["exhibits"]["table2"]["cells"][int(i)] for i in link.rpartition("/")[2].split(",")]
@@ -130,7 +158,10 @@ def test_a_number_opens_seeds_configuration_curves_and_classes(page: Elements) -
     cells = [data["cells"][place] for place in data["opens"]["table2"]]
     cell = next(cell for cell in cells if cell | wanted == cell)
     accuracies = {"H": [60.0, 61.0, 62.0], "base": [63.0, 64.0, 65.0], "new": [57.5, 58.5, 59.5]}
-    assert cell["numbers"] == accuracies | {"tail": [43.0, 44.0, 45.0], "ECE base": [5.0, 6.0, 7.0]}
+    assert cell["numbers"] == accuracies | {
+        "tail": [43.0, 44.0, 45.0], "ECE base": [5.0, 6.0, 7.0], "tail as head": [12.5] * 3,
+        "effective rank": [3.25] * 3,
+    }  # fmt: skip
     assert cell["means"]["new"] == [58.5, 1.0]
     assert [data["runs"][run][1:3] for run in cell["runs"]] == [[1, 3.0], [2, 4.0], [3, 8.0]]
     group = data["groups"][cell["group"]]
@@ -167,6 +198,7 @@ def test_what_a_number_opens_is_of_its_own_runs(rough: Path) -> None:
         for run, own in curves.groupby("run")
     }
     metrics = {"H": "H", "accuracy": "accuracy", "base": "base", "new": "new", "tail": "tail", "ECE base": "ece_base"}
+    metrics |= {"tail as head": "tail_as_head", "effective rank": "effective_rank"}
     sizes = set()
     for name, exhibit in grid["exhibits"].items():
         for cell, place in zip(exhibit["cells"], data["opens"][name], strict=True):
@@ -180,10 +212,12 @@ def test_what_a_number_opens_is_of_its_own_runs(rough: Path) -> None:
             sizes.add(len(cell["runs"]))
             assert told["numbers"].keys() == told["means"].keys() == own.keys()
             for title, values in own.items():
-                assert [v for v in told["numbers"][title] if v is not None] == [round(v, 2) for v in values]
+                assert [v for v in told["numbers"][title] if v is not None] == list(values)
                 mean, std = told["means"][title]
-                assert f"{mean:.2f}" == f"{values.mean():.2f}"
-                assert std is None if len(values) == 1 else f"{std:.2f}" == f"{values.std(ddof=1):.2f}"
+                assert mean == pytest.approx(values.mean(), rel=1e-14)
+                assert (
+                    std is None if len(values) == 1 else std == pytest.approx(values.std(ddof=1), rel=1e-9, abs=1e-12)
+                )
             for run, number in zip(cell["runs"], told["runs"], strict=True):
                 assert data["runs"][number][0] == run
                 own_curves = drawn.get(run, {}).items()
@@ -209,7 +243,7 @@ def test_a_number_is_the_mean_of_what_it_opens(rough: Path) -> None:
     """Every number of every table, from the cells that its link names."""
     grid = json.loads((rough / "grid.json").read_text())
     text = (rough / "report" / "index.html").read_text()
-    links = re.findall(r'<a href="#open=(table[1-4])/([\d,]+)">(.*?)</a>', text)
+    links = re.findall(r'<a class="opens" href="#open=(table[1-4])/([\d,]+)">(.*?)</td>', text, re.DOTALL)
     for table, places, inner in links:
         cells = [grid["exhibits"][table]["cells"][int(place)] for place in places.split(",")]
         values = rough_results.over_datasets(rough, cells, "H" if cells[0]["task"] == "base_to_new" else "accuracy")
@@ -266,16 +300,15 @@ def test_first_screen_says_what_was_run_and_what_came_out(made: Path, page: Elem
     assert "Backbone tiny_clip" in text
     assert "Imbalance ratios τ 1, 0.25, 0.06" in text
     assert "Zero-shot, IVLP, NPT (reconstruction), CPT (as printed), CPT" in text
-    assert "Seeds 1, 2, 3" in text
+    assert "Seeds 1–3 Runs" in text
     asked = {run["run"] for run in json.loads((made / "grid.json").read_text())["runs"]}
     finished = asked & set(pd.read_parquet(made / "runs.parquet")["run"])
     assert 0 < len(finished) < len(asked)
     assert f"Runs {len(finished)} of {len(asked)} finished" in text
-    assert (
-        "τ = 0.06: CPT has the highest average H, 57.00 ± 1.00, 2.00 points above IVLP (55.00 ± 1.00); corrected p"
-        in text
-    )
-    assert "τ = 1: CPT has the highest average H, 61.00 ± 1.00, 1.00 points above NPT (reconstruction)" in text
+    three = "3 datasets are too few to tell any row from CPT."
+    assert f"τ = 0.06: Highest average H: CPT, 57.00 ± 1.00; next: IVLP, 55.00 ± 1.00. {three}" in text
+    assert "Table 3. An invented table" in text
+    assert "τ = 1: Highest average accuracy: CPT, " in text
 
 
 def test_printed_experiment_has_no_warning(made: Path, tmp_path: Path) -> None:
@@ -283,7 +316,6 @@ def test_printed_experiment_has_no_warning(made: Path, tmp_path: Path) -> None:
     make_page(folder)
     text = (folder / "report/index.html").read_text()
     assert "do not apply" not in text
-    assert 'href="../tables/table1.csv"' in text
 
 
 @pytest.mark.parametrize("layout", ["embedded", "folders"])
@@ -311,43 +343,141 @@ def test_missing_table_is_refused(made: Path, tmp_path: Path) -> None:
         make_page(folder)
 
 
+A, B, C = Summary(50.0, 0.5, 3), Summary(50.25, None, 1), Summary(1.0, None, 1)
+NONE = Summary(None, None, 0)
+
+
 @pytest.mark.parametrize(
     ("averages", "said"),
     [
-        ({"A": Summary(None, None, 0)}, "no method has finished on every dataset."),
-        ({"A": Summary(50.0, None, 1)}, "A has the highest average H, 50.00; no other method has finished."),
-        (
-            {"A": Summary(50.0, 0.5, 3), "B": Summary(50.001, 0.5, 3)},
-            "B and A are level with an average H of 50.00 ± 0.50.",
-        ),
-        (
-            {"A": Summary(50.0, 0.5, 3), "B": Summary(50.25, None, 1), "C": Summary(None, None, 0)},
-            "B has the highest average H, 50.25, 0.25 points above A (50.00 ± 0.50); corrected p 0.250.",
-        ),
-        (
-            {"C": Summary(50.0, 0.5, 3), "B": Summary(50.25, None, 1), "A": Summary(1.0, None, 1)},
-            "B has the highest average H, 50.25, 0.25 points above C (50.00 ± 0.50); not tested.",
-        ),
+        ({"A": NONE}, "No method has finished on every dataset."),
+        ({"A": A}, "Highest average H: A, 50.00 ± 0.50."),
+        ({"A": A, "B": Summary(50.001, 0.5, 3)}, "Highest average H: A, 50.00 ± 0.50 and B, 50.00 ± 0.50."),
+        ({"A": A, "B": B, "C": NONE}, "Highest average H: B, 50.25; next: A, 50.00 ± 0.50."),
+        ({"C": A, "B": B, "A": C}, "Highest average H: B, 50.25; next: C, 50.00 ± 0.50; A is 3rd of 3 with 1.00."),
     ],
 )
-def test_headline_sentences(averages: dict[str, Summary], said: str) -> None:
-    assert best_method(averages, "A", {"B": 0.25, "C": 0.75}) == said
+def test_a_headline_says_who_is_first_and_where_the_reference_stands(averages: dict[str, Summary], said: str) -> None:
+    assert ranking(averages, "A", "H") == said
 
 
-def test_experiment_without_a_base_to_new_table_has_no_headline(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("p_values", "datasets", "said"),
+    [
+        ({"B": 0.04, "C": 0.01}, 4, "4 datasets are too few to tell any row from A."),
+        ({"B": 0.25, "C": 0.75}, 11, "No difference from A passes the test (corrected p ≥ 0.05)."),
+        ({"B": 0.25, "C": 0.01}, 11, "Significantly below A: C (corrected p 0.010); 1 other cannot be told from it."),
+        ({"B": 0.04, "C": 0.01}, 11, "Significantly above A: B (corrected p 0.040); below A: C (corrected p 0.010)."),
+        ({}, 11, "Differences were not tested."),
+    ],
+)
+def test_a_headline_names_only_differences_that_pass_the_test(p_values: dict, datasets: int, said: str) -> None:
+    assert significant_differences({"A": A, "B": B, "C": C}, "A", p_values, datasets) == said
+
+
+def test_an_experiment_without_tables_by_dataset_ranks_nothing(made: Path, tmp_path: Path) -> None:
     table = json.loads((made / "grid.json").read_text())["exhibits"]["table5"]
     folder = changed(made, tmp_path / "few", exhibits={"table5": table})
-    assert headline(read_results(folder / "grid.json", folder / "runs.parquet")) == []
     make_page(folder)
     text = " ".join(Elements((folder / "report/index.html").read_text()).text.split())
-    assert "so there is no headline" in text
-    assert "Methods cpt, cptsum" in text
+    assert "so nothing is ranked here" in text
+    assert "Methods IVLP, CPT as printed, CPT, Zero-shot, NPT (reconstruction) Seeds" in text, "labels, no ids"
+
+
+def test_methods_and_seeds_of_other_exhibits_are_told(made: Path, tmp_path: Path) -> None:
+    exhibits = json.loads((made / "grid.json").read_text())["exhibits"]
+    table, figure = exhibits["table2"], exhibits["figure4"]
+    table["rows"] = [row for row in table["rows"] if row["id"] != "npt"]
+    table["cells"] = [cell for cell in table["cells"] if cell["row"] != "npt"]
+    for cell in table["cells"]:
+        cell["runs"] = cell["runs"][:2]
+    folder = changed(made, tmp_path / "other", exhibits={"table2": table, "table6": table, "figure4": figure})
+    make_page(folder)
+    text = " ".join(Elements((folder / "report/index.html").read_text()).text.split())
+    assert "Methods Zero-shot, IVLP, CPT (as printed), CPT, NPT (reconstruction) Seeds 1, 2 (Figure 4: 1–3)" in text
+
+
+def test_the_page_tells_where_its_numbers_are_from(made: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = changed(made, tmp_path / "origin")
+    with recorded(folder / "runs.parquet"):
+        pass
+    record = json.loads((folder / "runs.parquet.provenance.json").read_text())
+    record |= {"commit": "0123456789abcdef", "dirty": True, "cpt": "9.8.7", "time": "2031-02-03T04:05:06Z"}
+    write_json(folder / "runs.parquet.provenance.json", record | {"digest": integrity.digest(record)})
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: stated(name))
+    pages = []
+    for _ in range(2):
+        make_page(folder)
+        pages.append((folder / "report/index.html").read_bytes())
+    assert pages[0] == pages[1]
+    text = " ".join(Elements(pages[0].decode()).text.split())
+    assert "Numbers gathered 2031-02-03 04:05:06 UTC" in text
+    assert "Code cpt 9.8.7, commit 0123456789ab with uncommitted changes" in text
+    assert re.search(r"Training 0\.\d+ hours in \d+ runs, start-up included Devices cpu", text)
+    assert "Paper https://arxiv.org/abs/2605.11939 Repository https://example.org/cpt" in text
+
+
+def stated(name: str) -> email.message.Message:
+    """Metadata of an installed package that names its repository."""
+    found = email.message.Message()
+    found["Project-URL"] = "Repository, https://example.org/cpt"
+    return found
+
+
+@pytest.mark.no_cover
+def test_ten_numbers_are_equal_in_page_table_csv_and_dialog(rough: Path) -> None:
+    """To full precision: the cell of the HTML table, the CSV inside the page, the dialog's data; and pandas beside."""
+    page = Elements((rough / "report" / "index.html").read_text())
+    data, files = behind(page), unpacked(page, "files")
+    grid = json.loads((rough / "grid.json").read_text())["exhibits"]
+    found = re.findall(
+        r'data-order="([\d.]+)"><a class="opens" href="#open=(table[234])/([\d,]+)">.*?([\d.]+)<',
+        (rough / "report" / "index.html").read_text(),
+    )
+    for order, table, places, text in random.Random(5).sample(found, 10):
+        cells = [grid[table]["cells"][int(place)] for place in places.split(",")]
+        judged = "H" if cells[0]["task"] == "base_to_new" else "accuracy"
+        if len(cells) == 1:
+            told = data["cells"][data["opens"][table][int(places)]]["means"][judged][0]
+        else:
+            told = data["averages"][table][places][judged][0]
+        label = next(row["label"] for row in grid[table]["rows"] if row["id"] == cells[0]["row"])
+        note = next(row["note"] for row in grid[table]["rows"] if row["id"] == cells[0]["row"])
+        lines = pd.read_csv(io.StringIO(files[f"{table}.csv"]), dtype=str)
+        own = lines[lines["method"].isin([label, f"{label} ({note})"]) & (lines["metric"] == judged)]
+        own = own[own["imbalance_ratio"].astype(float) == cells[0]["ratio"]]
+        own = own[own["dataset"] == (cells[0]["dataset"] if len(cells) == 1 else "Avg")]
+        assert told == float(order)
+        assert float(order) in own["value"].astype(float).tolist()
+        values = rough_results.over_datasets(rough, cells, judged)
+        assert float(order) == pytest.approx(values.mean(), rel=1e-14)
+        assert text == f"{float(order):.2f}"
+
+
+def test_charts_have_the_values_of_the_figures(made: Path, page: Elements) -> None:
+    charts, files = unpacked(page, "charts"), unpacked(page, "files")
+    assert sorted(charts) == ["figure3", "figure4", "figure5", "figure6", "figure7", "figure8"]
+    of = {name: pd.read_csv(io.StringIO(files[f"{name}.csv"])) for name in charts}
+    for view in charts["figure3"]["views"]:
+        names = of["figure3"]["parameter"].str.replace("_", " ").replace("etf weight", "λ_ETF")
+        means = of["figure3"][names == view["name"]]
+        means = means[means["statistic"] == "mean"].sort_values("x")
+        assert [view["series"][0]["values"][axis] for axis in ("value", "H")] == [
+            list(means["x"]),
+            list(means["value"]),
+        ]
+    for series in charts["figure4"]["views"][0]["series"]:
+        own = of["figure4"][(of["figure4"]["method"] == series["name"]) & (of["figure4"]["statistic"] == "seed")]
+        assert series["values"]["H"] == list(own["value"])
+    assert charts["figure6"]["y"] == ["ETF distance", "text-image alignment"]
+    cost = charts["figure8"]
+    for series in cost["views"][0]["series"]:
+        own = of["figure8"][of["figure8"]["method"] == series["name"]].set_index("cost")
+        assert series["values"]["training of a run, s"] == [own.loc["seconds", "value"]]
+        assert series["values"]["H"] == [own.loc["seconds", "accuracy"]]
+    assert {"learned values", "H", "tail", "ECE base"} <= set(cost["x"]) & set(cost["y"])
 
 
 def test_exhibits_are_ordered_as_people_count() -> None:
-    assert sorted(["table10", "table2b", "table2", "figure1"], key=natural_order) == [
-        "figure1",
-        "table2",
-        "table2b",
-        "table10",
-    ]
+    shuffled = ["table10", "table2b", "table2", "figure1"]
+    assert sorted(shuffled, key=natural_order) == ["figure1", "table2", "table2b", "table10"]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from cpt.files.paths import Ratio
-from cpt.report.layout import Layout, LongForm
+from cpt.report.layout import Layout, LongForm, can_differ
 from cpt.report.shown import DIFFERS, Block, Column
 from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, ratio_title
 from cpt.results.cells import averaged_datasets, datasets_of, judged_by
@@ -38,14 +38,14 @@ class Datasets(Layout):
         return blocks
 
     def test_note(self) -> str:
-        """Return what the mark says, or that it cannot appear: of n signs, 2 of 2^n flips are as extreme."""
+        """Return what the mark says, or that it cannot appear."""
         exhibit = self.exhibit
         datasets, others = len(averaged_datasets(exhibit, exhibit["tasks"][0])), len(exhibit["rows"]) - 1
         if exhibit["reference"] is None or datasets < 2:
             return ""
         reference = next(row["label"] for row in exhibit["rows"] if row["id"] == exhibit["reference"])
         how = "flipping the signs of the datasets' differences, Holm's correction over the rows of a ratio"
-        if others * 2 ** (1 - datasets) < SIGNIFICANCE_LEVEL:
+        if can_differ(datasets, others):
             return f"{DIFFERS}: average differs from that of {reference}, p < {SIGNIFICANCE_LEVEL} ({how})."
         least = f"With {datasets} datasets the smallest possible p is above {SIGNIFICANCE_LEVEL} after the correction"
         return f"{least}: no row can be told from {reference} ({how})."

@@ -12,10 +12,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cpt.data.classes import subset_labels
-from cpt.files.paths import COSTS, COUNTS, CURVES, TEXT_FEATURES
+from cpt.files.paths import COSTS, COUNTS, CURVES, TEXT_FEATURES, Ratio
 from cpt.files.stage_files import read_metadata, read_parquet
+from cpt.metrics.reported import MEASURES
 from cpt.report.layout import DECIMALS
-from cpt.results.cells import FURTHER, METRICS, TASKS, Results, hyperparameters, judged_by, row_names, summarize
+from cpt.report.tables import layout_of, long_form
+from cpt.report.words import exhibit_label
+from cpt.results.cells import (
+    FURTHER,
+    METRICS,
+    TASKS,
+    Results,
+    averaged_datasets,
+    hyperparameters,
+    judged_by,
+    row_names,
+    summarize,
+)
 
 CURVE_DIGITS = 4
 
@@ -25,7 +38,10 @@ def details(results: Results) -> dict[str, Any]:
 
     ``opens``: exhibit -> places among ``cells``, in the order of its cells. A cell names its runs by their places among
     ``runs`` (name, seed, seconds, memory) and ``curves`` (measure -> value by epoch), and has in ``groups`` what is
-    pooled over exactly these runs. ``names``: ``target/subset`` -> names of its classes.
+    pooled over exactly these runs. ``averages``: table -> places of the cells that an average is over, as in its link
+    -> metric -> mean, standard deviation, number of seeds. ``tells``: table of measures -> those that its numbers open;
+    ``usual``: what other numbers open, by what they are judged by. ``digits``: decimals of metrics that have not two.
+    ``names``: ``target/subset`` -> names of its classes. Numbers are in full precision.
 
     Raises:
         CptError: runs, costs, counts or curves.parquet or text features are missing or damaged.
@@ -43,8 +59,14 @@ def details(results: Results) -> dict[str, Any]:
     for cell in cells:
         cell["group"] = group_places[tuple(cell["runs"])]
         cell["runs"] = [run_places[run] for run in cell["runs"]]
+    tables = {name: one for name, one in results.grid["exhibits"].items() if one["kind"] == "table"}
     return {
         "opens": opens,
+        "labels": {name: exhibit_label(name) for name in opens},
+        "averages": {name: _averages(results, table) for name, table in tables.items()},
+        "tells": {name: [MEASURES[measure].title for measure in table["measures"]] for name, table in tables.items()},
+        "usual": {"H": ["H", *FURTHER["base_to_new"]], "accuracy": ["accuracy", *FURTHER["other"]]},
+        "digits": {one.title: DECIMALS + 1 for one in MEASURES.values() if one.unit != "percent"},
         "cells": cells,
         "runs": [
             [run, results.run(run)["seed"], *(spent.get(run, {}).get(name) for name in ("seconds", "peak_memory_mb"))]
@@ -69,6 +91,8 @@ def _without_seed(run: str) -> str:
 
 def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
     """Every cell once, and for every exhibit the places of its cells among them."""
+    tables = [exhibit for exhibit in results.grid["exhibits"].values() if exhibit["kind"] == "table"]
+    measures = list(dict.fromkeys(name for table in tables for name in table["measures"]))
     known: dict[tuple, int] = {}
     cells: list[dict[str, Any]] = []
     opens: dict[str, list[int]] = {}
@@ -80,7 +104,7 @@ def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]
             key = labels[cell["row"]], cell["task"], cell["dataset"], cell["ratio"], swept, cell["x"], *cell["runs"]
             if key not in known:
                 known[key] = len(cells)
-                numbers, means = _numbers(results, cell)
+                numbers, means = _numbers(results, cell, measures)
                 cells.append(
                     {
                         "method": labels[cell["row"]],
@@ -100,14 +124,12 @@ def _cells(results: Results) -> tuple[dict[str, list[int]], list[dict[str, Any]]
 
 
 def _numbers(
-    results: Results, cell: Mapping[str, Any]
+    results: Results, cell: Mapping[str, Any], measures: Sequence[str]
 ) -> tuple[dict[str, list[float | None]], dict[str, list[float | None]]]:
-    """Metrics of a cell, one value per run, and their means with standard deviations, of what any run has.
-
-    Each number is rounded once, as tables show it: a mean of rounded values would be another number.
-    """
+    """Metrics of a cell, one value per run, and their means with standard deviations, of what any run has."""
     judged = judged_by(cell["task"])
     wanted = {judged: METRICS[judged]} | FURTHER["base_to_new" if judged == "H" else "other"]
+    wanted |= {MEASURES[name].title: MEASURES[name].where for name in measures}
     values: dict[str, list[float | None]] = {}
     means: dict[str, list[float | None]] = {}
     for name, where in wanted.items():
@@ -115,10 +137,26 @@ def _numbers(
         known = {i: value for i, value in enumerate(found) if value is not None}
         if known:
             mean, std, _ = summarize(known)
-            values[name], means[name] = (
-                [None if value is None else round(value, DECIMALS) for value in row] for row in (found, (mean, std))
-            )
+            values[name], means[name] = found, [mean, std]
     return values, means
+
+
+def _averages(results: Results, exhibit: Mapping[str, Any]) -> dict[str, dict[str, list[float | int | None]]]:
+    """The averages of a table, under the places of the cells that each is over."""
+    places: dict[tuple[Ratio, str, str], list[int]] = {}
+    averaged = {task: set(averaged_datasets(exhibit, task)) for task in exhibit["tasks"]}
+    layout = layout_of(exhibit)(results, exhibit)
+    for place, cell in enumerate(exhibit["cells"]):
+        if cell["dataset"] in averaged[cell["task"]]:
+            key = cell["ratio"], cell["row"], layout.average_name(cell["task"])
+            places.setdefault(key, []).append(place)
+    found: dict[str, dict[str, list[float | int | None]]] = {}
+    for where, number in long_form(results, exhibit).items():
+        over = places.get((where.ratio, where.row, where.dataset), [])
+        if len(over) > 1:
+            title = MEASURES[where.metric].title if where.metric in MEASURES else where.metric
+            found.setdefault(",".join(map(str, over)), {})[title] = list(number)
+    return found
 
 
 # ---- runs, and the groups of runs that make a cell -----------------------------------------------
