@@ -14,7 +14,7 @@ import yaml
 from cpt import __version__
 from cpt.data.classes import trained_rows
 from cpt.data.split import read_split
-from cpt.evaluation.trained import image_tower
+from cpt.evaluation.trained import RESIZED, image_tower
 from cpt.experiment.runs import Run
 from cpt.files import paths
 from cpt.files.integrity import SUFFIX, read_record
@@ -228,7 +228,7 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
     facts = datasets.get(record["dataset"], {})
     said = [
         "It chooses among the classes it is given, also for an image of none of them.",
-        "Images are resized to the shorter side, bicubic, and cropped to the center.",
+        f"Images are resized: {RESIZED[record['hyperparameters'].get('test_crops', 1)]}.",
     ]
     if image_tower(Run.of(record)) == "prompted":
         said.append(

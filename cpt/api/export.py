@@ -41,12 +41,12 @@ def export(path: Path, method: Method, record: dict[str, Any], names: Sequence[s
         text: (K, D) their unit-norm text features, float32 on the CPU.
 
     Raises:
-        CptError: another suffix, a method with a classifier of its own, or the packages of ONNX are missing.
+        CptError: another suffix, a method that classifies otherwise, or the packages of ONNX are missing.
     """
     if path.suffix not in WRITERS:
         state = "; prompts are no weights of CLIP, so there is no state to load into it" * (path.suffix in SUFFIXES)
         raise CptError(f"{path}: cannot export to {path.suffix or 'no suffix'}{state}; use {', '.join(WRITERS)}")
-    if method.own_classifier:
+    if method.own_classifier or method.test_crops > 1:
         raise CptError(f"{path}: {method.name} classifies by more than a matrix of text features; use `cpt classify`")
     WRITERS[path.suffix](path, method, text, {"class_names": list(names), **facts(method, record)})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cpt.data.decoding import decode
-from cpt.data.images import resize_and_crop
+from cpt.data.images import five_crops, resize_and_crop
 from cpt.data.layouts.listing import SUFFIXES, image_files
 from cpt.errors import CptError
 
@@ -64,15 +64,24 @@ class Pixels:
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return (B, size, size, 3) of the images at some positions."""
-        wanted = np.asarray(rows, dtype=np.int64).tolist()
-        return np.stack([self._one(row) for row in wanted])
+        return self._read(rows, resize_and_crop, ())
 
-    def _one(self, place: int) -> NDArray[np.uint8]:
-        try:
-            return resize_and_crop(_decoded(self._images[place], place), self.size)
-        except CptError as error:
-            self.faults[place] = str(error)
-            return np.zeros((self.size, self.size, 3), np.uint8)
+    def five_crops(self, rows: ArrayLike) -> NDArray[np.uint8]:
+        """Return (B, 5, size, size, 3), corners and center of the images at some positions, a little enlarged."""
+        return self._read(rows, five_crops, (5,))
+
+    def _read(
+        self, rows: ArrayLike, transform: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]], crops: tuple[int, ...]
+    ) -> NDArray[np.uint8]:
+        """The transformed images at some positions; zeros in the place of those that cannot be used."""
+        wanted = np.asarray(rows, dtype=np.int64).tolist()
+        found = np.zeros((len(wanted), *crops, self.size, self.size, 3), np.uint8)
+        for place, pixels in zip(wanted, found, strict=True):
+            try:
+                pixels[:] = transform(_decoded(self._images[place], place), self.size)
+            except CptError as error:
+                self.faults[place] = str(error)
+        return found
 
 
 def _decoded(image: OneImage, place: int) -> NDArray[np.uint8]:

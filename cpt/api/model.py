@@ -100,6 +100,8 @@ class Model:
     def encode_images(self, images: OneImage | Iterable[OneImage]) -> NDArray[np.float32]:
         """Return unit-norm image features (N, D) under the learned prompts; ``images`` as for ``predict``.
 
+        Where a method classifies several crops of an image, they are the mean of the crops' unit features.
+
         Raises:
             CptError: an image cannot be read.
         """
@@ -109,7 +111,7 @@ class Model:
             features = [part.float().cpu().numpy() for part in self._batches(pixels, len(given))]
         if pixels.faults:
             raise CptError(pixels.faults[min(pixels.faults)])
-        return np.concatenate(features) if features else np.empty((0, self.method.clip.embed_dim), np.float32)
+        return np.concatenate(features) if features else np.empty((0, self.method.feature_width), np.float32)
 
     def encode_texts(self, classes: Sequence[str] | None = None) -> NDArray[np.float32]:
         """Return unit-norm text features (K, D) of classes under the learned prompts, of the trained ones by default.
@@ -163,9 +165,10 @@ class Model:
         return Pixels(images, self.method.clip.image_size[0])
 
     def _batches(self, pixels: Pixels, count: int) -> Iterator[torch.Tensor]:
-        """Unit-norm features (B, D) of the images, by batch."""
+        """Features (B, D) by which the images are classified, by batch."""
         if count:
-            yield from encode(self.method.clip, pixels, np.arange(count), self.method.image_features)
+            method = self.method
+            yield from encode(method.clip, pixels, np.arange(count), method.test_features, method.test_crops)
 
 
 def load(

@@ -214,11 +214,11 @@ def _evaluation(method: Method, classes: Classes) -> float:
         return _per_image(lambda: method.class_logits(features, classes), images, clip.device)
     if not method.prompts_images:
         return 0.0
-    return _per_image(lambda: method.image_features(_images(clip)), batch_size(clip), clip.device)
+    return _per_image(lambda: method.image_features(_images(clip)), batch_size(clip) / method.test_crops, clip.device)
 
 
 @torch.no_grad()
-def _per_image(work: Callable[[], Any], images: int, device: torch.device) -> float:
+def _per_image(work: Callable[[], Any], images: float, device: torch.device) -> float:
     """Seconds per image, the faster of two passes."""
     seconds = []
     for _ in range(2):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _LONG = 64
 """Aspect ratio from which only the middle of an image is enlarged: the whole could fill the memory."""
+_EXPAND = 24 / 224
+"""Share of a crop's size by which the image is larger that five are taken from."""
 _GLANCE = 2**26
 """Bytes of decoded images that are kept before the machine's memory is looked at again."""
 
@@ -123,6 +125,14 @@ class ImageStore:
             return self._cache.take(wanted)
         return self._stack([resize_and_crop(self.image(row), self.size) for row in wanted])
 
+    def five_crops(self, rows: ArrayLike) -> NDArray[np.uint8]:
+        """Return (B, 5, size, size, 3), the crops of every image that ``five_crops`` makes.
+
+        Raises:
+            CptError: an image cannot be decoded.
+        """
+        return np.stack([five_crops(self.image(row), self.size) for row in np.asarray(rows, dtype=np.int64)])
+
     def training_pixels(
         self, rows: ArrayLike, augmentation: str, seed: int, epoch: int, view: int = 0
     ) -> NDArray[np.uint8]:
@@ -167,15 +177,55 @@ def resize_and_crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    new_width, new_height = max(size, int(size * width / height)), max(size, int(size * height / width))
-    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    return _crops(image, size, size, 1)[0]
+
+
+def five_crops(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize the shorter side to a little more than ``size``, bicubic, and crop the corners and the center.
+
+    It is longer by 24 of 224 pixels (repo shijxcs/LIFT, utils/config.py and trainer.py), by the same share of other
+    sizes.
+
+    Args:
+        image: (H, W, 3).
+        size: height and width of the crops.
+
+    Returns:
+        (5, size, size, 3): top left, top right, bottom left, bottom right, center.
+    """
+    return np.stack(_crops(image, size + round(size * _EXPAND), size, 5))
+
+
+def scaled(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Height and width after the shorter side is resized to ``shorter``; the longer one is cut to whole pixels."""
+    return max(shorter, int(shorter * height / width)), max(shorter, int(shorter * width / height))
+
+
+def crop_places(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """Top and left of the crops of an image: its four corners, by rows, and its center."""
+    bottom, right = height - size, width - size
+    return [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
+
+
+def _crops(image: NDArray[np.uint8], shorter: int, size: int, count: int) -> list[NDArray[np.uint8]]:
+    """Five crops of an image whose shorter side is resized, or the center alone.
+
+    Of an image that would become very large, only what is seen is enlarged.
+    """
+    height, width = image.shape[:2]
+    new_height, new_width = scaled(height, width, shorter)
+    places = crop_places(new_height, new_width, size)[-count:]
     if new_width * new_height <= max(width * height, _LONG * size**2):
-        return _resize(image, new_width, new_height)[top : top + size, left : left + size]
-    rows, above, below = _shown(height, new_height, top, size)
-    columns, before, behind = _shown(width, new_width, left, size)
-    part = image[rows, columns]
-    part = _resize(part, size, len(part), (before, 0, behind, len(part)))  # first the width, as for the whole
-    return _resize(part, size, size, (0, above, size, below))
+        whole = _resize(image, new_width, new_height)
+        return [whole[top : top + size, left : left + size] for top, left in places]
+    found = []
+    for top, left in places:
+        rows, above, below = _shown(height, new_height, top, size)
+        columns, before, behind = _shown(width, new_width, left, size)
+        part = image[rows, columns]
+        part = _resize(part, size, len(part), (before, 0, behind, len(part)))  # first the width, as for the whole
+        found.append(_resize(part, size, size, (0, above, size, below)))
+    return found
 
 
 def _shown(side: int, new_side: int, first: int, size: int) -> tuple[slice, float, float]:
@@ -192,16 +242,16 @@ def _shown(side: int, new_side: int, first: int, size: int) -> tuple[slice, floa
 
 
 def normalize(pixels: NDArray[np.uint8] | torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Return float32 (B, 3, H, W): (pixels / 255 - mean) / std, on the device of ``pixels``.
+    """Return float32 (..., 3, H, W): (pixels / 255 - mean) / std, on the device of ``pixels``.
 
     Args:
-        pixels: uint8 (B, H, W, 3), an array or a tensor.
+        pixels: uint8 (..., H, W, 3), an array or a tensor.
         mean: mean of each channel, on the scale 0..1.
         std: standard deviation of each channel, on the scale 0..1.
     """
     import torch
 
-    batch = torch.as_tensor(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    batch = torch.as_tensor(pixels).movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
     center, scale = (_per_channel(tuple(values), batch.device) for values in (mean, std))
     return batch.div_(255).sub_(center).div_(scale)
 

@@ -189,7 +189,7 @@ def _table(target: Target, epoch: int | None, best: tuple[Tensor, ...]) -> pa.Ta
 
 
 def _image_features(method: Method, results: Path, dataset: str, part: str, rows: np.ndarray) -> Iterator[Tensor]:
-    """Unit-norm features of test images (batches, D) under the method's prompts."""
+    """Features of test images (batches, D) by which the method classifies them."""
     frozen = results / paths.image_features(dataset, part)
     clip = method.clip
     if not method.prompts_images and frozen.is_file():
@@ -199,4 +199,4 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
         return
     cache = results / paths.pixels(dataset, part)
     store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)
-    yield from encode(clip, store, rows, method.image_features)
+    yield from encode(clip, store, rows, method.test_features, method.test_crops)

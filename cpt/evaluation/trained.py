@@ -22,6 +22,12 @@ from cpt.methods.base.method import Method
 from cpt.seeds import torch_stream
 from cpt.training.train import SNAPSHOT
 
+RESIZED = {
+    1: "shorter side, bicubic; then the center",
+    5: "shorter side to 24/224 more, bicubic; then corners and center, whose unit features are averaged",
+}
+"""How test images are prepared, by the number of crops."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -106,7 +112,7 @@ def facts(method: Method, record: dict[str, Any]) -> dict[str, Any]:
         "own_classifier": method.own_classifier,
         "image_tower": image_tower(Run.of(record)),
         "image_size": clip.image_size[0],
-        "image_resize": "shorter side, bicubic; then the center",
+        "image_resize": RESIZED[method.test_crops],
         "image_mean": list(clip.mean),
         "image_std": list(clip.std),
         "backbone": clip.name,
@@ -122,7 +128,7 @@ def image_tower(run: Run) -> str:
 
 
 def probabilities(method: Method, features: Tensor, classes: Classes, text: Tensor | None) -> Tensor:
-    """Return the softmax (N, K) of unit-norm image features (N, D), in float32.
+    """Return the softmax (N, K) of the features (N, D) of test images, in float32.
 
     Args:
         text: (K, D) text features of the classes; None where they depend on the image, which is where the method has a

@@ -35,8 +35,13 @@ class Store(Protocol):
     def pixels(self, rows: np.ndarray) -> np.ndarray:
         """Return (B, size, size, 3) uint8 under the test transform."""
 
+    def five_crops(self, rows: np.ndarray) -> np.ndarray:
+        """Return (B, 5, size, size, 3) uint8: corners and center of larger images."""
 
-def encode(clip: Clip, store: Store, rows: np.ndarray, encoder: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+
+def encode(
+    clip: Clip, store: Store, rows: np.ndarray, encoder: Callable[[Tensor], Tensor], crops: int = 1
+) -> Iterator[Tensor]:
     """Yield ``encoder`` of the normalized images (B, 3, H, W) of some rows by batch, and read the next batch meanwhile.
 
     Nothing here waits for a GPU but the threads that read: memory that a batch was uploaded from is filled again when
@@ -47,17 +52,19 @@ def encode(clip: Clip, store: Store, rows: np.ndarray, encoder: Callable[[Tensor
         store: gives the pixels.
         rows: (N,) rows of the manifest.
         encoder: a tower.
+        crops: 1, or 5: ``encoder`` gets (B, 5, 3, H, W).
     """
-    size = batch_size(clip)
+    size = max(1, batch_size(clip) // crops)
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     workers = torch.get_num_threads()
-    shape = (len(batches[0]), store.size, store.size, 3)
+    look = store.pixels if crops == 1 else store.five_crops
+    shape = (len(batches[0]), *(() if crops == 1 else (crops,)), store.size, store.size, 3)
     memory = cycle([Staging(shape, clip.device) for _ in batches[:2]])
     with ThreadPoolExecutor(workers) as pool:
 
         def fill(into: Staging, places: np.ndarray, part: np.ndarray) -> None:
             into.wait()
-            places[:] = store.pixels(part)
+            places[:] = look(part)
 
         def read(batch: np.ndarray) -> tuple[Staging, int, list[Future]]:
             into = next(memory)

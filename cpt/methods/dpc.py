@@ -79,6 +79,25 @@ class DPC(Method):
         kind = registry.get(hp.start)
         return kind.keeps_images(kind.hyperparameters(**hp.start_hyperparameters))
 
+    @property
+    def feature_width(self) -> int:
+        """Width of the features of the method that it goes on with."""
+        return self.parallel.feature_width
+
+    @property
+    def scale(self) -> float:
+        """Factor of cosines of the method that it goes on with."""
+        return self.parallel.scale
+
+    @property
+    def test_crops(self) -> int:
+        """Crops of a test image of the method that it goes on with."""
+        return self.parallel.test_crops
+
+    def reference(self, classes: Classes) -> Tensor:
+        """What the method that it goes on with compares its text features with."""
+        return self.parallel.reference(classes)
+
     def begin(self, start: dict[str, Tensor]) -> None:
         """Initialize both P and P' with the finished run's learned tensors."""
         self.parallel.load_state_dict(start)
@@ -142,7 +161,7 @@ class DPC(Method):
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Symmetric contrast over the batch with its hard negatives."""
         text = rows(self.text_features(training_set.classes), batch.labels)
-        return {"contrast": pairwise_contrast(image, text, self.clip.logit_scale)}
+        return {"contrast": pairwise_contrast(image, text, self.scale)}
 
     @torch.no_grad()
     def _scores(self, images: Tensor, classes: Classes) -> Tensor:

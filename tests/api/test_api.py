@@ -30,7 +30,7 @@ from cpt.methods.base import registry
 from cpt.training.train import train
 from tests.helpers.experiment import linked, train_inputs
 
-METHODS = ("zeroshot", "coop", "cocoop", "cpt", "lamp")
+METHODS = ("zeroshot", "coop", "cocoop", "cpt", "lamp", "lift")  # of LIFT with five crops of a test image
 NEW = ["meadow", "harbor", "glacier"]
 
 
@@ -47,6 +47,7 @@ def runs(results: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         clusters = results / "clusters/base_to_new/land/spherical-per2-single/s1.parquet"
         inputs = train_inputs(results, method, clusters=clusters)
         trained = {"epochs": 1} if method != "zeroshot" else {"templates": "single"}
+        trained |= {"test_crops": 5} if method == "lift" else {}
         inputs.hyperparameters.update(trained)
         if method == "zeroshot":
             for name in inputs.hyperparameters.keys() - trained.keys():
@@ -238,6 +239,8 @@ def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypa
         model.export(tmp_path / "run.pt")
     with pytest.raises(CptError, match="depend on the image"):
         cpt.load(runs["cocoop"], device="cpu").export(tmp_path / "run.npz")
+    with pytest.raises(CptError, match=r"lift classifies by more than .*; use `cpt classify`"):
+        cpt.load(runs["lift"], device="cpu").export(tmp_path / "run.npz")
     with pytest.raises(CptError, match=r"of float32 on a CPU; load the run with"):
         cpt.load(runs["coop"], device="cpu", precision="bfloat16").export(tmp_path / "run.onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)

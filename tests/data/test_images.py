@@ -123,6 +123,26 @@ def test_long_images_are_those_of_torchvision_but_for_rounding(shape):
     assert np.abs(images.resize_and_crop(picture, 32) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("shape", "off"), [((40, 60), 0), ((60, 40), 0), ((32, 32), 0), ((35, 35), 0), ((20, 90), 0), ((2, 900), 1)]
+)
+def test_five_crops_are_those_of_torchvision(shape, off):
+    """Of an image whose shorter side has 35 pixels; of a long one only what is seen is resized."""
+    picture = noise(*shape)
+    reference = tv.Compose([tv.Resize(35, tv.InterpolationMode.BICUBIC), tv.FiveCrop(32)])
+    expected = np.stack([np.asarray(crop) for crop in reference(Image.fromarray(picture))]).astype(int)
+    assert np.abs(images.five_crops(picture, 32) - expected).max() <= off
+
+
+def test_five_crops_of_a_store_are_of_whole_images(photos, packed):
+    """Neither the packed images that have the size already nor an image cache hold what lies around the center."""
+    for manifest in (photos, packed):
+        store = ImageStore(manifest, 32)
+        found = store.five_crops([2, 0])
+        assert found.shape == (2, 5, 32, 32, 3)
+        assert np.array_equal(found, np.stack([images.five_crops(store.image(row), 32) for row in (2, 0)]))
+
+
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32))
 def test_crop_boxes_are_those_of_torchvision(height, width, seed):
     draws = np.random.default_rng(seed)

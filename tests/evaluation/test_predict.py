@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms as tv
+from PIL import Image
 
 from cpt.data.manifest import read_manifest
 from cpt.evaluation.predict import predict
-from cpt.evaluation.trained import image_tower
+from cpt.evaluation.trained import image_tower, read_trained
 from cpt.experiment.runs import Run
+from cpt.features.text import read_text_features
 from cpt.files.paths import CLASSIFIER, PREDICTIONS, PROMPTS, RUN
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_tensors
 from cpt.methods.base import registry
@@ -146,3 +149,26 @@ def test_predictions_of_an_epoch_are_those_of_its_tensors(results: Path, tmp_pat
     assert (scores[0] - scores[1]).abs().max() > 1e-4
     final = [row for row in rows if row["epoch"] is None]
     assert [row["true_score"] for row in final] == scores[1].tolist()
+
+
+def test_logits_of_five_crops_are_averaged(results: Path, tmp_path: Path) -> None:
+    """Crops of torchvision, one by one through the method, against the recorded scores."""
+    root = linked(results, tmp_path)
+    inputs = train_inputs(results, "lift", hyperparameters={"test_crops": 5})
+    train(inputs, root / "runs/x", silent)
+    rows = [row for row in predicted(root / "runs/x", root, ["base", "new"]) if row["subset"] == "new"]
+    manifest = read_manifest(root / "data/land/manifest.parquet")
+    packed = np.load(root / "data/land/images.npy")
+    trained = read_trained(root / "runs/x", root, "cpu")
+    everything, _ = read_text_features(root / "features/land/text-single.safetensors")
+    clip, size = trained.method.clip, trained.method.clip.image_size[0]
+    transform = tv.Compose([tv.Resize(size + round(size * 24 / 224), tv.InterpolationMode.BICUBIC), tv.FiveCrop(size)])
+    for row in rows[:4]:
+        crops = transform(Image.fromarray(packed[manifest.index[row["row"]]]))
+        pixels = torch.stack([tv.functional.to_tensor(crop) for crop in crops])
+        with torch.no_grad():
+            features = trained.method.image_features(tv.Normalize(clip.mean, clip.std)(pixels))
+            logits = trained.method.class_logits(features, everything.take(range(5, 10))).mean(dim=0)
+        scores = logits.softmax(dim=0)
+        assert row["true_score"] == pytest.approx(float(scores[row["label"]]), abs=1e-5)
+        np.testing.assert_allclose(row["top_scores"], scores.topk(5).values, atol=1e-5)

@@ -18,6 +18,7 @@ from cpt.training.schedule import learning_rate
 from tests.helpers.golden_clip import Case, classes_of, golden_clip, rule
 
 FEATURES, LOGITS, LOSS, GRADIENT, AFTER2, AFTER5, AFTER5_LOGITS = 5e-6, 5e-5, 1e-5, 1e-4, 2e-6, 5e-6, 2e-4
+UNNORMALIZED = 1e-5
 RATE = 1e-12
 
 NAMES = {
@@ -45,9 +46,15 @@ class Run:
     Class attributes:
         method_name: our name of the method.
         components: scalars of the case by the component of our loss.
+        names: patterns of the names of the published code's learnables, and what they are here.
+        unnormalized: arrays of features that are not unit vectors.
+        from_texts: learnables that start from features.
     """
 
     method_name: ClassVar[str]
+    names: ClassVar[dict[str, Any]] = NAMES
+    unnormalized: ClassVar[set[str]] = set()
+    from_texts: ClassVar[set[str]] = set()
     components: ClassVar[dict[str, str]] = {"cross_entropy": "cross_entropy"}
 
     def __init__(self, case: Case) -> None:
@@ -115,7 +122,7 @@ class Run:
         named = {}
         for learnable in self.meta["learnables"]:
             name = learnable
-            for pattern, replacement in NAMES.items():
+            for pattern, replacement in self.names.items():
                 name = re.sub(f"^{pattern}", replacement, name)
             named[learnable] = ours[name]
         assert len({id(parameter) for parameter in named.values()}) == len(ours) == len(list(self.method.parameters()))
@@ -126,7 +133,7 @@ class Run:
         for learnable, parameter in self.parameters():
             if learnable not in self.meta["kept_as_initialised"]:
                 parameter.data.copy_(rule(learnable, tuple(parameter.shape), self.meta["weight_salt"]))
-            self.case.assert_tensor(f"init/{learnable}", parameter, 0)
+            self.case.assert_tensor(f"init/{learnable}", parameter, FEATURES if learnable in self.from_texts else 0)
 
     def compare_tokens(self) -> None:
         """The prompts without their context vectors hold the tokens of the published code's prompts."""
@@ -147,7 +154,8 @@ class Run:
                 found |= {f"{part}/{key}": value for key, value in self.evaluated().items()}
             for key, value in (found | self.intermediates()).items():
                 if key in self.case:
-                    self.case.assert_tensor(key, value, LOGITS if "logits" in key else FEATURES)
+                    other = UNNORMALIZED if key in self.unnormalized else FEATURES
+                    self.case.assert_tensor(key, value, LOGITS if "logits" in key else other)
 
     def train(self) -> None:
         """Five steps: losses, rates, first gradients, learnables after two and five."""

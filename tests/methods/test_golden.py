@@ -263,6 +263,7 @@ ELSEWHERE = {
     "promptsrc_gauss": "methods/test_golden_losses.py",
     "longtail_losses": "methods/test_golden_losses.py",
     "lr_sequences": "methods/test_golden_losses.py",
+    "lift_rules": "methods/test_golden_adapters.py",
 }
 """Cases that other files test."""
 
@@ -312,6 +313,6 @@ def test_context_starts_as_the_phrase() -> None:
 
 
 def test_every_case_is_tested() -> None:
-    tested = {name for prefix in ("zeroshot_", "dpc_", *KINDS) for name in cases(prefix)}
+    tested = {name for prefix in ("zeroshot_", "dpc_", "lift_", "mma_", *KINDS) for name in cases(prefix)}
     assert all(name in (GOLDEN.parent / file).read_text() for name, file in ELSEWHERE.items())
     assert {path.stem for path in GOLDEN.glob("*.npz")} - tested - ELSEWHERE.keys() == LEFT_OUT

@@ -15,13 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks import naive
 from cpt.errors import CptError
-from cpt.methods import cocoop
+from cpt.methods import cocoop, lift
 from cpt.methods.base import registry
 from cpt.methods.base.describe import published
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
-from tests.helpers.contract import CLASSES, Toy, images, model
+from tests.helpers.contract import CLASSES, Toy, classes, images, model
 
 SHOWN = images(range(6), view=9)
 sized = cache(vit_b16)
@@ -51,6 +51,8 @@ sized = cache(vit_b16)
         ("coprompt", "base_to_new", "food101", 3_826_432),
         ("dpc", "base_to_new", "dtd", 46_080),
         ("dpc", "all_classes", "imagenet", 15_360),
+        ("mma", "base_to_new", "dtd", 8 * (2 * 32 * 512 + 32 + 512 + 2 * 32 * 768 + 32 + 768 + 32 * 32 + 32)),
+        ("lift", "base_to_new", "dtd", 3 * 768 + 12 * (2 * 768 + 1 + 2 * 768 + 1 + 768)),
     ],
 )
 def test_learned_values_on_vit_b16(name: str, protocol: str, dataset: str, expected: int) -> None:
@@ -62,6 +64,16 @@ def test_learned_values_on_vit_b16(name: str, protocol: str, dataset: str, expec
     assert method.learnable_parameters() == expected
     stored = sum(value.numel() for value in method.state_dict().values())
     assert stored == (2 if name == "dpc" else 1) * expected
+
+
+@pytest.mark.parametrize(("count", "width"), [(48, 2), (50, 2), (1000, 32)])
+def test_lift_learns_more_for_more_classes(count: int, width: int) -> None:
+    """A row of the head for every class, and adapters whose width follows from the classes."""
+    clip = sized()
+    hp = published("lift", "all_classes")
+    method = registry.get("lift")(clip, hp, placeholder_classes(clip, count), torch_stream(0, "unused"))
+    adapter = 2 * 768 + 1 + 768 * width + width + width * 768 + 768
+    assert method.learnable_parameters() == count * 768 + 12 * adapter
 
 
 def test_vit_b16_has_the_shapes_of_open_clip() -> None:
@@ -113,6 +125,9 @@ def test_the_small_clip_computes() -> None:
         ("lamp", {"first_block": 9}, "last_block 8: comes before first_block 9; raise it"),
         ("lamp", {"top_k": 9}, "top_k 9: the pool has 8 entries; lower it"),
         ("lamp", {"shared_prompts": 3}, "5 prompts do not fit the 4 words"),
+        ("lift", {"blocks": [0, 12]}, "blocks 12: the vision tower has the blocks 0 to 11; lower it"),
+        ("mma", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
+        ("mma", {"last_block": 3}, "last_block 3: comes before first_block 4; raise it"),
         ("dpc", {"start": "zeroshot"}, "start: 'zeroshot' cannot be continued; use promptsrc or coop"),
         ("dpc", {"start": "cocoop"}, "start: 'cocoop' cannot be continued"),
         ("dpc", {"start": "dpc"}, "start: 'dpc' cannot be continued"),
@@ -200,7 +215,7 @@ def test_dpc_mixes_for_trained_classes_only() -> None:
 
 @pytest.mark.parametrize("start", [name for name in registry.names() if name not in ("zeroshot", "cocoop", "dpc")])
 def test_dpc_continues_every_method(start: str) -> None:
-    toy = Toy("dpc", start=start)
+    toy = Toy("dpc", start=start, warmup_epochs=0)  # steps that move gains near one, too
     before = toy.scores(SHOWN, trained=False)
     tuned = {key: value.clone() for key, value in toy.method.tuned().items()}
     toy.train()
@@ -400,3 +415,52 @@ def test_npt_by_hand() -> None:
     assert found["collapse"].item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-4)
     assert found["isomorphism"].item() == pytest.approx(sum(distances) / len(distances), rel=1e-4)
     assert toy.method.weights() == {"collapse": 0.1, "isomorphism": 1.0}
+
+
+def test_lift_scores_a_class_without_a_row_by_its_text() -> None:
+    """Through the transposed projection; a class that was trained keeps its row, wherever it stands."""
+    toy = Toy("lift", CLASSES[:3]).shaken()
+    projection = model().visual.proj
+    both = classes(("trombone", CLASSES[2], "air-plane", CLASSES[0]))
+    with torch.no_grad():
+        found = toy.method.text_features(both)
+        texts = F.normalize(F.normalize(both.frozen, dim=-1) @ projection.T, dim=-1)
+        head = F.normalize(toy.method.head, dim=-1)
+    assert torch.allclose(found, torch.stack([texts[0], head[2], texts[2], head[0]]), atol=1e-6)
+    assert not torch.allclose(found[1], texts[1], atol=1e-3)
+
+
+def test_of_classes_of_one_name_the_second_has_the_second_row() -> None:
+    assert lift.own_rows(["a", "b", "a"], ["a", "c", "a", "b", "a"]) == [0, None, 2, 1, None]
+
+
+def test_crops_of_an_image_are_classified_together() -> None:
+    """Their logits are averaged, not their probabilities."""
+    toy = Toy("lift", test_crops=5).shaken()
+    assert toy.method.test_crops == 5
+    crops = images(range(15)).unflatten(0, (3, 5))
+    with torch.no_grad():
+        together = toy.method.class_logits(toy.method.test_features(crops), toy.classes)
+        each = [toy.method.class_logits(toy.method.image_features(crops[:, i]), toy.classes) for i in range(5)]
+    assert torch.allclose(together, torch.stack(each).mean(dim=0), atol=1e-4)
+
+
+def test_adapters_start_as_published() -> None:
+    """LIFT: Down normal with variance 1 / 3d, Up zero, factor and gains one. MMA: normal with variance 2 / outputs."""
+    added, both = (Toy(name, adapter_width=64).method for name in ("lift", "mma"))
+    learned = {name: value.detach() for name, value in (*added.named_parameters("lift"), *both.named_parameters("mma"))}
+
+    def spread(start: str, end: str) -> float:
+        found = [value for name, value in learned.items() if name.startswith(start) and name.endswith(end)]
+        return float(torch.stack(found).std())
+
+    assert spread("lift", "down.weight") == pytest.approx((3 * 48) ** -0.5, rel=0.03)
+    assert spread("mma.shared", "weight") == pytest.approx((2 / 64) ** 0.5, rel=0.03)
+    for tower, width in (("text", 32), ("visual", 48)):
+        assert spread(f"mma.{tower}", "down.weight") == pytest.approx((2 / 64) ** 0.5, rel=0.03)
+        assert spread(f"mma.{tower}", "up.weight") == pytest.approx((2 / width) ** 0.5, rel=0.03)
+    for name, value in learned.items():
+        if name.startswith("lift") and name.endswith(("scale", "norm.weight")):
+            assert (value == 1).all(), name
+        elif name.endswith("bias") or (name.startswith("lift") and name.endswith("up.weight")):
+            assert (value == 0).all(), name

@@ -57,6 +57,12 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "kgcoop": COOP | KGCOOP | {"epochs": 100, "batch_size": 128, "templates": "texture"},
     "dekg_tcp": TCP | DEKG,
     "tcp": TCP | KGCOOP | {"epochs": 50, "words": False},
+    "lift": DASSL
+    | {"epochs": 10, "batch_size": 128, "learning_rate": 0.01, "warmup_epochs": 0, "prior": "logit_adjustment"}
+    | {"scale": 25, "adapter_width": None, "blocks": None, "test_crops": 1, "templates": "single"},
+    "mma": DASSL
+    | {"epochs": 5, "batch_size": 16, "learning_rate": 0.0015, "warmup_epochs": 0}
+    | {"adapter_width": 32, "adapter_scale": 0.001, "first_block": 4, "last_block": 11},
     "dpc": DASSL
     | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
     | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},

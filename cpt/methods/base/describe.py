@@ -117,7 +117,7 @@ def encoded_per_image(name: str, hp: Hyperparameters, count: int) -> dict[str, f
         if kind.image_conditioned:
             method.class_logits(torch.ones(1, clip.embed_dim), classes)
         elif kind.prompts_images:
-            method.image_features(torch.zeros(1, 3, *clip.image_size))
+            method.image_features(torch.zeros(method.test_crops, 3, *clip.image_size))
     return passes.per_step(1)
 
 

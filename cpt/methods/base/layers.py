@@ -20,6 +20,19 @@ def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool 
     return layer
 
 
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer of zeros."""
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def in_precision(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The layer on (..., inputs) in the precision of ``x``: in a frozen tower, that of its weights."""
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
 class Bottleneck(nn.Module):
     """Two linear layers with biases, width -> hidden -> outputs, and an activation between them.
 

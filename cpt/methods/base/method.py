@@ -151,6 +151,12 @@ class Method(nn.Module):
         """Factor of cosines in its logits."""
         return self.clip.logit_scale
 
+    @property
+    def test_crops(self) -> int:
+        """Crops of every test image, 1 (its center) or 5 (its corners too), if its hyperparameters say so."""
+        crops: int = getattr(self.hp, "test_crops", 1)
+        return crops
+
     @classmethod
     def keeps_images(cls, hp: Any) -> bool:
         """Whether its image features are those of the unmodified CLIP; ``hp`` are its hyperparameters."""
@@ -180,6 +186,15 @@ class Method(nn.Module):
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-norm image features (B, D) of normalized images (B, 3, H, W) under the current prompts."""
         return F.normalize(self.raw_image_features(images), dim=-1)
+
+    def test_features(self, images: Tensor) -> Tensor:
+        """Features (B, D) by which test images (B, 3, H, W), or crops of each (B, C, 3, H, W), are classified.
+
+        Those of crops are the mean of their unit features, whose logits are the mean of the crops' logits.
+        """
+        if images.dim() == 4:
+            return self.image_features(images)
+        return self.image_features(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(dim=1)
 
     def step(self, batch: Batch, training_set: TrainingSet) -> Step:
         """Compute the losses of one batch, without reading a value of the device."""
