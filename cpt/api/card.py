@@ -161,11 +161,18 @@ def _about(
         "protocol": f"{record['protocol']}, τ = {record['imbalance_ratio']:g} (training images of the rarest class by "
         "those of the most frequent one)",
         "learned values": f"{record['learnable_parameters']:,}, in {record['steps']:,} steps",
-        "text knowledge": "class names" if record["text_knowledge"] is None else "class names and descriptions",
+        "text knowledge": _knowledge(record["text_knowledge"]),
         "made by": _made_by(run, record),
     }
     table = ["| | |", "|---|---|", *(f"| {name} | {_plain(value)} |" for name, value in rows.items())]
     return "Learned prompts for a frozen CLIP, whose weights are not changed.\n\n" + "\n".join(table)
+
+
+def _knowledge(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "class names"
+    new = found["kind"] == "new_classes"
+    return f"class names, also of {found['count']} new classes" if new else "class names and descriptions"
 
 
 def _images(root: Path, record: dict[str, Any]) -> str:
@@ -237,6 +244,8 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
         )
     if kind.own_classifier:
         said.append("It classifies by more than the texts in `classifier.safetensors`.")
+    if kind.depends_on_batch:
+        said.append("How it classifies an image may depend on the images that are classified with it.")
     if record["imbalance_ratio"] < 1:
         said.append("Rare classes had few training images; expect less of them than of frequent ones.")
     if facts.get("layout") == "embedded":

@@ -25,6 +25,7 @@ from cpt.data.split import make_split, write_split
 from cpt.errors import CptError
 from cpt.experiment.runs import Run
 from cpt.features.descriptions import make_descriptions
+from cpt.features.images import make_image_features
 from cpt.features.make_clusters import make_clusters
 from cpt.features.templates import template_set
 from cpt.features.text import make_text_features
@@ -157,4 +158,8 @@ def _inputs(given: dict[str, Any], run: Run, template: str, folder: Path) -> Tra
         texts = template_set(name, template, {})
         make_descriptions(clip, tokenizer, names, descriptions, templates=texts, templates_name=name)
         inputs = replace(inputs, descriptions=descriptions)
+    if registry.get(run.method).needs_training_features:
+        features = folder / paths.image_features(run.dataset, "train")
+        make_image_features(clip, inputs.manifest, "train", features)
+        inputs = replace(inputs, image_features=features)
     return inputs

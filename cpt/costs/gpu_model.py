@@ -61,8 +61,9 @@ OWN = NAME + 2
 PER_CLASS = ("dekg_tcp", "lamp", "tcp")
 """Methods whose prompts differ by class, so that every class has its own prefix."""
 OPERATORS = {
-    "cocoop": 550, "coop": 522, "coprompt": 1042, "cpt": 796, "dekg": 567, "dekg_tcp": 586, "dpc": 757, "ivlp": 744,
-    "kgcoop": 534, "lamp": 924, "lift": 695, "maple": 811, "mma": 1089, "npt": 845, "promptsrc": 911, "tcp": 553,
+    "candle": 349, "cocoop": 550, "coop": 522, "coprompt": 1042, "cpt": 796, "dekg": 567, "dekg_tcp": 586, "dpc": 757,
+    "ivlp": 744, "kgcoop": 534, "lamp": 924, "lift": 695, "maple": 811, "mma": 1089, "npt": 845, "promptsrc": 911,
+    "tcp": 553,
 }  # fmt: skip
 """Operators of a step of 12 blocks in 16 bits, counted by ``python -m benchmarks.operators``."""
 OTHER_OPERATORS = 150

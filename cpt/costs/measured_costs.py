@@ -185,7 +185,7 @@ def _step(grid: Grid, run: Run, method: Method, classes: Classes, log: Callable[
     labels = np.arange(size) % count
     each = np.bincount(labels)
     split = Split(np.arange(size), labels, np.arange(count), each, list(classes.names), [], {})
-    cached = any(part == "train" for _, part in grid.frozen_image_parts(run))
+    cached = grid.trains_on_frozen(run)
     features = torch.randn(size, clip.embed_dim) if cached else None
     store = None if cached and not kind.prompts_images else _Noise(clip.image_size[0])
     batches = _Timed(clip, split, store, features, augmentation, hp.batch_size, 0, grid.config.threads, kind.views)

@@ -165,7 +165,7 @@ def _stated_group(grid: Grid, key: Group, members: list[tuple[int, Run]], gpu: G
         work = Encoded([], [], [], 0)
         if kind.trains:
             work = encoded(run.method, run.hyperparameters, count, key.batch_size, sizes)
-            cached = any(part == "train" for _, part in grid.frozen_image_parts(run))
+            cached = grid.trains_on_frozen(run)
             busy.append((count, step_seconds(gpu, run.method, work, graphs=graphs, cached=cached)))
             image = AUGMENT[augmentation] / config.threads
             step.append((count, max(busy[-1][1] + work.late * image, key.batch_size * kind.views * image)))

@@ -19,6 +19,7 @@ from cpt.errors import CptError
 from cpt.features.clusters import read_clusters
 from cpt.files.paths import CLASSIFIER, COUNTS, IMAGES, METRICS, NATURAL, PREDICTIONS, RUN
 from cpt.files.stage_files import column, read_json, read_parquet, read_tensors, write_parquet
+from cpt.methods.base import registry
 from cpt.metrics import predictions as m
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def score(
     predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
     classifier, described = read_tensors(run / "classifier.safetensors", CLASSIFIER)
     chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
-    training = _trained(read_split(split), clusters, chosen_groups, untrained=record["steps"] == 0)
+    untrained = record["steps"] == 0 and not registry.get(record["method"]).needs_training_features
+    training = _trained(read_split(split), clusters, chosen_groups, untrained=untrained)
     keys = predictions.select(["target", "subset", "epoch"])
     rows: list[dict[str, Any]] = []
     counts: list[pa.Table] = []

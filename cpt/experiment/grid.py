@@ -66,13 +66,17 @@ class Grid:
     def frozen_image_parts(self, run: Run) -> list[tuple[str, str]]:
         """(dataset, part) of the frozen image features that a run can use instead of encoding images itself."""
         kind = registry.get(run.method)
-        unchanged = self.config.augmentation == "none"
-        reads = kind.uses_frozen_images or (kind.trains and not kind.prompts_images)
-        train = [(run.dataset, "train")] if kind.needs_training_features or (reads and unchanged) else []
+        train = [(run.dataset, "train")] if kind.needs_training_features or self.trains_on_frozen(run) else []
         if kind.prompts_images:
             return train
         part: str = self.config.evaluate_on
         return [*train, *((dataset, part) for dataset in sorted({dataset for dataset, _ in run.targets}))]
+
+    def trains_on_frozen(self, run: Run) -> bool:
+        """Whether frozen features take the place of images in a run's training."""
+        kind = registry.get(run.method)
+        reads = kind.uses_frozen_images or (kind.trains and not kind.prompts_images)
+        return reads and self.config.augmentation == "none"
 
     def clustered(self, run: Run) -> Run | None:
         """The run whose clusters a run is measured within; None where no table shows such a measure.
@@ -291,9 +295,10 @@ class _Builder:
         protocol, (trained, tested, source) = PROTOCOL[cell.task], cell.place
         hp = self.variants.resolved(where, cell.variant, protocol, trained, cell.changes)
         method = self.config.variants[cell.variant].method
+        kind = registry.get(method)
         identities: list[tuple[Ratio, int]] = [(cell.ratio, seed) for seed in cell.seeds]
-        if not registry.get(method).trains:
-            # no prediction of an untrained method depends on the training set; groups of classes by its counts do
+        if not (kind.trains or kind.needs_training_features):
+            # no prediction depends on the training set; groups of classes by its counts do
             identities = [(NATURAL if cell.ratio == NATURAL else 1.0, 0)]
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
         runs = [Run(protocol, trained, ratio, method, hp, seed) for ratio, seed in identities]

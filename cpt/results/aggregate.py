@@ -116,5 +116,7 @@ def _knowledge(found: dict[str, Any] | None) -> str:
     """What a run knew of its classes beyond their names, for people."""
     if found is None:
         return "none"
+    if found["kind"] == "new_classes":
+        return f"names of {found['count']} new classes"
     where = f"the file {found['file']}" if found["kind"] == "file" else f"the templates “{found['templates']}”"
     return f"{found['per_class']} descriptions per class from {where}"

@@ -228,6 +228,8 @@ def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: C
     counts = torch.tensor(split.counts).to(clip.device, torch.float32)
     others = [row for row in range(len(everything)) if row not in trained]
     new = everything.take(others) if kind.needs_new_classes and others else None
+    if new is not None:
+        knowledge = {"kind": "new_classes", "count": len(new)}
     labels = torch.tensor(split.labels)
     return TrainingSet(classes, counts, clusters, descriptions, labels, new_classes=new), knowledge
 

@@ -264,6 +264,12 @@ ELSEWHERE = {
     "longtail_losses": "methods/test_golden_losses.py",
     "lr_sequences": "methods/test_golden_losses.py",
     "lift_rules": "methods/test_golden_adapters.py",
+    "gla_k5": "methods/test_golden_gla.py",
+    "gla_k7_few": "methods/test_golden_gla.py",
+    "gla_k10_longtail": "methods/test_golden_gla.py",
+    "candle_k5_n4": "methods/test_golden_candle.py",
+    "candle_k7_n3_separate": "methods/test_golden_candle.py",
+    "candle_k4_n6_random": "methods/test_golden_candle.py",
 }
 """Cases that other files test."""
 

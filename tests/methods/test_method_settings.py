@@ -15,13 +15,14 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks import naive
 from cpt.errors import CptError
-from cpt.methods import cocoop, lift
+from cpt.methods import cocoop, gla, lift
 from cpt.methods.base import registry
 from cpt.methods.base.describe import published
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
+from cpt.methods.base.method import TrainingSet
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
-from tests.helpers.contract import CLASSES, Toy, classes, images, model
+from tests.helpers.contract import CLASSES, OTHERS, Toy, classes, images, model
 
 SHOWN = images(range(6), view=9)
 sized = cache(vit_b16)
@@ -128,6 +129,13 @@ def test_the_small_clip_computes() -> None:
         ("lift", {"blocks": [0, 12]}, "blocks 12: the vision tower has the blocks 0 to 11; lower it"),
         ("mma", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
         ("mma", {"last_block": 3}, "last_block 3: comes before first_block 4; raise it"),
+        ("candle", {"heads": 7}, "heads 7: does not divide the joint width 80; lower it to 5"),
+        ("gla", {"start": "cocoop"}, "start: 'cocoop' cannot be continued; use coop or promptsrc"),
+        (
+            "gla",
+            {"start": "ivlp", "tuned_temperature": "search"},
+            "image features of its own; set tuned_temperature: one",
+        ),
         ("dpc", {"start": "zeroshot"}, "start: 'zeroshot' cannot be continued; use promptsrc or coop"),
         ("dpc", {"start": "cocoop"}, "start: 'cocoop' cannot be continued"),
         ("dpc", {"start": "dpc"}, "start: 'dpc' cannot be continued"),
@@ -213,7 +221,7 @@ def test_dpc_mixes_for_trained_classes_only() -> None:
         assert torch.equal(in_training, finished.method.text_features(toy.classes)), "P' alone is trained"
 
 
-@pytest.mark.parametrize("start", [name for name in registry.names() if name not in ("zeroshot", "cocoop", "dpc")])
+@pytest.mark.parametrize("start", [name for name in registry.names() if registry.continuable(name)])
 def test_dpc_continues_every_method(start: str) -> None:
     toy = Toy("dpc", start=start, warmup_epochs=0)  # steps that move gains near one, too
     before = toy.scores(SHOWN, trained=False)
@@ -464,3 +472,161 @@ def test_adapters_start_as_published() -> None:
             assert (value == 1).all(), name
         elif name.endswith("bias") or (name.startswith("lift") and name.endswith("up.weight")):
             assert (value == 0).all(), name
+
+
+@pytest.mark.parametrize("new", [0, 23])
+def test_learned_values_of_candle(new: int) -> None:
+    """Both projections, attention, norm, ratio, and a virtual prototype of every new class."""
+    clip = sized()
+    every = placeholder_classes(clip, 24 + new)
+    trained = every.take(range(24))
+    method = registry.get("candle")(clip, published("candle", "base_to_new"), trained, torch_stream(0, "unused"))
+    others = every.take(range(24, 24 + new)) if new else None
+    training = TrainingSet(trained, torch.ones(24), labels=torch.arange(24), new_classes=others)
+    method.prepare(replace(training, counts=training.counts.to("meta")), torch.ones(24, 512, device="meta"))
+    assert method.learnable_parameters() == 2 * 512**2 + (4 * 512**2 + 4 * 512) + 2 * 512 + 1 + new * 512
+    assert method.learnable_parameters() == 1_575_937 + 512 * new
+
+
+def test_candle_scores_a_class_without_prototypes_by_its_text() -> None:
+    """It joins the sequence behind the known ones, with its text feature as both prototypes."""
+    toy = Toy("candle", CLASSES[:3]).shaken()
+    both = classes(("trombone", CLASSES[2], "moth", CLASSES[0]))  # trombone was new, moth was never named
+    with torch.no_grad():
+        visual, text, rows = toy.method.known(both)
+        own = toy.method.projected()
+    assert rows.tolist() == [3, 2, 6, 0]
+    assert (len(visual), len(text)) == (7, 7)
+    assert torch.equal(visual[:6], own[0])
+    assert torch.equal(text[:6], own[1])
+    assert torch.allclose(visual[6], both.frozen[2] @ toy.method.image_projection, atol=1e-6)
+    assert torch.allclose(text[6], both.frozen[2] @ toy.method.text_projection, atol=1e-6)
+
+
+def test_candle_knows_new_classes_again_after_loading() -> None:
+    toy = Toy("candle", CLASSES[:3]).shaken()
+    hp, trained = toy.hp, toy.classes
+    loaded = registry.get("candle")(toy.clip, hp, trained, torch_stream(1, "unused"))
+    loaded.load_state_dict(toy.method.state_dict())
+    new = classes(("trombone", "sea horse"))
+    for method in (toy.method, loaded):
+        method.eval()
+    with torch.no_grad():
+        image = toy.method.image_features(SHOWN)
+        assert torch.equal(toy.method.class_logits(image, new), loaded.class_logits(image, new))
+        assert loaded.known(new)[2].tolist() == [3, 5]
+
+
+def test_candle_fuses_images_in_chunks_of_their_order() -> None:
+    toy = Toy("candle", chunk=4).shaken()
+    scores = toy.scores(SHOWN)
+    assert torch.allclose(scores, torch.cat([toy.scores(SHOWN[:4]), toy.scores(SHOWN[4:])]), atol=1e-4)
+    assert not torch.allclose(scores, Toy("candle", chunk=6).shaken().scores(SHOWN), atol=1e-3)
+
+
+def test_candle_can_classify_each_image_by_itself() -> None:
+    """Then nothing attends to images, and a batch of others changes nothing, in training neither."""
+    toy = Toy("candle", batch_attention=False).shaken()
+    alone = torch.cat([toy.scores(image.unsqueeze(0)) for image in SHOWN])
+    assert torch.allclose(toy.scores(SHOWN), alone, atol=2e-4)
+    with torch.no_grad():
+        prototypes = toy.method.projected()
+        features = toy.method.fusion.norm.weight.new_ones(2, 80)
+        few, many = (toy.method.fuse(images, *prototypes) for images in (features[:1], 3 * features))
+    assert torch.allclose(few[1], many[1], atol=1e-5)
+    assert torch.allclose(few[2], many[2], atol=1e-5)
+
+
+def test_candle_trains_without_new_classes() -> None:
+    """As where all classes are trained."""
+    toy = Toy("candle")
+    toy.training = replace(toy.training, new_classes=None)
+    toy.method.prepare(toy.training, toy.frozen())
+    toy.train()
+    assert toy.method.virtual.shape == (0, 80)
+    assert toy.scores(SHOWN).isfinite().all()
+
+
+def test_candle_does_without_the_prior_of_counts() -> None:
+    with_prior, without = (Toy("candle", compensating=on).shaken().loss() for on in (True, False))
+    assert not torch.allclose(with_prior, without, rtol=1e-3)
+
+
+def gla_fit(toy: Toy) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Zero-shot logits of the training images over T, their labels, and log p, in float64."""
+    training = toy.training
+    frozen = F.normalize(toy.frozen(), dim=-1) @ toy.classes.directions.T * 30
+    log_p = (training.counts / training.counts.sum()).log().double()
+    return frozen.double() / toy.method.temperatures[1], toy.labels, log_p
+
+
+@pytest.mark.parametrize("correction", ["none", "published", "long_tailed"])
+def test_gla_subtracts_the_priors(correction: str) -> None:
+    """q is where no other one has a smaller cross-entropy; the long-tailed one is fit with log p beside it."""
+    toy = Toy("gla", correction=correction)
+    logits, labels, log_p = gla_fit(toy)
+    log_q = -toy.method.correction.double() - log_p * (correction != "none")
+    assert log_q.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    beside = log_p if correction == "long_tailed" else 0 * log_p
+
+    def loss(of: torch.Tensor) -> float:
+        return F.cross_entropy(logits - of + beside, labels).item()
+
+    generator = torch.Generator().manual_seed(0)
+    for size in (1e-2, 1e-1):
+        for _ in range(5):
+            moved = log_q + size * torch.randn(len(log_q), generator=generator, dtype=torch.float64)
+            assert loss(log_q) < loss(moved)
+    summed = (logits - log_q + beside).softmax(dim=1).sum(dim=0)
+    assert torch.allclose(summed, toy.training.counts.double(), atol=1e-3)
+
+
+def test_gla_adds_tuned_and_zero_shot_logits() -> None:
+    """New classes are corrected by nothing among themselves; trained ones keep their correction among others."""
+    toy = Toy("gla", CLASSES[:3])
+    method, new = toy.method, classes(OTHERS[:2])
+    mixed = classes((OTHERS[0], CLASSES[1], CLASSES[0]))
+    with torch.no_grad():
+        frozen = F.normalize(toy.clip.vision(SHOWN), dim=-1)
+        for shown in (toy.classes, new, mixed):
+            tuned = frozen @ method.tuned.text_features(shown).T
+            given = 30 * (tuned + frozen @ shown.directions.T / method.temperatures[1])
+            corrections = toy.scores(SHOWN, shown) - given
+            assert torch.allclose(corrections, corrections[:1].expand_as(corrections), atol=1e-4)
+            if shown is new:
+                assert torch.allclose(corrections[0, 0], corrections[0, 1], atol=1e-4)
+            if shown is mixed:
+                own = torch.stack([method.correction.mean(), method.correction[1], method.correction[0]])
+                assert torch.allclose(corrections[0], own, atol=1e-4)
+
+
+def test_gla_takes_a_run_with_a_prior_as_balanced() -> None:
+    plain, adjusted = (
+        Toy("gla", start_hyperparameters={} if prior == "none" else {"prior": prior}).method.correction
+        for prior in ("none", "logit_adjustment")
+    )
+    counts = Toy("gla").training.counts
+    assert torch.allclose(adjusted - plain, (counts / counts.sum()).log(), atol=1e-5)
+
+
+def test_gla_keeps_a_run_that_prompts_images() -> None:
+    toy = Toy("gla", start="ivlp")
+    with torch.no_grad():
+        tuned = toy.method.tuned.image_features(SHOWN)
+        found = toy.method.image_features(SHOWN)[:, :80]
+    assert torch.allclose(F.normalize(found, dim=-1), tuned, atol=1e-5)
+    assert not torch.allclose(tuned, F.normalize(toy.clip.vision(SHOWN), dim=-1), atol=1e-3)
+
+
+@pytest.mark.parametrize("right", [0.05, 0.5, 0.9, 1])
+def test_the_mean_confidence_of_gla_is_the_accuracy(right: float) -> None:
+    """At its temperature; an accuracy below what chance is confident of gives a uniform classifier."""
+    logits = 5 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = (logits.argmax(dim=1) + (torch.arange(200) >= 200 * right)) % 5
+    found = (logits / gla.temperature(logits, labels, 0.1)).softmax(dim=1).amax(dim=1).mean().item()
+    assert found == pytest.approx(max(right, 0.2), abs=0.03 if right < 0.2 else 0.0011)
+
+
+def test_gla_searches_the_temperature_of_the_run_too() -> None:
+    assert Toy("gla").method.temperatures[0] == 1
+    assert Toy("gla", tuned_temperature="search").method.temperatures[0] != 1

@@ -53,6 +53,9 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "coprompt": DASSL
     | {"batch_size": 4, "learning_rate": 0.0035, "words": True, "distance": "cosine"}
     | {"text_adapter": 0.2, "image_adapter": 0.1, "reduction": 4},
+    "candle": DASSL
+    | {"epochs": 50, "batch_size": 128, "learning_rate": 3e-4, "templates": "dataset", "prototype_scale": 1}
+    | {"heads": 8, "compensating": True, "shared_storage": True, "batch_attention": True, "chunk": 100},
     "dekg": COOP | DEKG | {"batch_size": 128, "templates": "texture"},
     "kgcoop": COOP | KGCOOP | {"epochs": 100, "batch_size": 128, "templates": "texture"},
     "dekg_tcp": TCP | DEKG,
@@ -63,6 +66,7 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "mma": DASSL
     | {"epochs": 5, "batch_size": 16, "learning_rate": 0.0015, "warmup_epochs": 0}
     | {"adapter_width": 32, "adapter_scale": 0.001, "first_block": 4, "last_block": 11},
+    "gla": {"start": "coop", "correction": "published", "solver": "exact", "tuned_temperature": "one"},
     "dpc": DASSL
     | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
     | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},

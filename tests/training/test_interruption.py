@@ -94,6 +94,8 @@ def test_every_method_stopped_twice_gives_the_same_bytes(
         changes["clusters"] = results / "clusters/base_to_new/land/spherical-per2-single/s1.parquet"
     if kind.needs_descriptions:
         changes["descriptions"] = descriptions
+    if kind.needs_training_features:
+        changes["image_features"] = results / "features/land/images-train.safetensors"
     if issubclass(kind.hyperparameters, Starting):
         changes["start"] = tmp_path / "start"
         began = train_inputs(results, "promptsrc")

@@ -25,6 +25,7 @@ from cpt.data.split import make_split, read_split, write_split
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.evaluation.score import score
+from cpt.features.text import read_text_features
 from cpt.files.stage_files import read_json, read_parquet, read_tensors, write_json, write_parquet, write_tensors
 from cpt.methods.base.method import Batch
 from cpt.metrics import predictions as m
@@ -596,3 +597,16 @@ def test_metrics_by_hand() -> None:
     # bins of width 1/15: the last holds 0.95, 0.95 and 1.0, of which two of three are correct
     by_hand = 100 * (3 * abs((0.95 + 0.95 + 1.0) / 3 - 2 / 3) + 2 * abs(0.55 - 1.0)) / 5
     assert m.calibration_error(confidence, correct) == pytest.approx(by_hand)
+
+
+def test_names_of_new_classes_are_recorded_as_knowledge(results: Path, tmp_path: Path) -> None:
+    """A method that asks for them gets a virtual prototype for each of land's new classes."""
+    features = results / "features/land/images-train.safetensors"
+    train(inputs(results, "candle", image_features=features), tmp_path / "run", print)
+    record = read_json(tmp_path / "run/run.json", "cpt.run/3")
+    assert record["text_knowledge"] == {"kind": "new_classes", "count": 5}
+    tensors, _ = read_tensors(tmp_path / "run/prompts.safetensors", "cpt.prompts/1")
+    assert tensors["virtual"].shape[0] == 5
+    names = bytes(tensors["new_names"].tolist()).decode().split("\0")
+    everything, _ = read_text_features(results / "features/land/text-single.safetensors")
+    assert names == list(everything.names[-5:])

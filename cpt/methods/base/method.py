@@ -98,6 +98,7 @@ class Method(nn.Module):
         uses_frozen_images: its loss uses frozen image features; cached ones are used if nothing is augmented.
         own_classifier: ``class_logits`` is its classifier, which is more than cosines with its text features.
         image_conditioned: its classifier encodes all texts anew for every image.
+        depends_on_batch: how it classifies an image may depend on the images that are classified with it.
         depends_on_target: features of trained and of other classes differ; ``target`` is called before each test.
         augmentation: its own training transform, used if the experiment augments at all; None: the experiment's.
         views: augmented views of every training image, 1 or 2.
@@ -119,6 +120,7 @@ class Method(nn.Module):
     uses_frozen_images: ClassVar[bool] = False
     own_classifier: ClassVar[bool] = False
     image_conditioned: ClassVar[bool] = False
+    depends_on_batch: ClassVar[bool] = False
     depends_on_target: ClassVar[bool] = False
     augmentation: ClassVar[str | None] = None
     views: ClassVar[int] = 1

@@ -153,6 +153,7 @@ def _published(name: str) -> list[str]:
     kind = registry.get(name)
     values = [describe.published(name, protocol).model_dump() for protocol in describe.PROTOCOLS]
     knowledge = "class descriptions" if kind.needs_descriptions else _knowledge(values[0])
+    knowledge += ", names of new classes" * kind.needs_new_classes
     if not kind.trains:
         return [MISSING, MISSING, MISSING, "0", MISSING, knowledge, MISSING, MISSING, MISSING]
     encoded = describe.encoded_per_step(name)
