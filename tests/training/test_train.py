@@ -34,6 +34,7 @@ from cpt.results.aggregate import aggregate
 from cpt.training.batches import Batches, epoch_order
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.train import TrainInputs, train
+from tests.helpers.experiment import train_inputs
 
 SMALL = {"epochs": 3, "batch_size": 16, "templates": "single"}
 DEEP = SMALL | {"depth_text": 2, "depth_vision": 2}
@@ -602,7 +603,7 @@ def test_metrics_by_hand() -> None:
 def test_names_of_new_classes_are_recorded_as_knowledge(results: Path, tmp_path: Path) -> None:
     """A method that asks for them gets a virtual prototype for each of land's new classes."""
     features = results / "features/land/images-train.safetensors"
-    train(inputs(results, "candle", image_features=features), tmp_path / "run", print)
+    train(train_inputs(results, "candle", image_features=features), tmp_path / "run", print)
     record = read_json(tmp_path / "run/run.json", "cpt.run/3")
     assert record["text_knowledge"] == {"kind": "new_classes", "count": 5}
     tensors, _ = read_tensors(tmp_path / "run/prompts.safetensors", "cpt.prompts/1")
