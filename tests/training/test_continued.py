@@ -34,7 +34,7 @@ def build(variants: dict[str, Any], task: str = "base_to_new", overrides: list[A
     values = copy.deepcopy(BASE)
     values |= {"variants": variants, "overrides": overrides or [{"set": {"templates": "single"}}]}
     table = {"kind": "table", "title": "x", "caption": "x", "layout": "by_ratio", "variants": list(variants)}
-    table |= {key: BASE["exhibits"]["table2"][key] for key in ("layout", "title", "caption")}
+    table |= {"layout": BASE["exhibits"]["table2"]["layout"]}
     values["exhibits"] = {"table2": table | {"tasks": [task], "ratios": [1.0], "seeds": [1, 4]}}
     return grid.build(config.parse(values, "my.yaml"), "my.yaml")
 
