@@ -100,7 +100,7 @@ def test_every_job_has_its_log_where_status_looks(mini: Path, monkeypatch: pytes
     config = load([Path("mini.yaml")])
     stages = Stages(config, load_resolved(config, "", Path("work/mini/workflow.json")))
     shared = {rule: made for rule, made in stages.jobs.items() if rule not in ("train", "predict", "score", "all")}
-    assert {"fetch", "pixels", "descriptions", "clusters", "page"} <= shared.keys()
+    assert {"fetch", "pixels", "clusters", "page"} <= shared.keys()
     for rule, made in shared.items():
         for output in made:
             assert Path(stages.log_of(rule, output)).is_file(), rule
