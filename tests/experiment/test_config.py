@@ -571,6 +571,17 @@ def test_untrained_methods_run_once() -> None:
     assert {(run.ratio, run.seed) for run in zero} == {(1.0, 0)}
 
 
+def test_untrained_methods_that_see_the_training_images_run_for_each_training_set() -> None:
+    values = changed("variants.zeroshot", {"method": "ss_text"})
+    found, trained = (
+        [run for run in build(values).runs.values() if run.method == name] for name in ("ss_text", "coop")
+    )
+    assert {(run.ratio, run.seed) for run in found} >= {(1.0, 1), (0.06, 2)}
+    assert {(run.dataset, run.ratio, run.seed) for run in trained} <= {
+        (run.dataset, run.ratio, run.seed) for run in found
+    }
+
+
 def test_grid_names_what_a_run_needs() -> None:
     resolved = build(BASE)
     content = resolved.as_json()
