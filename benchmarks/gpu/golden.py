@@ -13,8 +13,17 @@ from benchmarks.gpu.check import ROOT, Check
 CASES = (
     *("zeroshot_caltech101", "coop_ctx4_csc", "cocoop_ctx4_photo", "ivlp_d4_n2", "maple_d3_n2", "promptsrc_d2_nv2_nt4"),
     *("coprompt_d3_n2_mse", "dekg_ctx4_photo", "dekgtcp_layer2_caltech", "dpc_coop_w02_noinit"),
+    *(
+        "lp_zslp_b",
+        "lp_clap_adaptative_a",
+        "lp_taskres_a",
+        "lp_clipadapter_a",
+        "lp_crossmodal_a",
+        "sstext_unit",
+        "tip_a",
+    ),
 )
-FILES = ("tests/methods/test_golden.py", "tests/methods/test_golden_dpc.py")
+FILES = tuple(f"tests/methods/test_golden{part}.py" for part in ("", "_dpc", "_features"))
 
 
 def golden(check: Check) -> None:

@@ -228,7 +228,8 @@ def test_the_documents_say_which_methods_prompt_images() -> None:
     kinds = {kind.title: kind for kind in map(registry.get, registry.names())}
     assert (said.pop("DPC on PromptSRC"), said.pop("DPC on CoOp")) == ("prompted", "plain")
     assert len(said) >= 12
-    assert said == {title: "prompted" if kinds[title].prompts_images else "plain" for title in said}
+    plain = {title: kinds[title].keeps_images(kinds[title].hyperparameters()) for title in said}
+    assert said == {title: "plain" if kept else "prompted" for title, kept in plain.items()}
 
 
 def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +269,14 @@ def phrase_ids(results: Path) -> list[int]:
     return tensors["tokens"][0, 1:5].tolist()
 
 
-def test_fit_trains_on_folders(results: Path, tmp_path: Path) -> None:
+FITTED: dict[str, dict[str, Any]] = {
+    "cpt": {"epochs": 2, "batch_size": 8, "depth_vision": 2, "depth_text": 2, "classes_per_cluster": 2},
+    "tip_adapter_f": {"epochs": 1, "mean_values": True},  # keeps features of the images
+}
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_fit_trains_on_folders(method: str, results: Path, tmp_path: Path) -> None:
     manifest = read_manifest(results / "data/land/manifest.parquet")
     packed = np.load(results / "data/land/images.npy")
     for row in manifest.rows("train"):
@@ -278,14 +286,13 @@ def test_fit_trains_on_folders(results: Path, tmp_path: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(packed[manifest.index[row]]).save(folder / f"{row}.png")
     lines: list[str] = []
-    options: dict[str, Any] = {"epochs": 2, "batch_size": 8, "depth_vision": 2, "depth_text": 2, "templates": "single"}
     model = cpt.fit(
-        "cpt", tmp_path / "photos", backbone=results / "backbone.json", output=tmp_path / "kept", device="cpu",
-        log=lines.append, classes_per_cluster=2, **options,
+        method, tmp_path / "photos", backbone=results / "backbone.json", output=tmp_path / "kept", device="cpu",
+        log=lines.append, templates="single", **FITTED[method],
     )  # fmt: skip
     assert model.class_names == tuple(sorted(manifest.class_names[:4]))
-    assert model.record["hyperparameters"]["epochs"] == 2
-    assert any("epoch" in line for line in lines)
+    assert FITTED[method].items() <= model.record["hyperparameters"].items()
+    assert any("epoch" in line for line in lines) == model.method.trains
     table = model.predict(tmp_path / "photos", top=1)
     truth = [Path(path).parent.name.replace("_", " ") for path in table["path"]]
     assert np.mean(table["name"] == truth) > 0.5

@@ -571,6 +571,13 @@ def test_untrained_methods_run_once() -> None:
     assert {(run.ratio, run.seed) for run in zero} == {(1.0, 0)}
 
 
+def test_untrained_methods_that_see_the_training_images_run_for_each_training_set() -> None:
+    values = changed("variants.zeroshot", {"method": "ss_text"})
+    found = [run for run in build(values).runs.values() if run.method == "ss_text"]
+    assert {(run.ratio, run.seed) for run in found} >= {(1.0, 1), (1.0, 2), (0.06, 1), (0.06, 2)}
+    assert (found[0].dataset, "train") in build(values).frozen_image_parts(found[0])
+
+
 def test_grid_names_what_a_run_needs() -> None:
     resolved = build(BASE)
     content = resolved.as_json()

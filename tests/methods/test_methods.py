@@ -317,7 +317,7 @@ def test_half_precision_backbone(name: str, dtype: torch.dtype) -> None:
     assert F.cosine_similarity(ours, theirs, dim=0) > 0.9
     assert ours.isfinite().all()
     lost = int((ours == 0).sum() - (theirs == 0).sum())
-    assert lost <= 1e-3 * len(ours), "too small for its numbers; a few are units of an adapter that switched off"
+    assert lost <= 3e-3 * len(ours), "too small for its numbers; a few are units of an adapter that switched off"
 
 
 # 8 Names and sizes that do not fit
@@ -454,7 +454,7 @@ def test_the_prior_by_hand(name: str) -> None:
     """Balanced softmax: -log(n_y exp(z_y) / sum_c n_c exp(z_c))."""
     if priors(name) == {"none"}:
         return
-    toy = Toy(name, prior="balanced_softmax").shaken()
+    toy = Toy(name, prior="balanced_softmax", text_share=0.0).shaken()  # of images alone
     plain = toy.at(range(6))
     z = toy.scores(images(range(6))).double()
     n = toy.training.counts.double()

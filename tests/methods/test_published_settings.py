@@ -36,6 +36,8 @@ KGCOOP = {"learning_rate": 0.002, "context_length": 4, "guidance_weight": 8}
 DEKG = KGCOOP | {"epochs": 100, "independence_weight": 6}
 TCP = DASSL | {"optimizer": "adam", "batch_size": 32, "block": 8, "reduction": 4, "templates": "tcp"}
 MAPLE = DASSL | {"batch_size": 4, "prompts": 2, "words": True}
+PROBE = DASSL | {"epochs": 300, "batch_size": 256, "learning_rate": 0.1, "weight_decay": 0, "templates": "dataset"}
+TIP = {"beta": 1, "mean_values": False, "templates": "dataset"}
 
 EVERYWHERE: dict[str, dict[str, Any]] = {
     "zeroshot": {"templates": "dataset"},
@@ -50,6 +52,14 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "promptsrc": IVLP | {"text_weight": 25, "image_weight": 10, "logits_weight": 1, "templates": "ensemble"},
     "maple": MAPLE,
     "npt": MAPLE,
+    "zs_lp": PROBE,
+    "clap": PROBE | {"constraint": "l2", "multipliers": "zero_shot"},
+    "taskres": PROBE | {"residual_scale": 0.5},
+    "cross_modal": PROBE | {"text_share": 0.5},
+    "clip_adapter": PROBE | {"ratio": 0.2, "reduction": 4},
+    "ss_text": {"text_weight": "uniform", "repel": False, "templates": "dataset"},
+    "tip_adapter": TIP,
+    "tip_adapter_f": TIP | {"batch_size": 256, "optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
     "coprompt": DASSL
     | {"batch_size": 4, "learning_rate": 0.0035, "words": True, "distance": "cosine"}
     | {"text_adapter": 0.2, "image_adapter": 0.1, "reduction": 4},
@@ -118,6 +128,10 @@ def expected(name: str, protocol: str, dataset: str) -> dict[str, Any]:
     if name == "promptsrc":
         late = protocol == "few_shot" and dataset in LATE
         found |= dict(zip(("average_mean", "average_std"), (45, 5) if late else GAUSSIAN[protocol], strict=True))
+    if name.startswith("tip_adapter"):
+        found |= {"alpha": {"dtd": 2, "eurosat": 2, "fgvc_aircraft": 5}.get(dataset, 1.17)}
+    if name == "tip_adapter_f":
+        found |= {"epochs": 100 if dataset == "eurosat" else 20}
     if name == "coop":
         found |= {"epochs": 50 if protocol == "all_classes" or dataset == "imagenet" else 200}
     return found
@@ -166,3 +180,9 @@ def test_the_narrower_default_wins_and_an_override_over_all() -> None:
 
 def test_every_method_with_a_publication_is_here() -> None:
     assert set(registry.names()) - EVERYWHERE.keys() == {"lamp"}, "of LAMP nothing but an abstract is public"
+
+
+def test_tip_adapter_f_trains_by_a_cosine_of_steps() -> None:
+    hp = published("tip_adapter_f", "base_to_new")
+    assert isinstance(hp, TrainingHyperparameters)
+    assert (hp.schedule, hp.final_learning_rate, hp.epsilon) == ("step", 0, 1e-4)
