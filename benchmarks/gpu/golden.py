@@ -12,7 +12,8 @@ from benchmarks.gpu.check import ROOT, Check
 
 CASES = (
     *("zeroshot_caltech101", "coop_ctx4_csc", "cocoop_ctx4_photo", "ivlp_d4_n2", "maple_d3_n2", "promptsrc_d2_nv2_nt4"),
-    *("coprompt_d3_n2_mse", "dekg_ctx4_photo", "dekgtcp_layer2_caltech", "dpc_coop_w02_noinit"),
+    *("coprompt_d3_n2_mse", "kgcoop_ctx4_photo", "dekg_ctx4_photo", "tcp_layer3_dtd", "dekgtcp_layer2_caltech"),
+    *("dpc_coop_w02_noinit", "lift_k10_m5", "mma_b2to4_s0.1", "candle_k5_n4", "gla_k5"),
     *(
         "lp_zslp_b",
         "lp_clap_adaptative_a",
@@ -23,7 +24,7 @@ CASES = (
         "tip_a",
     ),
 )
-FILES = tuple(f"tests/methods/test_golden{part}.py" for part in ("", "_dpc", "_features"))
+FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/methods").glob("test_golden*.py"))
 
 
 def golden(check: Check) -> None:

@@ -281,9 +281,9 @@ RULES = BASE["overrides"]
         ({"overrides": RULES}, RULES, None),
         ({"overrides": []}, RULES, None),
         ({}, RULES, None),
-        ({"overrides": None}, [], "overrides: the 23 rules of {} are dropped, as the file says"),
-        ({"inherit_overrides": False}, [], "overrides: the 23 rules of {} are dropped, as the file says"),
-        ({"inherit_overrides": False, "overrides": RULES[:2]}, [], "overrides: the 23 rules of {} are dropped"),
+        ({"overrides": None}, [], "overrides: the 24 rules of {} are dropped, as the file says"),
+        ({"inherit_overrides": False}, [], "overrides: the 24 rules of {} are dropped, as the file says"),
+        ({"inherit_overrides": False, "overrides": RULES[:2]}, [], "overrides: the 24 rules of {} are dropped"),
     ],
 )  # fmt: skip
 def test_overrides_are_added_to_those_below_unless_one_says_otherwise(
