@@ -79,7 +79,7 @@ def export(
     model.export(output, _names(classes))
     if model.image_tower == "prompted" and output.suffix != ".onnx":
         notice(
-            f"{model.record['method']} prompts the image tower: features of the plain CLIP do not fit these texts; "
+            f"{model.record['method']} changes the image features: those of the plain CLIP do not fit these texts; "
             "take images through cpt.load(…).encode_images, or export to .onnx"
         )
     log(f"wrote {output}")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
+from cpt.methods.base.guidance import Guided
 from cpt.methods.base.hyperparameters import field
-from cpt.methods.base.losses import cosine_distance
-from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.coop import CoOp, CoOpHyperparameters
 
 CODE = "repo htyao89/KgCoOp, trainers/kgcoop.py"
@@ -29,7 +26,7 @@ class KgCoOpHyperparameters(CoOpHyperparameters):
     )
 
 
-class KgCoOp(CoOp):
+class KgCoOp(Guided, CoOp):
     """Cross-entropy, and guidance by the frozen text features."""
 
     name = "kgcoop"
@@ -37,15 +34,3 @@ class KgCoOp(CoOp):
     summary = "CoOp guided by frozen text features"
     source = f"Yao et al., CVPR 2023; {CODE}"
     hyperparameters: ClassVar = KgCoOpHyperparameters
-
-    def weights(self) -> dict[str, float]:
-        """Weight of the guidance."""
-        return {"guidance": self.hp.guidance_weight}
-
-    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """Cross-entropy, and mean cosine distance to the frozen features."""
-        text = self.text_features(training_set.classes)
-        return {
-            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set),
-            "guidance": cosine_distance(text, training_set.classes.frozen_unit),
-        }

@@ -26,7 +26,7 @@ from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import linear
 from cpt.methods.base.method import Batch, Method
-from cpt.methods.base.prompts import STD, require_block
+from cpt.methods.base.prompts import STD, block_range
 
 OURS = "ours: not published"
 
@@ -104,10 +104,7 @@ class LAMP(Method):
 
     def __init__(self, clip: Clip, hp: LAMPHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        if hp.last_block < hp.first_block:
-            raise CptError(f"last_block {hp.last_block}: comes before first_block {hp.first_block}; raise it")
-        for name, tower in (("text", clip.text), ("vision", clip.vision)):
-            require_block("last_block", hp.last_block, name, tower)
+        self.blocks = block_range(hp.first_block, hp.last_block, clip)
         if hp.top_k > hp.pool_size:
             raise CptError(f"top_k {hp.top_k}: the pool has {hp.pool_size} entries; lower it")
         count = hp.shared_prompts + hp.pool_prompts
@@ -116,7 +113,6 @@ class LAMP(Method):
                 f"{count} prompts do not fit the {classes.phrase_length} words before the class name that they "
                 "replace; lower shared_prompts or pool_prompts"
             )
-        self.blocks = range(hp.first_block, hp.last_block + 1)
         shape = len(self.blocks), hp.shared_prompts, clip.embed_dim
         self.shared = nn.Parameter(torch.empty(shape).normal_(std=STD, generator=generator))
         self.to_text = linear(clip.embed_dim, clip.text.width, generator)

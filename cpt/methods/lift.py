@@ -11,10 +11,8 @@ started with.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -22,11 +20,10 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.blocks import Block, BlockAdapter, layer_norm
-from cpt.clip.device import upload
 from cpt.features.text import Classes
+from cpt.methods.base.class_rows import RowClassifier
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import in_precision, zero_linear
-from cpt.methods.base.method import Method
 from cpt.methods.base.prompts import require_block
 
 CODE = "repo shijxcs/LIFT"
@@ -92,15 +89,7 @@ def adapter_width(classes: int, blocks: int) -> int:
     return 1 << max(0, (classes // (2 * blocks)).bit_length() - 1)
 
 
-def own_rows(trained: Sequence[str], names: Sequence[str]) -> list[int | None]:
-    """Row of each class in the head by its name, None without one; of classes of one name, the nth has the nth row."""
-    left: dict[str, list[int]] = {}
-    for row, name in enumerate(trained):
-        left.setdefault(name, []).append(row)
-    return [left[name].pop(0) if left.get(name) else None for name in names]
-
-
-class LIFT(Method):
+class LIFT(RowClassifier):
     """Cross-entropy of an adapted vision tower's class token under a cosine head, with logit adjustment."""
 
     name = "lift"
@@ -108,6 +97,7 @@ class LIFT(Method):
     summary = "adapters in the vision tower and a cosine head that starts as the class texts, with logit adjustment"
     source = f"Shi et al., ICML 2024; {CODE}, models/peft_vit.py, models/peft_modules.py, trainer.py"
     hyperparameters: ClassVar = LIFTHyperparameters
+    prompts_images = True
 
     def __init__(self, clip: Clip, hp: LIFTHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
@@ -117,7 +107,6 @@ class LIFT(Method):
             require_block("blocks", block, "vision", clip.vision)
         width = hp.adapter_width or adapter_width(len(classes), layers)
         self.adapters = nn.ModuleDict({str(i): AdaptFormer(clip.vision.width, width, generator) for i in blocks})
-        self.names = classes.names
         self.head = nn.Parameter(self.reference(classes).clone())
 
     @property
@@ -136,13 +125,13 @@ class LIFT(Method):
         projection = self.clip.vision.proj
         return F.normalize(classes.frozen_unit if projection is None else classes.frozen_unit @ projection.float().T)
 
-    def raw_text_features(self, classes: Classes) -> Tensor:
-        """Rows (K, d) of the head; of classes that were not trained, the ones that they would have started with."""
-        if classes.names == self.names:
-            return self.head
-        own, trained = own_rows(self.names, classes.names), len(self.names)
-        rows = [trained + k if row is None else row for k, row in enumerate(own)]
-        return torch.cat([self.head, self.reference(classes)])[upload(np.array(rows), self.head.device)]
+    def class_rows(self) -> Tensor:
+        """The head (K, d)."""
+        return self.head
+
+    def texts(self, classes: Classes) -> Tensor:
+        """Rows (K, d) that classes would have started with."""
+        return self.reference(classes)
 
     def raw_image_features(self, images: Tensor) -> Tensor:
         """Class tokens (B, d) behind ``ln_post``."""

@@ -22,12 +22,11 @@ from torch.nn import functional as F
 from cpt.clip.backbone import Clip
 from cpt.clip.blocks import Block, BlockAdapter
 from cpt.clip.packing import PackedPrompts
-from cpt.errors import CptError
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import in_precision, zero_linear
 from cpt.methods.base.method import Method
-from cpt.methods.base.prompts import require_block
+from cpt.methods.base.prompts import block_range
 
 CODE = "repo ZjjConan/VLM-MultiModalAdapter, trainers/mmadapter.py"
 CONFIG = "repo ZjjConan/VLM-MultiModalAdapter, vit_b16_ep5.yaml"
@@ -118,11 +117,7 @@ class MMA(Method):
 
     def __init__(self, clip: Clip, hp: MMAHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        if hp.last_block < hp.first_block:
-            raise CptError(f"last_block {hp.last_block}: comes before first_block {hp.first_block}; raise it")
-        for name, tower in (("text", clip.text), ("vision", clip.vision)):
-            require_block("last_block", hp.last_block, name, tower)
-        blocks, width = range(hp.first_block, hp.last_block + 1), hp.adapter_width
+        blocks, width = block_range(hp.first_block, hp.last_block, clip), hp.adapter_width
         self.shared = nn.ModuleDict({str(block): layer(width, width, generator) for block in blocks})
         self.text, self.visual = (
             nn.ModuleDict({

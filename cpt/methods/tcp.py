@@ -9,10 +9,9 @@ from torch import Tensor
 
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
+from cpt.methods.base.guidance import Guided
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import Bottleneck
-from cpt.methods.base.losses import cosine_distance
-from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.methods.base.prompts import TextPrompts, require_block
 
 REPOSITORY = "repo htyao89/Textual-based_Class-aware_prompt_tuning"
@@ -52,7 +51,7 @@ class TCPHyperparameters(ClassPromptHyperparameters):
         return self.words
 
 
-class TCP(Method):
+class TCP(Guided):
     """A random context in the input, class prompts before a middle block, and guidance by the frozen text features."""
 
     name = "tcp"
@@ -82,15 +81,3 @@ class TCP(Method):
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D) under the class prompts."""
         return self.text(classes, deep={self.hp.block: self.class_prompts(classes)})
-
-    def weights(self) -> dict[str, float]:
-        """Weight of the guidance."""
-        return {"guidance": self.hp.guidance_weight}
-
-    def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
-        """Cross-entropy, and mean cosine distance to the frozen features."""
-        text = self.text_features(training_set.classes)
-        return {
-            "cross_entropy": self.cross_entropy(self.logits(image, text), batch, training_set),
-            "guidance": cosine_distance(text, training_set.classes.frozen_unit),
-        }

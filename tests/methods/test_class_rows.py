@@ -56,6 +56,7 @@ def test_trained_and_other_classes_side_by_side(name: str) -> None:
 
 def test_classes_of_one_name_have_their_own_rows() -> None:
     assert own_rows(["a", "b", "a"], ["a", "c", "a", "a", "b"]) == [0, None, 2, None, 1]
+    assert own_rows(["a", "b", "a"], ["a", "c", "a", "b", "a"]) == [0, None, 2, 1, None]
 
 
 @pytest.mark.parametrize("name", [*ROWS, *CACHES, "clip_adapter"])

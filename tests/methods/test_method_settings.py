@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from benchmarks import naive
 from cpt.errors import CptError
-from cpt.methods import cocoop, gla, lift
+from cpt.methods import cocoop, gla
 from cpt.methods.base import registry
 from cpt.methods.base.describe import published
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
@@ -436,10 +436,6 @@ def test_lift_scores_a_class_without_a_row_by_its_text() -> None:
         head = F.normalize(toy.method.head, dim=-1)
     assert torch.allclose(found, torch.stack([texts[0], head[2], texts[2], head[0]]), atol=1e-6)
     assert not torch.allclose(found[1], texts[1], atol=1e-3)
-
-
-def test_of_classes_of_one_name_the_second_has_the_second_row() -> None:
-    assert lift.own_rows(["a", "b", "a"], ["a", "c", "a", "b", "a"]) == [0, None, 2, 1, None]
 
 
 def test_crops_of_an_image_are_classified_together() -> None:

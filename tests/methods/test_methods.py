@@ -61,7 +61,7 @@ def test_logits_for_any_number_of_classes(name: str, count: int) -> None:
 def test_logits_are_cosines_times_the_scale(name: str) -> None:
     toy = Toy(name).shaken()
     scores = toy.scores(SHOWN)
-    if not toy.kind.own_classifier:  # which may add others
+    if not toy.kind.own_classifier or toy.kind.image_conditioned:  # others may add to the cosines
         assert scores.abs().max() <= toy.method.scale * (1 + 1e-5)
     assert scores.std(dim=0).min() > 1e-3, "images are told apart"
     assert scores.std(dim=1).min() > 1e-3, "classes are told apart"
@@ -316,8 +316,17 @@ def test_half_precision_backbone(name: str, dtype: torch.dtype) -> None:
     ours, theirs = (torch.cat([found[key].flatten() for key in exact]) for found in (gradients, exact))
     assert F.cosine_similarity(ours, theirs, dim=0) > 0.9
     assert ours.isfinite().all()
-    lost = int((ours == 0).sum() - (theirs == 0).sum())
-    assert lost <= 3e-3 * len(ours), "too small for its numbers; a few are units of an adapter that switched off"
+    lost = sum(zeros(gradients[key]) - zeros(exact[key]) for key in exact)
+    assert lost <= 1e-3 * len(ours), "too small for its numbers; a few are units of an adapter that switched off"
+
+
+def zeros(gradient: torch.Tensor) -> int:
+    """Values that are zero; a row of a matrix that is zero as a whole counts as one, a unit that is switched off."""
+    zero = gradient == 0
+    if gradient.dim() != 2:
+        return int(zero.sum())
+    off = zero.all(dim=1)
+    return int(zero[~off].sum() + off.sum())
 
 
 # 8 Names and sizes that do not fit

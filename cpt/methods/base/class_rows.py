@@ -1,4 +1,4 @@
-"""Methods that classify by a row of its own for each trained class, beside cached frozen image features.
+"""Methods that classify by a row of its own for each trained class.
 
 A class without a row, that is one whose name was not trained, is scored by its frozen text feature.
 """
@@ -35,7 +35,7 @@ class ProbeHyperparameters(TrainingHyperparameters):
 
 
 class RowClassifier(Method):
-    """Cosines of frozen image features with the rows ``class_rows`` of trained classes, and with texts of others."""
+    """Cosines of image features, frozen ones by default, with ``class_rows`` of trained classes and texts of others."""
 
     prompts_images: ClassVar[bool] = False
 

@@ -53,6 +53,19 @@ def require_block(setting: str, block: int, name: str, tower: TextTower | Vision
         raise CptError(f"{setting} {block}: the {name} tower has the blocks 0 to {len(tower.blocks) - 1}; lower it")
 
 
+def block_range(first: int, last: int, clip: Clip) -> range:
+    """Return the blocks from ``first_block`` to ``last_block``, numbered from 0, which both towers must have.
+
+    Raises:
+        CptError: a tower lacks them, or the last comes before the first.
+    """
+    if last < first:
+        raise CptError(f"last_block {last}: comes before first_block {first}; raise it")
+    for name, tower in (("text", clip.text), ("vision", clip.vision)):
+        require_block("last_block", last, name, tower)
+    return range(first, last + 1)
+
+
 class TextPrompts(nn.Module):
     """n context vectors in the input and, for each of the blocks 1..depth-1, n more that overwrite them.
 
