@@ -59,6 +59,7 @@ async function calibration(place, data, cell) {
 // ---- figures with axes to choose --------------------------------------------------------------
 
 const SYMBOLS = { o: "circle", s: "square", "^": "triangle-up", D: "diamond", v: "triangle-down", P: "cross", X: "x", "*": "star" };
+const TICKS = Array.from({ length: 13 }, (_, i) => [1, 2, 5].map((digit) => Number(`${digit}e${i - 3}`))).flat();  // Plotly's own say 5 for 0.5
 const LOGARITHMIC = 3;  // costs that differ by this factor get a logarithmic axis, as in the figure
 const explored = new Set();  // draws a chart anew
 
@@ -125,7 +126,7 @@ function explorer(place, chart) {
       showlegend: drawn.length > 1, hovermode: "closest",
       ...(!missing(view.default) && { shapes: [{ type: "line", x0: view.default, x1: view.default, yref: "paper", y0: 0, y1: 1, line: { dash: "dot", color: "gray", width: 1 } }] }),
     });
-    if (logarithmic) axes.xaxis.dtick = "D2";
+    if (logarithmic) Object.assign(axes.xaxis, { tickvals: TICKS, ticktext: TICKS.map((value) => value.toLocaleString("en", { maximumSignificantDigits: 1 })) });
     axes.xaxis.type = logarithmic ? "log" : x === "method" ? "category" : "linear";
     const first = !area.classList.contains("js-plotly-plot");
     await Plotly.react(area, drawn, axes, settings);
