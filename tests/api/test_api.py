@@ -389,7 +389,7 @@ def test_classify_in_lines_of_json_and_in_a_table(runs: dict[str, Path], photos:
 def test_export_says_where_frozen_features_will_not_do(runs: dict[str, Path], tmp_path: Path) -> None:
     done = call("export", runs["cpt"], "--output", tmp_path / "run.npz")
     assert done.returncode == 0
-    assert "features of the plain CLIP do not fit these texts" in done.stderr
+    assert "cpt changes the image features: those of the plain CLIP do not fit these texts" in done.stderr
     done = call("export", runs["coop"], "--output", tmp_path / "coop.npz")
     assert done.stderr == ""
     assert call("words", runs["coop"], "--top", 1).stdout.count("</w>") == 4

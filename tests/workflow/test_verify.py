@@ -106,7 +106,8 @@ def make(folder: Path) -> None:
         cpt("predict", folder, "--results", RESULTS, *targets, "--device", "cpu")
         cpt("score", folder, "--split", split)
     cpt("aggregate", "--grid", RESULTS / "grid.json")
-    cpt("table", "table2", "--results", RESULTS)
+    for table in ("table2", "table2b"):
+        cpt("table", table, "--results", RESULTS)
     cpt("figure", "figure3", "--results", RESULTS)
     cpt("page", "--results", RESULTS)
 
@@ -345,9 +346,10 @@ def test_a_table_of_other_numbers_is_stale(copied: Path) -> None:
         write_parquet(metrics.with_name("counts.parquet"), counts, "cpt.counts/2")
     cpt("aggregate", "--grid", copied / "grid.json")
     problems = found(copied)
-    assert set(problems) == {"tables/table2.csv", "figures/figure3.svg", "report/index.html"}
+    assert set(problems) == {"tables/table2.csv", "tables/table2b.csv", "figures/figure3.svg", "report/index.html"}
     assert problems["tables/table2.csv"].startswith("was made from another runs.parquet (")
-    cpt("table", "table2", "--results", copied)
+    for name in ("table2", "table2b"):
+        cpt("table", name, "--results", copied)
     cpt("figure", "figure3", "--results", copied)
     cpt("page", "--results", copied)
     assert found(copied) == {}
@@ -481,7 +483,7 @@ def record_of(path: Path) -> dict:
 def test_a_record_holds_what_was_read_and_written(made: Path) -> None:
     run = run_of(made, "cpt")
     own = str(run.relative_to(made))
-    split, clusters = "splits/base_to_new/land/r0.5/s1.parquet", "clusters/base_to_new/land/spherical-per16-single/s1"
+    split, clusters = "splits/base_to_new/land/r0.5/s1.parquet", "clusters/base_to_new/land/spherical-per4-single/s1"
     frozen = {"backbone.json", "backbone.safetensors", "data/land/manifest.parquet"}
     trained_on = {split, "features/land/text-single.safetensors", f"{clusters}.parquet", f"{clusters}.safetensors"}
     scored = {split, *(f"{own}/{name}" for name in ("run.json", "predictions.parquet", "classifier.safetensors"))}
