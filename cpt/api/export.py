@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cpt.clip.weights import SUFFIXES
 from cpt.errors import CptError
@@ -70,15 +71,20 @@ class _Classifier(nn.Module):
 
     def __init__(self, method: Method, text: Tensor) -> None:
         super().__init__()
-        self.method, self.vision = method, method.clip.vision
+        merged = method.merged()
+        self.vision, self.method = (merged or method.clip).vision, None if merged else method
+        self.scale = method.scale
         for name, values in (("mean", method.clip.mean), ("std", method.clip.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
         self.register_buffer("text", text)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         images = (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        features = self.method.image_features(images).float()
-        return features, self.method.logits(features, self.text).softmax(dim=1)
+        if self.method is None:
+            features = F.normalize(self.vision(images), dim=-1)
+        else:
+            features = self.method.image_features(images).float()
+        return features, (self.scale * features @ self.text.T).softmax(dim=1)
 
 
 def _onnx(path: Path, method: Method, text: Tensor, described: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-AUGMENT = {"none": 0.0, "rrc_flip": 1.2e-3, "rand_augment": 0.7e-3}
+AUGMENT = {"none": 0.0, "rrc_flip": 1.2e-3, "rrc_half_flip": 1.5e-3, "rand_augment": 0.7e-3}
 """Core seconds in which a decoded photograph becomes a training image, before it is normalized on the GPU; measured on
 one core of a Xeon (row `augmentation` of docs/performance.md normalizes too)."""
 DECODE = 1.7e-3

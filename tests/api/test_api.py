@@ -30,7 +30,8 @@ from cpt.methods.base import registry
 from cpt.training.train import train
 from tests.helpers.experiment import linked, train_inputs
 
-METHODS = ("zeroshot", "coop", "cocoop", "cpt", "lamp", "lift")  # of LIFT with five crops of a test image
+METHODS = ("zeroshot", "coop", "cocoop", "cpt", "lamp", "lift", "mmrl", "clip_lora")
+"""Of LIFT with five crops of a test image."""
 NEW = ["meadow", "harbor", "glacier"]
 
 
@@ -166,7 +167,7 @@ def pixels_of(photos: Path, count: int) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path)) for path in sorted(photos.glob("*.png"))[:count]])
 
 
-@pytest.mark.parametrize("method", ["coop", "cpt", "lamp"])
+@pytest.mark.parametrize("method", ["coop", "cpt", "lamp", "mmrl", "clip_lora"])
 def test_onnx_gives_the_same_probabilities(runs: dict[str, Path], photos: Path, tmp_path: Path, method: str) -> None:
     """Of batches of any size, from pixels, without torch."""
     import onnxruntime
@@ -183,6 +184,19 @@ def test_onnx_gives_the_same_probabilities(runs: dict[str, Path], photos: Path, 
         np.testing.assert_allclose(features, model.encode_images(pixels), atol=1e-5)
         table = model.predict(pixels, names, top=len(names)).sort_values(["path", "label"])
         np.testing.assert_allclose(probabilities.ravel(), table["probability"], atol=2e-5)
+
+
+def test_onnx_holds_merged_weights(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Low-rank changes leave no part of their own, and as many operators as the unchanged tower has."""
+    onnx, operators = pytest.importorskip("onnx"), {}
+    for method in ("zeroshot", "clip_lora"):
+        model = cpt.load(runs[method], device="cpu")
+        model.export(tmp_path / f"{method}.onnx")
+        graph = onnx.load(tmp_path / f"{method}.onnx").graph
+        operators[method] = sorted(node.op_type for node in graph.node)
+        sizes = {name: tuple(held.dims) for held in graph.initializer for name in [held.name]}
+    assert operators["clip_lora"] == operators["zeroshot"]
+    assert not [name for name, size in sizes.items() if 2 in size and len(size) > 2], "no factor of rank 2"
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])

@@ -143,10 +143,10 @@ def test_five_crops_of_a_store_are_of_whole_images(photos, packed):
         assert np.array_equal(found, np.stack([images.five_crops(store.image(row), 32) for row in (2, 0)]))
 
 
-@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32))
-def test_crop_boxes_are_those_of_torchvision(height, width, seed):
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32), st.sampled_from([0.08, 0.5]))
+def test_crop_boxes_are_those_of_torchvision(height, width, seed, smallest):
     draws = np.random.default_rng(seed)
-    ours = augmentation.crop_box(height, width, np.random.default_rng(seed).random)
+    ours = augmentation.crop_box(height, width, np.random.default_rng(seed).random, smallest)
 
     class Number:
         def __init__(self, value=0.0):
@@ -164,7 +164,7 @@ def test_crop_boxes_are_those_of_torchvision(height, width, seed):
         patch.setattr(torch, "log", lambda _: [math.log(3 / 4), math.log(4 / 3)])  # not in float32
         patch.setattr(torch, "randint", lambda low, high, size: Number(int(draws.random() * high)))
         patch.setattr(functional, "get_dimensions", lambda _: (3, height, width))
-        theirs = tv.RandomResizedCrop.get_params(None, [0.08, 1.0], [3 / 4, 4 / 3])
+        theirs = tv.RandomResizedCrop.get_params(None, [smallest, 1.0], [3 / 4, 4 / 3])
     assert ours == theirs
 
 
@@ -174,6 +174,16 @@ def test_crop_of_extreme_shapes_falls_back_to_the_center(height, width):
     assert 0 < h <= height
     assert 0 < w <= width
     assert abs((height - h) // 2 - top) + abs((width - w) // 2 - left) == 0
+
+
+def test_the_wide_crop_shows_half_of_the_image_at_least():
+    picture, draws = noise(50, 70), [0.0, 0.5, 0.3, 0.6, 0.4]
+    top, left, height, width = augmentation.crop_box(50, 70, iter(draws).__next__, 0.5)
+    assert height * width == pytest.approx(50 * 70 / 2, rel=0.05)
+    box = picture[top : top + height, left : left + width]
+    expected = np.asarray(Image.fromarray(box).resize((32, 32), Image.Resampling.BICUBIC))[:, ::-1]
+    found = augmentation.AUGMENTATIONS["rrc_half_flip"].apply(picture, 32, iter(draws).__next__)
+    assert np.array_equal(found, expected)
 
 
 def test_crop_statistics():

@@ -15,6 +15,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dekg_tcp": {"block": 2},
     "lamp": {"last_block": 2},
     "mma": {"first_block": 1, "last_block": 2},
+    "mmrl": {"first_block": 1, "last_block": 2},
     "npt": {"depth": 2},
     "maple": {"depth": 2},
     "ivlp": {"depth_text": 2, "depth_vision": 2},

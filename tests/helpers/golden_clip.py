@@ -131,6 +131,7 @@ def classes_of(
         F.normalize(directions, dim=-1),
         tokenizer([prompt.replace("{}", n) for n in names]),
         tokenizer(names).argmax(dim=1) - 1,
+        tokenizer([templates[0].replace("{}", n) for n in names]),
     )
 
 

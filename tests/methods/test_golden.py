@@ -322,7 +322,8 @@ def test_context_starts_as_the_phrase() -> None:
 
 
 def test_every_case_is_tested() -> None:
-    tested = {name for prefix in ("zeroshot_", "dpc_", "lift_", "mma_", *KINDS) for name in cases(prefix)}
+    prefixes = ("zeroshot_", "dpc_", "lift_", "mma_", "mmrl_", "lora_", *KINDS)
+    tested = {name for prefix in prefixes for name in cases(prefix)}
     assert all(name in (GOLDEN.parent / file).read_text() for name, file in ELSEWHERE.items())
     found = {path.stem for path in GOLDEN.glob("*.npz") if not path.stem.startswith(FEATURES_ALONE)}
     assert found - tested - ELSEWHERE.keys() == LEFT_OUT

@@ -22,7 +22,7 @@ from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
 from cpt.methods.base.method import TrainingSet
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
-from tests.helpers.contract import CLASSES, OTHERS, Toy, classes, images, model
+from tests.helpers.contract import CLASSES, OTHERS, Toy, classes, frozen_weights, images, model
 
 SHOWN = images(range(6), view=9)
 sized = cache(vit_b16)
@@ -51,6 +51,9 @@ sized = cache(vit_b16)
         ("coprompt", "base_to_new", "dtd", 5_002_240),
         ("coprompt", "base_to_new", "food101", 3_826_432),
         ("dpc", "base_to_new", "dtd", 46_080),
+        ("mmrl", "base_to_new", "dtd", 5 * 512 + 7 * 513 * (768 + 512) + 768 * 512),
+        ("mmrl", "few_shot", "eurosat", 5 * 2048 + 7 * 2049 * (768 + 512) + 768 * 512),
+        ("clip_lora", "base_to_new", "dtd", 12 * 3 * 2 * 2 * (768 + 512)),
         ("dpc", "all_classes", "imagenet", 15_360),
         ("mma", "base_to_new", "dtd", 8 * (2 * 32 * 512 + 32 + 512 + 2 * 32 * 768 + 32 + 768 + 32 * 32 + 32)),
         ("lift", "base_to_new", "dtd", 3 * 768 + 12 * (2 * 768 + 1 + 2 * 768 + 1 + 768)),
@@ -136,6 +139,9 @@ def test_the_small_clip_computes() -> None:
             {"start": "ivlp", "tuned_temperature": "search"},
             "image features of its own; set tuned_temperature: one",
         ),
+        ("mmrl", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
+        ("mmrl", {"last_block": 4}, "last_block 4: comes before first_block 5; raise it"),
+        ("dpc", {"start": "mmrl"}, "start: 'mmrl' cannot be continued"),
         ("dpc", {"start": "zeroshot"}, "start: 'zeroshot' cannot be continued; use promptsrc or coop"),
         ("dpc", {"start": "cocoop"}, "start: 'cocoop' cannot be continued"),
         ("dpc", {"start": "dpc"}, "start: 'dpc' cannot be continued"),
@@ -147,6 +153,88 @@ def test_what_cannot_be_made_is_refused(name: str, changes: dict, message: str) 
     toy = Toy("zeroshot")
     with pytest.raises(CptError, match=message):
         kind(toy.clip, kind.hyperparameters(**changes), toy.classes, torch_stream(0, "unused"))
+
+
+@pytest.mark.parametrize("name", ["mmrl", "clip_lora"])
+def test_prompts_are_the_datasets_own_and_older_files_lack_them(name: str) -> None:
+    toy = Toy(name).shaken()
+    texts = toy.method.text_features(toy.classes)
+    other = replace(toy.classes, tokens=toy.classes.tokens.flip(0), dataset_tokens=toy.classes.tokens.flip(0))
+    assert torch.equal(toy.method.text_features(other), texts)
+    other = replace(toy.classes, template_tokens=toy.classes.template_tokens.flip(0))
+    assert torch.allclose(toy.method.text_features(other), texts.flip(0), atol=1e-5)
+    with pytest.raises(CptError, match="make them anew with `cpt text-features`"):
+        toy.method.text_features(replace(toy.classes, template_tokens=None))
+
+
+def test_mmrl_mixes_for_trained_classes_alone() -> None:
+    toy = Toy("mmrl", class_share=0.25).shaken()
+    method, width = toy.method.eval(), toy.clip.embed_dim
+    with torch.no_grad():
+        mixed = method.image_features(SHOWN)
+        method.target(trained=False)
+        plain, text = method.image_features(SHOWN), method.text_features(toy.classes)
+    assert (mixed.shape[1], plain.shape[1], text.shape[1]) == (2 * width, width, width)
+    assert torch.allclose(mixed[:, :width], 0.5 * plain, atol=1e-6)
+    own = mixed[:, width:] / 0.75**0.5
+    assert torch.allclose(own.norm(dim=1), torch.ones(len(SHOWN)))
+    expected = 100 * (0.25 * plain + 0.75 * own) @ text.T
+    assert torch.allclose(toy.scores(SHOWN), expected, atol=1e-3)
+
+
+def test_all_projections_of_mmrl_begin_as_one() -> None:
+    method = Toy("mmrl").method
+    for layer in (method.to_text, method.to_vision):
+        assert torch.equal(layer.weight, layer.weight[:1].expand_as(layer.weight))
+        assert torch.equal(layer.bias, layer.bias[:1].expand_as(layer.bias))
+
+
+def test_dropout_of_clip_lora_is_of_its_steps_alone() -> None:
+    toy, calm = Toy("clip_lora").shaken(), Toy("clip_lora", dropout=0.0).shaken()
+    batches = [toy.at(range(6), step) for step in (0, 0, 1)]
+    losses = [float(toy.step(batch).losses["cross_entropy"].detach()) for batch in batches]
+    plain = float(calm.step(batches[0]).losses["cross_entropy"].detach())
+    assert losses[0] == losses[1], "the step decides"
+    assert len({*losses, plain}) == 3
+    with torch.no_grad():
+        for part in ("image", "text"):
+            found = [getattr(each.method, f"{part}_features") for each in (toy, calm)]
+            given = SHOWN if part == "image" else toy.classes
+            assert toy.method.training
+            assert torch.equal(found[0](given), found[1](given))
+    toy.method.eval()
+    assert float(toy.step(batches[0]).losses["cross_entropy"].detach()) == plain
+
+
+def test_every_block_of_clip_lora_has_masks_of_its_own() -> None:
+    toy = Toy("clip_lora")
+    keys = [toy.method.draw(toy.at(range(6), step), toy.training).drawn for step in (0, 1)]
+    assert keys[0].shape == (24, 2)
+    assert len({*keys[0].flatten().tolist(), *keys[1].flatten().tolist()}) == 96
+
+
+@pytest.mark.parametrize(("encoder", "matrices"), [("both", "qkvo"), ("text", "o"), ("vision", "kv"), ("both", "qo")])
+def test_clip_lora_merges_into_the_weights(encoder: str, matrices: str) -> None:
+    toy = Toy("clip_lora", encoder=encoder, matrices=matrices, alpha=4.0, rank=3).shaken()
+    before = {key: value.clone() for key, value in frozen_weights(toy.clip).items()}
+    merged = toy.method.merged()
+    with torch.no_grad():
+        image, text = merged.vision(SHOWN), merged.text(merged.text.pack(toy.classes.template_tokens))
+        assert torch.allclose(F.normalize(image, dim=-1), toy.method.image_features(SHOWN), atol=1e-5)
+        if encoder != "vision":  # whose texts are the mean over the templates
+            assert torch.allclose(F.normalize(text, dim=-1), toy.method.text_features(toy.classes), atol=1e-5)
+    changed = {key for key, value in frozen_weights(merged).items() if not torch.equal(value, before[key])}
+    places = {"attn_out_proj_weight": "o" in matrices, "attn_in_proj_weight": matrices != "o"}
+    towers = ("text", "vision") if encoder == "both" else (encoder,)
+    assert changed == {f"{t}.blocks.{i}.{p}" for t in towers for i in range(12) for p, there in places.items() if there}
+    assert all(torch.equal(value, before[key]) for key, value in frozen_weights(toy.clip).items())
+    assert toy.kind.keeps_images(toy.hp) == (encoder == "text")
+
+
+@pytest.mark.parametrize("matrices", ["", "vk", "qq", "x"])
+def test_unknown_matrices_are_refused(matrices: str) -> None:
+    with pytest.raises(ValidationError, match="matrices"):
+        registry.get("clip_lora").hyperparameters(matrices=matrices)
 
 
 def test_cpt_without_weights_is_ivlp_bit_by_bit() -> None:

@@ -77,6 +77,12 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     | {"epochs": 5, "batch_size": 16, "learning_rate": 0.0015, "warmup_epochs": 0}
     | {"adapter_width": 32, "adapter_scale": 0.001, "first_block": 4, "last_block": 11},
     "gla": {"start": "coop", "correction": "published", "solver": "exact", "tuned_temperature": "one"},
+    "mmrl": DASSL
+    | {"optimizer": "adamw", "learning_rate": 0.001, "templates": "dataset", "tokens": 5}
+    | {"first_block": 5, "last_block": 11, "class_share": 0.7},
+    "clip_lora": DASSL
+    | {"optimizer": "adamw", "learning_rate": 2e-4, "weight_decay": 0.01, "warmup_epochs": 0, "batch_size": 32}
+    | {"templates": "dataset", "encoder": "both", "matrices": "qkv", "rank": 2, "alpha": 1.0, "dropout": 0.25},
     "dpc": DASSL
     | {"start": "promptsrc", "epochs": 20, "batch_size": 4, "learning_rate": 0.002}
     | {"candidates": 8, "base_weight": 0.2, "new_weight": 0.0},
@@ -115,6 +121,36 @@ COPROMPT = {
 }
 """Depth, prompts, weight and epochs by trained dataset."""
 
+MMRL = {
+    "imagenet": 0.5,
+    "caltech101": 0.5,
+    "oxford_pets": 0.2,
+    "stanford_cars": 7.0,
+    "oxford_flowers": 4.0,
+    "food101": 5.0,
+    "fgvc_aircraft": 6.0,
+    "sun397": 6.0,
+    "dtd": 6.0,
+    "eurosat": 0.01,
+    "ucf101": 3.0,
+}
+"""Weight of the distance to frozen features by trained dataset."""
+
+LORA_EPOCHS = {
+    "imagenet": (32, 16),
+    "caltech101": (320, 160),
+    "oxford_pets": (889, 444),
+    "stanford_cars": (163, 82),
+    "oxford_flowers": (320, 157),
+    "food101": (320, 160),
+    "fgvc_aircraft": (320, 160),
+    "sun397": (81, 40),
+    "dtd": (667, 348),
+    "eurosat": (4000, 1600),
+    "ucf101": (320, 160),
+}
+"""Passes that make 8,000 steps of 32 images, 16 of each class: of the base half, of all classes."""
+
 GAUSSIAN = {"base_to_new": (15, 1), "all_classes": (6, 10), "few_shot": (30, 30)}
 LATE = ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat")
 """Datasets whose few-shot average is (45, 5)."""
@@ -132,6 +168,14 @@ def expected(name: str, protocol: str, dataset: str) -> dict[str, Any]:
         found |= {"alpha": {"dtd": 2, "eurosat": 2, "fgvc_aircraft": 5}.get(dataset, 1.17)}
     if name == "tip_adapter_f":
         found |= {"epochs": 100 if dataset == "eurosat" else 20}
+    if name == "mmrl":
+        small = {"epochs": 5 if dataset == "imagenet" else 10, "batch_size": 32 if dataset == "imagenet" else 4}
+        few = {"epochs": 5 if dataset == "imagenet" else 50, "batch_size": 32}
+        other = {"epochs": 1, "batch_size": 32, "warmup_epochs": 0, "consistency_weight": 0.2}
+        found |= {"dimension": 2048 if dataset == "eurosat" else 512, "consistency_weight": MMRL.get(dataset)}
+        found |= {"base_to_new": small, "few_shot": few, "all_classes": other}[protocol]
+    if name == "clip_lora":
+        found |= {"epochs": LORA_EPOCHS.get(dataset, (160, 160))[0 if protocol == "base_to_new" else 1]}
     if name == "coop":
         found |= {"epochs": 50 if protocol == "all_classes" or dataset == "imagenet" else 200}
     return found

@@ -93,10 +93,10 @@ def test_the_start_run_resolves_like_a_variant_of_its_own(start: str) -> None:
     ("given", "message"),
     [
         ({"start": "promptsrcs"}, "set.start: no method to start from: 'promptsrcs'; did you mean 'promptsrc'"),
-        ({"start": "zeroshot"}, "variants.dpc.set.start: no method to start from: 'zeroshot'; known: clap, clip_"),
+        ({"start": "zeroshot"}, "variants.dpc.set.start: no method to start from: 'zeroshot'; known: clap"),
         ({"start": "cocoop"}, "variants.dpc.set.start: no method to start from: 'cocoop'; did you mean 'coop'"),
         ({"start": "dpc"}, "variants.dpc.set.start: no method to start from: 'dpc'"),
-        ({"start": ""}, "variants.dpc.set.start: no method to start from: ''; known: clap, clip_adapter"),
+        ({"start": ""}, "variants.dpc.set.start: no method to start from: ''; known: clap"),
         ({"start_hyperparameters": {"epoch": 3}},
          "variants.dpc.set.start_hyperparameters.epoch: unknown key; did you mean 'epochs'?"),
         ({"start_hyperparameters": {"epochs": -3}}, "variants.dpc.set.start_hyperparameters.epochs: -3: "),

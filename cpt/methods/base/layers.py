@@ -1,4 +1,4 @@
-"""Parts that several methods share: seeded linear layers, adapters, weight averages, hard negatives."""
+"""Parts that several methods share: seeded linear layers, adapters, dropout, weight averages, hard negatives."""
 
 from __future__ import annotations
 
@@ -68,6 +68,33 @@ class Adapter(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Adapt raw features (N, width); the shape stays."""
         return self.ratio * F.relu(self.second(F.relu(self.first(x)))) + (1 - self.ratio) * x
+
+
+MASKS = 4
+"""Independent masks that one hash gives: its 64 bits hold four numbers of 16 bits."""
+_STEP, _FIRST, _SECOND = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def dropout(x: Tensor, rate: float, key: Tensor, masks: int) -> Tensor:
+    """Copies (masks, ...) of ``x`` (...) with values set to zero, each with a mask of its own; others are scaled up.
+
+    The masks are a hash of the key and the position (splitmix64), computed where ``x`` is: no random stream, no value
+    read, equal on every device and whatever the precision.
+
+    Args:
+        rate: share of the values that become zero, to the nearest 1/65536.
+        key: (1,) int64, random; another one for every step and place.
+        masks: number of copies, at most ``MASKS``.
+    """
+    with torch.no_grad():
+        bits = torch.add(key, torch.arange(x.numel(), device=x.device), alpha=_STEP)
+        bits = (bits ^ (bits >> 30)) * _FIRST
+        bits = (bits ^ (bits >> 27)) * _SECOND
+        bits = bits ^ ((bits >> 31) & (2**33 - 1))  # a shift repeats the sign, which would undo it in the number on top
+        numbers = bits.view(torch.int16).view(*x.shape, MASKS)[..., :masks]
+        kept = numbers >= round(rate * 2**16) - 2**15
+        factor = kept.movedim(-1, 0).to(x.dtype) * (1 / (1 - rate))
+    return x * factor
 
 
 def gaussian_weights(epochs: int, mean: float, std: float) -> Tensor:

@@ -269,6 +269,10 @@ class Method(nn.Module):
         """Logits (B, K) of unit-norm image features (B, D)."""
         return self.logits(image_features, self.text_features(classes))
 
+    def merged(self) -> Clip | None:
+        """The backbone with all that was learned added to its weights; None where that is not what is learned."""
+        return None
+
     def reference(self, classes: Classes) -> Tensor:
         """Raw features (K, D) that the text features are compared with in the history: what they are untrained."""
         return classes.frozen

@@ -173,6 +173,32 @@ class TextPrompts(nn.Module):
         return np.array(rows_ids), np.array(rows_slots)
 
 
+class TemplatePrompts:
+    """The classes' names in the first of the method's templates, without anything learned; packed once for classes.
+
+    Args:
+        clip: the frozen backbone.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self.tower = clip.text
+        self._packed: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()  # a graph reads them as well
+
+    def __call__(self, classes: Classes) -> PackedPrompts:
+        """The packed prompts of the classes.
+
+        Raises:
+            CptError: the file of text features lacks them.
+        """
+        if classes.template_tokens is None:
+            raise CptError(
+                "the text features lack the tokens of their template; make them anew with `cpt text-features`"
+            )
+        if classes not in self._packed:
+            self._packed[classes] = self.tower.pack(classes.template_tokens)
+        return self._packed[classes]
+
+
 class VisualPrompts(nn.Module):
     """n visual prompt tokens for each of the blocks 0..depth-1, all N(0, 0.02²).
 

@@ -59,9 +59,11 @@ def get(name: str) -> type[Method]:
 def continuable(name: str) -> bool:
     """Whether another run can start from a finished run of the method.
 
-    It can if the method trains, classifies by its text features, and does not start from a run itself.
+    It can if the method trains, classifies by its text features, the same way for every target, and does not start from
+    a run itself.
     """
     from cpt.methods.base.hyperparameters import Starting
 
     kind = get(name)
-    return kind.trains and not kind.own_classifier and not issubclass(kind.hyperparameters, Starting)
+    plain = kind.trains and not kind.own_classifier and not kind.depends_on_target
+    return plain and not issubclass(kind.hyperparameters, Starting)

@@ -73,7 +73,7 @@ def placeholder_classes(clip: Clip, count: int, tokens_per_name: int = 1) -> Cla
     frozen = torch.randn(count, clip.embed_dim, generator=stream).to(clip.device)
     names = tuple(f"class {i}" for i in range(count))
     directions = torch.nn.functional.normalize(frozen, dim=-1)
-    return Classes(names, tokens, PHRASE, frozen, directions, tokens, torch.full((count,), tokens_per_name))
+    return Classes(names, tokens, PHRASE, frozen, directions, tokens, torch.full((count,), tokens_per_name), tokens)
 
 
 def placeholder_training_set(
