@@ -34,8 +34,7 @@ class Classes:
             merges with the full stop.
         frozen: (K, D) mean over the templates of the raw frozen text features.
         directions: (K, D) unit-norm mean of the unit-norm frozen text features.
-        template_tokens: (K, L) token ids under the first of the templates; None in files that were made before they
-            had them.
+        template_tokens: (K, L) token ids under the first of the templates.
     """
 
     names: tuple[str, ...]
@@ -45,7 +44,7 @@ class Classes:
     directions: Tensor
     dataset_tokens: Tensor
     name_lengths: Tensor
-    template_tokens: Tensor | None = None
+    template_tokens: Tensor
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,7 +69,7 @@ class Classes:
             self.directions[index.to(self.directions.device)],
             self.dataset_tokens[index],
             self.name_lengths[index],
-            None if self.template_tokens is None else self.template_tokens[index],
+            self.template_tokens[index],
         )
 
 
@@ -150,7 +149,6 @@ def make_text_features(
         dataset_template: the dataset's own template; the learnable prompts of some methods end as it does.
     """
     classes = encode_classes(clip, tokenizer, names, templates, dataset_template)
-    assert classes.template_tokens is not None
     prompts = [PROMPT_TEMPLATE, learnable_template(dataset_template)]
     write_tensors(
         output,
@@ -175,7 +173,6 @@ def make_text_features(
 def read_text_features(path: Path, device: torch.device | str = "cpu") -> tuple[Classes, dict]:
     """Read all classes of a dataset and the file's metadata."""
     tensors, metadata = read_tensors(path, TEXT_FEATURES)
-    template_tokens = tensors.get("template_tokens")
     classes = Classes(
         names=tuple(metadata["classes"]),
         tokens=tensors["tokens"].long(),
@@ -184,6 +181,6 @@ def read_text_features(path: Path, device: torch.device | str = "cpu") -> tuple[
         directions=tensors["directions"].to(device),
         dataset_tokens=tensors["dataset_tokens"].long(),
         name_lengths=tensors["name_lengths"].long(),
-        template_tokens=None if template_tokens is None else template_tokens.long(),
+        template_tokens=tensors["template_tokens"].long(),
     )
     return classes, metadata

@@ -10,7 +10,7 @@ Ratio = float | Literal["natural"]
 NATURAL: Literal["natural"] = "natural"
 
 GRID = "cpt.grid/5"
-TEXT_FEATURES = "cpt.text-features/3"
+TEXT_FEATURES = "cpt.text-features/4"
 PROMPTS = "cpt.prompts/1"
 HISTORY = "cpt.history/2"
 RUN = "cpt.run/3"

@@ -22,7 +22,7 @@ from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import dropout
 from cpt.methods.base.method import Batch, Method, Step, TrainingSet
-from cpt.methods.base.prompts import TemplatePrompts
+from cpt.methods.base.prompts import Packed
 
 ARGUMENTS = "repo MaxZanella/CLIP-LoRA, run_utils.py"
 CODE = "repo MaxZanella/CLIP-LoRA, lora.py"
@@ -171,14 +171,15 @@ class CLIPLoRA(Method):
         for name, blocks, width in self._towers(clip):
             if hp.encoder in ("both", name):
                 self.changes[name] = Changes(len(blocks), width, hp, generator)
-        self.prompts = TemplatePrompts(clip)
+        self.packed = Packed()
         self._keys: dict[str, Tensor] = {}
 
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D) of the changed tower; the frozen ones if it is not changed."""
         if "text" not in self.changes:
             return classes.directions
-        return self.clip.text(self.prompts(classes), adapters=self._adapters("text"))
+        packed = self.packed(classes, lambda: self.clip.text.pack(classes.template_tokens))
+        return self.clip.text(packed, adapters=self._adapters("text"))
 
     def raw_image_features(self, images: Tensor) -> Tensor:
         """Image features (B, D) of the changed tower."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +20,11 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.blocks import Block, BlockAdapter
-from cpt.clip.packing import PackedPrompts
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import in_precision, zero_linear
 from cpt.methods.base.method import Method
-from cpt.methods.base.prompts import block_range
+from cpt.methods.base.prompts import Packed, block_range
 
 CODE = "repo ZjjConan/VLM-MultiModalAdapter, trainers/mmadapter.py"
 CONFIG = "repo ZjjConan/VLM-MultiModalAdapter, vit_b16_ep5.yaml"
@@ -126,13 +124,12 @@ class MMA(Method):
             })
             for tower in (clip.text, clip.vision)
         )  # fmt: skip
-        self._packed: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()  # a graph reads them as well
+        self.packed = Packed()
 
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D) of ``a photo of a <name>.`` under the adapters."""
-        if classes not in self._packed:
-            self._packed[classes] = self.clip.text.pack(classes.tokens)
-        return self.clip.text(self._packed[classes], adapters=by_block(self.text))
+        packed = self.packed(classes, lambda: self.clip.text.pack(classes.tokens))
+        return self.clip.text(packed, adapters=by_block(self.text))
 
     def raw_image_features(self, images: Tensor) -> Tensor:
         """Image features (B, D) under the adapters."""

@@ -19,13 +19,12 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.blocks import Prompts
-from cpt.errors import CptError
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
 from cpt.methods.base.layers import linear
 from cpt.methods.base.losses import cosine_distance
 from cpt.methods.base.method import Batch, Method, TrainingSet
-from cpt.methods.base.prompts import STD, TemplatePrompts, require_block
+from cpt.methods.base.prompts import STD, Packed, block_range
 
 CODE = "repo yunncheng/MMRL, trainers/mmrl.py"
 CONFIG = "repo yunncheng/MMRL, configs/trainers/MMRL/vit_b16.yaml"
@@ -99,17 +98,13 @@ class MMRL(Method):
 
     def __init__(self, clip: Clip, hp: MMRLHyperparameters, classes: Classes, generator: torch.Generator) -> None:
         super().__init__(clip, hp, classes, generator)
-        if hp.last_block < hp.first_block:
-            raise CptError(f"last_block {hp.last_block}: comes before first_block {hp.first_block}; raise it")
-        for name, tower in (("text", clip.text), ("vision", clip.vision)):
-            require_block("last_block", hp.last_block, name, tower)
-        self.blocks = range(hp.first_block, hp.last_block + 1)
+        self.blocks = block_range(hp.first_block, hp.last_block, clip)
         self.tokens = nn.Parameter(torch.empty(hp.tokens, hp.dimension).normal_(std=STD, generator=generator))
         self.to_text = Projections(len(self.blocks), hp.dimension, clip.text.width, generator)
         self.to_vision = Projections(len(self.blocks), hp.dimension, clip.vision.width, generator)
         shape, std = (clip.vision.width, clip.embed_dim), clip.vision.width**-0.5
         self.projection = nn.Parameter(torch.empty(shape).normal_(std=std, generator=generator))
-        self.prompts = TemplatePrompts(clip)
+        self.packed = Packed()
         self._on_trained = True
 
     @property
@@ -143,7 +138,8 @@ class MMRL(Method):
 
     def class_texts(self, classes: Classes) -> Tensor:
         """Text features (K, D) with the tokens inserted behind the start token, not normalized."""
-        return self.clip.text(self.prompts(classes), deep=self._deep(self.to_text), insert=True)
+        packed = self.packed(classes, lambda: self.clip.text.pack(classes.template_tokens))
+        return self.clip.text(packed, deep=self._deep(self.to_text), insert=True)
 
     def raw_image_features(self, images: Tensor) -> Tensor:
         """Image features (B, D) of the class token, or (B, 2D) for the mixture, whose halves are normalized."""

@@ -279,7 +279,7 @@ def test_words_are_those_of_the_initial_context(runs: dict[str, Path], results: 
 
 
 def phrase_ids(results: Path) -> list[int]:
-    tensors, _ = read_tensors(results / "features/land/text-single.safetensors", "cpt.text-features/3")
+    tensors, _ = read_tensors(results / "features/land/text-single.safetensors", "cpt.text-features/4")
     return tensors["tokens"][0, 1:5].tolist()
 
 

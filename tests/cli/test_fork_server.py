@@ -122,7 +122,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unit = torch.nn.functional.normalize(features, dim=1)
     tokens = torch.zeros(CLASSES, 4, dtype=torch.int32)
     stored = {"features": features, "directions": unit, "tokens": tokens, "dataset_tokens": tokens.clone(),
-              "name_lengths": tokens[:, 0].clone()}  # fmt: skip
+              "template_tokens": tokens.clone(), "name_lengths": tokens[:, 0].clone()}  # fmt: skip
     write_tensors(
         folder / "text.safetensors", stored, TEXT_FEATURES, classes=names, phrase_length=1, source_hash="0" * 64
     )

@@ -48,7 +48,7 @@ def zeroshot(results: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def frozen(results: Path) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray]]:
     """Unit text features (10, D), labels of the manifest's rows, and unit image features by row."""
-    text = read_tensors(results / "features/land/text-single.safetensors", "cpt.text-features/3")[0]["features"].numpy()
+    text = read_tensors(results / "features/land/text-single.safetensors", "cpt.text-features/4")[0]["features"].numpy()
     tensors, _ = read_tensors(results / "features/land/images-test.safetensors", "cpt.image-features/1")
     image = tensors["features"].numpy().astype(np.float64)
     image /= np.linalg.norm(image, axis=1, keepdims=True)

@@ -293,7 +293,7 @@ def test_mined_are_the_raw_features_of_the_trained_classes(tmp_path, protocol, a
     features = random_features(41) * np.random.default_rng(5).uniform(0.5, 5, (41, 1))
     names = [f"class {i}" for i in range(41)]
     tensors = {"features": features, "directions": random_features(41, seed=9), "name_lengths": np.ones(41)}
-    tensors |= {name: np.zeros((41, 4)) for name in ("tokens", "dataset_tokens")}
+    tensors |= {name: np.zeros((41, 4)) for name in ("tokens", "dataset_tokens", "template_tokens")}
     text, output = tmp_path / "text.safetensors", tmp_path / "s3.parquet"
     tensors = {name: torch.tensor(value) for name, value in tensors.items()}
     write_tensors(text, tensors, TEXT_FEATURES, classes=names, phrase_length=4, source_hash="x")

@@ -342,7 +342,7 @@ def _write_run(folder: Path, entry: dict) -> None:
     share = {"zeroshot": 0.0, "cpt": 0.8}.get(entry["method"], 0.4)
     tuned = torch.tensor(frozen - share * (frozen - centered))[:TRAINED]
     write_tensors(folder / entry["text_features"], {"features": torch.tensor(frozen, dtype=torch.float32)},
-                  "cpt.text-features/3", classes=list(CLASSES))  # fmt: skip
+                  "cpt.text-features/4", classes=list(CLASSES))  # fmt: skip
     run = folder / "runs" / entry["run"]
     normalized = torch.nn.functional.normalize(tuned, dim=1).float()
     write_tensors(run / "classifier.safetensors", {"flowers/base": normalized}, "cpt.classifier/3")

@@ -36,7 +36,7 @@ def classes_with(text: Tensor, directions: Tensor | None = None) -> Classes:
     text, count = text.to(DEVICE), len(text)
     unit = F.normalize(text, dim=-1) if directions is None else directions.to(DEVICE)
     tokens, lengths = torch.zeros(count, 77, dtype=torch.long), torch.ones(count, dtype=torch.long)
-    return Classes(tuple(f"class {k}" for k in range(count)), tokens, 4, text, unit, tokens, lengths)
+    return Classes(tuple(f"class {k}" for k in range(count)), tokens, 4, text, unit, tokens, lengths, tokens)
 
 
 class OnFeatures(Run):

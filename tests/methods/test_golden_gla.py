@@ -29,7 +29,9 @@ class Run:
         self.case, self.counts = case, torch.tensor(case.meta["counts"])
         text, count = case["zero_shot_text"].to(DEVICE), len(self.counts)
         tokens, lengths = torch.zeros(count, 77, dtype=torch.long), torch.ones(count, dtype=torch.long)
-        self.classes = Classes(tuple(f"class {k}" for k in range(count)), tokens, 4, text, text, tokens, lengths)
+        self.classes = Classes(
+            tuple(f"class {k}" for k in range(count)), tokens, 4, text, text, tokens, lengths, tokens
+        )
         scale = case.meta["logit_scale_multiplier"]
         clip = replace(golden_clip(), embed_dim=text.shape[1], logit_scale=scale)
         kind = get("gla")

@@ -156,15 +156,13 @@ def test_what_cannot_be_made_is_refused(name: str, changes: dict, message: str) 
 
 
 @pytest.mark.parametrize("name", ["mmrl", "clip_lora"])
-def test_prompts_are_the_datasets_own_and_older_files_lack_them(name: str) -> None:
+def test_prompts_are_the_datasets_own(name: str) -> None:
     toy = Toy(name).shaken()
     texts = toy.method.text_features(toy.classes)
     other = replace(toy.classes, tokens=toy.classes.tokens.flip(0), dataset_tokens=toy.classes.tokens.flip(0))
     assert torch.equal(toy.method.text_features(other), texts)
     other = replace(toy.classes, template_tokens=toy.classes.template_tokens.flip(0))
     assert torch.allclose(toy.method.text_features(other), texts.flip(0), atol=1e-5)
-    with pytest.raises(CptError, match="make them anew with `cpt text-features`"):
-        toy.method.text_features(replace(toy.classes, template_tokens=None))
 
 
 def test_mmrl_mixes_for_trained_classes_alone() -> None:

@@ -253,7 +253,7 @@ def test_a_method_is_given_its_own_training_set(results: Path, tmp_path: Path, m
     train(given, tmp_path, print)
     split = read_parquet(given.split, "cpt.split/1")[0].to_pandas()
     clusters = read_parquet(given.clusters, "cpt.clusters/1")[0].to_pandas()
-    text = read_tensors(given.text_features, "cpt.text-features/3")[0]["features"]
+    text = read_tensors(given.text_features, "cpt.text-features/4")[0]["features"]
     training = seen[0][1]
     assert training.counts.tolist() == [16, 11, 8, 5, 4] == np.bincount(split["label"]).tolist()
     assert training.clusters.tolist() == clusters["cluster"].tolist()

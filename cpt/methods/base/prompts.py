@@ -6,7 +6,7 @@ KaiyangZhou/CoOp, trainers/coop.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -66,6 +66,19 @@ def block_range(first: int, last: int, clip: Clip) -> range:
     return range(first, last + 1)
 
 
+class Packed:
+    """Prompts of classes, packed once and kept as long as the classes: the graph of a step reads them, too."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()
+
+    def __call__(self, classes: Classes, pack: Callable[[], PackedPrompts]) -> PackedPrompts:
+        """The packed prompts of the classes; ``pack`` makes them at the first call."""
+        if classes not in self._kept:
+            self._kept[classes] = pack()
+        return self._kept[classes]
+
+
 class TextPrompts(nn.Module):
     """n context vectors in the input and, for each of the blocks 1..depth-1, n more that overwrite them.
 
@@ -112,7 +125,7 @@ class TextPrompts(nn.Module):
         self.deep = nn.ParameterList(
             torch.empty(count, tower.width).normal_(std=STD, generator=generator) for _ in range(1, depth)
         )
-        self._packed: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()  # a graph reads them as well
+        self.packed = Packed()
         self._only_for = classes.names if per_class else None
 
     def forward(
@@ -130,15 +143,14 @@ class TextPrompts(nn.Module):
         """
         if self._only_for is not None and classes.names != self._only_for:
             raise CptError("per_class: a context per class cannot be used for other classes than the trained ones")
-        if classes not in self._packed:
-            ids, slots = self.layout(classes, self.clip.text.context_length)
-            self._packed[classes] = self.clip.text.pack(ids, slots)
+        tower = self.clip.text
+        packed = self.packed(classes, lambda: tower.pack(*self.layout(classes, tower.context_length)))
         context = self.context if shift is None else self.context + shift.unsqueeze(1)
         stacked = torch.stack(list(self.deep)).to(self.clip.dtype).unbind() if len(self.deep) else ()  # one cast
         own = dict(enumerate(stacked, start=1))
         if self.context.dim() == 3:  # a context per class: all of them are slots
             context = context.flatten(0, 1)
-        return self.clip.text(self._packed[classes], context, own | dict(deep or {}))
+        return tower(packed, context, own | dict(deep or {}))
 
     def layout(self, classes: Classes, context_length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return token ids and context slots (K, L) of the classes' prompts.
@@ -171,32 +183,6 @@ class TextPrompts(nn.Module):
             rows_ids.append(ids)
             rows_slots.append(slots)
         return np.array(rows_ids), np.array(rows_slots)
-
-
-class TemplatePrompts:
-    """The classes' names in the first of the method's templates, without anything learned; packed once for classes.
-
-    Args:
-        clip: the frozen backbone.
-    """
-
-    def __init__(self, clip: Clip) -> None:
-        self.tower = clip.text
-        self._packed: WeakKeyDictionary[Classes, PackedPrompts] = WeakKeyDictionary()  # a graph reads them as well
-
-    def __call__(self, classes: Classes) -> PackedPrompts:
-        """The packed prompts of the classes.
-
-        Raises:
-            CptError: the file of text features lacks them.
-        """
-        if classes.template_tokens is None:
-            raise CptError(
-                "the text features lack the tokens of their template; make them anew with `cpt text-features`"
-            )
-        if classes not in self._packed:
-            self._packed[classes] = self.tower.pack(classes.template_tokens)
-        return self._packed[classes]
 
 
 class VisualPrompts(nn.Module):
