@@ -111,6 +111,10 @@ class Exhibit(Section):
         """Key of this section -> variants that it names; they are the rows, in this order."""
         raise NotImplementedError
 
+    def ordered(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Its rows in the order in which they are shown."""
+        return rows
+
     def named_datasets(self) -> Mapping[str, Sequence[str]]:
         """Key of this section -> datasets that it names."""
         return {"datasets": self.datasets or []}

@@ -25,6 +25,7 @@ from cpt.files.paths import NATURAL, Ratio
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
+from cpt.methods.base.families import LONG_TAIL
 from cpt.methods.base.hyperparameters import Hyperparameters
 from cpt.metrics.reported import MEASURES
 
@@ -251,7 +252,7 @@ class _Builder:
             "caption": caption,
             "ratios": experiment.ratios,
             "tasks": exhibit.of_tasks(),
-            "rows": [self._row(variant) for variant in dict.fromkeys(v for named in rows.values() for v in named)],
+            "rows": exhibit.ordered([self._row(v) for v in dict.fromkeys(v for named in rows.values() for v in named)]),
             **exhibit.further(experiment),
             "cells": [self._cell(where, cell) for cell in exhibit.cells(experiment)],
         }
@@ -264,6 +265,7 @@ class _Builder:
             "id": variant,
             "label": chosen.label or method.title,
             "note": ", ".join(note for note in notes if note) or None,
+            "family": "long_tail" if chosen.set.keys() & LONG_TAIL else method.family,
         }
 
     def _places(self, where: str, only: list[str] | None, task: str) -> list[Place]:

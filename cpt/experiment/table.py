@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from cpt.errors import nearest
 from cpt.experiment.exhibits import LAYOUTS, Cell, Exhibit, Experiment, layout, names
 from cpt.experiment.sections import Names, Task, Text, known_measures
+from cpt.methods.base.families import FAMILIES
 from cpt.metrics.reported import MEASURES
 from cpt.validation import once
 
@@ -45,6 +46,7 @@ class Table(Exhibit):
     reference: str | None = Field(
         None, description="row that averages over datasets are tested against; default: cpt, where it is one"
     )
+    families: bool = Field(False, description="rows in groups by kind of method: prompts, adapters, probes and so on")
     decimals: int = Field(2, ge=0, le=4, description="digits after the point of percentages; other measures: one more")
     spread: bool = Field(True, description="show ± one sample standard deviation over seeds")
 
@@ -72,6 +74,11 @@ class Table(Exhibit):
         """Its rows."""
         return {"variants": self.variants}
 
+    def ordered(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Its rows, by family if it shows them."""
+        order = list(FAMILIES)
+        return sorted(rows, key=lambda row: order.index(row["family"])) if self.families else rows
+
     def of_tasks(self) -> list[str]:
         """Its tasks."""
         return list(self.tasks)
@@ -83,5 +90,5 @@ class Table(Exhibit):
     def further(self, experiment: Experiment) -> dict[str, Any]:
         """Layout, measures, the row that others are tested against, and how numbers are shown."""
         reference = self.reference or ("cpt" if "cpt" in self.variants else None)
-        shown = {"decimals": self.decimals, "spread": self.spread}
+        shown = {"decimals": self.decimals, "spread": self.spread, "families": self.families}
         return {"layout": self.layout, "measures": self.measures, "reference": reference, **shown}

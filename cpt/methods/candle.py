@@ -100,6 +100,7 @@ class Candle(Method):
     title = "Candle"
     summary = "virtual prototypes of new classes, fused with images and text prototypes by attention"
     source = f"{PAPER}; {CODE}"
+    family = "adapters"
     hyperparameters: ClassVar = CandleHyperparameters
     prompts_images = False
     own_classifier = True

@@ -33,6 +33,7 @@ class CLIPAdapter(Method):
     title = "CLIP-Adapter"
     summary = "a residual network on the frozen image features"
     source = f"Gao et al., IJCV 2024; {CLAP_CODE}"
+    family = "adapters"
     hyperparameters: ClassVar = CLIPAdapterHyperparameters
     prompts_images = False
 

@@ -163,6 +163,7 @@ class CLIPLoRA(Method):
     title = "CLIP-LoRA"
     summary = "low-rank changes of the attention's matrices in both towers, which can be merged into the weights"
     source = f"Zanella and Ben Ayed, CVPRW 2024; {CODE}"
+    family = "low_rank"
     hyperparameters: ClassVar = CLIPLoRAHyperparameters
 
     def __init__(self, clip: Clip, hp: CLIPLoRAHyperparameters, classes: Classes, generator: torch.Generator) -> None:

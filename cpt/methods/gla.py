@@ -71,6 +71,7 @@ class GLA(Method):
     title = "GLA"
     summary = "a finished run's logits plus zero-shot ones, without CLIP's label prior; nothing is trained"
     source = f"{PAPER}; {CODE}"
+    family = "post_hoc"
     hyperparameters: ClassVar = GLAHyperparameters
     own_classifier = True
     needs_training_features = True

@@ -96,6 +96,7 @@ class LIFT(RowClassifier):
     title = "LIFT"
     summary = "adapters in the vision tower and a cosine head that starts as the class texts, with logit adjustment"
     source = f"Shi et al., ICML 2024; {CODE}, models/peft_vit.py, models/peft_modules.py, trainer.py"
+    family = "adapters"
     hyperparameters: ClassVar = LIFTHyperparameters
     prompts_images = True
 

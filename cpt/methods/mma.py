@@ -111,6 +111,7 @@ class MMA(Method):
     title = "MMA"
     summary = "adapters in the upper blocks of both towers, with a layer that the towers share"
     source = f"Yang et al., CVPR 2024; {CODE}"
+    family = "adapters"
     hyperparameters: ClassVar = MMAHyperparameters
 
     def __init__(self, clip: Clip, hp: MMAHyperparameters, classes: Classes, generator: torch.Generator) -> None:

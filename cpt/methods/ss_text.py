@@ -46,6 +46,7 @@ class SSText(RowClassifier):
     title = "SS-Text"
     summary = "class texts plus weighted sums of the classes' image features, in closed form"
     source = f"Silva-Rodríguez et al., MICCAI 2025; {CODE}"
+    family = "probes"
     hyperparameters: ClassVar = SSTextHyperparameters
     needs_training_features = True
     trains = False

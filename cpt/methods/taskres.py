@@ -30,6 +30,7 @@ class TaskRes(RowClassifier):
     title = "TaskRes"
     summary = "a learned residual beside the frozen class texts"
     source = f"Yu et al., CVPR 2023; {CLAP_CODE}"
+    family = "probes"
     hyperparameters: ClassVar = TaskResHyperparameters
 
     def __init__(self, clip: Clip, hp: TaskResHyperparameters, classes: Classes, generator: torch.Generator) -> None:

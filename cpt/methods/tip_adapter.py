@@ -54,6 +54,7 @@ class TipAdapter(Method):
     title = "Tip-Adapter"
     summary = "zero-shot classifier plus similarities to cached training images"
     source = f"Zhang et al., ECCV 2022; {CODE}, main.py"
+    family = "adapters"
     hyperparameters: ClassVar = TipAdapterHyperparameters
     prompts_images = False
     own_classifier = True

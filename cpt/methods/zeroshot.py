@@ -22,6 +22,7 @@ class ZeroShot(Method):
     title = "Zero-shot CLIP"
     summary = "frozen CLIP with a hand-written template; nothing is learned"
     source = "Radford et al. 2021; repo KaiyangZhou/CoOp, trainers/zsclip.py"
+    family = "frozen"
     hyperparameters = ZeroShotHyperparameters
     prompts_images = False
     trains = False

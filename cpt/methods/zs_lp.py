@@ -23,6 +23,7 @@ class ZSLP(RowClassifier):
     title = "ZS-LP"
     summary = "linear probe of frozen image features that starts as the class texts"
     source = f"Silva-Rodríguez et al., CVPR 2024; {CLAP_CODE}"
+    family = "probes"
     hyperparameters: ClassVar = ProbeHyperparameters
 
     def __init__(self, clip: Clip, hp: ProbeHyperparameters, classes: Classes, generator: torch.Generator) -> None:

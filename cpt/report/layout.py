@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from cpt.experiment import exhibits
 from cpt.files.paths import NATURAL, Ratio
+from cpt.methods.base.families import FAMILIES
 from cpt.report.shown import Block, Column, Line, Mark, Shown
 from cpt.report.words import AVERAGE, MISSING, SIGNIFICANCE_LEVEL
 from cpt.results.cells import (
@@ -143,8 +144,11 @@ class Layout(exhibits.Layout):
 
     def lines(self, stacked: Sequence[Sequence[Shown]]) -> list[Line]:
         """Return the rows of a block from its columns."""
-        rows = enumerate(self.exhibit["rows"])
-        return [Line(row["label"], row.get("note"), [column[i] for column in stacked]) for i, row in rows]
+        headings = FAMILIES if self.exhibit.get("families") else {}
+        return [
+            Line(row["label"], row.get("note"), [column[i] for column in stacked], headings.get(row.get("family"), ""))
+            for i, row in enumerate(self.exhibit["rows"])
+        ]
 
     def column(
         self,

@@ -39,11 +39,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its label, the note behind the label, and one cell per column."""
+    """One row: its label, the note behind the label, and one cell per column.
+
+    Neighbors of the same ``family`` share a heading above.
+    """
 
     label: str
     note: str | None
     cells: Sequence[Shown]
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Block:
 
     title: str
     lines: Sequence[Line]
+
+    def families(self) -> list[tuple[str, list[Line]]]:
+        """Return the rows under the heading of their family; it may be empty."""
+        return [(family, list(lines)) for family, lines in groupby(self.lines, key=lambda line: line.family)]
 
 
 @dataclass(frozen=True)

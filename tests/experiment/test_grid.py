@@ -10,6 +10,8 @@ import yaml
 
 from cpt.experiment import config, grid
 from cpt.files.stage_files import write_json
+from cpt.methods.base import registry
+from cpt.methods.base.families import FAMILIES
 
 EMBEDDED = {"layout": "embedded", "per_class": {"train": 18, "test": 6}}
 FILES = {"layout": "folders", "root": "photos"}
@@ -270,6 +272,23 @@ def test_what_rows_are_called(built: Any) -> None:
     assert built(variants, exhibits=without).exhibits["table"]["reference"] is None
     chosen = {"table": TABLE | {"variants": ["cpt", "coop"], "reference": "coop"}}
     assert built(variants, exhibits=chosen).exhibits["table"]["reference"] == "coop"
+
+
+def test_rows_in_families(built: Any) -> None:
+    methods = ("clip_lora", "gla", "zs_lp", "mma", "coop", "zeroshot")
+    variants = {name: {"method": name} for name in methods}
+    variants["adjusted"] = {"method": "coop", "set": {"prior": "logit_adjustment"}}
+    plain = {"table": TABLE | {"variants": [*variants]}}
+    rows = built(variants, exhibits=plain).exhibits["table"]["rows"]
+    assert [row["id"] for row in rows] == [*variants]
+    grouped = {"table": plain["table"] | {"families": True}}
+    rows = built(variants, exhibits=grouped).exhibits["table"]["rows"]
+    assert [row["id"] for row in rows] == ["zeroshot", "coop", "mma", "clip_lora", "zs_lp", "gla", "adjusted"]
+    assert [row["family"] for row in rows] == list(FAMILIES)
+
+
+def test_every_method_has_a_family() -> None:
+    assert {registry.get(name).family for name in registry.names()} == FAMILIES.keys() - {"long_tail"}
 
 
 def test_the_file_of_the_grid(built: Any, tmp_path: Path) -> None:

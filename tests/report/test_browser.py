@@ -92,6 +92,15 @@ def show(page: Page, file: Path, place: str = "") -> None:
     page.wait_for_selector("html[data-ready]", state="attached")
 
 
+def with_families(results: Path, folder: Path) -> Path:
+    """Page of Table 2 with its rows in two families."""
+    exhibit = json.loads((results / "grid.json").read_text())["exhibits"]["table2"]
+    rows = [row | {"family": "prompts" if i else "frozen"} for i, row in enumerate(exhibit["rows"])]
+    made = changed(results, folder, exhibits={"table2": exhibit | {"families": True, "rows": rows}})
+    make_page(made)
+    return made / "report/index.html"
+
+
 def column(page: Page, table: str, number: int) -> list[list[str]]:
     """Texts of a column of a table, per block."""
     blocks: list[list[str]] = []
@@ -134,6 +143,20 @@ def test_a_heading_sorts_within_each_ratio(tab: Page, small: Path) -> None:
     errors.click()
     found = [numbers(block) for block in column(tab, "#table6", 3)]
     assert found == [ordered(block) for block in found], "a lower error is better"
+
+
+def test_families_stand_apart_until_a_reader_sorts(tab: Page, uneven_with_tables: Path, tmp_path: Path) -> None:
+    show(tab, with_families(uneven_with_tables, tmp_path / "families"))
+    groups = tab.locator("#table2 tr.dtrg-group")
+    assert [text.strip() for text in groups.all_inner_texts()[1:4:2]] == ["Frozen CLIP", "τ = 0.25"]
+    expect(groups).to_have_count(9)
+    heading = tab.locator("#table2 thead th", has_text="Flowers")
+    heading.click()
+    expect(groups).to_have_count(3)
+    assert [len(block) for block in column(tab, "#table2", 2)] == [5, 5, 5]
+    heading.click()
+    heading.click()
+    expect(groups).to_have_count(9)
 
 
 def is_sorted(heading: Locator, falling: bool = False) -> None:

@@ -580,6 +580,21 @@ def test_table_without_spread_leaves_no_room_for_it() -> None:
     assert r"| a \| b | **1.00** |" in md.write(table)
 
 
+def test_rows_stand_under_their_family() -> None:
+    lines = [
+        Line(name, None, [Shown("1.00")], family) for name, family in (("a", "Prompts"), ("b", "P & Q"), ("c", "P & Q"))
+    ]
+    table = Table("mine", "table9", "Table 9", "T", "", "", "Method", [Column("H")], [Block("τ = 1", lines)])
+    assert [line for line in md.write(table).splitlines() if line.startswith("| ")][1:] == [
+        "| _Prompts_ |  |", "| a | 1.00 |", r"| _P \& Q_ |  |", "| b | 1.00 |", "| c | 1.00 |",
+    ]  # fmt: skip
+    rows = tex.write(table).splitlines()
+    assert rows[rows.index(r"\multicolumn{2}{l}{\textit{P \& Q}} \\") - 1] == r"a & 1.00 \\"
+    assert rows.count(r"\multicolumn{2}{l}{\textit{P \& Q}} \\") == 1
+    headings = re.findall(r'<tr class="family"><th colspan="2" scope="rowgroup"><span>(.*?)</span>', html.write(table))
+    assert headings == ["Prompts", "P &amp; Q"]
+
+
 def test_single_runs_are_called_single_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_results, "SEEDS", {1: 0.0})
     grid, runs = fake_results.write_results(tmp_path)

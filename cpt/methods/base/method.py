@@ -92,6 +92,7 @@ class Method(nn.Module):
         title: display name in tables.
         summary: one line for ``cpt methods``.
         source: paper and reference repository.
+        family: what kind of method it is, one of ``cpt.methods.base.families``.
         reconstruction: built from a description, because neither equations nor code are public.
         hyperparameters: its ``Hyperparameters`` subclass.
         prompts_images: False if the vision tower stays unprompted, so that cached frozen features can be used.
@@ -114,6 +115,7 @@ class Method(nn.Module):
     title: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    family: ClassVar[str] = "prompts"
     reconstruction: ClassVar[bool] = False
     hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
     prompts_images: ClassVar[bool] = True

@@ -14,9 +14,11 @@ def write(table: Table) -> str:
     titles = [" ".join(filter(None, (column.group, column.title))) for column in table.columns]
     for block in table.blocks:
         lines = [_row(map(_escaped, [table.corner, *titles])), "|:--|" + "--:|" * len(titles)]
-        for line in block.lines:
-            note = f" _({_escaped(line.note)})_" if line.note else ""
-            lines.append(_row([_escaped(line.label) + note, *map(_cell, line.cells)]))
+        for family, own in block.families():
+            lines += [_row([f"_{_escaped(family)}_", *[""] * len(titles)])] if family else []
+            for line in own:
+                note = f" _({_escaped(line.note)})_" if line.note else ""
+                lines.append(_row([_escaped(line.label) + note, *map(_cell, line.cells)]))
         heading = f"**{_escaped(block.title)}**\n\n" if block.title else ""
         parts.append(heading + "\n".join(lines))
     parts.append(_escaped(table.notes))

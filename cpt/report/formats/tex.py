@@ -69,10 +69,12 @@ def write(table: Table) -> str:
     for block in table.blocks:
         lines.append("\\midrule")
         if block.title:
-            lines.append(_row([f"\\multicolumn{{{width + 1}}}{{l}}{{{_escaped(block.title)}}}"]))
-        for line in block.lines:
-            note = f" {{\\tiny({_escaped(line.note)})}}" if line.note else ""
-            lines.append(_row([_escaped(line.label) + note, *(_cell(c, gap) for c in line.cells)]))
+            lines.append(_row([_across(width + 1, _escaped(block.title))]))
+        for family, own in block.families():
+            lines += [_row([_across(width + 1, f"\\textit{{{_escaped(family)}}}")])] if family else []
+            for line in own:
+                note = f" {{\\tiny({_escaped(line.note)})}}" if line.note else ""
+                lines.append(_row([_escaped(line.label) + note, *(_cell(c, gap) for c in line.cells)]))
     note = f"\\begin{{minipage}}{{\\linewidth}}\\footnotesize {_escaped(table.notes)}\\end{{minipage}}"
     lines += ["\\bottomrule", "\\end{tabular}", "\\par\\smallskip", note, f"\\end{{{floating}}}"]
     return "\n".join(lines) + "\n"
@@ -88,6 +90,10 @@ def _points(table: Table) -> float:
         number = _SCRIPT * max((len(cell.text) for cell in cells), default=0) + spread
         wide += _GAP + max(_SCRIPT * len(column.title), number)
     return wide
+
+
+def _across(columns: int, text: str) -> str:
+    return f"\\multicolumn{{{columns}}}{{l}}{{{text}}}"
 
 
 def _row(cells: Sequence[str]) -> str:

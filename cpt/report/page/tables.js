@@ -7,28 +7,35 @@ const filter = (rows, long) => ({
   bottomStart: long ? "info" : null, bottomEnd: long ? "paging" : null,
 });
 
-/** Rows of all blocks under one body, with the block's heading as a hidden first column to group and sort by. */
+const byBlock = (row) => row[0].display, byFamily = (row) => row[1];
+
+/** Rows of all blocks under one body, their headings in two hidden columns in front; returns what they are grouped by. */
 function flatten(table) {
+  const levels = [...($("tr.block", table) ? [byBlock] : []), ...($("tr.family", table) ? [byFamily] : [])];
+  if (!levels.length) return levels;
   const bodies = $$("tbody", table);
-  if (!$("tr.block", table)) return false;
-  $$("thead tr", table).forEach((row) => row.prepend(element("th", {}, "Block")));
+  $$("thead tr", table).forEach((row) => row.prepend(element("th", {}, "Block"), element("th", {}, "Family")));
   bodies.forEach((body, order) => {
-    const heading = $("tr.block", body);
-    for (const row of $$("tr:not(.block)", body)) {
-      row.prepend(element("td", { "data-order": order }, heading.textContent.trim()));
-      bodies[0].append(row);
+    const headings = { block: "", family: "" };
+    for (const row of $$("tr", body)) {
+      if (row.className in headings) {
+        headings[row.className] = row.textContent.trim();
+        row.remove();
+      } else {
+        row.prepend(element("td", { "data-order": order }, headings.block), element("td", {}, headings.family));
+        bodies[0].append(row);
+      }
     }
-    heading.remove();
     if (order) body.remove();
   });
-  return true;
+  return levels;
 }
 
 const FALLING = ["desc", "asc", ""], RISING = ["asc", "desc", ""];
 
 /** In which order a column's heading sorts first: numbers with the best one on top. */
 function bestFirst(table) {
-  const headings = $$("thead tr:last-child th", table), numbers = $$("tbody tr:not(.block):last-child > *", table);
+  const headings = $$("thead tr:last-child th", table), numbers = $$("tbody tr:last-child > *", table);
   return headings.map((heading, i) => {
     const falling = "order" in (numbers[i]?.dataset ?? {}) && !heading.textContent.includes("↓");
     return { targets: i, orderSequence: falling ? FALLING : RISING };
@@ -37,16 +44,20 @@ function bestFirst(table) {
 
 function tables(DataTable) {
   for (const table of $$("section.exhibit table.results, .audit table.results")) {
-    const grouped = flatten(table), rows = $$("tbody tr", table).length, long = !grouped && rows > LONG;
+    const levels = flatten(table), grouped = levels.length > 0, rows = $$("tbody tr", table).length, long = !grouped && rows > LONG;
     const made = new DataTable(table, {
       paging: long, pageLength: PAGE, info: long, autoWidth: false, order: [], layout: filter(rows, long),
       titleRow: $$("thead tr", table).length - 1,
-      columnDefs: [...(grouped ? [{ targets: 0, visible: false }] : []), ...bestFirst(table)],
+      columnDefs: [...(grouped ? [{ targets: [0, 1], visible: false }] : []), ...bestFirst(table)],
       ...(grouped && {
         orderFixed: { pre: [[0, "asc"]] },
-        rowGroup: { dataSrc: (row) => row[0].display },
+        rowGroup: { dataSrc: levels },
       }),
     });
+    if (levels.includes(byFamily)) {  // a reader who sorts compares all methods
+      const sorted = levels.filter((level) => level === byBlock);
+      made.on("order", () => made.rowGroup().dataSrc(made.order().some(([, way]) => way) ? sorted : levels));
+    }
     if (!long) continue;
     let shownRows = PAGE;
     addEventListener("beforeprint", () => { shownRows = made.page.len(); made.page.len(-1).draw(); });
