@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
 from cpt.methods.base.hyperparameters import TrainingHyperparameters
 from cpt.methods.base.imbalance import class_weights, focal
