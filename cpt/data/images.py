@@ -134,7 +134,7 @@ class ImageStore:
         return np.stack([five_crops(self.image(row), self.size) for row in np.asarray(rows, dtype=np.int64)])
 
     def training_pixels(
-        self, rows: ArrayLike, augmentation: str, seed: int, epoch: int, view: int = 0
+        self, rows: ArrayLike, augmentation: str, seed: int, epoch: int, view: int | NDArray[np.int64] = 0
     ) -> NDArray[np.uint8]:
         """Return (B, size, size, 3) training images.
 
@@ -146,7 +146,7 @@ class ImageStore:
             augmentation: ``none`` (the test transform), or a name of ``cpt.data.augmentation.AUGMENTATIONS``.
             seed: the run's seed.
             epoch: the epoch's number.
-            view: number of the view, from 0.
+            view: number of the view, from 0; of each image, or of all.
 
         Raises:
             CptError: unknown augmentation.
@@ -155,10 +155,11 @@ class ImageStore:
             return self.pixels(rows)
         if augmentation not in AUGMENTATIONS:
             raise CptError(f"augmentation: unknown {augmentation!r}; {nearest(augmentation, ['none', *AUGMENTATIONS])}")
-        chosen, other = AUGMENTATIONS[augmentation], (view,) if view else ()
-        wanted = np.asarray(rows, dtype=np.int64).tolist()
+        chosen, wanted = AUGMENTATIONS[augmentation], np.asarray(rows, dtype=np.int64).tolist()
+        views = np.broadcast_to(view, len(wanted)).tolist()
         images = np.empty((len(wanted), self.size, self.size, 3), np.uint8)
-        for row, image in zip(wanted, images, strict=True):
+        for row, image, number in zip(wanted, images, views, strict=True):
+            other = (number,) if number else ()
             uniform = numpy_stream(seed, "augmentation", epoch, row, *other).random
             image[:] = chosen.apply(self.square(row) if chosen.square else self.image(row), self.size, uniform)
         return images

@@ -53,6 +53,9 @@ class CandleHyperparameters(TrainingHyperparameters):
     batch_size: int = field(128, "images per step", "repo shijxcs/Candle, configs/trainers/Candle", ge=1)
     learning_rate: float = field(3e-4, "peak learning rate", SCRIPT, gt=0)
     prior: Literal["none"] = field("none", "has no effect: compensating is its own", CODE)
+    loss: Literal["cross_entropy"] = field("cross_entropy", "has three cross-entropies of its own", CODE)
+    reweight: Literal["none"] = field("none", "has no effect: compensating is its own", CODE)
+    sampler: Literal["random"] = field("random", "compensating makes up for class frequencies", CODE)
     templates: str = field("dataset", "template set of the text prototypes", CODE)
     compensating: bool = field(
         True, "add the log shares of the classes, counts plus one, to the logits in training", PAPER

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from cpt import limits
 from cpt.features.clusters import ALGORITHMS
-from cpt.methods.base.hyperparameters import PLKR, field
+from cpt.methods.base.hyperparameters import PLAIN, PLKR, field
 from cpt.methods.base.losses import anchor, class_consistency, cluster_separation, in_batch_contrast
 from cpt.methods.base.method import Batch, TrainingSet
 from cpt.methods.ivlp import IVLP, IVLPHyperparameters
@@ -52,9 +52,11 @@ class CPTHyperparameters(IVLPHyperparameters):
 
     @field_validator("contrast")
     @classmethod
-    def _prior_has_an_effect(cls, contrast: str, info: ValidationInfo) -> str:
-        if contrast == "in_batch" and info.data.get("prior", "none") != "none":
-            raise ValueError("has no class logits that a prior could adjust; set prior: none")
+    def _in_batch_has_no_logits(cls, contrast: str, info: ValidationInfo) -> str:
+        for name in ("prior", "loss", "reweight"):
+            chosen = info.data.get(name, PLAIN[name])
+            if contrast == "in_batch" and chosen != PLAIN[name]:
+                raise ValueError(f"has no class logits for {name}: {chosen}; set {name}: {PLAIN[name]}")
         return contrast
 
     tetf_reading: Literal["sum", "pairs", "entries"] = field(

@@ -40,6 +40,8 @@ class DPCHyperparameters(Continued):
     batch_size: int = field(4, "images per step", CONFIGS, ge=1)
     learning_rate: float = field(0.002, "peak learning rate", CONFIGS, gt=0)
     prior: Literal["none"] = field("none", "has no cross-entropy; start_hyperparameters can have a prior", PAPER)
+    loss: Literal["cross_entropy"] = field("cross_entropy", "has none; start_hyperparameters can have a loss", PAPER)
+    reweight: Literal["none"] = field("none", "has no cross-entropy; start_hyperparameters can have weights", PAPER)
     candidates: int = field(8, "Top-K classes per image from which negatives are taken", CONFIGS, ge=1)
     base_weight: float = field(0.2, "share of P' on trained classes (omega_b)", PAPER, gt=0, le=1)
     new_weight: float = field(0.0, "share of P' on other classes (omega_n)", PAPER, ge=0, le=1)

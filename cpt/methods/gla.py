@@ -7,7 +7,7 @@ Nothing is trained. With l_ft the logits of the finished run, l_zs those of zero
 T_zs makes CLIP's mean confidence on the training images equal to its accuracy there. q estimates the prior over labels
 that CLIP took from its pretraining: the minimum of CE(l_zs / T_zs - log q) on the training images. A common factor of q
 changes nothing, so q = softmax(-b) for the bias b of a convex fit, found exactly; the published solver is a switch.
-No test image is used, and no validation image. p is uniform where the run's loss had a prior of its own.
+No test image is used, and no validation image. p is uniform where the run's training made up for it.
 
 On a long-tailed training set that minimum is q / p rather than q, because the images have the prior p. ``correction:
 long_tailed`` minimizes CE(l_zs / T_zs - log q + log p) instead, which is the same fit with q multiplied by p.
@@ -90,7 +90,7 @@ class GLA(Method):
         start: Any = kind.hyperparameters(**hp.start_hyperparameters)
         self.tuned = kind(clip, start, classes, generator)
         _fix(self.tuned)
-        self._names, self._adjusted = classes.names, start.prior != "none"
+        self._names, self._adjusted = classes.names, start.balances
         self.register_buffer("correction", torch.zeros(len(classes)))
         self.register_buffer("temperatures", torch.ones(2))
 

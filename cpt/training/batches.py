@@ -5,7 +5,7 @@ The order of an epoch is a function of (seed, epoch), so a resumed run needs no 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +36,45 @@ def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list[np.n
     return [order[i : i + batch_size] for i in range(0, count - batch_size + 1, batch_size)]
 
 
+def balanced_order(labels: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Return the positions of each batch of an epoch that draws every class equally often, in as many batches.
+
+    Classes take turns, in an order that is drawn anew whenever all had theirs; so do the images of a class (repo
+    facebookresearch/classifier-balancing, data/ClassAwareSampler.py). So numbers of draws differ by one at most,
+    between classes and between the images of a class.
+
+    Args:
+        labels: (N,) of all training images.
+    """
+    random = numpy_stream(seed, "balanced batches", epoch)
+    sizes = [len(batch) for batch in epoch_order(len(labels), batch_size, seed, epoch)]
+    classes, drawn = np.unique(labels), sum(sizes)
+    turns = _repeatedly(classes, drawn, random)
+    order = np.empty(drawn, dtype=np.int64)
+    for label in classes:
+        own = np.flatnonzero(turns == label)
+        order[own] = _repeatedly(np.flatnonzero(labels == label), len(own), random)
+    return np.split(order, np.cumsum(sizes)[:-1])
+
+
+def _repeatedly(values: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """``count`` values: one permutation of all after the other."""
+    return np.concatenate([random.permutation(values) for _ in range(-(-count // len(values)))] or [values])[:count]
+
+
+def repetitions(order: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return for every position of every batch how often it was there before in the epoch."""
+    before: Counter[int] = Counter()
+    found = []
+    for positions in order:
+        times = []
+        for position in positions.tolist():
+            times.append(before[position])
+            before[position] += 1
+        found.append(np.array(times, dtype=np.int64))
+    return found
+
+
 class Batches:
     """The batches of a run.
 
@@ -49,6 +88,7 @@ class Batches:
         seed: the run's seed.
         workers: threads that decode and augment images.
         views: augmented views of every image, 1 or 2; without augmentation there is one.
+        sampler: ``random`` (every image once an epoch) or ``class_balanced``.
     """
 
     def __init__(
@@ -62,10 +102,11 @@ class Batches:
         seed: int,
         workers: int,
         views: int = 1,
+        sampler: str = "random",
     ) -> None:
         self.clip, self.split, self.store = clip, split, store
         self.augmentation, self.batch_size, self.seed, self.workers = augmentation, batch_size, seed, workers
-        self.views = 1 if augmentation == "none" else views
+        self.views, self.sampler = 1 if augmentation == "none" else views, sampler
         self._pool = ThreadPoolExecutor(workers)
         self.labels = np.asarray(split.labels)
         self.features = None if features is None else features.to(clip.device)
@@ -77,16 +118,21 @@ class Batches:
 
     def steps(self) -> int:
         """Number of batches of an epoch."""
-        return len(epoch_order(len(self.split.rows), self.batch_size, self.seed, 0))
+        return len(self._order(0))
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number ``first`` on."""
-        order = epoch_order(len(self.split.rows), self.batch_size, self.seed, epoch)
+        order = self._order(epoch)
         if self.store is None or self.pixels is not None:
             for step in range(first, len(order)):
                 yield self._batch(order[step], [], epoch, step)
         else:
             yield from self._augmented(order, epoch, first)
+
+    def _order(self, epoch: int) -> list[np.ndarray]:
+        if self.sampler == "class_balanced":
+            return balanced_order(self.labels, self.batch_size, self.seed, epoch)
+        return epoch_order(len(self.labels), self.batch_size, self.seed, epoch)
 
     def take(self, positions: Sequence[int], batch: Batch) -> Batch:
         """Return further training images by their positions in the split, with a new view in every step."""
@@ -118,18 +164,21 @@ class Batches:
     def _normalized(self, pixels: Tensor) -> Tensor:
         return normalize(pixels, self.clip.mean, self.clip.std)
 
-    def _read(self, positions: np.ndarray, epoch: int, view: int) -> np.ndarray:
+    def _read(self, positions: np.ndarray, epoch: int, view: int | np.ndarray) -> np.ndarray:
         assert self.store is not None
         return self.store.training_pixels(self.split.rows[positions], self.augmentation, self.seed, epoch, view)
 
     def _augmented(self, order: list[np.ndarray], epoch: int, first: int) -> Iterator[Batch]:
-        def read(positions: np.ndarray) -> list[np.ndarray]:
-            return [self._read(positions, epoch, view) for view in range(self.views)]
+        repeated = repetitions(order)
+
+        def read(step: int) -> list[np.ndarray]:
+            """The images of a step, those that were there before in other views."""
+            return [self._read(order[step], epoch, view + self.views * repeated[step]) for view in range(self.views)]
 
         ahead = max(AHEAD, self.workers + 1)  # work for every thread while one batch is used
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque = deque()
             for step in range(first, len(order)):
                 while len(waiting) < ahead and step + len(waiting) < len(order):
-                    waiting.append(pool.submit(read, order[step + len(waiting)]))
+                    waiting.append(pool.submit(read, step + len(waiting)))
                 yield self._batch(order[step], waiting.popleft().result(), epoch, step)

@@ -77,6 +77,8 @@ class Captured:
 class GraphedSteps:
     """A few eager steps, then a graph for every shape of batch that comes again, up to ``MOST``; others stay eager.
 
+    Steps in which class weights act have graphs of their own.
+
     A graph reads tensors that the step did not make, such as packed prompts and constants of the losses, where they
     were when it was captured. So they have to live as long as what they were made from (classes, clusters, counts),
     which a training keeps.
@@ -114,7 +116,7 @@ class GraphedSteps:
             CptError: a step that was tried cannot be undone.
         """
         inputs = {name: value for name in INPUTS if isinstance(value := getattr(batch, name), Tensor)}
-        shapes = tuple((name, value.shape) for name, value in inputs.items())
+        shapes = batch.reweighted, *((name, value.shape) for name, value in inputs.items())
         if self.warm_up:
             self.warm_up, self.previous = self.warm_up - 1, batch
         elif shapes in self.seen and self.problem is None and shapes not in self.graphs and len(self.graphs) < MOST:
@@ -152,7 +154,7 @@ class GraphedSteps:
         expected, counts = [value.clone() for value in self.state()], self.counts.copy()
         self._set(before)
         static = {name: torch.zeros_like(value) for name, value in inputs.items()}
-        other = replace(self.previous, **static)  # type: ignore[arg-type]
+        other = replace(self.previous, reweighted=batch.reweighted, **static)  # type: ignore[arg-type]
         replay = self.record(lambda: self.step(other))
         self._set(before)
         for name, value in inputs.items():

@@ -21,7 +21,7 @@ from cpt.training.graphs import GraphedSteps, Record
 from cpt.training.interruption import StoppedError
 from cpt.training.optimizers import Optimizer
 from cpt.training.progress import Progress
-from cpt.training.schedule import learning_rate
+from cpt.training.schedule import learning_rate, reweighted
 
 
 class Sums:
@@ -111,9 +111,10 @@ class Loop:
             f"{epochs} epochs of {steps} steps, {method.learnable_parameters():,} learned values, {method.clip.device}"
         )
         for epoch in range(first_epoch, epochs):
+            deferred = not reweighted(self.hp, epoch)
             for step, batch in enumerate(self.batches.epoch(epoch, first_step), start=first_step):
                 self.optimizer.learning_rate = learning_rate(self.hp, epoch, step, steps)
-                self.step(batch)
+                self.step(replace(batch, reweighted=False) if deferred else batch)
                 if step + 1 < steps:
                     self._checkpoint(epoch, step + 1)
             self.history.append(self._epoch_row(epoch, steps))

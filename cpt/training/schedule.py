@@ -1,4 +1,4 @@
-"""The learning-rate schedule of the CoOp lineage.
+"""The learning-rate schedule of the CoOp lineage, and when class weights begin to act.
 
 Its settings are fields of ``TrainingHyperparameters``; which of the two schedules a method has is part of the method.
 ``cpt.training.loop`` asks before every step. Pretraining has its own.
@@ -27,3 +27,9 @@ def learning_rate(hp: TrainingHyperparameters, epoch: int, step: int = 0, steps:
     if epoch < hp.warmup_epochs:
         return hp.warmup_learning_rate
     return hp.learning_rate * (1 + math.cos(math.pi * (epoch - hp.warmup_epochs) / hp.epochs)) / 2
+
+
+def reweighted(hp: TrainingHyperparameters, epoch: int) -> bool:
+    """Return whether class weights act in an epoch (0-based): from ``reweight_after`` of the epochs on, in the last at
+    the latest."""
+    return epoch >= math.floor(hp.reweight_after * hp.epochs + 1e-9)  # 0.58 · 50 is a little less than 29

@@ -289,7 +289,8 @@ def _batches(inputs: TrainInputs, method: Method, split: Split) -> Batches:
     if features is None or kind.prompts_images:
         store = ImageStore(inputs.manifest, clip.image_size[0])
     size, seed, workers = method.hp.batch_size, inputs.seed, inputs.workers or inputs.threads
-    return Batches(clip, split, store, features, augmentation, size, seed, workers, kind.views)
+    sampler = method.hp.sampler
+    return Batches(clip, split, store, features, augmentation, size, seed, workers, kind.views, sampler)
 
 
 def _frozen_features(path: Path, split: Split) -> Tensor:

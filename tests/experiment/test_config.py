@@ -674,6 +674,18 @@ def test_fixed_clusters_and_seed() -> None:
             {"prior": "logit_adjustment", "contrast": "in_batch"},
             "variants.cpt.set.contrast: 'in_batch': has no class logits",
         ),
+        (
+            "variants.cpt.set",
+            {"reweight": "generalized", "contrast": "in_batch"},
+            "variants.cpt.set.contrast: 'in_batch': has no class logits for reweight: generalized; set reweight: none",
+        ),
+        (
+            "variants.cpt.set",
+            {"loss": "focal", "prior": "logit_adjustment"},
+            "variants.cpt.set.loss: 'focal': does not go together with prior: logit_adjustment; set prior: none",
+        ),
+        ("variants.dpc.set", {"loss": "focal"}, "variants.dpc.set.loss: 'focal': must be 'cross_entropy'"),
+        ("variants.dpc.set", {"focal_gamma": 1.0}, "has no effect with loss: cross_entropy; delete it"),
         ("variants.cpt.set", {"tetf_weight": float("inf")}, "variants.cpt.set.tetf_weight: inf: "),
         ("tasks.base_to_new.datasets", ["world_v2"], "'world_v2' is a shift with test images only"),
         ("tasks.cross_dataset.targets", ["world", "land"], "'world' is the source; it is tested anyway"),

@@ -30,7 +30,7 @@ TYPED: tuple[tuple[str, Callable[[Any, re.Match[str]], Any]], ...] = (
     (r"lower-case letters, digits, _ and - only", lambda old, _: re.sub("[^a-z0-9_-]", "-", str(old).lower())),
     (r"use at most (\d+)", lambda old, found: "ab-" * (int(found[1]) // 30)),
     (r"; shorten it", lambda old, _: old[:10]),
-    (r"has no effect with prior: \w+; use prior: (\w+)", lambda old, found: {**old, "prior": found[1]}),
+    (r"; (?:use|set) (\w+): (\w+)$", lambda old, found: {**old, found[1]: yaml.safe_load(found[2])}),
 )
 """What a fix says, and the value that one writes for the old one."""
 
@@ -40,6 +40,16 @@ WRONG: list[tuple[str, Any]] = [
     ("printed", "no"), ("imbalance_ratios", [0.5, 1, 1.0]), ("imbalance_ratios.0", 1.5), ("imbalance_ratios.0", 0.0),
     ("tasks.base_to_new.datasets", ["world", "flowers", "textures", "land", "land"]),
     ("exhibits.table1.variants", ["cpt", "cpt"]), ("variants.cpt.set", {"prior_strength": 0.5}),
+    ("variants.cpt.set", {"focal_gamma": 1.0}), ("variants.cpt.set", {"ldam_margin": 0.3}),
+    ("variants.cpt.set", {"lade_weight": 1.0}), ("variants.cpt.set", {"class_balanced_beta": 0.9}),
+    ("variants.cpt.set", {"generalized_exponent": 2.0}), ("variants.cpt.set", {"reweight_after": 0.8}),
+    ("variants.cpt.set", {"loss": "ldam", "prior": "compensating"}),
+    ("variants.cpt.set", {"reweight": "generalized", "prior": "compensating"}),
+    ("variants.cpt.set", {"sampler": "class_balanced", "prior": "compensating"}),
+    ("variants.cpt.set", {"reweight": "generalized", "loss": "lade"}),
+    ("variants.cpt.set", {"sampler": "class_balanced", "loss": "lade"}),
+    ("variants.cpt.set", {"sampler": "class_balanced", "reweight": "generalized"}),
+    ("variants.cpt.set", {"reweight": "generalized", "batch_size": 1}),
     ("experiment", False), ("experiment", 2026), ("experiment", "Mine"), ("experiment", "a/b"),
     ("experiment", "a" * 101), ("experiment", "ab" * 20), ("class_order", "labels"), ("device", "gpu"),
     ("precision", "fp16"), ("exhibits.table1.kind", "tabel"), ("exhibits.table1.variants", ["cptt"]),

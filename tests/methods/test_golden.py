@@ -263,6 +263,7 @@ ELSEWHERE = {
     "promptsrc_gauss": "methods/test_golden_losses.py",
     "longtail_losses": "methods/test_golden_losses.py",
     "lr_sequences": "methods/test_golden_losses.py",
+    "lift_losses": "methods/test_golden_losses.py",
     "lift_rules": "methods/test_golden_adapters.py",
     "gla_k5": "methods/test_golden_gla.py",
     "gla_k7_few": "methods/test_golden_gla.py",

@@ -156,7 +156,7 @@ class MMA(Adapters):
         return downs, ups
 
 
-@pytest.mark.parametrize("name", cases("lift_"))
+@pytest.mark.parametrize("name", cases("lift_k"))
 def test_lift(name: str) -> None:
     LIFT(Case(name)).compare()
 

@@ -441,6 +441,19 @@ def test_promptsrc_averages_its_epochs() -> None:
         assert torch.allclose(value, expected, atol=1e-6), key
 
 
+def test_settings_of_losses_for_long_tails_are_read() -> None:
+    for given, changes in (
+        ({"loss": "focal"}, {"focal_gamma": 0.5}),
+        ({"loss": "ldam"}, {"ldam_margin": 0.3}),
+        ({"loss": "lade"}, {"lade_weight": 0.5}),
+        ({"loss": "lade"}, {"lade_regularization": 0.5}),
+        ({"reweight": "class_balanced"}, {"class_balanced_beta": 0.5}),
+        ({"reweight": "generalized"}, {"generalized_exponent": 0.5}),
+    ):
+        plain, one, other = (Toy("ivlp", **settings).loss().item() for settings in ({}, given, given | changes))
+        assert len({plain, one, other}) == 3, changes
+
+
 def test_strength_and_kind_of_the_prior_are_read() -> None:
     settings = ({}, {"prior_strength": 0.5}, {"prior": "compensating"})
     losses = {Toy("ivlp", **{"prior": "logit_adjustment"} | changes).loss().item() for changes in settings}
@@ -682,13 +695,21 @@ def test_gla_adds_tuned_and_zero_shot_logits() -> None:
                 assert torch.allclose(corrections[0], own, atol=1e-4)
 
 
-def test_gla_takes_a_run_with_a_prior_as_balanced() -> None:
-    plain, adjusted = (
-        Toy("gla", start_hyperparameters={} if prior == "none" else {"prior": prior}).method.correction
-        for prior in ("none", "logit_adjustment")
-    )
+@pytest.mark.parametrize(
+    ("changes", "balanced"),
+    [
+        ({"prior": "logit_adjustment"}, True),
+        ({"loss": "lade"}, True),
+        ({"reweight": "class_balanced"}, True),
+        ({"sampler": "class_balanced"}, True),
+        ({"loss": "ldam"}, False),
+        ({"loss": "focal"}, False),
+    ],
+)
+def test_gla_takes_a_run_that_makes_up_for_frequencies_as_balanced(changes: dict[str, str], balanced: bool) -> None:
+    plain, other = (Toy("gla", start_hyperparameters=given).method.correction for given in ({}, changes))
     counts = Toy("gla").training.counts
-    assert torch.allclose(adjusted - plain, (counts / counts.sum()).log(), atol=1e-5)
+    assert torch.allclose(other - plain, balanced * (counts / counts.sum()).log(), atol=1e-5)
 
 
 def test_gla_keeps_a_run_that_prompts_images() -> None:

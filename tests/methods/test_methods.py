@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from cpt.errors import CptError
 from cpt.methods.base import registry
-from cpt.methods.base.hyperparameters import Starting
+from cpt.methods.base.hyperparameters import Starting, TrainingHyperparameters
 from cpt.methods.base.method import Batch
 from cpt.methods.base.prompts import TextPrompts
 from cpt.training.optimizers import Optimizer
@@ -423,18 +423,58 @@ def test_documented(name: str) -> None:
         kind.hyperparameters(**layer)
 
 
+def offered(name: str, field: str) -> set[str]:
+    """Values of a hyperparameter that the method has."""
+    return set(typing.get_args(registry.get(name).hyperparameters.model_fields[field].annotation))
+
+
 def priors(name: str) -> set[str]:
     """Class priors that the method has."""
-    return set(typing.get_args(registry.get(name).hyperparameters.model_fields["prior"].annotation))
+    return offered(name, "prior")
 
 
 @each_trained
-def test_a_method_has_a_prior_if_it_has_a_cross_entropy(name: str) -> None:
+def test_a_method_has_losses_for_long_tails_if_it_has_a_cross_entropy(name: str) -> None:
     toy = Toy(name)
     has_cross_entropy = "cross_entropy" in toy.step(toy.batch()).losses
-    every = {"none", "logit_adjustment", "balanced_softmax", "compensating"}
-    assert priors(name) == (every if has_cross_entropy else {"none"})
-    assert toy.hp.prior in priors(name)
+    for field, plain, others in (
+        ("prior", "none", {"logit_adjustment", "balanced_softmax", "compensating"}),
+        ("loss", "cross_entropy", {"focal", "ldam", "lade"}),
+        ("reweight", "none", {"class_balanced", "generalized"}),
+    ):
+        assert offered(name, field) == ({plain} | others if has_cross_entropy else {plain})
+        assert getattr(toy.hp, field) in offered(name, field)
+
+
+@each
+def test_fields_that_came_later_have_one_default(name: str) -> None:
+    """It is what a record without them means."""
+    own = registry.get(name).hyperparameters
+    assert set(own.added) <= own.model_fields.keys() or not registry.get(name).trains
+    for layer in (*own.protocol_defaults.values(), *own.dataset_defaults.values()):
+        assert not layer.keys() & set(own.added)
+    for field in set(own.added):
+        assert own.model_fields[field].default == TrainingHyperparameters.model_fields[field].default
+    assert not own().model_dump().keys() & set(own.added)
+
+
+@each_trained
+def test_margins_and_weights_by_hand(name: str) -> None:
+    """LDAM with class weights: margins are those of cosines, weights those of an image's class."""
+    if offered(name, "loss") == {"cross_entropy"}:
+        return
+    given = {"loss": "ldam", "reweight": "generalized", "prior": "none", "text_share": 0.0, "batch_size": 6}
+    toy = Toy(name, **given).shaken()
+    plain, n, losses = toy.at(range(6)), toy.training.counts.double(), {}
+    margins = toy.method.scale * 0.5 * (n / n.min()) ** -0.25
+    for trained in (False, True) if toy.kind.depends_on_target else (True,):
+        z = toy.scores(images(range(6)), trained=trained).double()
+        z[range(6), plain.labels] -= margins[plain.labels]
+        each_loss, weights = -z.log_softmax(dim=1)[range(6), plain.labels], 1 / n[plain.labels]
+        losses[trained] = float((weights * each_loss).sum() / weights.sum())
+    toy.method.eval()  # without dropout
+    found = toy.step(plain).losses["cross_entropy"].item()
+    assert any(found == pytest.approx(value, rel=1e-4) for value in losses.values())
 
 
 @each_trained

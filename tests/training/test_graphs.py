@@ -85,8 +85,8 @@ Training = tuple[Toy, Loop, list[str]]
 """A method, the loop that has trained it, and the lines that it logged."""
 
 
-def trained(name: str, record: StandIn | None) -> Training:
-    toy, lines = Toy(name), []
+def trained(name: str, record: StandIn | None, **changes: Any) -> Training:
+    toy, lines = Toy(name, **changes), []
     toy.method.hp = toy.hp.model_copy(update={"epochs": EPOCHS})
     batches = Batches(toy, None)
     loop = Loop(toy.method, toy.training, batches, CheckpointFile(None, "", 0), lines.append, record)  # type: ignore[arg-type]
@@ -201,6 +201,26 @@ def test_replayed_steps_give_the_same_bits(name: str) -> None:
     else:
         assert record.recorded == 1
         assert record.replayed == 2 * EPOCHS - WARM_UP + 1  # one to check
+
+
+LONG_TAILED: tuple[dict[str, Any], ...] = (
+    {"loss": "lade"},
+    {"loss": "focal", "reweight": "generalized"},
+    {"loss": "ldam", "reweight": "class_balanced", "reweight_after": 0.5},
+)
+
+
+@pytest.mark.parametrize("changes", LONG_TAILED)
+def test_losses_for_long_tails_in_graphs(changes: dict[str, Any]) -> None:
+    """No constant is made inside; steps with class weights have a graph of their own."""
+    losses.positions.cache_clear()
+    record = Alone()
+    graphed = trained("coop", record, **changes)
+    assert same(trained("coop", None, **changes), graphed)
+    assert graphed[1].cuda_graphs == "captured"
+    assert graphed[1].graphs is not None
+    assert len(graphed[1].graphs.graphs) == (2 if "reweight_after" in changes else 1)
+    assert record.replayed == 2 * EPOCHS - WARM_UP + 1  # one to check a graph; the first step with weights is none
 
 
 class Counting:

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from cpt.methods.base.hyperparameters import TrainingHyperparameters
 from cpt.metrics import geometry
-from cpt.training.batches import epoch_order
+from cpt.training.batches import balanced_order, epoch_order, repetitions
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.loop import Loop
+from cpt.training.schedule import reweighted
 from tests.helpers.contract import Batches, Toy
 
 RATES = (1e-5, 0.0025, 0.001875)
@@ -87,3 +91,59 @@ def test_order_of_the_images_is_of_seed_and_epoch() -> None:
     assert all(sorted(order) == list(range(48)) for order in orders)
     assert len(set(map(tuple, orders))) == 4
     assert orders[0] == np.concatenate(epoch_order(48, 4, 1, 0)).tolist(), "whatever the batches"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
+def test_a_balanced_epoch(counts: list[int], batch_size: int, seed: int, epoch: int) -> None:
+    """As many batches of the same sizes; as many draws of every class, and of every image of a class."""
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
+    order = balanced_order(labels, batch_size, seed, epoch)
+    assert list(map(len, order)) == list(map(len, epoch_order(len(labels), batch_size, seed, epoch)))
+    drawn = np.bincount(np.concatenate(order), minlength=len(labels))
+    of_classes = np.bincount(labels[np.concatenate(order)], minlength=len(counts))
+    assert np.ptp(of_classes) <= 1
+    assert all(np.ptp(drawn[labels == c]) <= 1 for c in range(len(counts)))
+    again = balanced_order(labels, batch_size, seed, epoch)
+    assert all(np.array_equal(a, b) for a, b in zip(order, again, strict=True))
+    before = np.concatenate(repetitions(order))
+    positions = np.concatenate(order).tolist()
+    assert before.tolist() == [positions[:i].count(position) for i, position in enumerate(positions)]
+
+
+def test_over_epochs_every_image_has_its_share() -> None:
+    """The chance of a class is 1/K and that of an image of it 1/n_c, whatever the order of the labels."""
+    labels = np.repeat(np.arange(4), [40, 13, 2, 1])
+    epochs = [np.concatenate(balanced_order(labels, 5, 1, epoch)) for epoch in range(400)]
+    assert len({tuple(order) for order in epochs}) == 400
+    shares = np.bincount(np.concatenate(epochs), minlength=56) / (400 * 55)
+    assert shares == pytest.approx((0.25 / np.array([40, 13, 2, 1]))[labels], rel=0.25)
+    first = np.bincount(labels[[order[0] for order in epochs]], minlength=4) / 400
+    assert first == pytest.approx(np.full(4, 0.25), abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "expected"),
+    [(0.0, 3, 0), (0.8, 1, 0), (0.8, 2, 1), (0.8, 5, 4), (0.8, 12, 9), (0.8, 200, 160), (0.58, 50, 29), (0.5, 4, 2)],
+)
+def test_when_class_weights_begin_to_act(share: float, epochs: int, expected: int) -> None:
+    hp = TrainingHyperparameters(reweight="class_balanced", reweight_after=share, epochs=epochs)
+    assert [reweighted(hp, epoch) for epoch in range(epochs)] == [epoch >= expected for epoch in range(epochs)]
+
+
+def test_weights_that_act_late_change_nothing_before() -> None:
+    """Until then the training is bit by bit the one without them; then it is the loop of the class-weighted loss."""
+    late: dict[str, Any] = {"reweight": "generalized", "reweight_after": 0.5, "snapshots": True}
+    histories, snapshots = {}, {}
+    for name, changes in (("plain", {"snapshots": True}), ("late", late), ("never", late | {"reweight_after": 0.99})):
+        toy = Toy("coop", **changes)
+        toy.method.hp = toy.hp.model_copy(update={"epochs": 4})
+        loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0.0), lambda _: None)  # type: ignore[arg-type]
+        histories[name], snapshots[name] = loop.run()
+    for epoch in range(1, 5):
+        late_tensors, plain_tensors = snapshots["late"][epoch], snapshots["plain"][epoch]
+        same = all(torch.equal(late_tensors[key], value) for key, value in plain_tensors.items())
+        assert same == (epoch <= 2)
+        assert (histories["late"][epoch - 1]["loss"] == histories["plain"][epoch - 1]["loss"]) == (epoch <= 2)
+    assert histories["never"][2]["loss"] == histories["plain"][2]["loss"]
+    assert histories["never"][3]["loss"] != histories["plain"][3]["loss"]

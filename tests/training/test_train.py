@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -308,11 +309,15 @@ class InterruptedHereError(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 5, 7])
+LONG_TAILED = {"sampler": "class_balanced", "loss": "ldam"}
+DEFERRED = {"reweight": "class_balanced", "reweight_after": 0.5}
+
+
+@pytest.mark.parametrize(("stop_after", "more"), [(1, {}), (4, {}), (5, {}), (7, {}), (7, LONG_TAILED), (6, DEFERRED)])
 def test_an_interrupted_training_gives_the_same_bytes(
-    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, more: dict[str, Any]
 ) -> None:
-    train(inputs(results, "cpt"), tmp_path / "whole", print)
+    train(inputs(results, "cpt", hyperparameters=more), tmp_path / "whole", print)
 
     from cpt.training.loop import Loop
 
@@ -325,7 +330,7 @@ def test_an_interrupted_training_gives_the_same_bytes(
         count += 1
         original(self, *arguments)
 
-    resumable = inputs(results, "cpt", checkpoint=tmp_path / "work/run.checkpoint")
+    resumable = inputs(results, "cpt", hyperparameters=more, checkpoint=tmp_path / "work/run.checkpoint")
     monkeypatch.setattr(Loop, "_step", step)
     with pytest.raises(InterruptedHereError):
         train(resumable, tmp_path / "resumed", print)
@@ -552,6 +557,27 @@ def test_threads_that_augment_are_nothing_that_a_run_depends_on(results: Path, t
     first, second = (read_json(tmp_path / name / "run.json", "cpt.run/3") for name in ("one", "three"))
     measured = {"seconds", "peak_memory_mb"}
     assert {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)} <= measured
+
+
+def test_an_image_that_comes_again_is_augmented_anew(results: Path) -> None:
+    """The views of one epoch under the class-balanced sampler, from any step on and with any number of threads."""
+    clip = load_backbone(results / "backbone.json")
+    split = read_split(results / "splits/base_to_new/land/r1/s1.parquet")
+    kept = [0, *range(16, 80)]  # one image of class 0
+    few = replace(split, rows=split.rows[kept], labels=split.labels[kept])
+    store = ImageStore(results / "data/land/manifest.parquet")
+
+    def batches(workers: int, first: int = 0, sampler: str = "class_balanced") -> list[Batch]:
+        return list(Batches(clip, few, store, None, "rrc_flip", 16, 1, workers, 1, sampler).epoch(2, first))
+
+    found = batches(1)
+    assert len(found) == len(batches(1, sampler="random")) == 4
+    assert sorted(Counter(y for batch in found for y in batch.host_labels).values()) == [12, 13, 13, 13, 13]
+    images = torch.cat([batch.images[batch.labels == 0] for batch in found])
+    assert len(images) in (12, 13)
+    assert len(images.unique(dim=0)) == len(images)
+    for other in (batches(3), batches(2, first=2)):
+        assert all(torch.equal(a.images, b.images) for a, b in zip(found[-len(other) :], other, strict=True))
 
 
 def test_epoch_order() -> None:

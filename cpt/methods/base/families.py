@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cpt.methods.base.hyperparameters import NEEDS, PLAIN
+
 FAMILIES = {
     "frozen": "Frozen CLIP",
     "prompts": "Prompts",
@@ -13,5 +15,5 @@ FAMILIES = {
 }
 """Family -> heading, in the order of the headings. ``long_tail`` are variants of methods of the other families."""
 
-LONG_TAIL = {"prior", "prior_strength"}
+LONG_TAIL = {*PLAIN, *NEEDS}
 """Settings that make a variant one of the family ``long_tail``."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from cpt.clip.backbone import Clip
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import Hyperparameters
+from cpt.methods.base.imbalance import class_weights, focal, lade, less_margins
 from cpt.methods.base.losses import prior_adjusted
 
 
@@ -32,6 +33,7 @@ class Batch:
         drawn: what ``Method.draw`` chose.
         host_labels: the labels on the host, so that none has to be read back; None where they are not known.
         epoch, step: numbers of the epoch and of the step in it, from 0.
+        reweighted: class weights act, if the loss has any.
         random: random stream of this step.
     """
 
@@ -43,6 +45,7 @@ class Batch:
     host_labels: list[int] | None = None
     epoch: int = 0
     step: int = 0
+    reweighted: bool = True
     random: Random = field(default_factory=lambda: Random(0))
 
 
@@ -258,10 +261,21 @@ class Method(nn.Module):
         return F.normalize(self.clip.vision(images), dim=-1)
 
     def cross_entropy(self, logits: Tensor, batch: Batch, training_set: TrainingSet) -> Tensor:
-        """Cross-entropy of logits (B, K), mean over the batch, with the prior chosen in the hyperparameters."""
-        if self.hp.prior != "none":
-            logits = prior_adjusted(logits, training_set.counts, self.hp.prior, self.hp.prior_strength)
-        return F.cross_entropy(logits, batch.labels)
+        """Cross-entropy of logits (B, K), mean over the batch, or what the hyperparameters put in its place."""
+        hp, labels, counts = self.hp, batch.labels, training_set.counts
+        if hp.prior != "none":
+            logits = prior_adjusted(logits, counts, hp.prior, hp.prior_strength)
+        if hp.loss == "lade":
+            return lade(logits, labels, counts, hp.lade_weight, hp.lade_regularization)
+        if hp.loss == "ldam":
+            logits = less_margins(logits, labels, counts, hp.ldam_margin, self.scale)
+        weights = None
+        if hp.reweight != "none" and batch.reweighted:
+            strength = hp.class_balanced_beta if hp.reweight == "class_balanced" else hp.generalized_exponent
+            weights = class_weights(counts, hp.reweight, strength)
+        if hp.loss == "focal":
+            return focal(logits, labels, hp.focal_gamma, weights)
+        return F.cross_entropy(logits, labels, weights)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities (B, K)."""
