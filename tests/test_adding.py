@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import itertools
 import os
 import re
 import shutil
@@ -222,8 +223,8 @@ def test_a_clustering_algorithm_in_one_object(copied: Path, results: Path) -> No
 
 
 def test_the_tutorials_experiments(tmp_path: Path) -> None:
-    """Its entries and its configurations resolve to the runs of one table each."""
-    whole, cut, listed, pets, own, everything = (
+    """Its entries and its configurations, also the one on the tiny CLIP, resolve to the runs of their tables."""
+    whole, cut, listed, pets, own, everything, both = (
         yaml.safe_load(text)
         for text in re.findall(r"```yaml\n(.*?)```", Path("docs/tutorial.md").read_text(), re.DOTALL)
     )
@@ -236,21 +237,23 @@ def test_the_tutorials_experiments(tmp_path: Path) -> None:
     below.write_text(yaml.safe_dump(pets))
     for entry in (whole, cut, listed):
         catalog.write_text(yaml.safe_dump(yaml.safe_load(Path("config/datasets.yaml").read_text()) | entry))
-        for experiment, protocol, ratio in (
-            (pets, "base_to_new", 0.06),
-            (own | {"extends": str(below)}, "base_to_new", "natural"),
-            (everything | {"extends": str(below)}, "few_shot", 0.06),
+        for experiment, exhibits, protocols, ratio in (
+            (pets, ["table2"], ["base_to_new"], 0.06),
+            (pets | {"extends": "config/config.yaml", "only": ["table2"]}, ["table2"], ["base_to_new"], 0.06),
+            (own | {"extends": str(below)}, ["table2", "table3"], ["base_to_new"], "natural"),
+            (everything | {"extends": str(below)}, ["table2"], ["few_shot"], 0.06),
+            (both | {"extends": str(below)}, ["table2", "all_classes"], ["base_to_new", "few_shot"], 0.06),
         ):
             mine = tmp_path / "mine.yaml"
             mine.write_text(yaml.safe_dump(experiment))
             config = load([mine])
             grid = build(config, "mine.yaml")
-            assert list(grid.exhibits) == (["table2", "table3"] if ratio == "natural" else ["table2"])
+            assert list(grid.exhibits) == exhibits
             runs = [
                 (run.method, run.dataset, run.protocol, run.ratio, run.seed)
                 for run in grid.runs.values()
                 if run.method != "zeroshot"
             ]
-            trained = [(m, "pets", protocol, ratio, seed) for m in ("coop", "cpt", "ivlp") for seed in (1, 2, 3)]
-            assert sorted(runs) == trained
+            rows = itertools.product(("coop", "cpt", "ivlp"), ["pets"], protocols, [ratio], (1, 2, 3))
+            assert sorted(runs) == list(rows)
             assert {run.dataset for run in grid.runs.values()} == {"pets"}

@@ -65,7 +65,7 @@ def score(
 def aggregate(
     grid: Annotated[Path, typer.Option(help="grid.json of the experiment")],
     exhibit: Annotated[
-        str | None, typer.Option(help="only of the runs that this table or figure shows, in parts/<exhibit>")
+        str | None, typer.Option(help="only of the runs that this table or figure shows, in `parts/<exhibit>`")
     ] = None,
 ) -> None:
     """Collect the results of all runs in one file each: metrics, costs, counts by class and confidence, and curves.

@@ -145,7 +145,7 @@ def verify(
 
 def bundle(
     folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
-    output: Annotated[Path | None, typer.Option(help="archive to write; default: <experiment>.tar.gz")] = None,
+    output: Annotated[Path | None, typer.Option(help="archive to write; default: `<experiment>.tar.gz`")] = None,
     predictions: Annotated[bool, typer.Option(help="with the predictions of every test image")] = True,
 ) -> None:
     """Pack an experiment into one archive that others can open, verify and make tables from.

@@ -52,7 +52,7 @@ def train(
     """Train one run: dataset × τ × method × seed. An interrupted run resumes from --checkpoint.
 
     On Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it saves a checkpoint after the current step and exits with code 75. The same
-    command resumes. Each finished epoch is a line of JSON in <checkpoint>.history.jsonl while it trains.
+    command resumes. Each finished epoch is a line of JSON in `<checkpoint>.history.jsonl` while it trains.
 
     Example: `cpt train --method coop --seed 1 --backbone results/embedded/backbone.json
     --manifest results/embedded/data/flowers/manifest.parquet

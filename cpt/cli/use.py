@@ -17,7 +17,7 @@ from cpt.errors import CptError
 if TYPE_CHECKING:
     import pandas as pd
 
-Run = Annotated[Path, typer.Argument(help="folder of a finished run, results/<experiment>/runs/…/s<seed>")]
+Run = Annotated[Path, typer.Argument(help="folder of a finished run, `results/<experiment>/runs/…/s<seed>`")]
 Experiment = Annotated[
     Path | None, typer.Option("--results", help="folder of the experiment, if the run does not lie in it")
 ]
@@ -168,6 +168,8 @@ def _cores() -> int:
 
 
 def _show(table: pd.DataFrame) -> None:
-    """Print a table in aligned columns; paths are not cut."""
+    """Print a table in aligned columns, nothing if it has no row; paths are not cut."""
+    if table.empty:
+        return
     empty = [name for name in table.columns if (table[name] == "").all()]
     print(table.drop(columns=empty).to_string(index=False, float_format=lambda value: f"{value:.4f}"))

@@ -96,7 +96,7 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     entry = _entry(architecture, pretrained, local)
     if entry:
         _require_activation(architecture, pretrained, config, entry)
-    with _named(architecture, own) as name:
+    with _quiet(), _named(architecture, own) as name:
         return open_clip.get_tokenizer(name), int(config["text_cfg"].get("context_length", CONTEXT_LENGTH))
 
 
@@ -108,7 +108,7 @@ def load_tokenizer(path: Path) -> Callable[..., Tensor]:
             return tiny.load(folder)[1]
     import open_clip
 
-    with _named(record["architecture"], record.get("model_config")) as name:
+    with _quiet(), _named(record["architecture"], record.get("model_config")) as name:
         return open_clip.get_tokenizer(name)
 
 
@@ -232,10 +232,8 @@ def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any])
     import open_clip
 
     torch.manual_seed(0)
-    silenced = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # open_clip warns that the weights are random; ours come after
     try:
-        with _named(architecture, own) as name:
+        with _quiet(), _named(architecture, own) as name:
             model = open_clip.create_model(
                 name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
             )
@@ -247,8 +245,22 @@ def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any])
         raise CptError(
             f"backbone.architecture: {architecture}: open_clip cannot build it: {type(error).__name__}: {reason}"
         ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's messages to itself: it warns that weights are random, and ours come after.
+
+    If the root logger has no handler, its first message adds one for good, and Snakemake's lines would appear twice.
+    """
+    handler, silenced = logging.NullHandler(), logging.root.manager.disable
+    logging.root.addHandler(handler)
+    logging.disable(logging.WARNING)
+    try:
+        yield
     finally:
         logging.disable(silenced)
+        logging.root.removeHandler(handler)
 
 
 def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:

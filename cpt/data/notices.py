@@ -76,6 +76,8 @@ def _lacking(entry: Entry, listing: Listing) -> list[str]:
     if not having["train"]:
         return [] if entry.shift_of else ["has no training image: it can be tested on and not trained on"]
     lines = []
+    if not having["test"]:  # only of `cpt.fit`, which tests on nothing: a catalog's dataset is refused without any
+        having["test"] = set(range(len(names)))
     for part, kind in (("train", "training"), ("test", "test")):
         if lacking := [repr(name) for label, name in enumerate(names) if label not in having[part]]:
             lines.append(f"classes without a {kind} image: {_some(lacking)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -220,19 +221,25 @@ def test_arrays_classify_without_this_package(runs: dict[str, Path], photos: Pat
         assert same == (method == "coop")
 
 
-def test_the_texts_classify_features_of_open_clip(runs: dict[str, Path], photos: Path, tmp_path: Path) -> None:
-    """Its own model and preprocessing, with the exported matrix in the place of its text tower."""
-    cpt.load(runs["coop"], device="cpu").export(tmp_path / "run.safetensors")
-    tensors, held = read_tensors(tmp_path / "run.safetensors", "cpt.export/1")
+def test_the_texts_classify_features_of_open_clip(
+    runs: dict[str, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/use.md with the tiny CLIP: open_clip's model and preprocessing, the exported matrix as its text tower."""
     with resources.as_file(resources.files("cpt") / "assets/tiny_clip") as folder:
         model, _ = tiny.load(folder)
+    cpt.load(runs["coop"], device="cpu").export(tmp_path / "pets.safetensors")
+    _, held = read_tensors(tmp_path / "pets.safetensors", "cpt.export/1")
     preprocess = image_transform(model.visual.image_size, False, mean=held["image_mean"], std=held["image_std"])
-    files = sorted(photos.glob("*.png"))[:9]
-    with torch.no_grad():
-        images = model.encode_image(torch.stack([preprocess(Image.open(file)) for file in files]), normalize=True)
-        found = (held["logit_scale"] * images @ tensors["text"].T).softmax(dim=1)
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", lambda *_, **__: (model, None, preprocess))
+    *_, program = re.findall(r"```python\n(.*?)```", Path("docs/use.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    files, found = sorted(photos.glob("*.png"))[:9], []
+    for file in files:
+        names: dict[str, Any] = {}
+        exec(program.replace("photo.jpg", str(file)), names)
+        found.append(names["probabilities"])
     table = cpt.load(runs["coop"], device="cpu").predict(files).sort_values(["path", "label"])
-    np.testing.assert_allclose(found.ravel(), table["probability"], atol=1e-5)
+    np.testing.assert_allclose(torch.cat(found).ravel(), table["probability"], atol=1e-5)
 
 
 def test_the_documents_say_which_methods_prompt_images() -> None:
@@ -307,6 +314,7 @@ def test_fit_trains_on_folders(method: str, results: Path, tmp_path: Path) -> No
     assert model.class_names == tuple(sorted(manifest.class_names[:4]))
     assert FITTED[method].items() <= model.record["hyperparameters"].items()
     assert any("epoch" in line for line in lines) == model.method.trains
+    assert not any("test image" in line for line in lines), "it tests on nothing"
     table = model.predict(tmp_path / "photos", top=1)
     truth = [Path(path).parent.name.replace("_", " ") for path in table["path"]]
     assert np.mean(table["name"] == truth) > 0.5
@@ -337,11 +345,16 @@ def test_torch_comes_when_it_is_used() -> None:
 
 
 def test_the_documents_examples_run(
-    runs: dict[str, Path], photos: Path, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: dict[str, Path],
+    photos: Path,
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Those of docs/use.md, with a run of another name; that of ``cpt.results`` needs a whole experiment."""
     config = load_config([Path("config/config.yaml")])
-    first, second, _ = re.findall(r"```python\n(.*?)```", Path("docs/use.md").read_text(), re.DOTALL)
+    first, second, *_ = re.findall(r"```python\n(.*?)```", Path("docs/use.md").read_text(), re.DOTALL)
     runs_of_default = build(config, "config/config.yaml").runs
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").symlink_to(photos)
@@ -358,7 +371,11 @@ def test_the_documents_examples_run(
     exec(re.sub(r'"results/embedded/runs/[^"]+"', '"results/embedded/runs/cpt"', first), names)
     assert names["logits"].shape == (60, 5)
     assert (tmp_path / "flowers.npz").is_file()
+    (tmp_path / "test-photos-by-class").symlink_to(tmp_path / "photos-by-class")
     exec(second.replace("epochs=5", "epochs=1"), names)
+    found = (names["top"]["name"] == names["truth"]).mean()
+    assert len(names["truth"]) == 60
+    assert capsys.readouterr().out.endswith(f"\naccuracy {100 * found:.2f} %\n")
     assert len(names["table"]) == 60 * 5
     assert list((tmp_path / "my-model/runs").rglob("run.json"))
 
@@ -398,6 +415,8 @@ def test_classify_in_lines_of_json_and_in_a_table(runs: dict[str, Path], photos:
     done = call("classify", runs["coop"], file, "--top", 2)
     assert done.returncode == 0
     assert rows[0]["name"] in done.stdout.splitlines()[1]
+    done = call("classify", runs["coop"], "nowhere.png")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "cpt: nowhere.png: no such file; check its name\n")
 
 
 def test_export_says_where_frozen_features_will_not_do(runs: dict[str, Path], tmp_path: Path) -> None:

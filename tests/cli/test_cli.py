@@ -54,6 +54,9 @@ def test_every_verb_explains_itself(verb: str) -> None:
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
     assert f"cpt {verb}" in result.output, "an example to copy"
+    command = typer.main.get_command(app).commands[verb]
+    written = " ".join([command.help, *(getattr(param, "help", None) or "" for param in command.params)])
+    assert [word for word in re.findall(r"<\w+>", written) if word not in result.output] == [], "HTML of Markdown"
 
 
 @pytest.mark.parametrize("verb", ["fetch", "check", "manifest", "pixels"])

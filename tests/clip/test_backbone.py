@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import logging
 import pickle
 import shutil
 import threading
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 
 from cpt.clip.backbone import DTYPES, load_backbone
 from cpt.clip.export import export, towers
-from cpt.clip.make_backbone import load_tokenizer, make_backbone
+from cpt.clip.make_backbone import check, load_tokenizer, make_backbone
 from cpt.errors import CptError
 from cpt.experiment.config import load
 from cpt.features.templates import template_set
@@ -480,6 +481,16 @@ def test_an_own_architecture(tmp_path: Path) -> None:
     assert_encodes_as(tmp_path / "backbone.json", small_model(), 20)
     clip = load_backbone(tmp_path / "backbone.json")
     assert (clip.mean, clip.std, clip.image_size) == ((0.5,) * 3, (0.2,) * 3, (32, 32))
+
+
+def test_open_clip_gives_the_root_logger_no_handler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake checks the backbone in its own process: with a handler there, each of its lines would appear twice."""
+    path = written(tmp_path / "own.json", SMALL)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    check(path, "random", None)
+    make_backbone("own", path, "random", tmp_path / "backbone.json")
+    load_tokenizer(tmp_path / "backbone.json")
+    assert logging.root.handlers == []
 
 
 @pytest.mark.parametrize(
