@@ -527,7 +527,7 @@ def test_own_architectures_that_are_refused(tmp_path: Path, vision: dict, text: 
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        ("{", "own.json: not JSON: "),
+        ("{", "; write it as open_clip does (docs/backbones.md)"),
         ("[]", "own.json: lacks embed_dim, vision_cfg, text_cfg"),
         ('{"embed_dim": 8, "text_cfg": {}}', "own.json: lacks vision_cfg; it must be a model configuration"),
         ('{"model_cfg": {"embed_dim": 8, "text_cfg": {}}}', "own.json: lacks vision_cfg"),
