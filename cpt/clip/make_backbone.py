@@ -18,7 +18,7 @@ from torch import Tensor
 from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, verify
-from cpt.errors import CptError, nearest
+from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
 EMBEDDED = "embedded"
@@ -152,9 +152,11 @@ def _configuration(architecture: str) -> tuple[dict[str, Any] | None, dict[str, 
 
     own = _read_own(Path(architecture)) if architecture.endswith(".json") else None
     if own is None and architecture not in open_clip.list_models():
-        raise CptError(
-            f"backbone.architecture: unknown model {architecture!r}; {nearest(architecture, open_clip.list_models())}"
+        meant = close(architecture, open_clip.list_models())
+        fix = (
+            f"did you mean {meant!r}?" if meant else "give one of open_clip.list_models(), or a .json file of your own"
         )
+        raise CptError(f"backbone.architecture: unknown model {architecture!r}; {fix}")
     config = own["model_cfg"] if own else open_clip.get_model_config(architecture)
     require_config(config)
     return own, config

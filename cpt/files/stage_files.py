@@ -53,10 +53,11 @@ WRITTEN = (".json", ".npy", ".parquet", ".safetensors")
 
 
 _FOLDERS = {
+    "backbone.json": "give that of an experiment, results/<experiment>/backbone.json, or make one with `cpt backbone`",
     "grid.json": "give the folder of an experiment, results/<experiment>",
     "run.json": "give the folder of a finished run, results/<experiment>/runs/…/s<seed>",
 }
-"""What to give instead of a folder in which one looks for a file of this name."""
+"""What to give where there is no file of this name."""
 
 
 def unusable(path: Path, problem: object, suffix: str | None = None) -> CptError:

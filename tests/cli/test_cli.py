@@ -83,6 +83,10 @@ def test_every_verb_of_data_explains_itself(verb: str) -> None:
         (["data", "chekc"], "cpt: error: No such command 'chekc'"),
         (["verify", "nowhere"], "cpt: error: nowhere: no such folder; give results/<experiment>"),
         (["verify", "docs"], "cpt: error: docs: holds no experiment (no grid.json); give results/<experiment>"),
+        (
+            ["predict", "x", "--results", "y", "--target", "land/all"],
+            "x/run.json: not found; give the folder of a finished",
+        ),
         (["predict", "x", "--results", "y", "--target", "land"], "write dataset/subset"),
     ],
 )

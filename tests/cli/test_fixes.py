@@ -151,6 +151,7 @@ IMAGES = [
 MANIFEST = ["data", "manifest", "photos", "--catalog", "catalog.yaml", "--output", "made"]
 OTHERS: dict[str, tuple[Words, str, Fix]] = {
     "algorithm": ([*CLUSTERS, "--algorithm", "spherica"], MEANT, option("--algorithm")),
+    "protocol": (option("--protocol", "base-to-new")(re.match("()", ""), CLUSTERS), MEANT, option("--protocol")),
     "clusters": ([*CLUSTERS, "--number", "0"], "give (1) or more", option("--number")),
     "templates": ([*TEXT, "--templates", "singel"], MEANT, option("--templates")),
     "dataset": ([*TEXT[:1], "lnad", *TEXT[2:], "--templates", "single"], MEANT, word(1)),
@@ -179,6 +180,11 @@ OTHERS: dict[str, tuple[Words, str, Fix]] = {
     "row": (["compare", "fake", "--row", "ivpl", "other"], MEANT, option("--row")),
     "itself": (["compare", "cpt", "cpt", "--results", "fake"], r"give another row \((\w+)", word(2)),
     "no catalog": (["data", "check", "--catalog", "catalg.yaml"], "did you mean (.+?)\\?", option("--catalog")),
+    "configuration": (
+        ["data", "check", "land", "--catalog", "config/config.yaml"],
+        "is the configuration .*, for example (.+)",
+        lambda match, words: [*words[:2], "flowers", "--catalog", match[1]],
+    ),
     "entry": (["data", "check", "lnad", "--catalog", "catalog.yaml"], MEANT, word(2)),
 }
 
