@@ -165,6 +165,7 @@ def test_an_architecture_that_is_nested_without_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("architecture", "pretrained", "message"),
     [
+        ("config.yaml", "openai", "unknown model 'config.yaml'; give one of open_clip.list_models(), or a .json file"),
         ("ViT-B-16-quickgleu", "openai", "unknown model 'ViT-B-16-quickgleu'; did you mean 'ViT-B-16-quickgelu'"),
         ("ViT-B-16", "opanai", "unknown tag 'opanai' for ViT-B-16; did you mean 'openai'"),
         ("ViT-B-16", "nowhere.safetensors", "nowhere.safetensors: no such file"),

@@ -33,7 +33,7 @@ def read_published(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise CptError(f"{path}: not found; give the table of printed numbers, config/published.csv") from None
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise CptError(f"{path}: not a table of printed numbers ({reason}); give config/published.csv") from None
     missing = {"group", "imbalance_ratio", "row", "method", "dataset", "metric", "value"} - set(printed.columns)
     if missing:
