@@ -16,6 +16,8 @@ from cpt.errors import close, nearest
 T = TypeVar("T")
 Place = tuple[Any, ...]
 """Keys and indices from the top of a model to a value."""
+QUOTE = "'"
+"""What pydantic puts around the names in an error's context."""
 
 
 def one_line(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
@@ -63,6 +65,9 @@ def _line(place: Place, around: set[str], problems: Sequence[Mapping[str, Any]])
         return f"{field}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{field}: missing; add it"
+    if problem["type"] == "union_tag_invalid":
+        key, tag, tags = (problem["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
+        return f"{field}.{key.strip(QUOTE)}: unknown {tag!r}; {nearest(tag, re.findall(f'{QUOTE}(.+?){QUOTE}', tags))}"
     value = problem["input"]
     shown = "" if isinstance(value, (dict, list)) else f"{_as_written(value)}: "
     sentence = f"{shown}{_reason(problems)}"
@@ -95,10 +100,10 @@ _REASONS = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must fit the pattern {pattern}",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "union_tag_not_found": "{discriminator} is missing; add it",
-    "union_tag_invalid": "{discriminator} {tag!r} is unknown; use one of {expected_tags}",
 }
 """What is wrong where pydantic raises an error of a type, with its context."""
 
@@ -127,6 +132,10 @@ def _as_written(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value) if isinstance(value, date) else repr(value)
+
+
+_PRINTS = {32: "`md5sum`", 64: "`sha256sum`"}
+"""What prints a checksum, by its digits."""
 
 
 def no_braces(path: str) -> str:
@@ -163,6 +172,17 @@ def path_name(name: str) -> str:
     if re.search(r"(.+?)\1{19}", name):
         raise ValueError("repeats itself 20 times, which Snakemake takes for an endless loop; shorten it")
     return name
+
+
+def checksum(digits: int) -> Callable[[str], str]:
+    """Return a check of a checksum of so many digits, which raises a ValueError."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
+            raise ValueError(f"must have {digits} digits, 0-9 and a-f, as {_PRINTS[digits]} prints them")
+        return text
+
+    return check
 
 
 def is_unicode(text: str) -> bool:

@@ -43,7 +43,7 @@ def words(method: Method, backbone: Path, names: Sequence[str], top: int = 3) ->
 
     found = [part for part in method.modules() if isinstance(part, TextPrompts)]
     if not found or isinstance(method.hp, Starting):
-        raise CptError(f"{method.name}: learns no context vectors at the input of the text tower")
+        raise CptError(f"{method.name}: learns no context vectors at the input of the text tower; give a run of coop")
     tower, decoder = method.clip.text, load_tokenizer(backbone).decoder  # type: ignore[attr-defined]
     table = tower.embed(torch.arange(len(decoder), device=method.clip.device)).float()
     context = found[0].context.detach().float()

@@ -106,7 +106,11 @@ def run() -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the command line itself
             if message := error.format_message():  # empty if the help was printed instead
-                print(f"cpt: error: {message}; see `cpt --help`", file=sys.stderr)
+                called = getattr(getattr(error, "ctx", None), "command_path", "cpt")
+                print(
+                    f"cpt: error: {message.replace('Value error, ', '').rstrip('.')}; see `{called} --help`",
+                    file=sys.stderr,
+                )
             return 2
         raise
     return code if isinstance(code, int) else 0

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cpt import limits
 from cpt.cli.options import CATALOG, Catalog, Dataset, ManifestFile, Output, Seed, log
 from cpt.errors import CptError
 from cpt.files.provenance import recorded
@@ -49,7 +50,7 @@ def check(
     datasets: Annotated[list[str] | None, typer.Argument(help="datasets: names in the catalog; default: all")] = None,
     catalog: Catalog = CATALOG,
     decode: Annotated[bool, typer.Option("--decode", help="also decode and compare every image (minutes)")] = False,
-    threads: Annotated[int, typer.Option(help="decoding threads")] = 8,
+    threads: Annotated[int, typer.Option(help="decoding threads", min=1, max=limits.THREADS)] = 8,
 ) -> None:
     """Show which datasets are complete, missing or damaged. The exit code is 1 if any of them is missing or damaged.
 
@@ -113,7 +114,9 @@ def pixels(
     part: Annotated[str, typer.Option(help="test or val")],
     backbone: Annotated[Path, typer.Option(help="backbone.json; gives the image size")],
     output: Annotated[Path, typer.Option(help=".npy file to write")],
-    threads: Annotated[int, typer.Option(help="decoding threads; they do not affect the pixels")] = 1,
+    threads: Annotated[
+        int, typer.Option(help="decoding threads; they do not affect the pixels", min=1, max=limits.THREADS)
+    ] = 1,
 ) -> None:
     """Make an image cache: decode, resize and crop the images of a part once, for all evaluations.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from cpt.cli.options import (
     json_object,
     log,
 )
+from cpt.errors import CptError
 from cpt.files.provenance import recorded
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def text_features(
     from cpt.features.text import make_text_features
 
     entry = find(load_catalog(catalog), dataset)
-    chosen = template_set(templates, entry.template_for(templates), json_object("--sets", sets))
+    chosen = template_set(templates, entry.template_for(templates), _sets(sets))
     with recorded(output):
         names = read_manifest(manifest).class_names
         clip = _clip(backbone, device, "float32", threads)
@@ -131,7 +132,7 @@ def descriptions(
             read_manifest(manifest).class_names,
             output,
             file=Path(entry.descriptions) if entry.descriptions else None,
-            templates=template_set(templates, entry.template_for(templates), json_object("--sets", sets)),
+            templates=template_set(templates, entry.template_for(templates), _sets(sets)),
             templates_name=templates,
         )
     log(f"{dataset}: {count} descriptions per class from {entry.descriptions or f'the templates {templates!r}'}")
@@ -179,6 +180,24 @@ def clusters(
         found = make_clusters(text_features, protocol, algorithm, seed, output, per=classes_per_cluster, fixed=number)
     quality = "undefined" if found.silhouette is None else f"{found.silhouette:.3f}"
     log(f"{len(found.labels)} classes in {len(found.centroids)} clusters, cosine silhouette {quality}")
+
+
+def _sets(given: str) -> dict[str, Any]:
+    """The template sets of ``--sets``.
+
+    Raises:
+        CptError: it is no JSON object of lists of texts with {} in them.
+    """
+    example = '{"mine": ["a photo of a {}."]}'
+    sets = json_object("--sets", given, example)
+    for name, templates in sets.items():
+        if not isinstance(templates, list) or not templates or not all(map(_is_template, templates)):
+            raise CptError(f"--sets: {name}: must be a list of texts with {{}} once in each, as in '{example}'")
+    return sets
+
+
+def _is_template(text: object) -> bool:
+    return isinstance(text, str) and text.count("{}") == 1
 
 
 def _clip(backbone: Path, device: str, precision: str, threads: int) -> Clip:

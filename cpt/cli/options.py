@@ -80,8 +80,8 @@ def slow(after: float = SLOW) -> Iterator[Callable[[str], None]]:
         timer.cancel()
 
 
-def json_object(option: str, text: str) -> dict[str, Any]:
-    """Parse the JSON object given to an option.
+def json_object(option: str, text: str, example: str) -> dict[str, Any]:
+    """Parse the JSON object given to an option, of which ``example`` is one.
 
     Raises:
         CptError: the text is not a JSON object.
@@ -89,7 +89,7 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise CptError(f"{option}: not JSON ({error}); write it like '{{\"epochs\": 5}}'") from None
+        raise CptError(f"{option}: not JSON ({error}); write it like '{example}'") from None
     if not isinstance(value, dict):
-        raise CptError(f"{option}: must be a JSON object like '{{\"epochs\": 5}}'")
+        raise CptError(f"{option}: must be a JSON object like '{example}'")
     return value

@@ -65,7 +65,7 @@ def train(
     from cpt.training.train import TrainInputs
     from cpt.training.train import train as run_training
 
-    given["hyperparameters"] = json_object("--hyperparameters", hyperparameters)
+    given["hyperparameters"] = json_object("--hyperparameters", hyperparameters, '{"epochs": 5}')
     inputs = TrainInputs(**{name: value for name, value in given.items() if name != "output"})
     with recorded(output / "run.json"):
         run_training(inputs, output, log)

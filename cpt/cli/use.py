@@ -46,6 +46,8 @@ def classify(
 
     model = load(run, results=results, device=device, threads=threads or _cores())
     given = [line for name in images for line in (sys.stdin.read().splitlines() if name == "-" else [name]) if line]
+    if not given:
+        raise CptError("-: stdin names no image; write a path per line, for example with find")
     table = model.predict(given, _names(classes), top=top, errors="skip")
     if format == "csv":
         print(table.to_csv(index=False), end="")
@@ -168,7 +170,7 @@ def _cores() -> int:
 
 
 def _show(table: pd.DataFrame) -> None:
-    """Print a table in aligned columns, nothing if it has no row; paths are not cut."""
+    """Print a table in aligned columns, unless it has no rows; paths are not cut."""
     if table.empty:
         return
     empty = [name for name in table.columns if (table[name] == "").all()]

@@ -18,7 +18,7 @@ from torch import Tensor
 from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, verify
-from cpt.errors import CptError, nearest
+from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
 EMBEDDED = "embedded"
@@ -152,9 +152,11 @@ def _configuration(architecture: str) -> tuple[dict[str, Any] | None, dict[str, 
 
     own = _read_own(Path(architecture)) if architecture.endswith(".json") else None
     if own is None and architecture not in open_clip.list_models():
-        raise CptError(
-            f"backbone.architecture: unknown model {architecture!r}; {nearest(architecture, open_clip.list_models())}"
+        meant = close(architecture, open_clip.list_models())
+        fix = (
+            f"did you mean {meant!r}?" if meant else "give one of open_clip.list_models(), or a .json file of your own"
         )
+        raise CptError(f"backbone.architecture: unknown model {architecture!r}; {fix}")
     config = own["model_cfg"] if own else open_clip.get_model_config(architecture)
     require_config(config)
     return own, config
@@ -206,20 +208,20 @@ def _read_own(path: Path) -> dict[str, Any]:
     try:
         held = parse_json(path.read_bytes())
     except OSError as error:
-        raise refused(error.strerror or error) from None
+        raise refused(f"{error.strerror or error}; give a .json file that you can read") from None
     except ValueError as error:
-        raise refused(f"not JSON: {error}") from None
+        raise refused(f"not JSON: {error}; write it as open_clip does (docs/backbones.md)") from None
     model = held.get("model_cfg", held) if isinstance(held, dict) else {}
     keys = ("embed_dim", "vision_cfg", "text_cfg")
     if lacking := [key for key in keys if not isinstance(model, dict) or key not in model]:
         raise refused(f"lacks {', '.join(lacking)}; it must be a model configuration of open_clip (docs/backbones.md)")
     if not all(isinstance(model[key], dict) for key in keys[1:]):
-        raise refused("vision_cfg and text_cfg must be objects")
+        raise refused("vision_cfg and text_cfg must be objects, as in open_clip's configurations (docs/backbones.md)")
     preprocess = held.get("preprocess_cfg", {}) if model is not held else {}
     for key in ("mean", "std"):
         values = preprocess.get(key, [0.5] * 3)
         if not isinstance(values, list) or len(values) != 3 or not all(map(_is_number, values)):
-            raise refused(f"preprocess_cfg.{key} must be three numbers")
+            raise refused(f"preprocess_cfg.{key} must be three numbers, as [0.5, 0.5, 0.5]")
     return {"model_cfg": model, "preprocess_cfg": preprocess}
 
 

@@ -58,7 +58,7 @@ def entry_of_file(architecture: str, path: Path) -> dict[str, Any]:
 def require_there(path: Path) -> None:
     """Raise a ``CptError`` where there is no local checkpoint."""
     if not path.is_file():
-        raise _refused(path, "no such file")
+        raise _refused(path, "no such file; give one that is there, or a tag of open_clip")
 
 
 def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -174,18 +174,20 @@ def load(model: Any, path: Path, architecture: str) -> None:
     for name, value in expected.items():
         if name in state and state[name].shape != value.shape:
             found, wanted = _shape(state[name]), _shape(value)
-            raise _refused(path, f"does not fit {architecture}: {name} is {found} in the file, {wanted} in the model")
+            problem = f"{name} is {found} in the file, {wanted} in the model"
+            raise _refused(path, f"does not fit {architecture}: {problem}; give the weights' own architecture")
     missing, others = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if missing or others:
         first = f"it lacks {missing[0]}" if missing else f"the model has no {others[0]}"
-        raise _refused(path, f"does not fit {architecture}: {first} ({len(missing)} missing, {len(others)} unknown)")
+        problem = f"{first} ({len(missing)} missing, {len(others)} unknown)"
+        raise _refused(path, f"does not fit {architecture}: {problem}; give the weights' own architecture")
     for name, value in state.items():
         if not value.is_floating_point():
             raise _refused(
                 path, f"{name} is {str(value.dtype).removeprefix('torch.')}; supported are floating-point weights"
             )
         if not value.isfinite().all():
-            raise _refused(path, f"damaged: {name} has values that are not finite")
+            raise _refused(path, f"damaged: {name} has values that are not finite; get it again")
     model.load_state_dict(state)
 
 

@@ -35,6 +35,10 @@ def load_catalog(path: Path) -> dict[str, Entry]:
         raise CptError(f"{path}: {error}") from None
     if not isinstance(described, dict):
         raise CptError(f"{path}: holds {type(described).__name__}; write one mapping `name: {{title: …}}`")
+    if isinstance(described.get("experiment"), str):
+        raise CptError(
+            f"{path}: is the configuration of an experiment; give the catalog, for example config/datasets.yaml"
+        )
     catalog, problems = {}, []
     for name, fields in described.items():
         try:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cpt.errors import CptError, nearest
 
+PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
 SUBSETS = ("base", "new", "all")
 GROUPS = ("head", "medium", "tail")
 THIRDS = (1.0, 1.0, 1.0)
@@ -46,7 +47,13 @@ def subset_labels(labels: ArrayLike, subset: str) -> NDArray[np.int64]:
 
 
 def trained_rows(classes: int, protocol: str) -> range:
-    """Return the rows, in label order, of the classes that a protocol trains on: the base half or all."""
+    """Return the rows, in label order, of the classes that a protocol trains on: the base half or all.
+
+    Raises:
+        CptError: unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise CptError(f"protocol: unknown {protocol!r}; {nearest(protocol, PROTOCOLS)}")
     return range((classes + 1) // 2 if protocol == "base_to_new" else classes)
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from cpt.errors import CptError, nearest
 from cpt.files.handwritten import expanded
-from cpt.validation import no_braces, no_nul, shown
+from cpt.validation import checksum, no_braces, no_nul, shown
 
 
 def _must(hold: Callable[[str], object], words: str) -> AfterValidator:
@@ -35,10 +35,6 @@ def _known(kind: str) -> AfterValidator:
         return name
 
     return AfterValidator(check)
-
-
-def _checksum(digits: int) -> AfterValidator:
-    return _must(lambda text: re.fullmatch(f"[0-9a-f]{{{digits}}}", text), f"have {digits} digits, 0-9 and a-f")
 
 
 Template = Annotated[str, _must(lambda t: t.count("{}") == 1, "contain {} exactly once, where the class name goes")]
@@ -82,8 +78,10 @@ class Source(Part):
 
     url: Address = Field(description="http or https address of the file itself")
     bytes: int | None = Field(None, ge=1, description="size of the file, if published")
-    sha256: Annotated[str, _checksum(64)] | None = Field(None, description="checksum, if published")
-    md5: Annotated[str, _checksum(32)] | None = Field(None, description="checksum, if only this is published")
+    sha256: Annotated[str, AfterValidator(checksum(64))] | None = Field(None, description="checksum, if published")
+    md5: Annotated[str, AfterValidator(checksum(32))] | None = Field(
+        None, description="checksum, if only this is published"
+    )
 
 
 class Files(Part):

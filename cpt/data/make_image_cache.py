@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from cpt.data.decoding import check_decodable, failures
 from cpt.data.image_cache import CHUNK, SCHEMA
 from cpt.data.images import ImageStore
-from cpt.data.manifest import read_manifest
-from cpt.errors import CptError
+from cpt.data.manifest import read_manifest, rows_of
 from cpt.files.stage_files import atomic, note_sha256, write_json
 
 
@@ -39,9 +38,7 @@ def make_pixels(
         CptError: the part has no images, or images cannot be decoded; the message counts them and names the first.
     """
     manifest = read_manifest(manifest_path)
-    rows = manifest.rows(part)
-    if len(rows) == 0:
-        raise CptError(f"{manifest_path}: no images in part {part!r}")
+    rows = rows_of(manifest, part, manifest_path)
     store, reasons = ImageStore(manifest_path, size), []
     digest, checksums = hashlib.sha256(), []
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cpt.errors import CptError, nearest
 from cpt.files import stage_files as files
 
 SCHEMA = "cpt.manifest/2"
@@ -38,6 +39,18 @@ class Manifest:
     def rows(self, part: str) -> NDArray[np.int64]:
         """Return the rows of one part, ascending."""
         return np.flatnonzero(self.part == part)
+
+
+def rows_of(manifest: Manifest, part: str, path: Path) -> NDArray[np.int64]:
+    """Return the rows of one part of the manifest at ``path``.
+
+    Raises:
+        CptError: the part has no images.
+    """
+    rows = manifest.rows(part)
+    if len(rows) == 0:
+        raise CptError(f"{path}: no images in part {part!r}; {nearest(part, set(manifest.part.tolist()))}")
+    return rows
 
 
 def read_manifest(path: Path) -> Manifest:

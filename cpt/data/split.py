@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpt.data.classes import reindex, subset_labels
+from cpt.data.classes import PROTOCOLS, reindex, subset_labels
 from cpt.data.fewshot import sample_shots
 from cpt.data.longtail import long_tail, natural
 from cpt.data.manifest import Manifest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = "cpt.split/1"
-PROTOCOLS = ("base_to_new", "all_classes", "few_shot")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cpt.clip.backbone import Clip
 from cpt.clip.device import upload
 from cpt.data.classes import subset_labels
 from cpt.data.images import ImageStore
-from cpt.data.manifest import read_manifest
+from cpt.data.manifest import read_manifest, rows_of
 from cpt.errors import CptError
 from cpt.evaluation.trained import facts, probabilities, read_trained
 from cpt.features.images import encode, read_image_features
@@ -114,13 +114,14 @@ def _groups(method: Method, targets: list[Target]) -> list[list[Target]]:
 
 
 def _target(results: Path, source: str, dataset: str, subset: str, part: str, templates: str, clip: Clip) -> Target:
-    manifest = read_manifest(results / paths.manifest(dataset))
+    place = results / paths.manifest(dataset)
+    manifest = read_manifest(place)
     classes, _ = read_text_features(results / paths.text_features(dataset, templates), clip.device)
     labels = subset_labels(manifest.label, subset)
-    images = manifest.rows(part)
+    images = rows_of(manifest, part, place)
     rows = images[np.isin(manifest.label[images], labels)]
     if len(rows) == 0:
-        raise CptError(f"{dataset}/{subset}: no {part} images; check the dataset's manifest")
+        raise CptError(f"{dataset}/{subset}: no {part} images; add some to the dataset, or leave this target out")
     chosen = classes if len(labels) == len(classes) else classes.take(labels.tolist())
     trained = dataset == source and subset != "new"
     within = np.searchsorted(labels, manifest.label[rows])

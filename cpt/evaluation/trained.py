@@ -67,7 +67,9 @@ def require_finished(run: Path) -> None:
         CptError: it has no run.json.
     """
     if not (run / "run.json").is_file():
-        raise CptError(f"{run}: no finished run (no run.json); give a folder results/<experiment>/runs/…/s<seed>")
+        seeds = sorted(place.parent for place in run.glob("s*/run.json"))
+        fix = f"did you mean {seeds[0]}?" if seeds else "give a folder results/<experiment>/runs/…/s<seed>"
+        raise CptError(f"{run}: no finished run (no run.json); {fix}")
 
 
 def read_trained(

@@ -20,7 +20,7 @@ from cpt.experiment import exhibits, fitting, merging
 from cpt.experiment.exhibits import Exhibit
 from cpt.experiment.sections import FilePath, Label, Name, Names, Protocol, Ratios, Section, Seeds, Share
 from cpt.experiment.table import Table
-from cpt.validation import lines_of, problems_of
+from cpt.validation import checksum, lines_of, problems_of
 
 PRINTED_BACKBONE = ("ViT-B-16-quickgelu", "openai")
 """Architecture and weights that the paper's tables are of."""
@@ -53,9 +53,9 @@ class Backbone(Section):
         description="'shipped' (the weights of 'embedded'), tag of open_clip's registry, path of a checkpoint "
         "(.safetensors best), or 'random'",
     )
-    sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="checksum that the weights' file must have; default: not compared"
-    )
+    sha256: (
+        Annotated[str, AfterValidator(checksum(64)), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})] | None
+    ) = Field(None, description="checksum that the weights' file must have; default: not compared")
 
 
 class Override(Section):

@@ -295,7 +295,8 @@ class _Builder:
     def _cell(self, where: str, cell: Cell) -> dict[str, Any]:
         """What grid.json holds of a cell; registers its runs."""
         protocol, (trained, tested, source) = PROTOCOL[cell.task], cell.place
-        hp = self.variants.resolved(where, cell.variant, protocol, trained, cell.changes)
+        place = where if cell.parameter is None else f"{where}.sweep"
+        hp = self.variants.resolved(place, cell.variant, protocol, trained, cell.changes)
         method = self.config.variants[cell.variant].method
         kind = registry.get(method)
         identities: list[tuple[Ratio, int]] = [(cell.ratio, seed) for seed in cell.seeds]

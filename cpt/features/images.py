@@ -15,7 +15,7 @@ from torch import Tensor
 from cpt.clip.backbone import Clip
 from cpt.clip.device import Staging
 from cpt.data.images import ImageStore, normalize
-from cpt.data.manifest import read_manifest
+from cpt.data.manifest import read_manifest, rows_of
 from cpt.errors import CptError
 from cpt.files.stage_files import canonical_json, read_tensors, sha256_text, write_tensors
 
@@ -92,9 +92,7 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
         CptError: the part has no images, or features are not finite.
     """
     manifest = read_manifest(manifest_path)
-    rows = manifest.rows(part)
-    if len(rows) == 0:
-        raise CptError(f"{manifest_path}: no images in part {part!r}")
+    rows = rows_of(manifest, part, manifest_path)
     store = ImageStore(manifest_path, clip.image_size[0], cache)
     features = torch.cat(list(encode(clip, store, rows, clip.vision))).cpu()
     if not features.isfinite().all():

@@ -30,6 +30,9 @@ def make_clusters(
         output: clusters.parquet to write; the centroids are written beside it.
         per: M = max(1, round(K / per)).
         fixed: a fixed number of clusters M instead.
+
+    Raises:
+        CptError: unknown protocol or algorithm, an impossible number of clusters, or an unusable file.
     """
     everything, metadata = read_text_features(text_features)
     classes = everything.take(trained_rows(len(everything), protocol))

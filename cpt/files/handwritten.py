@@ -36,7 +36,9 @@ def load(path: Path) -> Any:
     except UnicodeDecodeError:
         raise ValueError("not UTF-8; save it as UTF-8") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', error)}") from None
+        raise ValueError(
+            f"cannot be read: {getattr(error, 'strerror', error)}; give a file that you can read"
+        ) from None
     return parse(text)
 
 

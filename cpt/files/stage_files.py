@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpt.errors import CptError
+from cpt.errors import CptError, close
 from cpt.files import integrity, trace
 from cpt.files.atomic import atomic as atomic
 from cpt.files.hashes import canonical_json as canonical_json
@@ -52,19 +52,43 @@ WRITTEN = (".json", ".npy", ".parquet", ".safetensors")
 """Suffixes of the files that stages read; another one is a user's own, which is not to be deleted."""
 
 
-def unusable(path: Path, problem: object) -> CptError:
-    """Return the error for a file that cannot serve: the problem, in words or as an error, and what makes it again."""
+_FOLDERS = {
+    "backbone.json": "give that of an experiment, results/<experiment>/backbone.json, or make one with `cpt backbone`",
+    "grid.json": "give the folder of an experiment, results/<experiment>",
+    "run.json": "give the folder of a finished run, results/<experiment>/runs/…/s<seed>",
+}
+"""What to give where there is no file of this name."""
+
+
+def unusable(path: Path, problem: object, suffix: str | None = None) -> CptError:
+    """Return the error for a file that cannot serve: the problem, in words or as an error, and what makes it again.
+
+    ``suffix`` is that of the files that are read there: another one is not damaged, but was given by mistake.
+    """
     fix = integrity.fix(path)
     otherwise = "delete it and run again"
     if isinstance(problem, FileNotFoundError):
-        problem, otherwise = "not found", "run the stage that writes it (docs/files.md)"
+        problem, otherwise = "not found", _instead(path)
     elif isinstance(problem, OSError) and problem.strerror:
         problem = f"cannot be read ({problem.strerror})"
-    elif isinstance(problem, Exception) and path.suffix not in WRITTEN:
-        problem, otherwise = "no file of a stage", "give the one that the stage wrote (docs/files.md)"
+    elif isinstance(problem, Exception) and path.suffix not in ((suffix,) if suffix else WRITTEN):
+        what = f"a {suffix} file" if path.suffix in WRITTEN else "a file of a stage"
+        problem, fix, otherwise = f"is not {what}", None, "give the one that the stage wrote (docs/files.md)"
     elif isinstance(problem, Exception):
         problem = f"damaged ({' '.join(str(problem).split())})"
     return CptError(f"{path}: {problem}; {f'fix: {fix}' if fix else otherwise}")
+
+
+def _instead(path: Path) -> str:
+    """What to do about a file that is not there, and that no experiment makes."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    first, *rest = path.absolute().relative_to(folder).parts
+    if rest:  # a folder is not there: one may have meant another
+        with contextlib.suppress(OSError):
+            found = close(first, [name for name in os.listdir(folder) if folder.joinpath(name, *rest).is_file()])
+            if found:
+                return f"did you mean {Path(*path.parts[: -len(rest) - 1], found, *rest)}?"
+    return _FOLDERS.get(path.name, "run the stage that writes it (docs/files.md)")
 
 
 def require_unchanged(path: Path, *, sha256: str | None = None) -> None:
@@ -119,7 +143,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     try:
         value = parse_json(read_bytes(path).decode())
     except (OSError, ValueError) as error:
-        raise unusable(path, error) from None
+        raise unusable(path, error, ".json") from None
     _check_schema(path, value, schema)
     note_read(path)
     return value
@@ -153,7 +177,7 @@ def read_parquet(path: Path, schema: str) -> tuple[pa.Table, dict[str, Any]]:
             table = file.read()
         metadata = parse_json((table.schema.metadata or {}).get(b"cpt", b"{}"))
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise unusable(path, error) from None
+        raise unusable(path, error, ".parquet") from None
     _check_schema(path, metadata, schema)
     note_read(path)
     return table, metadata
@@ -214,9 +238,9 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise unusable(path, error) from None
+        raise unusable(path, error, ".safetensors") from None
     except (AttributeError, TypeError):
-        raise unusable(path, "damaged (no header of safetensors)") from None
+        raise unusable(path, ValueError("no header of safetensors"), ".safetensors") from None
 
 
 def _header(path: Path, file: io.BufferedReader, schema: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
@@ -255,5 +279,11 @@ def _tensor(file: io.BufferedReader, dtype: str, shape: list[int], begin: int, e
 
 def _check_schema(path: Path, metadata: object, schema: str) -> None:
     found = metadata.get("schema") if isinstance(metadata, dict) else None
-    if found != schema:
-        raise unusable(path, f"expected a file of schema {schema}, found {found or 'none'}")
+    if found == schema:
+        return
+    problem = f"expected a file of schema {schema}, found {found or 'none'}"
+    if isinstance(found, str) and found.partition("/")[0] != schema.partition("/")[0]:
+        raise CptError(
+            f"{path}: {problem}; give the file that was meant (docs/files.md)"
+        )  # this one is as it should be
+    raise unusable(path, problem)

@@ -44,7 +44,7 @@ def make_table(grid: Path, runs: Path, name: str, output: Path) -> None:
     results = read_results(grid, runs)
     exhibit = results.exhibit(name)
     if exhibit["kind"] != "table":
-        raise CptError(f"grid.json: {name!r} is a figure; make it with cpt figure")
+        raise CptError(f"{grid}: {name!r} is a figure; make it with cpt figure")
     numbers = long_form(results, exhibit)
     table = laid_out(results, exhibit, numbers)
     for suffix in exhibits.table_suffixes():

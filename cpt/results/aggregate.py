@@ -35,7 +35,7 @@ def aggregate(grid: Path, exhibit: str | None = None) -> tuple[int, int]:
     derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
     gathered: dict[str, list[pa.Table]] = {"runs": [], "counts": [], "curves": []}
     costs = []
-    for run in sorted(_shown(plan, exhibit), key=lambda run: run["run"]):
+    for run in sorted(_shown(grid, plan, exhibit), key=lambda run: run["run"]):
         name, place = run["run"], root / "runs" / run["run"]
         record = read_json(place / "run.json", RUN)
         if any(record[key] != run[key] for key in (*IDENTITY, "seed")):
@@ -78,13 +78,13 @@ def folder(grid: Path, exhibit: str | None = None) -> Path:
     return grid.parent if exhibit is None else grid.parent / PARTS / exhibit
 
 
-def _shown(plan: dict[str, Any], exhibit: str | None) -> list[dict[str, Any]]:
+def _shown(grid: Path, plan: dict[str, Any], exhibit: str | None) -> list[dict[str, Any]]:
     """Entries of the runs that an exhibit shows; of all runs without one."""
     runs: list[dict[str, Any]] = plan["runs"]
     if exhibit is None:
         return runs
     if exhibit not in plan["exhibits"]:
-        raise CptError(f"grid.json: no exhibit {exhibit!r}; {nearest(exhibit, plan['exhibits'])}")
+        raise CptError(f"{grid}: no exhibit {exhibit!r}; {nearest(exhibit, plan['exhibits'])}")
     shown = {name for cell in plan["exhibits"][exhibit]["cells"] for name in cell["runs"]}
     return [run for run in runs if run["run"] in shown]
 

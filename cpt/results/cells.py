@@ -88,7 +88,7 @@ class Results:
         """
         exhibits = self.grid["exhibits"]
         if name not in exhibits:
-            raise CptError(f"grid.json: no exhibit {name!r}; {nearest(name, exhibits)}")
+            raise CptError(f"{self.folder}/grid.json: no exhibit {name!r}; {nearest(name, exhibits)}")
         return exhibits[name]
 
     def run(self, name: str) -> dict[str, Any]:

@@ -219,7 +219,10 @@ def compare(first: Numbers, second: Numbers) -> tuple[list[Line], list[Place]]:
             numbers = (np.array([side[place] for place in places]).reshape(shape) for side in (first, second))
             lines.append(_line(group, *numbers))
     if not lines:
-        raise CptError("nothing can be paired: at no task and τ have both sides a seed on all datasets that they share")
+        raise CptError(
+            "nothing can be paired: at no task and τ have both sides a seed on all datasets that they share; compare "
+            "two rows of one table"
+        )
     corrected = stats.holm([line.p for line in lines])
     lines = [line._replace(corrected=float(p)) for line, p in zip(lines, corrected, strict=True)]
     return lines, sorted((first.keys() | second.keys()) - used, key=_order)

@@ -203,27 +203,31 @@ def _reserved_memory_mb(device: torch.device) -> float | None:
     return round(torch.cuda.max_memory_reserved(device) / 2**20, 1) if device.type == "cuda" else None
 
 
+def _of_others(path: Path, other: Path) -> CptError:
+    return CptError(f"{path}: its classes are not those of {other}; give that of the same dataset, or make it again")
+
+
 def _training_set(inputs: TrainInputs, kind: type[Method], split: Split, clip: Clip) -> tuple[TrainingSet, dict | None]:
     """What the method may know of the training set, checked against each other; where its text knowledge is from."""
     everything, _ = read_text_features(inputs.text_features, clip.device)
     trained = trained_rows(len(everything), split.metadata["protocol"])
     classes = everything.take(trained)
     if list(classes.names) != split.classes:
-        raise CptError(f"{inputs.text_features}: its classes are not those of {inputs.split}; make it again")
+        raise _of_others(inputs.text_features, inputs.split)
     clusters, descriptions, knowledge = None, None, None
     if kind.needs_clusters:
         if inputs.clusters is None:
             raise CptError(f"method {inputs.method} needs --clusters; make them with `cpt clusters`")
         found = read_clusters(inputs.clusters)
         if found.class_names != split.classes:
-            raise CptError(f"{inputs.clusters}: its classes are not those of {inputs.split}; make it again")
+            raise _of_others(inputs.clusters, inputs.split)
         clusters = torch.tensor(found.labels).to(clip.device)
     if kind.needs_descriptions:
         if inputs.descriptions is None:
             raise CptError(f"method {inputs.method} needs --descriptions; make them with `cpt descriptions`")
         features, metadata = read_descriptions(inputs.descriptions, clip.device)
         if metadata["classes"] != list(everything.names):
-            raise CptError(f"{inputs.descriptions}: its classes are not those of {inputs.text_features}; make it again")
+            raise _of_others(inputs.descriptions, inputs.text_features)
         descriptions, knowledge = features[:, trained], metadata["text_knowledge"]
     counts = torch.tensor(split.counts).to(clip.device, torch.float32)
     others = [row for row in range(len(everything)) if row not in trained]

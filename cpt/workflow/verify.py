@@ -72,6 +72,10 @@ def verify(folder: Path, log: Callable[[str], None] = print) -> Report:
     """
     if not folder.is_dir():
         raise CptError(f"{folder}: no such folder; give results/<experiment>")
+    if not any((folder / name).exists() for name in ("grid.json", f"grid.json{SUFFIX}", "backbone.json", "runs")):
+        inside = sorted(place.parent for place in folder.glob("*/grid.json"))
+        fix = f"did you mean {inside[0]}?" if inside else "give results/<experiment>"
+        raise CptError(f"{folder}: holds no experiment (no grid.json); {fix}")
     return _Check(folder, log).report()
 
 

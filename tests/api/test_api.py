@@ -404,6 +404,10 @@ def test_classify_reports_bad_files_and_does_the_others(runs: dict[str, Path], p
     assert table["path"].tolist() == [str(path) for path in files]
     assert table["name"].tolist() == wanted["name"].tolist()
     np.testing.assert_allclose(table["probability"], wanted["probability"], atol=1e-6)
+    done = call("classify", runs["cpt"], "nowhere.png")
+    assert (done.returncode, done.stdout) == (1, ""), "no empty table"
+    done = call("classify", runs["cpt"], "-", given="")
+    assert done.stderr.startswith("cpt: error: -: stdin names no image; write a path per line")
 
 
 def test_classify_in_lines_of_json_and_in_a_table(runs: dict[str, Path], photos: Path) -> None:

@@ -73,6 +73,8 @@ def test_every_verb_of_data_explains_itself(verb: str) -> None:
         (["aggregate", "--grid", "nowhere.json"], "cpt: error: nowhere.json: not found"),
         (["grid", "nowhere.yaml", "--output", "x"], "cpt: error: nowhere.yaml: no such configuration file"),
         (["train"], "cpt: error: Missing option"),
+        (["plan"], "cpt: error: Missing argument 'CONFIG...'; see `cpt plan --help`"),
+        (["data", "check", "--threads", "0"], "cpt: error: Invalid value for '--threads'"),
         (["split", "--seed", "-1"], "cpt: error: Invalid value for '--seed': "),
         (["train", "--seed", str(2**63)], "cpt: error: Invalid value for '--seed': "),
         (["clusters", "--seed", "-1"], "cpt: error: Invalid value for '--seed'"),
@@ -83,6 +85,11 @@ def test_every_verb_of_data_explains_itself(verb: str) -> None:
         (["data", "fetch", "flowers"], "cpt: error: flowers: is drawn by cpt itself, there is nothing to fetch"),
         (["data", "chekc"], "cpt: error: No such command 'chekc'"),
         (["verify", "nowhere"], "cpt: error: nowhere: no such folder; give results/<experiment>"),
+        (["verify", "docs"], "cpt: error: docs: holds no experiment (no grid.json); give results/<experiment>"),
+        (
+            ["predict", "x", "--results", "y", "--target", "land/all"],
+            "x/run.json: not found; give the folder of a finished",
+        ),
         (["predict", "x", "--results", "y", "--target", "land"], "write dataset/subset"),
     ],
 )

@@ -144,23 +144,47 @@ TEXT = [
     *("--backbone", "results/mine/backbone.json", "--catalog", "catalog.yaml", "--output", "text.safetensors"),
 ]
 BACKBONE = ["backbone", "--output", "new/backbone.json"]
+IMAGES = [
+    *("image-features", "--manifest", "results/mine/data/land/manifest.parquet"),
+    *("--backbone", "results/mine/backbone.json", "--output", "images.safetensors"),
+]
 MANIFEST = ["data", "manifest", "photos", "--catalog", "catalog.yaml", "--output", "made"]
 OTHERS: dict[str, tuple[Words, str, Fix]] = {
     "algorithm": ([*CLUSTERS, "--algorithm", "spherica"], MEANT, option("--algorithm")),
+    "protocol": (option("--protocol", "base-to-new")(re.match("()", ""), CLUSTERS), MEANT, option("--protocol")),
     "clusters": ([*CLUSTERS, "--number", "0"], "give (1) or more", option("--number")),
     "templates": ([*TEXT, "--templates", "singel"], MEANT, option("--templates")),
     "dataset": ([*TEXT[:1], "lnad", *TEXT[2:], "--templates", "single"], MEANT, word(1)),
     "code": (["--code", "cpt.nothing=1", *SPLIT], "leave it out", lambda _, words: words[2:]),
     "output": ([*SPLIT[:-1], "data"], "give the path of a (file)", word(-1)),
     "checksum": ([*BACKBONE, "--sha256", "0" * 64], "delete it", option("--sha256")),
+    "sets": ([*TEXT, "--templates", "mine", "--sets", "{mine"], "write it like '(.+)'", option("--sets")),
+    "set": (
+        [*TEXT, "--templates", "mine", "--sets", '{"mine": "a photo of a {}."}'],
+        "must be a list .*, as in '(.+)'",
+        option("--sets"),
+    ),
+    "folder": (
+        option("--manifest", "results/mine/data/lnad/manifest.parquet")(re.match("()", ""), SPLIT),
+        r"not found; did you mean (.+?)\?",
+        option("--manifest"),
+    ),
+    "experiment": (["table", "table2", "--results", "fke"], r"did you mean (.+?)/grid.json\?", option("--results")),
+    "part": ([*IMAGES, "--part", "tset"], MEANT, option("--part")),
     "tag": ([*BACKBONE, "--pretrained", "openai"], "use (shipped)", option("--pretrained")),
     "table": (["table", "figure3", "--results", "fake"], "make it with cpt (figure)", word(0)),
     "figure": (["figure", "table2", "--results", "fake"], "make it with cpt (table)", word(0)),
-    "exhibit": (["table", "tabel2", "--results", "fake"], MEANT, word(1)),
+    "exhibit": (["table", "tabel2", "--results", "fake"], f"fake/grid.json: .*{MEANT}", word(1)),
     "published": (["audit", "--published", "no.csv"], "give the .*, (config/published.csv)", option("--published")),
+    "claims": (["audit", "--claims", "config/config.yaml"], "as in (.+?);", option("--claims")),
     "row": (["compare", "fake", "--row", "ivpl", "other"], MEANT, option("--row")),
     "itself": (["compare", "cpt", "cpt", "--results", "fake"], r"give another row \((\w+)", word(2)),
     "no catalog": (["data", "check", "--catalog", "catalg.yaml"], "did you mean (.+?)\\?", option("--catalog")),
+    "configuration": (
+        ["data", "check", "land", "--catalog", "config/config.yaml"],
+        "is the configuration .*, for example (.+)",
+        lambda match, words: [*words[:2], "flowers", "--catalog", match[1]],
+    ),
     "entry": (["data", "check", "lnad", "--catalog", "catalog.yaml"], MEANT, word(2)),
 }
 
@@ -269,6 +293,7 @@ def test_what_is_done_with_a_run(photos: Path) -> None:
     words[words.index("run")] = run
     told("no finished run .*; give a folder results/<experiment>/runs/", ["classify", "run", "photos"])
     works(words)
+    assert told("no finished run .*; did you mean (.+?)\\?", ["classify", "results/mine/runs", "photos"])[1] == run
     predict = ["predict", run, "--results", "results/mine", "--device", "cpu", "--target"]
     subset = told("write dataset/subset, for example flowers/(base)", [*predict, "land"])[1]
     meant = told(MEANT, [*predict, "land/bse"])[1]

@@ -166,6 +166,7 @@ def test_an_architecture_that_is_nested_without_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("architecture", "pretrained", "message"),
     [
+        ("config.yaml", "openai", "unknown model 'config.yaml'; give one of open_clip.list_models(), or a .json file"),
         ("ViT-B-16-quickgleu", "openai", "unknown model 'ViT-B-16-quickgleu'; did you mean 'ViT-B-16-quickgelu'"),
         ("ViT-B-16", "opanai", "unknown tag 'opanai' for ViT-B-16; did you mean 'openai'"),
         ("ViT-B-16", "nowhere.safetensors", "nowhere.safetensors: no such file"),
@@ -538,7 +539,7 @@ def test_own_architectures_that_are_refused(tmp_path: Path, vision: dict, text: 
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        ("{", "own.json: not JSON: "),
+        ("{", "; write it as open_clip does (docs/backbones.md)"),
         ("[]", "own.json: lacks embed_dim, vision_cfg, text_cfg"),
         ('{"embed_dim": 8, "text_cfg": {}}', "own.json: lacks vision_cfg; it must be a model configuration"),
         ('{"model_cfg": {"embed_dim": 8, "text_cfg": {}}}', "own.json: lacks vision_cfg"),

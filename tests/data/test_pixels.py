@@ -224,7 +224,7 @@ def test_damaged_images_are_reported_at_once_and_leave_no_cache(tmp_path: Path) 
 
 def test_a_part_without_images(made: Path, tmp_path: Path) -> None:
     manifest = photos(tmp_path, [(20, 20)], ("train", "test"))
-    with pytest.raises(CptError, match="no images in part 'val'"):
+    with pytest.raises(CptError, match="no images in part 'val'; known: test, train"):
         make_pixels(manifest, "val", 16, tmp_path / "cache.npy", 1, quiet)
 
 

@@ -84,6 +84,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("n_max", 0, "my.yaml: n_max: 0: must be at least 1"),
         ("experiment", "a/b", "my.yaml: experiment: 'a/b': "),
         ("class_order", "labels", "my.yaml: class_order: 'labels': must be 'label', 'random' or 'appearance'"),
+        ("backbone.sha256", "abc", "backbone.sha256: 'abc': must have 64 digits, 0-9 and a-f, as `sha256sum` prints them"),
         ("backbone.architeture", "x", "my.yaml: backbone.architeture: unknown key; did you mean 'architecture'?"),
         ("tasks.base_to_new.datasets", ["flower"], "unknown dataset 'flower'; did you mean 'flowers'?"),
         ("tasks.cross_dataset.source", "wrld", "tasks.cross_dataset.source: unknown dataset 'wrld'; did you mean 'world'?"),
@@ -94,14 +95,14 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("overrides.1.methods", ["ivpl"], "overrides.1.methods: unknown method 'ivpl'; did you mean 'ivlp'?"),
         ("overrides.0.set", {"batch_size": 0}, "overrides.0.set.batch_size: 0: "),
         ("overrides.0.datasets", ["flower"], "overrides.0.datasets: unknown dataset 'flower'"),
-        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1: 'kind' 'tabel' is unknown; use one of 'table', 'collapse'"),
+        ("exhibits.table1.kind", "tabel", "my.yaml: exhibits.table1.kind: unknown 'tabel'; did you mean 'table'?"),
         ("exhibits.table1.variant", ["cpt"], "exhibits.table1.variant: unknown key; did you mean 'variants'?"),
         ("exhibits.table1.variants", ["cptt"], "exhibits.table1.variants: unknown variant 'cptt'; did you mean 'cpt'?"),
         ("exhibits.table1.tasks", ["few"], "exhibits.table1.tasks.0: 'few': "),
         ("exhibits.table2.datasets", ["shapes"], "exhibits.table2.datasets: none of shapes belongs to the task base_to_new"),
         ("exhibits.figure1.dataset", "wrld", "exhibits.figure1.dataset: unknown dataset 'wrld'"),
         ("exhibits.figure1.stability.variants", ["x"], "exhibits.figure1.stability.variants: unknown variant 'x'"),
-        ("exhibits.figure3.sweep", {"tetf_wait": [1]}, "exhibits.figure3.tetf_wait: unknown key; did you mean 'tetf_weight'?"),
+        ("exhibits.figure3.sweep", {"tetf_wait": [1]}, "exhibits.figure3.sweep.tetf_wait: unknown key; did you mean 'tetf_weight'?"),
         ("catalog", "config/nowhere.yaml", "config/nowhere.yaml: not found"),
         ("extends", "config/nowhere.yaml", "config/nowhere.yaml: no such configuration file"),
         ("extends", 3, "my.yaml: extends: 3: must be the path"),
@@ -729,5 +730,5 @@ def test_files_that_extend_themselves(tmp_path: Path) -> None:
     path.write_text(f"extends: {path}\n")
     with pytest.raises(CptError, match=r"extends itself; name another file$"):
         config.load([path])
-    with pytest.raises(CptError, match="cannot be read: Is a directory"):
+    with pytest.raises(CptError, match="cannot be read: Is a directory; give a file that you can read"):
         config.load([tmp_path])

@@ -34,7 +34,7 @@ def refused(**changes: Any) -> list[str]:
         ("ViT-B-17", "openai", "architecture: unknown model 'ViT-B-17'; did you mean 'ViT-B-16'?"),
         ("ViT-B-16", "opnai", "pretrained: unknown tag 'opnai' for ViT-B-16; did you mean 'openai'?"),
         ("ViT-B-16", "openai", "trained with QuickGELU, ViT-B-16 has GELU; use ViT-B-16-quickgelu"),
-        ("ViT-B-16-quickgelu", "no.safetensors", "pretrained: no.safetensors: no such file"),
+        ("ViT-B-16-quickgelu", "no.safetensors", "pretrained: no.safetensors: no such file; give one that is"),
         ("RN50", "openai", "unsupported architecture: image tower ModifiedResNet"),
     ],
 )  # fmt: skip

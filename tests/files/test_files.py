@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -289,7 +290,15 @@ def test_unusable_files_are_named(tmp_path: Path, reader, name: str) -> None:
         "a.json": lambda: files.write_json(path, {"schema": "other/1"}),
     }
     writers[name]()
-    with pytest.raises(CptError, match="expected a file of schema s/1, found other/1"):
+    with pytest.raises(CptError, match="expected a file of schema s/1, found other/1; give the file that was meant"):
+        reader(path, "s/1")
+
+
+@pytest.mark.parametrize(("reader", "suffix"), [(files.read_parquet, "parquet"), (files.read_tensors, "safetensors")])
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path: Path, reader: Any, suffix: str) -> None:
+    path = tmp_path / "grid.json"  # which would be its own experiment's
+    files.write_json(path, {"schema": "s/1", "runs": [], "datasets": {}})
+    with pytest.raises(CptError, match=rf"grid.json: is not a .{suffix} file; give the one that the stage wrote"):
         reader(path, "s/1")
 
 
@@ -350,7 +359,7 @@ def test_json_of_others_that_is_nested_deeply_is_one_line(tmp_path: Path) -> Non
     for read in (
         lambda: read_description_file(tmp_path / "texts.json", ["a"]),
         lambda: many.parse(deep),
-        lambda: json_object("--hyperparameters", deep),
+        lambda: json_object("--hyperparameters", deep, "{}"),
     ):
         with pytest.raises(CptError, match=r"JSON.*nested too deeply"):
             read()

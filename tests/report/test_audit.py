@@ -406,6 +406,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "published.csv"
     with pytest.raises(CptError, match=r"published\.csv: not found"):
         published.read_published(path)
+    with pytest.raises(CptError, match=r"Is a directory\); give config/published.csv"):
+        published.read_published(tmp_path)
     path.write_text("group,row\n")
     with pytest.raises(CptError, match=r"lacks the column dataset"):
         published.read_published(path)

@@ -259,7 +259,9 @@ def test_a_start_run_that_does_not_belong_is_refused(results: Path, tmp_path: Pa
     assert message == "method dpc needs --start, the folder of a finished run of promptsrc"
     assert refusal(continued(results, tmp_path), out).startswith(f"{tmp_path}/prompts.safetensors: not found; run the")
     (tmp_path / "prompts.safetensors").write_bytes((stage_one / "prompts.safetensors").read_bytes())
-    assert refusal(continued(results, tmp_path), out).startswith(f"{tmp_path}/run.json: not found; run the stage")
+    assert refusal(continued(results, tmp_path), out).startswith(
+        f"{tmp_path}/run.json: not found; give the folder of a finished run"
+    )
     ending = " differs from what this run starts from; train promptsrc anew"
     other_split = continued(results, stage_one, ratio="r0.25")
     assert refusal(other_split, out) == f"{stage_one}: its split{ending}"

@@ -27,7 +27,7 @@ def make_figure(grid: Path, runs: Path, name: str, output: Path) -> None:
     results = read_results(grid, runs)
     exhibit = results.exhibit(name)
     if exhibit["kind"] == "table":
-        raise CptError(f"grid.json: {name!r} is a table; make it with cpt table")
+        raise CptError(f"{grid}: {name!r} is a table; make it with cpt table")
     kind = import_module(f"{FIGURES}.{exhibit['kind']}")
     with style.house_style():
         drawing = kind.draw(results, exhibit)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from cpt.errors import CptError
+from cpt.files import handwritten
 
 TABLES = ("table2", "table3", "table4")
 SOURCE = "ImageNet"
@@ -19,6 +19,7 @@ TASKS = dict(zip(("base-to-new", "cross-dataset", "domain-generalization"), TABL
 """Task, as Table 1 and other papers' averages name it: its table."""
 
 AVERAGE = "Avg"
+_CLAIM = {"place", "says", "table", "ratios", "datasets", "better", "than"}
 
 
 def read_published(path: Path) -> pd.DataFrame:
@@ -31,11 +32,12 @@ def read_published(path: Path) -> pd.DataFrame:
         printed = pd.read_csv(path)
     except FileNotFoundError:
         raise CptError(f"{path}: not found; give the table of printed numbers, config/published.csv") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise CptError(f"{path}: not a table of printed numbers ({error})") from None
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise CptError(f"{path}: not a table of printed numbers ({reason}); give config/published.csv") from None
     missing = {"group", "imbalance_ratio", "row", "method", "dataset", "metric", "value"} - set(printed.columns)
     if missing:
-        raise CptError(f"{path}: lacks the column {sorted(missing)[0]}; see docs/files.md")
+        raise CptError(f"{path}: lacks the column {sorted(missing)[0]}; give config/published.csv, or one like it")
     return printed
 
 
@@ -43,12 +45,17 @@ def read_claims(path: Path) -> list[dict]:
     """Read what the text claims.
 
     Raises:
-        CptError: the file is missing or not YAML.
+        CptError: the file is missing, not YAML, or holds something else.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CptError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+        claims = handwritten.load(path)
+    except FileNotFoundError:
+        raise CptError(f"{path}: not found; give the paper's claims, config/published_claims.yaml") from None
+    except ValueError as error:
+        raise CptError(f"{path}: {error}") from None
+    if not isinstance(claims, list) or not all(isinstance(claim, dict) and claim.keys() >= _CLAIM for claim in claims):
+        raise CptError(f"{path}: must be a list of claims as in config/published_claims.yaml; give that")
+    return claims
 
 
 def names(printed: pd.DataFrame) -> dict[str, str]:
