@@ -619,7 +619,13 @@ def test_the_stated_model(stated: Plan) -> None:
         assert costs.step(by_method[method], 5) == pytest.approx(max(seconds, augmented)), method
     evaluated = gpu.eager(gpu_model.images(256, 201, 768, 12, backward=False)) / 256
     assert costs.frozen_image == evaluated
-    for method, expected in {"zeroshot": 0, "coop": 0, "ivlp": evaluated, "lamp": evaluated, "lamp_abstract": 2 * evaluated}.items():
+    for method, expected in {
+        "zeroshot": 0,
+        "coop": 0,
+        "ivlp": evaluated,
+        "lamp": evaluated,
+        "lamp_abstract": 2 * evaluated,
+    }.items():
         assert costs.image(by_method[method], 5) == pytest.approx(expected), method
     assert costs.image(by_method["cocoop"], 5) == pytest.approx(
         gpu.eager(gpu_model.texts(5, 204, 512, 12, backward=False)) / 204
