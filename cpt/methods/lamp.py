@@ -109,15 +109,15 @@ class BlockPrompts(Balanced):
     def prompts(self, shared: Tensor, entries: Tensor, bias: Tensor, load: Tensor, tokens: Tensor) -> Tensor:
         """The shared prompts (n, d) and behind them what each of the tokens (Q, d) retrieves of entries (P, d)."""
         tokens = tokens.to(entries.dtype)
+        scores = torch.addmm(bias, tokens, entries.T)
         if self.training:
-            chosen = self.choose(torch.addmm(bias, tokens.detach(), entries.detach().T))
-            weights = entries.new_zeros(len(tokens), self.size).scatter(1, chosen, 1.0)
+            weights = torch.zeros_like(scores).scatter(1, self.choose(scores), 1.0)
             if torch.is_grad_enabled():  # what the history measures counts for nothing
                 load += weights.sum(dim=0)
         else:
-            weights = torch.addmm(bias, tokens, entries.T).softmax(dim=1)
+            weights = scores.softmax(dim=1)
         retrieved = (weights @ entries).unsqueeze(1)
-        return torch.cat([shared.expand(len(tokens), -1, -1), retrieved], dim=1)
+        return torch.cat([shared.expand(tokens.shape[0], -1, -1), retrieved], dim=1)
 
     def choose(self, scores: Tensor) -> Tensor:
         """The entry (Q, 1) with the largest of scores (Q, P), which have the bias."""
