@@ -111,16 +111,17 @@ def test_the_golden_cases_are_there() -> None:
 # Numerics
 
 
-@pytest.mark.parametrize("name", ["lamp", "dpc"])
+@pytest.mark.parametrize("name", ["lamp", "lamp_abstract", "dpc"])
 def test_choices_are_those_of_the_cpu(check: Check, name: str) -> None:
     wanted = computed(check, name, CPU, torch.float32)
     found = computed(check, name, CPU, torch.bfloat16, wanted)
     assert all(torch.equal(a, b) for a, b in zip(found.chosen, wanted.chosen, strict=True))
     assert found.batch.host_labels == wanted.batch.host_labels
     assert torch.equal(found.batch.images, wanted.batch.images)
-    assert len(wanted.batch.labels) > 4 if name == "dpc" else len(wanted.chosen) == 2
-    if name == "lamp":  # they are used
-        other = replace(wanted, chosen=[(entries + 1) % 8 for entries in wanted.chosen])
+    assert len(wanted.chosen) == {"lamp": 2 * 10, "lamp_abstract": 2, "dpc": 0}[name], "by modality, and by block"
+    assert len(wanted.batch.labels) > 4 or name != "dpc"
+    if name != "dpc":  # they are used
+        other = replace(wanted, chosen=[(entries + 1) % 3 for entries in wanted.chosen])
         assert computed(check, name, CPU, torch.float32, other).loss != wanted.loss
         again = computed(check, name, CPU, torch.float32, wanted)
         assert (again.loss, again.gradient.tolist()) == (wanted.loss, wanted.gradient.tolist())

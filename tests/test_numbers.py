@@ -229,7 +229,10 @@ def test_learning_rates_and_epochs_are_what_the_procedure_chose(command: dict) -
 CPT_ROW = CPT_AS_IN_TABLES | {"classes_per_cluster": 4, "clustering": "spherical", "snapshots": False, "prior": "none"}
 ROWS: dict[str, dict[str, object]] = {
     "zeroshot": {"method": "zeroshot"},
-    **{name: {"method": name, "prior": "none"} for name in ("coop", "ivlp", "maple", "coprompt", "promptsrc", "lamp")},
+    **{
+        name: {"method": name, "prior": "none"}
+        for name in ("coop", "ivlp", "maple", "coprompt", "promptsrc", "lamp_abstract")
+    },
     "npt": {"method": "npt", "snapshots": False},
     "dekg": {"method": "dekg_tcp"},
     "dpc": {"method": "dpc", "start": "promptsrc", "base_weight": 0.2},
@@ -252,7 +255,20 @@ def row_of(frame: pd.DataFrame, row: str, ratio: float, seeds: list[int]) -> pd.
     return h_by_dataset(frame, seeds, imbalance_ratio=ratio, **wanted)
 
 
-FULL = ["zeroshot", "coop", "ivlp", "maple", "coprompt", "npt", "dekg", "dpc", "promptsrc", "lamp", "ivlp_la", "cpt_la"]
+FULL = [
+    "zeroshot",
+    "coop",
+    "ivlp",
+    "maple",
+    "coprompt",
+    "npt",
+    "dekg",
+    "dpc",
+    "promptsrc",
+    "lamp_abstract",
+    "ivlp_la",
+    "cpt_la",
+]
 
 
 @pytest.mark.parametrize(

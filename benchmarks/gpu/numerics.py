@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.check import Check
+from cpt.methods.base.layers import Balanced
 from cpt.methods.base.method import Batch, Method
-from cpt.methods.lamp import Pool
 from cpt.training.graphs import INPUTS
 
 CLASSES = 24
@@ -30,7 +30,7 @@ class Computed:
         loss: weighted sum of its components.
         gradient: of all learned tensors, one after another, on the CPU.
         batch: with what ``Method.draw`` chose.
-        chosen: entries that the pools of LAMP chose, in order.
+        chosen: entries that the pools of both forms of LAMP chose, in order.
     """
 
     loss: float
@@ -88,12 +88,12 @@ def follow(method: Method, given: list[Tensor] | None) -> list[Tensor]:
     """
     left, made = list(given or []), list[Tensor]()
 
-    def choose(cosines: Tensor, top: int, own: partial[Tensor]) -> Tensor:
-        found = own(cosines, top) if given is None else left.pop(0).to(cosines.device)
+    def choose(scores: Tensor, *top: int, own: partial[Tensor]) -> Tensor:
+        found = own(scores, *top) if given is None else left.pop(0).to(scores.device)
         made.append(found.cpu())
         return found
 
     for pool in method.modules():
-        if isinstance(pool, Pool):
+        if isinstance(pool, Balanced):
             pool.choose = partial(choose, own=pool.choose)  # type: ignore[method-assign,assignment,arg-type]
     return made

@@ -76,7 +76,8 @@ class TextTower(nn.Module):
                 each of B contexts; None if there are no slots.
             deep: for each block i >= 1, the vectors that overwrite positions 1..n at the block's input
                 (repo muzairkhattak/PromptSRC, clip/model.py): (n, d) for all classes or, with one
-                context, (K, n, d) per class; or a function that makes (n, d) from the start tokens (B, d) there.
+                context, (K, n, d) per class; or a function that makes (n, d) from the start tokens (B, d) there, with
+                ``insert`` also (B, n, d).
             adapters: what a method adds to blocks, by block index.
             insert: the vectors of the first block of ``deep`` overwrite nothing; they come in between the start token
                 and what follows it, so all prompts are longer by n from there on.

@@ -21,7 +21,7 @@ from cpt.clip.backbone import Clip
 from cpt.clip.blocks import Prompts
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, field
-from cpt.methods.base.layers import linear
+from cpt.methods.base.layers import Projections
 from cpt.methods.base.losses import cosine_distance
 from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.methods.base.prompts import STD, Packed, block_range
@@ -68,20 +68,6 @@ class MMRLHyperparameters(TrainingHyperparameters):
     consistency_weight: float = field(
         1.0, "weight of the cosine distances to the frozen features of both modalities (lambda)", BY_DATASET, ge=0
     )
-
-
-class Projections(nn.Module):
-    """A linear layer with bias for each of L blocks, dimension -> width; all begin as the same one."""
-
-    def __init__(self, blocks: int, dimension: int, width: int, generator: torch.Generator) -> None:
-        super().__init__()
-        first = linear(dimension, width, generator)
-        self.weight = nn.Parameter(first.weight.detach().expand(blocks, -1, -1).clone())
-        self.bias = nn.Parameter(first.bias.detach().expand(blocks, -1).clone())
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(n, dimension) -> (L, n, width)."""
-        return torch.baddbmm(self.bias.unsqueeze(1), tokens.expand(len(self.weight), -1, -1), self.weight.mT)
 
 
 class MMRL(Method):

@@ -191,7 +191,7 @@ def test_methods_are_listed() -> None:
     assert set(registry.names()) < set(lines)
     assert "46,080" in lines["cpt"]
     assert "arXiv 2605.11939" in lines["cpt"]
-    assert [name for name, line in lines.items() if "(reconstruction)" in line] == ["lamp", "npt"]
+    assert [name for name, line in lines.items() if "(reconstruction)" in line] == ["lamp", "lamp_abstract", "npt"]
 
 
 def test_one_method_is_explained() -> None:

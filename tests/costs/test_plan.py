@@ -358,7 +358,7 @@ def test_measuring_every_method(every_method: Path) -> None:
 def test_measured_steps_augment(folder: Path) -> None:
     """Two views, a view of negatives, an augmentation of the method's own, frozen features that are not cached."""
     default = yaml.safe_load(Path("config/config.yaml").read_text())
-    names = ("coop", "coprompt", "dpc", "lamp")
+    names = ("coop", "coprompt", "dpc", "lamp_abstract")
     made = planning(
         write(
             folder,
@@ -583,7 +583,7 @@ def test_interpolation() -> None:
 
 @pytest.fixture
 def stated(folder: Path) -> Plan:
-    names = ("zeroshot", "coop", "ivlp", "promptsrc", "lamp", "cocoop")
+    names = ("zeroshot", "coop", "ivlp", "promptsrc", "lamp", "lamp_abstract", "cocoop")
     return planning(
         write(
             folder,
@@ -607,7 +607,8 @@ def test_the_stated_model(stated: Plan) -> None:
         "coop": [text, images[False][32]],
         "ivlp": [text, images[True][4]],
         "promptsrc": [text, images[True][4], images[False][4]],
-        "lamp": [gpu_model.texts(5, 1, 512, 12, per_class=True), images[True][4], images[False][4]],
+        "lamp": [text, images[True][4]],
+        "lamp_abstract": [gpu_model.texts(5, 1, 512, 12, per_class=True), images[True][4], images[False][4]],
         "cocoop": [text, images[False][1]],
     }
     by_method = {run.method: run for run in stated.grid.runs.values()}
@@ -618,7 +619,13 @@ def test_the_stated_model(stated: Plan) -> None:
         assert costs.step(by_method[method], 5) == pytest.approx(max(seconds, augmented)), method
     evaluated = gpu.eager(gpu_model.images(256, 201, 768, 12, backward=False)) / 256
     assert costs.frozen_image == evaluated
-    for method, expected in {"zeroshot": 0, "coop": 0, "ivlp": evaluated, "lamp": 2 * evaluated}.items():
+    for method, expected in {
+        "zeroshot": 0,
+        "coop": 0,
+        "ivlp": evaluated,
+        "lamp": evaluated,
+        "lamp_abstract": 2 * evaluated,
+    }.items():
         assert costs.image(by_method[method], 5) == pytest.approx(expected), method
     assert costs.image(by_method["cocoop"], 5) == pytest.approx(
         gpu.eager(gpu_model.texts(5, 204, 512, 12, backward=False)) / 204

@@ -1,4 +1,4 @@
-"""One training step of CPT and of LAMP against equations written out loop by loop.
+"""One training step of CPT and of both forms of LAMP against equations written out loop by loop.
 
 The towers are open_clip's own blocks (``benchmarks.naive``), so that nothing of the methods is used but their learned
 tensors. Gradients are compared as well: a missing or a superfluous ``detach`` changes no value.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import naive
-from tests.helpers.contract import CLASSES, OTHERS, TEMPLATES, Toy, model, unit
+from tests.helpers.contract import CLASSES, OTHERS, TEMPLATES, Toy, classes, model, unit
 
 NAMES = (*CLASSES, *OTHERS[:2])
 CLUSTERS = [0, 1, 0, 1, 0, 2, 0]  # of four, two and one class
@@ -133,7 +133,7 @@ def test_a_step_of_cpt_is_its_equations(changes: dict[str, Any]) -> None:
 
 
 def routed(toy: Toy, part: str, queries: Tensor) -> dict[int, Tensor]:
-    """Prompts of LAMP by block, (Q, n, d): the shared ones, then the mean of the chosen entries.
+    """Prompts of LAMP from its abstract by block, (Q, n, d): the shared ones, then the mean of the chosen entries.
 
     The two entries of the largest cosine plus bias are chosen; the softmax of their cosines alone weighs them.
     """
@@ -154,9 +154,9 @@ def routed(toy: Toy, part: str, queries: Tensor) -> dict[int, Tensor]:
     }
 
 
-def test_a_step_of_lamp_is_its_description() -> None:
+def test_a_step_of_lamp_from_its_abstract_is_its_description() -> None:
     """The bias decides which entries are taken and nothing else; blocks 1 to 8 are prompted, block 0 is not."""
-    toy = toy_of("lamp")
+    toy = toy_of("lamp_abstract")
     stream = torch.Generator().manual_seed(3)
     for pool in (toy.method.text_pool, toy.method.image_pool):
         pool.bias.copy_(0.3 * torch.randn(pool.bias.shape, generator=stream))
@@ -173,3 +173,112 @@ def test_a_step_of_lamp_is_its_description() -> None:
     assert found.item() == pytest.approx(loss.item(), rel=2e-5)
     for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
         assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
+
+
+class RunningTokens:
+    """LAMP with one sequence at a time: nothing is shared, packed or appended, and every block asks its own token.
+
+    Prompts stand behind position 0 in both towers, in PromptLT's order: shared ones, then what is retrieved.
+
+    Args:
+        toy: whose learned tensors and biases it takes.
+        mixed: retrieve all entries, weighted, instead of one.
+
+    Attributes:
+        taken: (part, block) -> entry that each sequence took, in order.
+    """
+
+    def __init__(self, toy: Toy, *, mixed: bool) -> None:
+        self.method, self.mixed = toy.method, mixed
+        self.taken: dict[tuple[str, int], list[int]] = {}
+
+    def prompts(self, part: str, block: int, token: Tensor) -> Tensor:
+        """The three prompts (3, d) of a block that is prompted as the third to the twelfth are."""
+        own, i = getattr(self.method, part), block - 2
+
+        def made(latent: Tensor) -> Tensor:
+            hidden = (own.hidden.weight[i] @ latent + own.hidden.bias[i]).clamp(min=0)
+            return own.output.weight[i] @ hidden + own.output.bias[i]
+
+        entries = [made(latent) for latent in own.pool[i]]
+        scores = [entry @ token + bias for entry, bias in zip(entries, own.bias[i], strict=True)]
+        best = max(range(len(scores)), key=lambda p: scores[p].item())
+        self.taken.setdefault((part, block), []).append(best)
+        total = sum(score.exp() for score in scores)
+        mixture = sum(score.exp() / total * entry for score, entry in zip(scores, entries, strict=True))
+        return torch.stack([*map(made, self.method.shared[i]), mixture if self.mixed else entries[best]])
+
+    def through(self, blocks: Any, x: Tensor, part: str) -> Tensor:
+        """A sequence (L, d) behind the blocks, three prompts longer from the third on."""
+        for i, block in enumerate(blocks):
+            if i >= 2:
+                x = torch.cat([x[:1], self.prompts(part, i, x[0]), x[1:] if i == 2 else x[4:]])
+            causal = torch.full((len(x), len(x)), -torch.inf).triu(1) if part == "text" else None
+            x = block(x[None], attn_mask=causal)[0]
+        return x
+
+    def text(self, name: str) -> Tensor:
+        """Raw text feature (D) of a class in the first of the templates."""
+        clip, tokens = model(), open_clip.tokenize(TEMPLATES[0].format(name))[0]
+        x = clip.token_embedding(tokens[: int(tokens.argmax()) + 1])
+        x = self.through(clip.transformer.resblocks, x + clip.positional_embedding[: len(x)], "text")
+        return clip.ln_final(x[-1]) @ clip.text_projection
+
+    def image(self, image: Tensor) -> Tensor:
+        """Raw image feature (D)."""
+        visual = model().visual
+        patches = visual.conv1(image[None])[0].flatten(1).T
+        x = visual.ln_pre(torch.cat([visual.class_embedding[None], patches]) + visual.positional_embedding)
+        x = self.through(visual.transformer.resblocks, x, "vision")
+        return visual.ln_post(x[0]) @ visual.proj
+
+
+def biased_lamp() -> Toy:
+    """LAMP whose biases are as large as what its scores differ by."""
+    toy = toy_of("lamp")
+    stream = torch.Generator().manual_seed(4)
+    for part in (toy.method.text, toy.method.vision):
+        part.bias.copy_(0.5 * torch.randn(part.bias.shape, generator=stream))
+    return toy
+
+
+def test_a_step_of_lamp_is_its_description() -> None:
+    """Every image takes, in every block, the entry that its class token there scores highest with the bias."""
+    toy = biased_lamp()
+    learned, batch = dict(toy.method.named_parameters()), toy.at(POSITIONS)
+    plain = RunningTokens(toy, mixed=False)
+    text = torch.stack([plain.text(name) for name in NAMES])
+    image = torch.stack([plain.image(shown) for shown in batch.images])
+    loss = contrast(image, text, batch.labels.tolist(), "cross_entropy")
+    gradients = torch.autograd.grad(loss, list(learned.values()))
+    found = toy.method.total(toy.step(batch).losses)
+    assert found.item() == pytest.approx(loss.item(), rel=2e-5)
+    for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
+
+    by_text, by_image = ([plain.taken[part, block] for block in range(2, 12)] for part in ("text", "vision"))
+    assert all(len(set(taken)) == 1 for taken in by_text), "the start token is the same for all classes"
+    assert any(len(set(taken)) > 1 for taken in by_image), "images take different entries"
+    for part, taken, count in ((toy.method.text, by_text, 1), (toy.method.vision, by_image, len(POSITIONS))):
+        wanted = [[entries[:count].count(p) for p in range(3)] for entries in taken]
+        assert part.load.tolist() == wanted
+    with torch.no_grad():
+        toy.method.vision.bias.zero_()
+        again = RunningTokens(toy, mixed=False)
+        for shown in batch.images:
+            again.image(shown)
+    assert [again.taken["vision", block] for block in range(2, 12)] != by_image, "the bias decides as well"
+
+
+def test_lamp_weighs_all_entries_at_test() -> None:
+    """By the softmax of scores and bias; names that were not trained get the same prompts."""
+    toy, others = biased_lamp(), OTHERS[:3]
+    shown = toy.at(POSITIONS).images
+    found, of_others = toy.scores(shown), toy.scores(shown, classes(others), trained=False)
+    assert not toy.method.vision.load.any(), "a test counts for nothing"
+    with torch.no_grad():
+        plain = RunningTokens(toy, mixed=True)
+        image = unit(torch.stack([plain.image(one) for one in shown]))
+        text, other = (unit(torch.stack([plain.text(name) for name in names])) for names in (NAMES, others))
+    assert torch.allclose(found, SCALE * image @ text.T, atol=1e-3)
+    assert torch.allclose(of_others, SCALE * image @ other.T, atol=1e-3)

@@ -17,8 +17,9 @@ from benchmarks import naive
 from cpt.errors import CptError
 from cpt.methods import cocoop, gla
 from cpt.methods.base import registry
-from cpt.methods.base.describe import published
+from cpt.methods.base.describe import learned_values, published, stored_values
 from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
+from cpt.methods.base.layers import Projections
 from cpt.methods.base.method import TrainingSet
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
 from cpt.seeds import torch_stream
@@ -68,6 +69,19 @@ def test_learned_values_on_vit_b16(name: str, protocol: str, dataset: str, expec
     assert method.learnable_parameters() == expected
     stored = sum(value.numel() for value in method.state_dict().values())
     assert stored == (2 if name == "dpc" else 1) * expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "biases"),
+    [
+        ("lamp", 10 * (32 * (2 + 2 * 3) + 2 * 33 * 32 + 33 * (512 + 768)), 2 * 10 * 3),
+        ("lamp_abstract", 8 * 2 * 512 + 513 * (512 + 768) + 8 * (8 * 2 * (512 + 768) + 2 * 512), 2 * 8),
+    ],
+)
+def test_values_of_lamp_on_vit_b16(name: str, expected: int, biases: int) -> None:
+    """Latents, two layers a block and modality; or shared prompts, two layers and two pools. Biases are stored too."""
+    assert learned_values(name, "base_to_new") == expected
+    assert stored_values(name, published(name, "base_to_new")) == expected + biases
 
 
 @pytest.mark.parametrize(("count", "width"), [(48, 2), (50, 2), (1000, 32)])
@@ -126,9 +140,10 @@ def test_the_small_clip_computes() -> None:
         ("maple", {"depth": 13}, "prompt depth 13 exceeds the vision tower's 12 blocks; set depth to at most 12"),
         ("dekg_tcp", {"block": 12}, "block 12: the text tower has the blocks 0 to 11; lower it"),
         ("lamp", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
-        ("lamp", {"first_block": 9}, "last_block 8: comes before first_block 9; raise it"),
-        ("lamp", {"top_k": 9}, "top_k 9: the pool has 8 entries; lower it"),
-        ("lamp", {"shared_prompts": 3}, "5 prompts do not fit the 4 words"),
+        ("lamp", {"last_block": 1}, "last_block 1: comes before first_block 2; raise it"),
+        ("lamp_abstract", {"first_block": 9}, "last_block 8: comes before first_block 9; raise it"),
+        ("lamp_abstract", {"top_k": 9}, "top_k 9: the pool has 8 entries; lower it"),
+        ("lamp_abstract", {"shared_prompts": 3}, "5 prompts do not fit the 4 words"),
         ("lift", {"blocks": [0, 12]}, "blocks 12: the vision tower has the blocks 0 to 11; lower it"),
         ("mma", {"last_block": 12}, "last_block 12: the text tower has the blocks 0 to 11; lower it"),
         ("mma", {"last_block": 3}, "last_block 3: comes before first_block 4; raise it"),
@@ -155,7 +170,7 @@ def test_what_cannot_be_made_is_refused(name: str, changes: dict, message: str) 
         kind(toy.clip, kind.hyperparameters(**changes), toy.classes, torch_stream(0, "unused"))
 
 
-@pytest.mark.parametrize("name", ["mmrl", "clip_lora"])
+@pytest.mark.parametrize("name", ["mmrl", "clip_lora", "lamp"])
 def test_prompts_are_the_datasets_own(name: str) -> None:
     toy = Toy(name).shaken()
     texts = toy.method.text_features(toy.classes)
@@ -180,9 +195,11 @@ def test_mmrl_mixes_for_trained_classes_alone() -> None:
     assert torch.allclose(toy.scores(SHOWN), expected, atol=1e-3)
 
 
-def test_all_projections_of_mmrl_begin_as_one() -> None:
-    method = Toy("mmrl").method
-    for layer in (method.to_text, method.to_vision):
+@pytest.mark.parametrize("name", ["mmrl", "lamp"])
+def test_all_blocks_projections_begin_as_one(name: str) -> None:
+    layers = [layer for layer in Toy(name).method.modules() if isinstance(layer, Projections)]
+    assert len(layers) == {"mmrl": 2, "lamp": 4}[name]
+    for layer in layers:
         assert torch.equal(layer.weight, layer.weight[:1].expand_as(layer.weight))
         assert torch.equal(layer.bias, layer.bias[:1].expand_as(layer.bias))
 
@@ -382,23 +399,30 @@ def test_cocoop_by_hand() -> None:
     assert torch.allclose(toy.scores(SHOWN), torch.stack(rows), atol=1e-3)
 
 
-def test_lamp_balances_its_pool() -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "vision", "chosen"),
+    [("lamp_abstract", "text_pool", "image_pool", 2 * len(CLASSES)), ("lamp", "text", "vision", 1)],
+)
+def test_lamp_balances_its_pools(name: str, text: str, vision: str, chosen: int) -> None:
     """The bias moves by one step against the load, outside the loss, and a frozen pass counts for nothing."""
-    toy = Toy("lamp")
-    pool = toy.method.text_pool
+    toy = Toy(name)
+    pool = getattr(toy.method, text)
     toy.scores(SHOWN)
+    with torch.no_grad():
+        toy.loss()
     assert not pool.load.any()
     toy.loss().backward()
-    load = pool.load.clone()
-    assert load.sum() == 2 * len(CLASSES)
+    load = pool.load.clone().view(-1, pool.load.shape[-1])  # of every block, or of all
+    assert (load.sum(dim=1) == chosen).all()
     toy.method.step_end()
-    assert torch.equal(pool.bias, 0.001 * torch.sign(load.mean() - load))
+    expected = [[0.001 * ((own.mean() > one).float() - (own.mean() < one).float()) for one in own] for own in load]
+    assert pool.bias.flatten().tolist() == torch.tensor(expected).flatten().tolist()
     assert not pool.load.any()
     assert pool.bias.grad is None
-    assert "text_pool.bias" in toy.method.state_dict()
-    toy = Toy("lamp")
+    assert f"{text}.bias" in toy.method.state_dict()
+    toy = Toy(name)
     toy.train()
-    assert toy.method.image_pool.bias.any(), "the loop balances after its steps"
+    assert getattr(toy.method, vision).bias.any(), "the loop balances after its steps"
 
 
 def test_coprompt_compares_with_the_other_view_and_one_description() -> None:
@@ -460,7 +484,7 @@ def test_strength_and_kind_of_the_prior_are_read() -> None:
     assert len(losses) == 3
 
 
-@pytest.mark.parametrize("name", ["ivlp", "maple", "promptsrc", "dekg_tcp", "lamp"])
+@pytest.mark.parametrize("name", ["ivlp", "maple", "promptsrc", "dekg_tcp", "lamp", "lamp_abstract"])
 def test_random_prompts_start_as_published(name: str) -> None:
     """N(0, 0.02²): deep text prompts, visual prompts, contexts without words."""
     method = Toy(name).method
@@ -475,7 +499,7 @@ def test_random_prompts_start_as_published(name: str) -> None:
     assert abs(values.mean().item()) < 4 * 0.02 / len(values) ** 0.5
 
 
-@pytest.mark.parametrize("name", ["cocoop", "maple", "coprompt", "dekg_tcp", "lamp"])
+@pytest.mark.parametrize("name", ["cocoop", "maple", "coprompt", "dekg_tcp", "lamp_abstract"])
 def test_linear_layers_start_like_torchs(name: str) -> None:
     layers = [layer for layer in Toy(name).method.modules() if isinstance(layer, torch.nn.Linear)]
     assert layers

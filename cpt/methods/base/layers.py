@@ -1,4 +1,4 @@
-"""Parts that several methods share: seeded linear layers, adapters, dropout, weight averages, hard negatives."""
+"""Parts that several methods share: linear layers, adapters, balanced choices, dropout, averages, hard negatives."""
 
 from __future__ import annotations
 
@@ -50,6 +50,48 @@ class Bottleneck(nn.Module):
         """(..., width) -> (..., outputs)."""
         hidden = self.first(x)
         return self.second(F.relu(hidden) if self.activation == "relu" else hidden * torch.sigmoid(1.702 * hidden))
+
+
+class Projections(nn.Module):
+    """A linear layer with bias for each of L blocks, dimension -> width; all begin as the same one."""
+
+    def __init__(self, blocks: int, dimension: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        first = linear(dimension, width, generator)
+        self.weight = nn.Parameter(first.weight.detach().expand(blocks, -1, -1).clone())
+        self.bias = nn.Parameter(first.bias.detach().expand(blocks, -1).clone())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(n, dimension) for all blocks, or (L, n, dimension) -> (L, n, width)."""
+        return torch.baddbmm(self.bias.unsqueeze(1), tokens.expand(len(self.weight), -1, -1), self.weight.mT)
+
+
+class Balanced(nn.Module):
+    """Entries that inputs choose, with a bias that is moved towards equal load from outside the loss.
+
+    Source: Wang et al., arXiv 2408.15664 (loss-free balancing of mixtures of experts).
+
+    Args:
+        shape: of the bias: P entries, or those of each of L blocks, (L, P).
+
+    Attributes:
+        bias: what is added to the scores of the entries; saved with the learned tensors.
+        load: how often each was chosen since the last step of the optimizer.
+    """
+
+    bias: Tensor
+    load: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.zeros(shape))
+        self.register_buffer("load", torch.zeros(shape), persistent=False)
+
+    @torch.no_grad()
+    def balance(self, step: float) -> None:
+        """Raise the bias of entries with less than the mean load, lower the others', and start counting again."""
+        self.bias += step * torch.sign(self.load.mean(dim=-1, keepdim=True) - self.load)
+        self.load.zero_()
 
 
 class Adapter(nn.Module):
