@@ -64,7 +64,7 @@ class Problem:
         own = tokenize(open_clip.tokenize, names, length).argmax(dim=1) - 1
         frozen = torch.randn(count, self.clip.embed_dim, generator=torch.Generator().manual_seed(1))
         frozen = frozen.to(self.clip.device)
-        return Classes(tuple(names), tokens, PHRASE, frozen, F.normalize(frozen, dim=-1), tokens, own)
+        return Classes(tuple(names), tokens, PHRASE, frozen, F.normalize(frozen, dim=-1), tokens, own, tokens)
 
     def method(self, classes: Classes) -> Method:
         """The method that is measured, at its first step."""

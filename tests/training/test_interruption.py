@@ -50,6 +50,15 @@ cpt.cli.fork_server.LIBRARIES, cpt.cli.fork_server._own_modules = (), lambda: []
 cpt.cli.fork_server.serve(sys.argv[1])
 """
 
+ASK = """
+import sys
+from cpt.__main__ import main
+from cpt.cli import fork_client
+
+sys.argv[0], fork_client.PATIENCE = "cpt", 100.0  # on a busy machine the client would do the job itself, unstopped
+main()
+"""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -74,7 +83,7 @@ def descriptions(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def call(server: str, words: list[str], stop_after: int = 0, number: int = 0) -> subprocess.CompletedProcess:
     environment = os.environ | {"CPT_FORK_SERVER": server, "STOP_AFTER": str(stop_after), "SIGNAL": str(int(number))}
-    command = [sys.executable, "-m", "cpt", *words]
+    command = [sys.executable, "-c", ASK, *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 

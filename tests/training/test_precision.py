@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,8 +65,8 @@ def test_rounding_to_eight_bits_is_found(flowers: tuple[Path, Inputs], monkeypat
     folder, inputs = flowers
     plain = Block.finish
 
-    def rounded(block: Block, x: Tensor, attended: Tensor) -> Tensor:
-        found = plain(block, x, attended)
+    def rounded(block: Block, *given: Any) -> Tensor:
+        found = plain(block, *given)
         if found.dtype != torch.bfloat16:
             return found
         coarse = found.detach().to(torch.float8_e5m2).to(found.dtype)
