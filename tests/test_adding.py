@@ -89,7 +89,7 @@ def test_what_a_method_may_set_and_use_exists() -> None:
     flags = set(re.findall(r"`(\w+) = ", table))
     values = {name: value for name, value in vars(Method).items() if name[0] != "_"}
     declared = {name for name, value in values.items() if isinstance(value, bool | int | tuple | None)}
-    assert flags == declared - {"trains", "reconstruction"} | {"schedule"}
+    assert flags == declared - {"trains", "reconstruction", "control"} | {"schedule"}
     assert hasattr(TrainingHyperparameters, "schedule")
     hooks = {"class_logits", "batch_features", "draw", "frozen_features", "target", "begin", "step_end",
              "epoch_end", "finish", "training_state", "load_training_state"}  # fmt: skip

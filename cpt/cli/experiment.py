@@ -163,42 +163,38 @@ def bundle(
 
 
 def methods(
-    name: Annotated[
-        str | None, typer.Argument(help="method whose hyperparameters to list; default: list all methods")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="methods whose hyperparameters to list; default: list all methods", metavar="[NAME...]"),
     ] = None,
+    bibtex: Annotated[
+        bool, typer.Option("--bibtex", help="print the papers of these methods, or of all, as BibTeX")
+    ] = False,
     sheet: Annotated[
         Path | None, typer.Option(help="write a comparison of all methods and their hyperparameters here (Markdown)")
     ] = None,
 ) -> None:
     """List the methods with summary, number of learned values on ViT-B/16, and source.
 
-    Example: `cpt methods cpt` lists the hyperparameters of CPT with the source of every default.
+    Example: `cpt methods cpt` lists the hyperparameters of CPT with the source of every default, and
+    `cpt methods --bibtex coop cpt > papers.bib` writes the papers to cite.
     """
-    from rich.table import Table
-
     from cpt.files.stage_files import write_text
-    from cpt.methods.base import describe, registry
+    from cpt.methods.base import references, registry
     from cpt.report.page.fairness import markdown
     from cpt.report.terminal.console import console
+    from cpt.report.terminal.methods import hyperparameters, listing
 
     if sheet is not None:
         write_text(sheet, markdown())
         log(f"wrote {sheet}")
-    elif name is not None:
-        facts = describe.facts(registry.check(name))
-        log(f"{facts['title']}: {facts['summary']}\nsource: {facts['source']}\n")
-        listing = Table("hyperparameter", "default", "meaning", "source of the default", box=None)
-        for field, about in facts["hyperparameters"].items():
-            listing.add_row(field, str(about["default"]), about["description"], about["source"])
-        console().print(listing)
+    elif bibtex:
+        log(references.bibliography({name: registry.get(name).source for name in names or registry.usable()}))
+    elif names:
+        for name in names:
+            console().print(*hyperparameters(name), sep="\n")
     else:
-        listing = Table("name", "title", "what it does", "learns", "source", box=None)
-        for known in registry.names():
-            facts = describe.facts(known)
-            mark = " (reconstruction)" if facts["reconstruction"] else ""
-            learned = f"{describe.learned_values(known, 'base_to_new'):,}"
-            listing.add_row(known, facts["title"] + mark, facts["summary"], learned, facts["source"])
-        console().print(listing)
+        console().print(listing())
 
 
 def schema(output: Output = Path("workflow/schemas/config.schema.json")) -> None:

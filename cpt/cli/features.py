@@ -91,9 +91,9 @@ def text_features(
     from cpt.features.templates import template_set
     from cpt.features.text import make_text_features
 
-    entry = find(load_catalog(catalog), dataset)
-    chosen = template_set(templates, entry.template_for(templates), _sets(sets))
     with recorded(output):
+        entry = find(load_catalog(catalog), dataset)
+        chosen = template_set(templates, entry.template_for(templates), _sets(sets))
         names = read_manifest(manifest).class_names
         clip = _clip(backbone, device, "float32", threads)
         make_text_features(clip, load_tokenizer(backbone), names, chosen, entry.template, output)
@@ -124,8 +124,8 @@ def descriptions(
     from cpt.features.descriptions import make_descriptions
     from cpt.features.templates import template_set
 
-    entry = find(load_catalog(catalog), dataset)
     with recorded(output):
+        entry = find(load_catalog(catalog), dataset)
         count = make_descriptions(
             _clip(backbone, device, "float32", threads),
             load_tokenizer(backbone),

@@ -64,7 +64,7 @@ OPERATORS = {
     "candle": 349, "clap": 182, "clip_adapter": 183, "clip_lora": 1299, "cocoop": 550, "coop": 522, "coprompt": 1042,
     "cpt": 796, "cross_modal": 175, "dekg": 567, "dekg_tcp": 586, "dpc": 757, "ivlp": 744, "kgcoop": 534, "lamp": 982,
     "lamp_abstract": 924, "lift": 695, "maple": 811, "mma": 1089, "mmrl": 868, "npt": 845, "promptsrc": 911,
-    "taskres": 172, "tcp": 553, "tip_adapter_f": 167, "zs_lp": 169,
+    "shuffled_labels": 169, "taskres": 172, "tcp": 553, "tip_adapter_f": 167, "zs_lp": 169,
 }  # fmt: skip
 """Operators of a step of 12 blocks in 16 bits, counted by ``python -m benchmarks.operators``."""
 OTHER_OPERATORS = 150

@@ -66,7 +66,8 @@ def score(
     predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
     classifier, described = read_tensors(run / "classifier.safetensors", CLASSIFIER)
     chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
-    untrained = record["steps"] == 0 and not registry.get(record["method"]).needs_training_features
+    kind = registry.get(record["method"])
+    untrained = not (kind.trains or kind.needs_training_features)
     training = _trained(read_split(split), clusters, chosen_groups, untrained=untrained)
     keys = predictions.select(["target", "subset", "epoch"])
     rows: list[dict[str, Any]] = []

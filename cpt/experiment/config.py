@@ -18,7 +18,7 @@ from cpt import limits
 from cpt.errors import CptError, close
 from cpt.experiment import exhibits, fitting, merging
 from cpt.experiment.exhibits import Exhibit
-from cpt.experiment.sections import FilePath, Label, Name, Names, Protocol, Ratios, Section, Seeds, Share
+from cpt.experiment.sections import FilePath, Label, Name, Names, Protocol, Ratio, Ratios, Section, Seeds, Share
 from cpt.experiment.table import Table
 from cpt.validation import checksum, lines_of, problems_of
 
@@ -77,6 +77,13 @@ class Variant(Section):
     method: str = Field(description="module of cpt/methods")
     label: Label | None = Field(None, description="name in tables; default: the method's title")
     note: Label | None = Field(None, description="mark after the label, for example 'as printed'")
+    control: bool = Field(
+        False,
+        description="the row says what a number is worth: it is neither ranked nor tested; methods may be controls",
+    )
+    imbalance_ratio: Ratio | None = Field(
+        None, description="trained at this ratio in every cell, whatever the cell's; natural: on all training images"
+    )
     set: dict[str, Any] = Field({}, description="hyperparameter: value")
 
 

@@ -26,6 +26,8 @@ FIGURES, LAYOUTS, FORMATS = "cpt.report.figures", "cpt.report.layouts", "cpt.rep
 """Packages that hold one module per kind of figure, per layout of tables, and per format of a table's files."""
 RECONSTRUCTION = "reconstruction"
 """Mark of a method that was built from a description because no equations or code are public."""
+CONTROL = "control"
+"""Mark of a row that says what a number is worth: it is neither ranked nor tested."""
 
 
 # ---- what an exhibit asks for ------------------------------------------------------------------

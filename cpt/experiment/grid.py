@@ -13,20 +13,20 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cpt.data.catalog import load_catalog
-from cpt.data.entry import Entry
+from cpt.data.catalog import Catalog, load_catalog
 from cpt.errors import CptError, nearest
 from cpt.experiment import config as cfg
-from cpt.experiment.exhibits import RECONSTRUCTION, Cell, Exhibit, Experiment, Place
+from cpt.experiment.exhibits import CONTROL, RECONSTRUCTION, Cell, Exhibit, Experiment, Place
 from cpt.experiment.runs import Job, Run
 from cpt.experiment.variants import CLUSTERED, Variants
 from cpt.files import paths
-from cpt.files.paths import NATURAL, Ratio
+from cpt.files.paths import NATURAL, Ratio, ratio_text
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
 from cpt.methods.base.families import LONG_TAIL
 from cpt.methods.base.hyperparameters import Hyperparameters
+from cpt.methods.base.method import Method
 from cpt.metrics.reported import MEASURES
 
 PROTOCOL = {
@@ -54,7 +54,7 @@ class Grid:
     """
 
     config: cfg.Config
-    catalog: dict[str, Entry]
+    catalog: Catalog
     runs: dict[str, Run]
     exhibits: dict[str, dict[str, Any]]
     clusterings: dict[tuple[str, str], Hyperparameters]
@@ -245,6 +245,12 @@ class _Builder:
             hyperparameters=lambda variant, dataset: self.variants.resolved(where, variant, "base_to_new", dataset),
         )
         title, caption = exhibit.headed()
+        shown = [self._row(variant) for variant in dict.fromkeys(v for named in rows.values() for v in named)]
+        further = exhibit.further(experiment)
+        if any(row["id"] == further.get("reference") and row.get("control") for row in shown):
+            self._refuse(
+                f"{where}.reference", f"{further['reference']!r} is a control, which is not tested; name another"
+            )
         return {
             "name": name,
             "kind": exhibit.kind,
@@ -252,21 +258,34 @@ class _Builder:
             "caption": caption,
             "ratios": experiment.ratios,
             "tasks": exhibit.of_tasks(),
-            "rows": exhibit.ordered([self._row(v) for v in dict.fromkeys(v for named in rows.values() for v in named)]),
-            **exhibit.further(experiment),
+            "rows": exhibit.ordered(shown),
+            **further,
             "cells": [self._cell(where, cell) for cell in exhibit.cells(experiment)],
         }
 
     def _row(self, variant: str) -> dict[str, Any]:
         chosen = self.config.variants[variant]
         method = registry.get(chosen.method)
-        notes = [chosen.note, RECONSTRUCTION if method.reconstruction else None]
-        return {
+        ratio, control = chosen.imbalance_ratio, chosen.control or method.control
+        notes = [
+            chosen.note,
+            None if ratio is None else f"trained at τ = {ratio_text(ratio)}",
+            RECONSTRUCTION if method.reconstruction else None,
+            CONTROL if control else None,
+        ]
+        row: dict[str, Any] = {
             "id": variant,
             "label": chosen.label or method.title,
             "note": ", ".join(note for note in notes if note) or None,
-            "family": "long_tail" if chosen.set.keys() & LONG_TAIL else method.family,
+            "family": self._family(chosen, method),
         }
+        row |= {} if ratio is None else {"imbalance_ratio": ratio}
+        return row | ({"control": True} if control else {})
+
+    def _family(self, chosen: cfg.Variant, method: type[Method]) -> str:
+        if chosen.control or method.control:
+            return "controls"
+        return "long_tail" if chosen.set.keys() & LONG_TAIL else method.family
 
     def _places(self, where: str, only: list[str] | None, task: str) -> list[Place]:
         """Where a task trains and tests; ``only`` on some datasets."""
@@ -297,12 +316,13 @@ class _Builder:
         protocol, (trained, tested, source) = PROTOCOL[cell.task], cell.place
         place = where if cell.parameter is None else f"{where}.sweep"
         hp = self.variants.resolved(place, cell.variant, protocol, trained, cell.changes)
-        method = self.config.variants[cell.variant].method
-        kind = registry.get(method)
-        identities: list[tuple[Ratio, int]] = [(cell.ratio, seed) for seed in cell.seeds]
+        variant = self.config.variants[cell.variant]
+        method, own = variant.method, variant.imbalance_ratio
+        kind, ratio = registry.get(method), cell.ratio if own is None else own
+        identities: list[tuple[Ratio, int]] = [(ratio, seed) for seed in cell.seeds]
         if not (kind.trains or kind.needs_training_features):
             # no prediction depends on the training set; groups of classes by its counts do
-            identities = [(NATURAL if cell.ratio == NATURAL else 1.0, 0)]
+            identities = [(NATURAL if ratio == NATURAL else 1.0, 0)]
         subsets = ("base", "new") if protocol == "base_to_new" else ("all",)
         runs = [Run(protocol, trained, ratio, method, hp, seed) for ratio, seed in identities]
         return {
@@ -358,7 +378,7 @@ class _Builder:
             if name not in registry.names():
                 self._refuse(f"{where}.methods", f"unknown method {name!r}; {nearest(name, registry.names())}")
         self._check_datasets(f"{where}.datasets", rule.datasets or [])
-        methods = rule.methods or registry.names()
+        methods = rule.methods or registry.usable()
         known = {key for name in methods for key in registry.get(name).hyperparameters.model_fields}
         for key in rule.set:
             if key not in known:
@@ -380,7 +400,7 @@ class _Builder:
     def _check_datasets(self, where: str, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.catalog:
-                self._refuse(where, f"unknown dataset {name!r}; {nearest(name, self.catalog)}")
+                self._refuse(where, self.catalog.absent(name))
 
     def _refuse(self, *parts: str) -> NoReturn:
         raise CptError(": ".join((self.source, *parts)))

@@ -20,7 +20,7 @@ from cpt.experiment import exhibits
 from cpt.experiment.config import Config
 from cpt.experiment.runs import Job, Run
 from cpt.files.integrity import CONFIGURATION, work_folder
-from cpt.files.provenance import code_version
+from cpt.files.provenance import code_version, is_code
 from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json, write_text
 from cpt.methods.base import registry
 
@@ -69,7 +69,7 @@ def load(config: Config, source: str, memory: Path, notify: Callable[[str], None
     """
     catalog = load_catalog(Path(config.catalog))
     entries = {name: entry.model_dump_json() for name, entry in catalog.items()}
-    methods = [f"cpt.methods.{name}" for name in registry.names()]
+    methods = [module for module in registry.every_module() if is_code(module)]
     code = code_version("cpt.experiment.resolved", "cpt.experiment.grid", *methods, data=exhibits.sources())
     key = sha256_text(canonical_json([config.model_dump_json(), entries, code]))
     kept = _kept(memory, key)

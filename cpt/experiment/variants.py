@@ -93,7 +93,9 @@ class Variants:
 
     def _start(self, hp: Starting, protocol: str, dataset: str, where: str) -> Hyperparameters:
         """Hyperparameters of the run that ``hp`` starts from."""
-        known = [name for name in registry.names() if registry.continuable(name)]
+        if hp.start in registry.names():
+            registry.get(hp.start)  # tells why one of another package cannot be used
+        known = [name for name in registry.usable() if registry.continuable(name)]
         if hp.start not in known:
             self._refuse(f"{where}.start", f"no method to start from: {hp.start!r}; {nearest(hp.start, known)}")
         place = f"{where}.start_hyperparameters"

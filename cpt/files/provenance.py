@@ -23,6 +23,7 @@ from typing import Any
 
 from cpt import __version__
 from cpt.errors import CptError
+from cpt.files import plugins
 from cpt.files.hashes import sha256_text
 from cpt.files.integrity import SCHEMA, SUFFIX, digest
 from cpt.files.stage_files import sha256_file, write_json
@@ -40,10 +41,12 @@ def recorded(output: Path) -> Iterator[dict[str, Any]]:
     """Write the record beside a stage's main file when the block has succeeded; yield a dictionary for further facts.
 
     ``sources`` are all stage files that the block read, ``outputs`` those that it wrote into the folder of ``output``,
-    both as paths relative to that folder with the SHA-256 of their bytes.
+    both as paths relative to that folder with the SHA-256 of their bytes. ``versions`` has those of other packages,
+    whose methods and datasets the block used, too.
     """
     global _device
     _device = "cpu"
+    plugins.forget()
     facts: dict[str, Any] = {}
     with traced() as trace:
         yield facts
@@ -63,7 +66,7 @@ def recorded(output: Path) -> Iterator[dict[str, Any]]:
         "command": sys.argv,
         "cpt": __version__,
         **commit(),
-        "versions": versions(),
+        "versions": versions() | plugins.used(),
         "device": _device,
         "driver": driver(),
         "time": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -88,7 +91,7 @@ def driver() -> str | None:
 
 
 def code_version(*modules: str, data: Sequence[str] = ()) -> str:
-    """Return a hash of the named modules of ``cpt`` and of everything in ``cpt`` that they import.
+    """Return a hash of the named modules and of everything in ``cpt``, or in a plugin's package, that they import.
 
     The hash is over syntax trees without docstrings, so that comments and formatting never make a result stale.
     Modules that are found at run time (methods) have to be named, and so have files that the code reads.
@@ -144,7 +147,7 @@ def require_version(expected: str, found: str, what: str) -> None:
 
 @cache
 def _module(module: str) -> tuple[str, tuple[str, ...]]:
-    """Return the hash of one module's code and the modules of ``cpt`` that it imports."""
+    """Return the hash of one module's code and the modules that it imports and that count (``is_code``)."""
     path = _source(module)
     assert path is not None, module
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -152,8 +155,9 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            base = _imported_from(module, path, node)
+            imported += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
@@ -161,11 +165,28 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
     return sha256_text(ast.dump(tree)), tuple(sorted({name for name in imported if _source(name)}))
 
 
+def _imported_from(module: str, path: Path, node: ast.ImportFrom) -> str:
+    """Module that ``from ... import`` of a module names; packages with plugins may name it relative to their own."""
+    if not node.level:
+        return node.module or ""
+    parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    return ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def is_code(module: str) -> bool:
+    """Whether a name is a module of ``cpt``, or of a package that has plugins."""
+    return _source(module) is not None
+
+
 def _source(module: str) -> Path | None:
-    """File of a module of the package; None for other names."""
+    """File of a module of the package, or of a package that has plugins; None for other names."""
     package, *inside = module.split(".")
-    place = PACKAGE.joinpath(*inside)
-    files = (place.with_suffix(".py"), place / "__init__.py") if package == "cpt" and inside else ()
+    if package == "cpt":
+        place = PACKAGE.joinpath(*inside) if inside else None
+    else:
+        found = plugins.source(package)
+        place = found and found.joinpath(*inside)
+    files = (place, place.with_suffix(".py"), place / "__init__.py") if place else ()
     return next((file for file in files if file.is_file()), None)
 
 

@@ -27,7 +27,7 @@ DECIMALS = 2
 PARTIAL = (
     "Datasets differ in their seeds: averages, and tests of them, are over the seeds that all datasets of the row have."
 )
-
+CONTROLS = "Controls say what a number is worth; they are neither ranked nor tested."
 NATURAL_NOTE = (
     "τ = natural: trained on all training images that the datasets have, tested on their own test images. Where these "
     "are not balanced, macro accuracy weighs all classes alike, as a balanced test set does."
@@ -73,6 +73,10 @@ class Layout(exhibits.Layout):
     """What the notes add about the marks of best and second."""
     undefined: ClassVar[str] = ""
     """What the notes add about missing numbers."""
+    gaps: ClassVar[str] = (
+        "It never counts as 0: an average that lacks a dataset is missing, and is neither ranked nor tested."
+    )
+    """The rule for averages of missing numbers."""
 
     # ---- what a layout defines ---------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class Layout(exhibits.Layout):
         """
         decimals, spread = self.decimals if decimals is None else decimals, spread and self.shows_spread
         cells = [numbers[Key(ratio, row["id"], dataset, metric)] for row in self.exhibit["rows"]]
-        means = marked([cell.mean for cell in cells], better, decimals)
+        means = marked([cell.mean for cell in cells], better, decimals, self.controls)
         return [
             replace(
                 shown,
@@ -176,6 +180,11 @@ class Layout(exhibits.Layout):
             )
             for shown, cell, row in zip(means, cells, self.exhibit["rows"], strict=True)
         ]
+
+    @cached_property
+    def controls(self) -> frozenset[int]:
+        """Positions of the rows that are controls."""
+        return frozenset(i for i, row in enumerate(self.exhibit["rows"]) if row.get("control"))
 
     @cached_property
     def _positions(self) -> dict[tuple[Ratio, str, str], tuple[int, ...]]:
@@ -205,7 +214,8 @@ class Layout(exhibits.Layout):
             PARTIAL if partial else "",
             f"Bold: best mean of {self.ranked_in}, underlined: second, significant or not{self.unranked}.",
             self.test_note(),
-            f"{MISSING}: no finished run{self.undefined}." if 0 in counts else "",
+            CONTROLS if self.controls else "",
+            f"{MISSING}: no finished run{self.undefined}. {self.gaps}" if 0 in counts else "",
             f"Backbone: {self.results.grid['backbone']}.",
         ]
         return " ".join(filter(None, parts))
@@ -234,9 +244,11 @@ def _seed_note(counts: Sequence[int], spread: Literal["±", "std"] | None) -> st
     return f"Mean over {seeds} seeds{alone}, {shown} the sample standard deviation over seeds."
 
 
-def marked(values: Sequence[float | None], better: Better, decimals: int) -> list[Shown]:
-    """Return numbers as a column shows them, best and second marked."""
-    marks = rank(values, better, decimals)
+def marked(
+    values: Sequence[float | None], better: Better, decimals: int, controls: Collection[int] = ()
+) -> list[Shown]:
+    """Return numbers as a column shows them, best and second marked; those at the positions ``controls`` never are."""
+    marks = rank([None if i in controls else value for i, value in enumerate(values)], better, decimals)
     return [
         Shown(MISSING if value is None else f"{value:.{decimals}f}", mark=mark, order=value)
         for value, mark in zip(values, marks, strict=True)

@@ -31,6 +31,7 @@ from cpt.results.cells import (
     read_results,
     row_names,
     shared,
+    tested_rows,
     uneven,
 )
 
@@ -84,7 +85,7 @@ def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[Rat
 
     Signs of the datasets' differences (means over the seeds that the average is over) are flipped, in all ways or
     10,000 drawn ones; p is corrected for the rows of a ratio by Holm's method. Only layouts by dataset have averages
-    over enough datasets, and only rows with every dataset are compared.
+    over enough datasets, and only rows with every dataset are compared; controls are not.
     """
     reference, task = exhibit["reference"], exhibit["tasks"][0]
     if not layout_of(exhibit).by_dataset or reference is None:
@@ -92,7 +93,7 @@ def significance(results: Results, exhibit: Mapping[str, Any]) -> dict[tuple[Rat
     parts = _averaged_parts(results, exhibit, task)
     found: dict[tuple[Ratio, str], float] = {}
     for ratio in exhibit["ratios"]:
-        rows = {row["id"]: parts[ratio, row["id"]] for row in exhibit["rows"]}
+        rows = {row["id"]: parts[ratio, row["id"]] for row in tested_rows(exhibit)}
         known = {
             row: np.array([fmean(part[seed] for seed in seeds) for part in of_row])
             for row, of_row in rows.items()

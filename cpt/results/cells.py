@@ -219,17 +219,23 @@ def averaged_datasets(exhibit: Mapping[str, Any], task: str) -> list[str]:
     return [dataset for dataset in datasets_of(exhibit, task) if dataset not in left_out]
 
 
+def tested_rows(exhibit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows whose differences are tested, the reference row among them: all but the controls."""
+    return [row for row in exhibit["rows"] if not row.get("control")]
+
+
 def row_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return row id -> name in figures and data files.
 
-    That is the label, with the note where two rows share the label or where it says that a method is a reconstruction.
+    That is the label, with the note where two rows share the label or where it says that a row is a reconstruction or a
+    control.
     """
     rows = list(rows)
     labels = [row["label"] for row in rows]
 
     def name(row: Mapping[str, Any]) -> str:
         note = row.get("note") or ""
-        noted = note and (labels.count(row["label"]) > 1 or RECONSTRUCTION in note)
+        noted = note and (labels.count(row["label"]) > 1 or RECONSTRUCTION in note or row.get("control"))
         return f"{row['label']} ({note})" if noted else row["label"]
 
     return {row["id"]: name(row) for row in rows}

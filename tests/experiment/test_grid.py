@@ -277,13 +277,14 @@ def test_what_rows_are_called(built: Any) -> None:
 def test_rows_in_families(built: Any) -> None:
     methods = ("clip_lora", "gla", "zs_lp", "mma", "coop", "zeroshot")
     variants = {name: {"method": name} for name in methods}
+    variants |= {"random": {"method": "coop", "control": True}}
     variants["adjusted"] = {"method": "coop", "set": {"prior": "logit_adjustment"}}
     plain = {"table": TABLE | {"variants": [*variants]}}
     rows = built(variants, exhibits=plain).exhibits["table"]["rows"]
     assert [row["id"] for row in rows] == [*variants]
     grouped = {"table": plain["table"] | {"families": True}}
     rows = built(variants, exhibits=grouped).exhibits["table"]["rows"]
-    assert [row["id"] for row in rows] == ["zeroshot", "coop", "mma", "clip_lora", "zs_lp", "gla", "adjusted"]
+    assert [row["id"] for row in rows] == ["zeroshot", "coop", "mma", "clip_lora", "zs_lp", "gla", "adjusted", "random"]
     assert [row["family"] for row in rows] == list(FAMILIES)
 
 

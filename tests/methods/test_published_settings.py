@@ -54,6 +54,8 @@ EVERYWHERE: dict[str, dict[str, Any]] = {
     "npt": MAPLE,
     "zs_lp": PROBE,
     "clap": PROBE | {"constraint": "l2", "multipliers": "zero_shot"},
+    "prior_only": {"templates": "single"},
+    "shuffled_labels": PROBE,
     "taskres": PROBE | {"residual_scale": 0.5},
     "cross_modal": PROBE | {"text_share": 0.5},
     "clip_adapter": PROBE | {"ratio": 0.2, "reduction": 4},

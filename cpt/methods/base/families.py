@@ -12,6 +12,7 @@ FAMILIES = {
     "probes": "Linear probes",
     "post_hoc": "Post-hoc corrections",
     "long_tail": "Losses and priors for the long tail",
+    "controls": "Controls",
 }
 """Family -> heading, in the order of the headings. ``long_tail`` are variants of methods of the other families."""
 

@@ -97,6 +97,7 @@ class Method(nn.Module):
         source: paper and reference repository.
         family: what kind of method it is, one of ``cpt.methods.base.families``.
         reconstruction: built from a description, because neither equations nor code are public.
+        control: says what a number is worth; its rows are neither ranked nor tested.
         hyperparameters: its ``Hyperparameters`` subclass.
         prompts_images: False if the vision tower stays unprompted, so that cached frozen features can be used.
         uses_frozen_images: its loss uses frozen image features; cached ones are used if nothing is augmented.
@@ -120,6 +121,7 @@ class Method(nn.Module):
     source: ClassVar[str]
     family: ClassVar[str] = "prompts"
     reconstruction: ClassVar[bool] = False
+    control: ClassVar[bool] = False
     hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
     prompts_images: ClassVar[bool] = True
     uses_frozen_images: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Find methods by module name: a new method needs only a new module in ``cpt.methods``."""
+"""Find methods: modules of ``cpt.methods``, and the entry points ``cpt.methods`` of other packages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,55 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from cpt.errors import CptError, nearest
+from cpt.files import plugins
+from cpt.files.plugins import Plugin
 
 if TYPE_CHECKING:
     from cpt.methods.base.hyperparameters import Hyperparameters
     from cpt.methods.base.method import Method
 
 
-@cache
-def names() -> tuple[str, ...]:
-    """Return the names of all methods: the modules of ``cpt.methods``."""
+def built_in() -> tuple[str, ...]:
+    """Return the names of this package's methods: the modules of ``cpt.methods``."""
     import cpt.methods
 
     return tuple(sorted(module.name for module in pkgutil.iter_modules(cpt.methods.__path__) if not module.ispkg))
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all methods."""
+    return tuple(sorted({*built_in(), *plugins.of(plugins.METHODS)}))
+
+
+def usable() -> tuple[str, ...]:
+    """Return the names of the methods without those of other packages that cannot be loaded."""
+    return tuple(name for name in names() if _is_usable(name))
+
+
+def _is_usable(name: str) -> bool:
+    try:
+        if package(name) is not None:
+            get(name)
+    except CptError:
+        return False
+    return True
+
+
+@cache
+def package(name: str) -> Plugin | None:
+    """Return the package that a method is from; None for this one.
+
+    Raises:
+        CptError: several have a method of this name.
+    """
+    return plugins.only(plugins.METHODS, name, plugins.OWN if name in built_in() else "")
+
+
+def every_module() -> list[str]:
+    """Return the modules that define methods, also those that cannot be loaded."""
+    others = [plugin.module for found in plugins.of(plugins.METHODS).values() for plugin in found]
+    return [*(f"cpt.methods.{name}" for name in built_in()), *others]
 
 
 def check(name: str) -> str:
@@ -38,13 +75,24 @@ def modules(name: str, hyperparameters: Hyperparameters) -> tuple[str, ...]:
     from cpt.methods.base.hyperparameters import Starting
 
     start = hyperparameters.start if isinstance(hyperparameters, Starting) else None
-    return tuple(f"cpt.methods.{method}" for method in (name, start) if method)
+    return tuple(_module(method) for method in (name, start) if method)
+
+
+def _module(name: str) -> str:
+    plugin = package(name)
+    return plugin.module if plugin else f"cpt.methods.{name}"
 
 
 def get(name: str) -> type[Method]:
-    """Return the ``Method`` subclass that the module ``cpt.methods.<name>`` defines."""
+    """Return the ``Method`` subclass that the module ``cpt.methods.<name>`` or another package defines.
+
+    Raises:
+        CptError: there is none, several packages have it, or it cannot be loaded.
+    """
     from cpt.methods.base.method import Method
 
+    if (plugin := package(check(name))) is not None:
+        return _loaded(plugin)
     module = importlib.import_module(f"cpt.methods.{check(name)}")
     found = [
         v
@@ -54,6 +102,18 @@ def get(name: str) -> type[Method]:
     if len(found) != 1 or found[0].name != name:
         raise CptError(f"cpt/methods/{name}.py must define exactly one Method, with name = {name!r}")
     return found[0]
+
+
+def _loaded(plugin: Plugin) -> type[Method]:
+    from cpt.methods.base.method import Method
+
+    found = plugin.load()
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise plugin.broken(f"{plugin.point.value} is no subclass of cpt.methods.base.method.Method")
+    if getattr(found, "name", None) != plugin.name:
+        raise plugin.broken(f"its class must have name = {plugin.name!r}, as its entry point is called")
+    plugin.use()
+    return found
 
 
 def continuable(name: str) -> bool:

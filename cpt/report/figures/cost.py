@@ -37,7 +37,7 @@ class Cost(VariantsFigure):
 
 
 class Point(NamedTuple):
-    """A method's cost and accuracy, with the standard deviation over seeds."""
+    """A row's cost and accuracy, with the standard deviation over seeds; a control is on no front."""
 
     row: str
     name: str
@@ -45,6 +45,7 @@ class Point(NamedTuple):
     accuracy: float
     std: float | None
     seeds: int
+    control: bool = False
 
 
 def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
@@ -77,6 +78,7 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
         "trainings and the larger memory. Memory on a CPU is that of the whole process, libraries included. Steps: "
         "Pareto front, the highest mean for a cost of at most x. Dashed: methods that learn nothing."
     )
+    note += " Controls are on no front." if any(row.get("control") for row in exhibit["rows"]) else ""
     return style.Drawing(figure, HEADER, rows, note)
 
 
@@ -91,7 +93,8 @@ def _points(
         if accuracy.mean is not None and costs:
             trains = any(spent[run]["steps"] for cell in cells for run in cell["runs"] if run in spent)
             middle = statistics.median(costs) if trains else 0.0
-            points.append(Point(row["id"], names[row["id"]], middle, accuracy.mean, accuracy.std, accuracy.n))
+            known = middle, accuracy.mean, accuracy.std, accuracy.n
+            points.append(Point(row["id"], names[row["id"]], *known, control=row.get("control", False)))
     return points
 
 
@@ -105,15 +108,16 @@ def _spent(results: Results, run: str, cost: str, spent: Mapping[str, Mapping[st
 
 def undominated(points: Sequence[Point]) -> list[Point]:
     """Return the Pareto front, by ascending cost."""
+    methods = [point for point in points if not point.control]
 
     def beaten(point: Point) -> bool:
         return any(
             (other.cost <= point.cost and other.accuracy >= point.accuracy)
             and (other.cost < point.cost or other.accuracy > point.accuracy)
-            for other in points
+            for other in methods
         )
 
-    return sorted((point for point in points if not beaten(point)), key=lambda point: point.cost)
+    return sorted((point for point in methods if not beaten(point)), key=lambda point: point.cost)
 
 
 def _draw_points(

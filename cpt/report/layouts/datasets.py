@@ -9,7 +9,7 @@ from cpt.files.paths import Ratio
 from cpt.report.layout import Layout, LongForm, can_differ
 from cpt.report.shown import DIFFERS, Block, Column
 from cpt.report.words import AVERAGE, SIGNIFICANCE_LEVEL, ratio_title
-from cpt.results.cells import averaged_datasets, datasets_of, judged_by
+from cpt.results.cells import averaged_datasets, datasets_of, judged_by, tested_rows
 
 
 class Datasets(Layout):
@@ -40,7 +40,7 @@ class Datasets(Layout):
     def test_note(self) -> str:
         """Return what the mark says, or that it cannot appear."""
         exhibit = self.exhibit
-        datasets, others = len(averaged_datasets(exhibit, exhibit["tasks"][0])), len(exhibit["rows"]) - 1
+        datasets, others = len(averaged_datasets(exhibit, exhibit["tasks"][0])), len(tested_rows(exhibit)) - 1
         if exhibit["reference"] is None or datasets < 2:
             return ""
         reference = next(row["label"] for row in exhibit["rows"] if row["id"] == exhibit["reference"])

@@ -25,6 +25,7 @@ class Measures(Layout):
     of_measures = True
     of_base_to_new = True
     undefined = ", or a measure that the method does not have"
+    gaps = "It never counts as 0: a measure that lacks a run is missing."
 
     def numbers(self, ratio: Ratio, row: str, task: str, cells: Cells) -> dict[Key, Summary]:
         """Return the average of every measure."""

@@ -40,7 +40,7 @@ def fairness(results: Results) -> list[dict[str, Any]]:
                 own = cell["row"] == row["id"] and cell["parameter"] is None
                 if own and finished and row["id"] not in found:
                     given = _given(results, finished, values[finished[0]], spent)
-                    where = f"{given.pop('dataset')}, {ratio_title(cell['ratio'])}"
+                    where = f"{given.pop('dataset')}, {ratio_title(row.get('imbalance_ratio', cell['ratio']))}"
                     found[row["id"]] = {**given, **row, "where": where}
     return list(found.values())
 
@@ -128,7 +128,7 @@ def markdown() -> str:
     """Return the sheet of all methods with their published settings, learned values and measured passes."""
     from cpt.methods.base import describe, registry
 
-    names = sorted(registry.names(), key=lambda name: (registry.get(name).trains, name))
+    names = sorted(registry.built_in(), key=lambda name: (registry.get(name).trains, name))
     shared = describe.hyperparameters(TrainingHyperparameters)
     methods = []
     for name in names:
@@ -139,11 +139,23 @@ def markdown() -> str:
         }
         settings = _published_settings(facts["hyperparameters"], facts["protocol_defaults"], shared)
         own = {"name": name, "dataset_defaults": by_dataset, "given": _published(name), "settings": settings}
-        methods.append(facts | own)
+        methods.append(facts | own | _origin(facts["source"]) | {"control": registry.get(name).control})
     template = templates().get_template("templates/methods.md.j2")
     every = _published_settings(shared, {}, {})
     text = template.render(batch=describe.BATCH, classes=describe.CLASSES, shared=every, methods=methods)
     return text.strip() + "\n"
+
+
+def _origin(source: str) -> dict[str, str]:
+    """Cells of a method's row of papers and codes: keys of BibTeX, repositories, and their licenses."""
+    from cpt.methods.base import references
+
+    codes = references.codes(source)
+    return {
+        "papers": ", ".join(f"`{paper.key}`" for paper in references.papers(source)) or MISSING,
+        "codes": ", ".join(codes) or MISSING,
+        "licenses": ", ".join(dict.fromkeys(codes.values())) or MISSING,
+    }
 
 
 def _published(name: str) -> list[str]:

@@ -117,7 +117,7 @@ def _headline(results: Results, table: Mapping[str, Any]) -> Headline:
     task = table["tasks"][0]
     metric, datasets = judged_by(task), len(averaged_datasets(table, task))
     numbers, tested = long_form(results, table), significance(results, table)
-    titles = {row["id"]: _row_title(row) for row in table["rows"]}
+    titles = {row["id"]: _row_title(row) for row in table["rows"] if not row.get("control")}
     lines = []
     for ratio in table["ratios"]:
         averages = {title: numbers[Key(ratio, row, AVERAGE, metric)] for row, title in titles.items()}
