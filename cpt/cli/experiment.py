@@ -91,7 +91,9 @@ def status(
     Run it in the project's folder. It only reads files, so it can run beside Snakemake. Ctrl-C ends --watch and nothing
     else.
 
-    Example: `cpt status config/paper.yaml --watch`
+    Example: `cpt status config/config.yaml`
+
+    Example, while Snakemake runs: `cpt status config/paper.yaml --watch`
     """
     from rich.live import Live
 

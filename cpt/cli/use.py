@@ -143,7 +143,7 @@ def pull(
     Every file is compared with its hash, and none can hold code. The backbone is made from its own source, which may
     be a download.
 
-    Example: `cpt pull me/flowers --output flowers`
+    Example, with an internet connection: `cpt pull me/flowers --output flowers`
     """
     from cpt.api import hub
 
