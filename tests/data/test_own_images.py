@@ -428,7 +428,7 @@ def test_what_starts_the_data_job_anew(root: Path, tmp_path: Path, request: pyte
         "exhibits": {**{f"table{i}": None for i in (1, 3, 4, 5, 6, 7)}, **{f"figure{i}": None for i in range(1, 9)}},
     }  # fmt: skip
     (folder / "own.yaml").write_text(yaml.safe_dump(own))
-    words = ["--configfile", "own.yaml", "--", "results/zoo/data/zoo/manifest.parquet"]
+    words = ["results/zoo/data/zoo/manifest.parquet", "--configfile", "own.yaml"]
     snakemake(folder, *words)
     for path in (".DS_Store", "train/Thumbs.db", "train/ant/desktop.ini"):
         (root / path).write_bytes(b"junk")
