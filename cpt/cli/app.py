@@ -30,7 +30,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
-    "An experiment": (experiment.plan, experiment.status, compare.compare, experiment.verify, experiment.bundle),
+    "An experiment": (
+        experiment.init, experiment.plan, experiment.status, compare.compare, experiment.verify, experiment.bundle,
+    ),
     "A trained run": (use.classify, use.export, use.words, use.push, use.pull),
     "What there is": (experiment.methods,),
     "Stages, in order": (

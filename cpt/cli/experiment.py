@@ -145,6 +145,28 @@ def verify(
     log(f"{read}, all fit; {origin}")
 
 
+def init(
+    name: Annotated[str, typer.Argument(help="name of the new experiment and of its dataset")],
+    images: Annotated[
+        Path, typer.Option(help="folder with `<class>/<image>`, or with `train/<class>/<image>` and `test/...`")
+    ],
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="try the steps with the tiny CLIP: no download, but useless numbers")
+    ] = False,
+) -> None:
+    """Write the configuration of an experiment on your images: zero-shot CLIP, CoOp, IVLP and CPT with ViT-B/16.
+
+    One table is of all classes, the other of base and new classes. Run it in the project's folder.
+
+    Example, with a folder of yours: `cpt init pets --images /data/pets`
+    """
+    from cpt.experiment.starter import write_starter
+
+    path, found = write_starter(name, images, Path(), tiny=tiny)
+    log(found)
+    log(f"wrote {path} and {name}.datasets.yaml; next: snakemake --cores 2 --configfile {path}")
+
+
 def bundle(
     folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
     output: Annotated[Path | None, typer.Option(help="archive to write; default: `<experiment>.tar.gz`")] = None,

@@ -27,7 +27,8 @@ from cpt.validation import drawable, no_braces, once, path_name, shown
 _NAME = r"^[a-z0-9][a-z0-9_-]*$"
 
 
-def _name(name: str) -> str:
+def named(name: str) -> str:
+    """Return the name of an experiment, dataset or the like; raises ValueError for others."""
     if not re.match(_NAME, name) or name.endswith("\n"):
         raise ValueError("may have lower-case letters, digits, _ and - only, and starts with a letter or digit")
     return path_name(name)
@@ -35,7 +36,7 @@ def _name(name: str) -> str:
 
 Name = Annotated[
     str,
-    AfterValidator(_name),
+    AfterValidator(named),
     Field(description="lower case, digits, _ and -", json_schema_extra={"pattern": _NAME, "maxLength": limits.NAME}),
 ]
 Label = Annotated[str, AfterValidator(shown)]
