@@ -103,7 +103,7 @@ def test_the_golden_cases_are_there() -> None:
     stored = {path.stem for path in GOLDEN.glob("*.npz")}
     assert stored >= {*CASES}
     assert all([name for name in stored if case in name] == [case] for case in CASES), "their names choose the tests"
-    methods = {name.replace("_", "") for name in registry.names()} | {"lp", "tip"}  # of several methods
+    methods = {name.replace("_", "") for name in registry.names()} | {"lp", "lora", "tip"}  # of several methods
     assert {case.partition("_")[0] for case in CASES} == {name.partition("_")[0] for name in stored} & methods
     assert methods >= {*METHODS}
 

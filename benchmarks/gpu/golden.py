@@ -13,7 +13,15 @@ from benchmarks.gpu.check import ROOT, Check
 CASES = (
     *("zeroshot_caltech101", "coop_ctx4_csc", "cocoop_ctx4_photo", "ivlp_d4_n2", "maple_d3_n2", "promptsrc_d2_nv2_nt4"),
     *("coprompt_d3_n2_mse", "kgcoop_ctx4_photo", "dekg_ctx4_photo", "tcp_layer3_dtd", "dekgtcp_layer2_caltech"),
-    *("dpc_coop_w02_noinit", "lift_k10_m5", "mma_b2to4_s0.1", "candle_k5_n4", "gla_k5"),
+    *(
+        "dpc_coop_w02_noinit",
+        "lift_k10_m5",
+        "mma_b2to4_s0.1",
+        "mmrl_l3to4_n2_adamw",
+        "lora_qkv_r2_init",
+        "candle_k5_n4",
+        "gla_k5",
+    ),
     *(
         "lp_zslp_b",
         "lp_clap_adaptative_a",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +21,7 @@ from cpt.clip.device import upload
 from cpt.features.text import Classes
 from cpt.methods.base.class_rows import ProbeHyperparameters, RowClassifier
 from cpt.methods.base.hyperparameters import field
+from cpt.methods.base.losses import kept
 from cpt.methods.base.method import Batch, TrainingSet
 
 OURS = "ours: a control"
@@ -67,9 +69,15 @@ class ShuffledLabels(RowClassifier):
         """The batch with a label for each image, that of any training image."""
         assert training_set.labels is not None
         chosen = [batch.random.randrange(len(training_set.labels)) for _ in range(len(batch.labels))]
-        return replace(batch, drawn=upload(training_set.labels[chosen].numpy(), self.clip.device))
+        return replace(batch, drawn=upload(_on_host(training_set.labels)[chosen], self.clip.device))
 
     def losses(self, image: Tensor, batch: Batch, training_set: TrainingSet) -> dict[str, Tensor]:
         """Cross-entropy with the drawn labels."""
         assert batch.drawn is not None
         return {"shuffled": F.cross_entropy(self.class_logits(image, training_set.classes), batch.drawn)}
+
+
+@kept
+def _on_host(labels: Tensor) -> np.ndarray:
+    """The labels where the host can read them."""
+    return labels.cpu().numpy()

@@ -133,7 +133,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parquet(
         folder / "split.parquet", split, SPLIT, classes=names, new_classes=[], split_hash="0", imbalance_ratio=1.0
     )
-    write_json(folder / "run/run.json", {"schema": RUN, "dataset": "large", "steps": 1})
+    write_json(folder / "run/run.json", {"schema": RUN, "dataset": "large", "method": "coop", "steps": 1})
     scores = random.dirichlet([1, 1], size=CLASSES)
     table = pa.table(
         {

@@ -68,7 +68,7 @@ def run(
     clusters = mine([[1.0, 0], [0, 1], [0.1, 1]], "kmedoids", 2, seed=1)
     assert clusters.labels.tolist() == [0, 1, 1]
     write_clusters(folder / "clusters.parquet", clusters, ["a", "b", "c"], algorithm="kmedoids", seed=1)
-    write_json(folder / "run.json", {"schema": RUN, "dataset": "d", "steps": 1})
+    write_json(folder / "run.json", {"schema": RUN, "dataset": "d", "method": "coop", "steps": 1})
     kinds = {"epoch": pa.int64(), "top_scores": pa.list_(pa.float32()), "true_score": pa.float32()}
     table = pa.Table.from_pylist(given)
     for name, kind in kinds.items():

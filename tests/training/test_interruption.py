@@ -145,6 +145,7 @@ def test_a_signal_from_outside_reaches_the_training(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # below nohup it is ignored
     )
     assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("epoch 2/"))

@@ -205,7 +205,7 @@ def test_what_is_not_given_is_the_default_of_the_protocol(results: Path, tmp_pat
 
 
 def test_scoring_refuses_clusters_of_other_classes(results: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land", "steps": 1})
+    write_json(tmp_path / "run.json", {"schema": "cpt.run/3", "dataset": "land", "method": "coop", "steps": 1})
     write_parquet(tmp_path / "predictions.parquet", pa.table({"x": [1]}), "cpt.predictions/2")
     write_tensors(tmp_path / "classifier.safetensors", {"x": torch.zeros(1)}, "cpt.classifier/3")
     others = inputs(results, "cpt", "all_classes").clusters
@@ -301,7 +301,7 @@ def test_validation_part(results: Path, tmp_path: Path) -> None:
     predict(folder, tmp_path, [("land", "all")], part="val", device="cpu")
     predictions, _ = read_parquet(folder / "predictions.parquet", "cpt.predictions/2")
     assert len(predictions) == 10 * 3
-    with pytest.raises(CptError, match="land/all: no weird images"):
+    with pytest.raises(CptError, match="no images in part 'weird'; known: test, train, val"):
         predict(folder, tmp_path, [("land", "all")], part="weird", device="cpu")
 
 

@@ -401,8 +401,8 @@ def test_without_a_grid_the_rest_is_still_checked(copied: Path, content: str) ->
 def test_no_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CptError, match="no such folder"):
         verify(tmp_path / "nothing")
-    gathered = {f"{name}.parquet" for name in ("runs", "costs", "counts", "curves")}
-    assert set(found(tmp_path)) == {"grid.json", "backbone.json", "report/index.html"} | gathered
+    with pytest.raises(CptError, match=r"holds no experiment \(no grid.json\); give results/<experiment>"):
+        verify(tmp_path)
 
 
 # ---- what the verb says ------------------------------------------------------------------------
