@@ -24,9 +24,9 @@ from tests.helpers.command import here
 from tests.helpers.workflow import ONLY_TABLE_2
 
 VERBS = [
-    "init", "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
+    "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
     "predict", "score", "aggregate", "table", "figure", "page", "verify", "status", "compare", "audit", "ledger",
-    "many", "methods", "schema", "pretrain", "classify", "export", "words", "bundle", "push", "pull",
+    "many", "methods", "schema", "pretrain", "classify", "export", "words", "bundle", "push", "pull", "init",
 ]  # fmt: skip
 
 
