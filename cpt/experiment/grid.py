@@ -16,17 +16,16 @@ from typing import Any, NoReturn
 from cpt.data.catalog import Catalog, load_catalog
 from cpt.errors import CptError, nearest
 from cpt.experiment import config as cfg
-from cpt.experiment.exhibits import CONTROL, RECONSTRUCTION, Cell, Exhibit, Experiment, Place
+from cpt.experiment.exhibits import Cell, Exhibit, Experiment, Place
+from cpt.experiment.rows import row
 from cpt.experiment.runs import Job, Run
 from cpt.experiment.variants import CLUSTERED, Variants
 from cpt.files import paths
-from cpt.files.paths import NATURAL, Ratio, ratio_text
+from cpt.files.paths import NATURAL, Ratio
 from cpt.files.stage_files import canonical_json, sha256_text
 from cpt.methods.base import registry
 from cpt.methods.base.describe import facts
-from cpt.methods.base.families import LONG_TAIL
 from cpt.methods.base.hyperparameters import Hyperparameters
-from cpt.methods.base.method import Method
 from cpt.metrics.reported import MEASURES
 
 PROTOCOL = {
@@ -245,9 +244,10 @@ class _Builder:
             hyperparameters=lambda variant, dataset: self.variants.resolved(where, variant, "base_to_new", dataset),
         )
         title, caption = exhibit.headed()
-        shown = [self._row(variant) for variant in dict.fromkeys(v for named in rows.values() for v in named)]
+        named = dict.fromkeys(variant for variants in rows.values() for variant in variants)
+        shown = [row(variant, self.config.variants[variant]) for variant in named]
         further = exhibit.further(experiment)
-        if any(row["id"] == further.get("reference") and row.get("control") for row in shown):
+        if any(each["id"] == further.get("reference") and each.get("control") for each in shown):
             self._refuse(
                 f"{where}.reference", f"{further['reference']!r} is a control, which is not tested; name another"
             )
@@ -262,30 +262,6 @@ class _Builder:
             **further,
             "cells": [self._cell(where, cell) for cell in exhibit.cells(experiment)],
         }
-
-    def _row(self, variant: str) -> dict[str, Any]:
-        chosen = self.config.variants[variant]
-        method = registry.get(chosen.method)
-        ratio, control = chosen.imbalance_ratio, chosen.control or method.control
-        notes = [
-            chosen.note,
-            None if ratio is None else f"trained at τ = {ratio_text(ratio)}",
-            RECONSTRUCTION if method.reconstruction else None,
-            CONTROL if control else None,
-        ]
-        row: dict[str, Any] = {
-            "id": variant,
-            "label": chosen.label or method.title,
-            "note": ", ".join(note for note in notes if note) or None,
-            "family": self._family(chosen, method),
-        }
-        row |= {} if ratio is None else {"imbalance_ratio": ratio}
-        return row | ({"control": True} if control else {})
-
-    def _family(self, chosen: cfg.Variant, method: type[Method]) -> str:
-        if chosen.control or method.control:
-            return "controls"
-        return "long_tail" if chosen.set.keys() & LONG_TAIL else method.family
 
     def _places(self, where: str, only: list[str] | None, task: str) -> list[Place]:
         """Where a task trains and tests; ``only`` on some datasets."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import naive
+from cpt.methods.base.method import Batch
 from tests.helpers.contract import CLASSES, OTHERS, TEMPLATES, Toy, classes, model, unit
 
 NAMES = (*CLASSES, *OTHERS[:2])
@@ -91,6 +92,18 @@ def contrast(image: Tensor, text: Tensor, labels: list[int], reading: str) -> Te
 
 PRINTED = {"tetf_reading": "sum", "rs_features": "raw"}
 """Eq. 9 and 11 as printed, but for the constant of the diagonal, which has no gradient."""
+
+
+def assert_a_step_is(toy: Toy, batch: Batch, loss: Tensor) -> None:
+    """A training step has this loss and its gradients."""
+    learned = dict(toy.method.named_parameters())
+    gradients = torch.autograd.grad(loss, list(learned.values()))
+    found = toy.method.total(toy.step(batch).losses)
+    assert found.item() == pytest.approx(loss.item(), rel=2e-5)
+    for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
+
+
 READINGS: list[dict[str, Any]] = [
     {},
     PRINTED,
@@ -113,7 +126,6 @@ def test_a_step_of_cpt_is_its_equations(changes: dict[str, Any]) -> None:
     hp, batch = toy.hp, toy.at(POSITIONS)
     labels = batch.labels.tolist()
     assert labels == [0, 1, 2, 2, 2, 3, 5]
-    learned = dict(toy.method.named_parameters())
 
     text, image = features(toy, batch.images)
     frozen = frozen_text()
@@ -124,12 +136,7 @@ def test_a_step_of_cpt_is_its_equations(changes: dict[str, Any]) -> None:
     loss = loss + 0.15 * consistency(image, still, labels, hp.cc_reading)
     if hp.rs_weight:
         loss = loss + 0.10 * anchor(text, frozen, hp.rs_features)
-    gradients = torch.autograd.grad(loss, list(learned.values()))
-
-    found = toy.method.total(toy.step(batch).losses)
-    assert found.item() == pytest.approx(loss.item(), rel=2e-5)
-    for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
-        assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
+    assert_a_step_is(toy, batch, loss)
 
 
 def routed(toy: Toy, part: str, queries: Tensor) -> dict[int, Tensor]:
@@ -160,7 +167,7 @@ def test_a_step_of_lamp_from_its_abstract_is_its_description() -> None:
     stream = torch.Generator().manual_seed(3)
     for pool in (toy.method.text_pool, toy.method.image_pool):
         pool.bias.copy_(0.3 * torch.randn(pool.bias.shape, generator=stream))
-    learned, batch = dict(toy.method.named_parameters()), toy.at(POSITIONS)
+    batch = toy.at(POSITIONS)
     with torch.no_grad():
         frozen = naive.image_features(model(), batch.images)
     deep = routed(toy, "text", frozen_text())
@@ -168,11 +175,7 @@ def test_a_step_of_lamp_from_its_abstract_is_its_description() -> None:
     text = naive.text_features(model(), toy.classes.tokens, None, deep)
     image = toy.clip.vision(batch.images, deep=routed(toy, "image", frozen))
     loss = contrast(image, text, batch.labels.tolist(), "cross_entropy")
-    gradients = torch.autograd.grad(loss, list(learned.values()))
-    found = toy.method.total(toy.step(batch).losses)
-    assert found.item() == pytest.approx(loss.item(), rel=2e-5)
-    for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
-        assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
+    assert_a_step_is(toy, batch, loss)
 
 
 class RunningTokens:
@@ -245,16 +248,12 @@ def biased_lamp() -> Toy:
 def test_a_step_of_lamp_is_its_description() -> None:
     """Every image takes, in every block, the entry that its class token there scores highest with the bias."""
     toy = biased_lamp()
-    learned, batch = dict(toy.method.named_parameters()), toy.at(POSITIONS)
+    batch = toy.at(POSITIONS)
     plain = RunningTokens(toy, mixed=False)
     text = torch.stack([plain.text(name) for name in NAMES])
     image = torch.stack([plain.image(shown) for shown in batch.images])
     loss = contrast(image, text, batch.labels.tolist(), "cross_entropy")
-    gradients = torch.autograd.grad(loss, list(learned.values()))
-    found = toy.method.total(toy.step(batch).losses)
-    assert found.item() == pytest.approx(loss.item(), rel=2e-5)
-    for name, ours, theirs in zip(learned, torch.autograd.grad(found, list(learned.values())), gradients, strict=True):
-        assert torch.allclose(ours, theirs, atol=2e-4 * float(theirs.abs().max())), name
+    assert_a_step_is(toy, batch, loss)
 
     by_text, by_image = ([plain.taken[part, block] for block in range(2, 12)] for part in ("text", "vision"))
     assert all(len(set(taken)) == 1 for taken in by_text), "the start token is the same for all classes"
