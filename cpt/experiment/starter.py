@@ -65,7 +65,7 @@ def _configuration(name: str, images: Path, base_classes: int, *, tiny: bool) ->
     rows = ", ".join(VARIANTS)
     return f"""\
 # Zero-shot CLIP, CoOp, IVLP and CPT on the images below {images}, with {backbone}.
-# docs/tutorial.md explains every line.
+# Its settings: docs/tutorial.md, and docs/adding.md for `only` and tables.
 extends: {BASE[tiny]}
 experiment: {name}
 catalog: {name}.datasets.yaml
