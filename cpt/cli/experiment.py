@@ -69,7 +69,9 @@ def plan(
         say(f"resolving {source}")
         loaded = config.load(configs, notice)
         grid = grids.build(loaded, source, notice)
-        preflight.check(Stages(loaded, resolved.of(grid)), source)
+        stages = Stages(loaded, resolved.of(grid))
+        preflight.require_tensorboard(stages)
+        preflight.check(stages, source)
         say(f"counting the jobs of {len(grid.runs):,} runs")
         made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:

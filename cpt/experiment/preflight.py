@@ -1,4 +1,4 @@
-"""What the first jobs would refuse, refused before there are any: backbone, GPU, images, lengths of prompts.
+"""What jobs would refuse, refused before there are any: backbone, GPU, TensorBoard, images, lengths of prompts.
 
 Snakemake calls it whenever it reads the Snakefile, so what needs torch is remembered as long as it holds.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,7 @@ from cpt.data.layouts.listing import Listing
 from cpt.data.make_manifest import LAYOUTS
 from cpt.errors import CptError
 from cpt.experiment.stages import Stages
+from cpt.files.paths import EVENTS
 from cpt.files.provenance import code_version
 from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json
 
@@ -63,6 +66,18 @@ def require_device(device: str, source: str) -> None:
     """
     if device == "cuda" and not has_cuda():
         raise CptError(f"{source}: device: cuda asked for, but this machine has no GPU; set device: auto or cpu")
+
+
+def require_tensorboard(stages: Stages) -> None:
+    """Refuse trainings that are to write TensorBoard's events where its package, which writes them, is not installed.
+
+    Raises:
+        CptError: it is not, and at least one method trains.
+    """
+    if not os.environ.get(EVENTS) or importlib.util.find_spec("tensorboard") is not None:
+        return
+    if any("epochs" in parse_json(run.hyperparameters) for run in stages.resolved.runs.values()):
+        raise CptError(f"{EVENTS}: the package tensorboard is not installed; run `pip install tensorboard`")
 
 
 def has_cuda() -> bool:

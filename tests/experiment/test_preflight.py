@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
+from cpt.cli.app import app
 from cpt.errors import CptError
 from cpt.experiment import config, grid, preflight, resolved
 from cpt.experiment.stages import Stages
+from cpt.methods.base import registry
 
 LONG = "a photo of a {}, which is a bird with many colors."
 
@@ -104,3 +109,27 @@ def test_torch_and_the_driver_agree() -> None:
     import torch
 
     assert preflight.has_cuda() == torch.cuda.is_available()
+
+
+def test_tensorboard_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused where something trains, before any job."""
+    made, untrained = stages(), stages(exhibits={"table2": {"variants": ["zeroshot"]}})
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    preflight.require_tensorboard(made)
+    monkeypatch.setenv("CPT_TENSORBOARD", "events")
+    preflight.require_tensorboard(untrained)
+    message = "^CPT_TENSORBOARD: the package tensorboard is not installed; run `pip install tensorboard`$"
+    with pytest.raises(CptError, match=message):
+        preflight.require_tensorboard(made)
+    with pytest.raises(CptError, match=message):
+        app(["plan", "config/config.yaml"], standalone_mode=False)
+    module = ModuleType("tensorboard")
+    module.__spec__ = ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", module)
+    preflight.require_tensorboard(made)
+
+
+def test_methods_that_train_have_epochs() -> None:
+    """By which the workflow tells them without importing torch."""
+    for name in registry.names():
+        assert registry.get(name).trains == ("epochs" in registry.get(name).hyperparameters.model_fields)
