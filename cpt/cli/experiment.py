@@ -166,7 +166,9 @@ def init(
 
     path, found = write_starter(name, images, Path(), tiny=tiny)
     log(found)
-    log(f"wrote {path} and {name}.datasets.yaml; next: snakemake --cores 2 --configfile {path}")
+    log(f"wrote {path} and {name}.datasets.yaml; next:")
+    log(f"  cpt data check {name} --catalog {name}.datasets.yaml")
+    log(f"  snakemake --cores 2 --configfile {path}")
 
 
 def bundle(
