@@ -211,7 +211,11 @@ def test_the_table_of_the_check(catalog: Path, tmp_path: Path) -> None:
     assert found["dataset"][:4] == ["state", "train", "val", "test"]
     assert found["pets"] == ["complete", "2", "1", "3", str(tmp_path / "pets")]
     assert found["own"] == ["complete", "2", "–", "2", str(tmp_path / "own")]
-    assert "flowers" not in found, "drawn by cpt"
+    assert "flowers" not in found
+    assert done.output.splitlines()[-1] == "1 more: embedded, drawn by cpt itself; there are no files to check"
+    done = run("check", "flowers", "--catalog", str(catalog))
+    assert done.output == "flowers: embedded, drawn by cpt itself; there are no files to check\n"
+    assert done.exit_code == 0
 
 
 def test_exit_codes_of_the_check(catalog: Path, tmp_path: Path) -> None:
@@ -269,7 +273,8 @@ def test_the_check_in_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     done = run("check", "--catalog", str(CONFIG))
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in done.output.splitlines()]
-    table, advice = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    table, advice = lines[: lines.index("")], lines[lines.index("") + 1 : -1]
+    assert re.match(r"\d+ more: embedded", lines[-1])
     assert max(map(len, table)) <= 80
     assert len(table) == 19
     assert len(advice) == 18
