@@ -12,6 +12,7 @@ from cpt.files.paths import EVENTS
 from cpt.files.provenance import recorded
 from cpt.training import interruption
 
+
 def train(
     method: Annotated[str, typer.Option(help="name of the method; `cpt methods` lists them")],
     seed: Seed,

@@ -80,7 +80,9 @@ def _configuration(name: str, title: str, images: Path, base_classes: int, *, ti
 overrides:                     # CPT's 16 classes a cluster would put these few classes into one
   - {{methods: [cpt], set: {{classes_per_cluster: {SMALL_CLUSTERS}}}}}
 """
-    on_all, on_halves = (json.dumps(text, ensure_ascii=False) for text in (f"Accuracy on {title}", f"Base and new classes of {title}"))
+    on_all, on_halves = (
+        json.dumps(text, ensure_ascii=False) for text in (f"Accuracy on {title}", f"Base and new classes of {title}")
+    )
     rows = ", ".join(VARIANTS)
     return f"""\
 # Zero-shot CLIP, CoOp, IVLP and CPT on the images below {images}, with {backbone}.
