@@ -157,6 +157,16 @@ def test_an_image_that_cannot_be_decoded_is_found_when_asked_for(entries: dict, 
     assert found.advice.startswith(f"2 images cannot be decoded, the first is {paths[0]}: image cannot be decoded (")
 
 
+def test_an_empty_class_hides_no_image_that_cannot_be_decoded(entries: dict, tmp_path: Path) -> None:
+    (tmp_path / "own/train/cow").mkdir()
+    (tmp_path / "own/test/bee/0.png").write_bytes(b"text")
+    found = check_dataset(Entry(name="own", **entries["own"]), decode=True, workers=1)
+    assert found.advice.startswith("class 'cow' has no image under")
+    (line,) = found.notices
+    assert line.startswith(f"{tmp_path}/own/test/bee/0.png: image cannot be decoded (")
+    assert check_dataset(Entry(name="own", **entries["own"]), workers=1).notices == ()
+
+
 def derive(entries: dict, tmp_path: Path) -> None:
     """Make the split of the pets by a rule, over four images a class."""
     entries["pets"] |= {"derived_split": True, "derive": {"rule": "folders"}}
