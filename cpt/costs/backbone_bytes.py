@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cpt.experiment.config import Backbone
-from cpt.files.stage_files import parse_json
 
 
 class Weights(NamedTuple):
@@ -43,10 +42,9 @@ def _parameters(architecture: str) -> int:
     import open_clip
     import torch
 
-    held: Any = open_clip.get_model_config(architecture)
-    if architecture.endswith(".json"):
-        held = parse_json(Path(architecture).read_bytes())
-        held = held.get("model_cfg", held)
+    from cpt.clip.make_backbone import described
+
+    held = described(architecture)
     with torch.device("meta"):
         model = open_clip.CLIP(held["embed_dim"], held["vision_cfg"], held["text_cfg"])
     return sum(parameter.numel() for parameter in model.parameters())

@@ -24,6 +24,8 @@ from cpt.files.provenance import code_version
 from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json
 
 _MEMORY = "preflight.json"
+_CLASSES = 40
+"""Of the classes that methods are made for here; more than one of them may need."""
 
 
 def check(stages: Stages, source: str, memory: Path | None = None) -> None:
@@ -47,10 +49,13 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
                 _require_images(stages, name, found)
     texts = _texts(stages, listings)
     backbone = stages.config.backbone
-    seen = sha256_text(canonical_json([backbone.model_dump(), texts, code_version("cpt.clip.make_backbone", __name__)]))
+    methods = sorted({(run.method, run.hyperparameters) for run in stages.resolved.runs.values()})
+    code = code_version("cpt.clip.make_backbone", "cpt.methods.base.prompts", __name__)
+    seen = sha256_text(canonical_json([backbone.model_dump(), texts, methods, code]))
     if memory is None or _kept(memory / _MEMORY) != seen or Path(backbone.pretrained).suffix:
         with _noted(problems, f"{source}: "):
             _require_lengths(stages, texts, problems)
+            _require_fitting(backbone.architecture, methods, source, problems)
     if problems:
         raise CptError("\n".join(dict.fromkeys(problems)))
     if memory is not None:
@@ -188,3 +193,23 @@ def _require_lengths(stages: Stages, texts: list[list[Any]], problems: list[str]
         longest = every[int(sizes.argmax())]  # a prompt is as long as its template and its name
         with _noted(problems, f"{dataset}: "):
             tokenize(tokenizer, [longest.replace("{}", name) for name in names], length)
+
+
+# ---- hyperparameters ---------------------------------------------------------------------------
+
+
+def _require_fitting(architecture: str, methods: Sequence[tuple[str, str]], source: str, problems: list[str]) -> None:
+    """See that every method can be made on the backbone: that it has the blocks which are prompted or changed."""
+    import torch
+
+    from cpt.clip.make_backbone import described
+    from cpt.methods.base import registry, sizes
+
+    clip = sizes.as_described(described(architecture))
+    if clip is None:
+        return
+    classes = sizes.placeholder_classes(clip, _CLASSES)
+    for name, hyperparameters in methods:
+        kind = registry.get(name)
+        with _noted(problems, f"{source}: {name}: "):
+            kind(clip, kind.hyperparameters(**parse_json(hyperparameters)), classes, torch.Generator())
