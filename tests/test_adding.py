@@ -7,6 +7,7 @@ import inspect
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import TrainingHyperparameters
 from cpt.methods.base.method import Method
 from tests.helpers.contract import Toy
+from tests.helpers.workflow import copy_project
 from tests.methods import test_methods as contract
 
 DOCUMENT = Path("docs/adding.md").read_text()
@@ -44,11 +46,23 @@ CONTRACT = [
 ]
 
 
-def block(language: str, section: str) -> str:
-    """The only block of a language in a section, by the beginning of its heading."""
+def text_of(section: str) -> str:
+    """A section, by the beginning of its heading."""
     (text,) = [part for part in DOCUMENT.split("\n## ") if part.startswith(section)]
-    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    return found
+    return text
+
+
+def block(language: str, section: str) -> str:
+    """The first block of a language in a section."""
+    return re.findall(rf"```{language}\n(.*?)```", text_of(section), re.DOTALL)[0]
+
+
+def commands(section: str) -> list[list[str]]:
+    """The words of what a section types."""
+    return [
+        shlex.split(line, comments=True)
+        for line in re.findall(r"^ {4}((?:cpt|snakemake) .*)", text_of(section), re.MULTILINE)
+    ]
 
 
 @pytest.fixture
@@ -76,6 +90,53 @@ def test_a_method_in_one_file() -> None:
 @pytest.mark.parametrize("test", CONTRACT, ids=lambda test: test.__name__)
 def test_the_contract_holds_for_it(test: Callable[[str], None]) -> None:
     test("anchored")
+
+
+@pytest.mark.usefixtures("anchored")
+@pytest.mark.parametrize(
+    ("section", "rows", "rates"), [("A method", ["coop", "anchored"], [0.02]), ("One setting", ["coop"], [0.01, 0.02])]
+)
+def test_the_experiment_compares_alike(tmp_path: Path, section: str, rows: list[str], rates: list[float]) -> None:
+    """The rows differ in what the page says, and in nothing else."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(block("yaml", section))
+    experiment = load([path])
+    grid = build(experiment, "mine.yaml")
+    assert list(grid.exhibits) == ["table2"]
+    runs = list(grid.runs.values())
+    assert {run.method for run in runs} == set(rows)
+    assert sorted({run.hyperparameters.learning_rate for run in runs}) == rates
+    assert {run.hyperparameters.epochs for run in runs} == {12}
+    assert len(runs) == 2 * 4 * 2 * 2, "rows, datasets, ratios, seeds"
+    train, compare = commands(section)[:2]
+    assert train == ["snakemake", "--cores", "2", "--configfile", "mine.yaml"]
+    assert compare[:2] + compare[4:] == ["cpt", "compare", "--results", "results/mine"]
+    assert set(compare[2:4]) == set(experiment.exhibits["table2"].variants)
+
+
+@pytest.mark.slow
+def test_a_method_is_compared_as_the_page_says(tmp_path: Path, root: Path) -> None:
+    """Its commands as they stand, on a smaller default experiment."""
+    folder = tmp_path / "project"
+    copy_project(folder, root)
+    shutil.copytree(PACKAGE, folder / "cpt", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "config/config.yaml").rename(folder / "config/default.yaml")
+    small = {
+        "extends": "config/default.yaml",
+        "seeds": [1],
+        "tasks": {"base_to_new": {"datasets": ["land", "flowers"]}},
+    }
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(small))
+    (folder / "cpt/methods/anchored.py").write_text(block("python", "A method"))
+    (folder / "mine.yaml").write_text(block("yaml", "A method"))
+    train, compare = commands("A method")
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-m", *train], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = cpt_of(folder, *compare[1:])
+    assert "A: coop in results/mine" in said
+    assert "B: anchored in results/mine" in said
+    assert re.search(r"^ +1  H +\d", said, re.MULTILINE)
 
 
 def test_all_of_the_contract_is_in_the_list() -> None:

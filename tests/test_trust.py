@@ -123,6 +123,15 @@ def test_a_catalog_or_a_configuration_that_is_none_is_one_line(tmp_path: Path, c
         assert "\n" not in str(refused.value)
 
 
+def test_a_catalog_given_as_a_configuration_is_one_line() -> None:
+    with pytest.raises(CptError) as refused:
+        load([Path("config/datasets.yaml")])
+    assert str(refused.value) == (
+        "config/datasets.yaml: is a catalog of datasets; name it in a configuration, by the line "
+        "`catalog: config/datasets.yaml`"
+    )
+
+
 @pytest.mark.parametrize("label", ["_hidden", "two\nlines", "bell\a", "\x1b[31mred", "\u202eback"])
 def test_labels_that_cannot_be_shown_are_refused(label: str, tmp_path: Path) -> None:
     for field in ("label", "note"):

@@ -239,7 +239,7 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
     ]
     if image_tower(Run.of(record)) == "prompted":
         said.append(
-            "The image tower has prompts, too: image features of the plain CLIP give wrong answers with the texts in "
+            "The image tower has prompts, too: image features of the frozen CLIP give wrong answers with the texts in "
             "`classifier.safetensors`."
         )
     if kind.own_classifier:

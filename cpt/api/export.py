@@ -44,12 +44,21 @@ def export(path: Path, method: Method, record: dict[str, Any], names: Sequence[s
     Raises:
         CptError: another suffix, a method that classifies otherwise, or the packages of ONNX are missing.
     """
-    if path.suffix not in WRITERS:
-        state = "; prompts are no weights of CLIP, so there is no state to load into it" * (path.suffix in SUFFIXES)
-        raise CptError(f"{path}: cannot export to {path.suffix or 'no suffix'}{state}; use {', '.join(WRITERS)}")
+    require_suffix(path)
     if method.own_classifier or method.test_crops > 1:
         raise CptError(f"{path}: {method.name} classifies by more than a matrix of text features; use `cpt classify`")
     WRITERS[path.suffix](path, method, text, {"class_names": list(names), **facts(method, record)})
+
+
+def require_suffix(path: Path) -> None:
+    """Refuse a file whose suffix names no format.
+
+    Raises:
+        CptError: it does not; names those that do.
+    """
+    if path.suffix not in WRITERS:
+        state = "; prompts are no weights of CLIP, so there is no state to load into it" * (path.suffix in SUFFIXES)
+        raise CptError(f"{path}: cannot export to {path.suffix or 'no suffix'}{state}; use {', '.join(WRITERS)}")
 
 
 def _npz(path: Path, method: Method, text: Tensor, described: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ class Model:
     Attributes:
         record: what ``run.json`` says of the training: method, hyperparameters, dataset, seed, precision and more.
         class_names: the trained classes in label order; without other names, these are what an image can be.
-        image_tower: ``frozen``, or ``prompted`` where features of the plain CLIP do not fit the text features.
+        image_tower: ``frozen``, or ``prompted`` where features of the frozen CLIP do not fit the text features.
         logit_scale: factor of the cosine similarities before the softmax.
         method: the method with its learned tensors (``cpt.methods``).
         backbone: backbone.json that it was trained on.
@@ -182,8 +182,8 @@ def load(
     """Load a finished run, ready to classify images.
 
     Args:
-        run: folder of the run, ``results/<experiment>/runs/…/s1``, or ``hub:owner/name`` for one on a hub, which is
-            fetched into the hub's cache.
+        run: folder of the run, ``results/<experiment>/runs/…/s1``, or of an experiment of one run, as ``cpt.fit``
+            makes, or ``hub:owner/name`` for one on a hub, which is fetched into the hub's cache.
         results: folder of the experiment, with the backbone; by default the nearest from ``run`` upward that has one.
         device: ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
         precision: of the frozen towers; by default that of the training.
@@ -194,6 +194,8 @@ def load(
     """
     name = str(run)
     folder = hub.cached(name.removeprefix(hub.PREFIX)) if name.startswith(hub.PREFIX) else Path(run)
+    if not (folder / "run.json").is_file() and len(only := list(folder.glob("runs/**/run.json"))) == 1:
+        folder = only[0].parent
     require_finished(folder)
     root = experiment_of(folder) if results is None else Path(results)
     trained = read_trained(folder, root, device, threads or torch.get_num_threads(), precision)

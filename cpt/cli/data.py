@@ -67,8 +67,9 @@ def check(
     listing = Table("dataset", "state", "train", "val", "test", box=None, pad_edge=False)
     listing.add_column("folder", overflow="fold")
     states, advice = [], []
+    drawn = [entry.name for entry in chosen if not entry.has_files]
     for entry in chosen:
-        if entry.layout == "embedded":
+        if not entry.has_files:
             continue
         state = check_dataset(entry, decode=decode, workers=threads)
         states.append(state.state)
@@ -78,9 +79,13 @@ def check(
             advice.append(f"{entry.name}: {state.advice}")
         advice += [f"{entry.name}: {line}" for line in state.notices]
     printer = console()
-    printer.print(listing)
+    if states:
+        printer.print(listing)
     if advice:
         printer.print("", *advice, sep="\n", soft_wrap=True)  # no line breaks, so that lines can be copied
+    if drawn:
+        which = ", ".join(drawn) if datasets else f"{len(drawn)} more"
+        log(f"{which}: embedded, drawn by cpt itself; there are no files to check")
     if any(state in ("missing", "damaged") for state in states):
         raise typer.Exit(1)
 

@@ -69,7 +69,9 @@ def plan(
         say(f"resolving {source}")
         loaded = config.load(configs, notice)
         grid = grids.build(loaded, source, notice)
-        preflight.check(Stages(loaded, resolved.of(grid)), source)
+        stages = Stages(loaded, resolved.of(grid))
+        preflight.require_tensorboard(stages)
+        preflight.check(stages, source)
         say(f"counting the jobs of {len(grid.runs):,} runs")
         made = Plan(grid, device or loaded.device, precision or loaded.precision, card, cards)
     if measure:
@@ -164,7 +166,9 @@ def init(
 
     path, found = write_starter(name, images, Path(), tiny=tiny)
     log(found)
-    log(f"wrote {path} and {name}.datasets.yaml; next: snakemake --cores 2 --configfile {path}")
+    log(f"wrote {path} and {name}.datasets.yaml; next:")
+    log(f"  cpt data check {name} --catalog {name}.datasets.yaml")
+    log(f"  snakemake --cores 2 --configfile {path}")
 
 
 def bundle(

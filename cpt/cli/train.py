@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from cpt.cli.options import BackboneFile, Device, ManifestFile, Precision, Seed, Threads, Workers, json_object, log
+from cpt.files.paths import EVENTS
 from cpt.files.provenance import recorded
 from cpt.training import interruption
-
-EVENTS = "CPT_TENSORBOARD"
-"""Environment variable that says the same as --tensorboard, for the trainings of a workflow."""
 
 
 def train(

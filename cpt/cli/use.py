@@ -75,13 +75,15 @@ def export(
 
     Example: `cpt export results/embedded/runs/base_to_new/flowers/r1/cpt-*/s1 --output flowers.onnx`
     """
+    from cpt.api.export import require_suffix
     from cpt.api.model import load
 
+    require_suffix(output)
     model = load(run, results=results, device="cpu", precision="float32", threads=_cores())
     model.export(output, _names(classes))
     if model.image_tower == "prompted" and output.suffix != ".onnx":
         notice(
-            f"{model.record['method']} changes the image features: those of the plain CLIP do not fit these texts; "
+            f"{model.record['method']} changes the image features: those of the frozen CLIP do not fit these texts; "
             "take images through cpt.load(…).encode_images, or export to .onnx"
         )
     log(f"wrote {output}")

@@ -100,6 +100,15 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
         return open_clip.get_tokenizer(name), int(config["text_cfg"].get("context_length", CONTEXT_LENGTH))
 
 
+def described(architecture: str) -> dict[str, Any]:
+    """Return the configuration of a model as open_clip has it: ``embed_dim``, ``text_cfg`` and ``vision_cfg``.
+
+    Raises:
+        CptError: unknown or unsupported architecture.
+    """
+    return tiny.configuration(0) if architecture == EMBEDDED else _configuration(architecture)[1]
+
+
 def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     """Return open_clip's tokenizer of a backbone: (texts, context_length) -> token ids (texts, context length)."""
     record = read_json(path, SCHEMA)

@@ -71,6 +71,22 @@ def local_file(path: Path) -> tuple[Path, dict[str, Any]]:
     return path, {"file": path.name, "sha256": sha256_file(path)}
 
 
+def _on_hub(entry: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the repository of a registry's entry, empty if it has none, and the names that its file may have."""
+    owner, name, given = [*entry.get("hf_hub", "").split("/"), "", ""][:3]
+    files = (f"{Path(given).stem}.safetensors", given) if given else _FILES
+    return f"{owner}/{name}" if name else "", files
+
+
+def in_cache(entry: dict[str, Any]) -> Path | None:
+    """Return the file of a registry's entry in the hub's cache, without asking the hub; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, files = _on_hub(entry)
+    places = (try_to_load_from_cache(repository, file) for file in files if repository)
+    return next((Path(place) for place in places if isinstance(place, str)), None)
+
+
 def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
     """Return the file of a registry's entry and its source; download it into the hub's cache if it is not there.
 
@@ -79,23 +95,19 @@ def hub_file(entry: dict[str, Any], tag: str) -> tuple[Path, dict[str, Any]]:
     Raises:
         CptError: the file is neither cached nor available; names the file and the fix.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    owner, name, given = [*entry.get("hf_hub", "").split("/"), "", ""][:3]
-    if not name:
+    repository, files = _on_hub(entry)
+    if not repository:
         raise CptError(f"backbone.pretrained: {tag!r} is not on the hub; give the path of a .safetensors file")
-    repository = f"{owner}/{name}"
 
     def found(path: Path) -> tuple[Path, dict[str, Any]]:
         source = {"repository": repository, "revision": path.parent.name, "file": path.name}
         return path, source | {"sha256": sha256_file(path)}
 
-    files = (f"{Path(given).stem}.safetensors", given) if given else _FILES
-    for file in files:
-        cached = try_to_load_from_cache(repository, file)
-        if isinstance(cached, str):
-            return found(Path(cached))
+    if cached := in_cache(entry):
+        return found(cached)
     for file in files:
         try:
             # Ask once first: without a connection, the download would retry for half a minute.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt.clip.device import DEVICES, PRECISIONS
-from cpt.costs import host_model, measured_costs, stated_costs, step_costs
+from cpt.costs import backbone_bytes, host_model, measured_costs, stated_costs, step_costs
 from cpt.costs.gpu_model import CARDS, CONTEXT
 from cpt.costs.hours import TOGETHER, ToCome, schedule
 from cpt.costs.known import known, steps_per_epoch, training_images
@@ -277,15 +277,18 @@ class Plan:
         pixels = (self._images_to_come("pixels", paths.pixels) * side**2 + drawn * SIZE**2) * 3
         features = self._images_to_come("image_features", paths.image_features) * joint * 4
         kept = sum(estimate.bytes for estimate in estimates.values() if not estimate.tested)
+        weights = backbone_bytes.to_come(self.grid.config.backbone, self.grid.root, plain=self.shape is not None)
         return {
             "downloads_bytes": downloads,
             "downloads_files": len(sizes),
             "downloads_of_unknown_size": sum(size is None for size in sizes),
             "unpacked_bytes": downloads,
+            "weights_download_bytes": weights.download,
+            "weights_bytes": weights.export,
             "pixels_bytes": pixels,
             "features_bytes": features,
             "runs_bytes": kept,
-            "needed_bytes": downloads + pixels + features + kept,  # an archive goes when it is unpacked
+            "needed_bytes": downloads + sum(weights) + pixels + features + kept,  # an archive goes when it is unpacked
             "free_bytes": min(map(_free, [Path(), *(entry.folder for entry in fetched)])),
         }
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpt.data.decoding import decode_bytes, failures, undecodable
 from cpt.data.download.prepare import needed, present
 from cpt.data.entry import OWN
+from cpt.data.layouts.listing import SUFFIXES
 from cpt.data.make_manifest import MissingImagesError, find_images
 from cpt.data.notices import copies, notices
 from cpt.data.threads import map_blocks
@@ -67,6 +71,8 @@ def check_dataset(entry: Entry, *, decode: bool = False, workers: int = 8) -> St
         listing = find_images(entry)
     except CptError as error:
         others = error.lines[1:] if isinstance(error, MissingImagesError) else []
+        if decode and not isinstance(error, MissingImagesError):
+            others = undecodable(list(_image_files(entry.folder / entry.images)), workers)
         return State(entry.name, "damaged", {}, str(error).removeprefix(f"{entry.name}: "), tuple(others))
     found = dict(Counter(part for part, _, _ in listing.images))
     told = notices(entry, listing)
@@ -81,6 +87,13 @@ def check_dataset(entry: Entry, *, decode: bool = False, workers: int = 8) -> St
         advice = own if entry.layout in OWN else "not comparable with published numbers"
         return State(entry.name, "derived split", found, advice, tuple(told))
     return State(entry.name, "complete", found, notices=tuple(told))
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """Yield what looks like an image below a folder, whether or not a layout lists it."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(files) if Path(name).suffix.lower() in SUFFIXES)
 
 
 def _read(entry: Entry, listing: Listing, workers: int) -> tuple[list[str], list[str]]:

@@ -110,6 +110,8 @@ def _read(path: Path, named_in: str | None = None) -> dict[str, Any]:
         raise CptError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise CptError(f"{path}: must be a mapping; {START}")
+    if values and all(isinstance(entry, dict) and {"title", "layout"} <= entry.keys() for entry in values.values()):
+        raise CptError(f"{path}: is a catalog of datasets; name it in a configuration, by the line `catalog: {path}`")
     return values
 
 

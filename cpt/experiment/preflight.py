@@ -1,4 +1,4 @@
-"""What the first jobs would refuse, refused before there are any: backbone, GPU, images, lengths of prompts.
+"""What jobs would refuse, refused before there are any: backbone, GPU, TensorBoard, images, lengths of prompts.
 
 Snakemake calls it whenever it reads the Snakefile, so what needs torch is remembered as long as it holds.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +19,13 @@ from cpt.data.layouts.listing import Listing
 from cpt.data.make_manifest import LAYOUTS
 from cpt.errors import CptError
 from cpt.experiment.stages import Stages
+from cpt.files.paths import EVENTS
 from cpt.files.provenance import code_version
 from cpt.files.stage_files import canonical_json, parse_json, sha256_text, write_json
 
 _MEMORY = "preflight.json"
+_CLASSES = 40
+"""Of the classes that methods are made for here; more than one of them may need."""
 
 
 def check(stages: Stages, source: str, memory: Path | None = None) -> None:
@@ -44,10 +49,13 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
                 _require_images(stages, name, found)
     texts = _texts(stages, listings)
     backbone = stages.config.backbone
-    seen = sha256_text(canonical_json([backbone.model_dump(), texts, code_version("cpt.clip.make_backbone", __name__)]))
+    methods = sorted({(run.method, run.hyperparameters) for run in stages.resolved.runs.values()})
+    code = code_version("cpt.clip.make_backbone", "cpt.methods.base.prompts", __name__)
+    seen = sha256_text(canonical_json([backbone.model_dump(), texts, methods, code]))
     if memory is None or _kept(memory / _MEMORY) != seen or Path(backbone.pretrained).suffix:
         with _noted(problems, f"{source}: "):
             _require_lengths(stages, texts, problems)
+            _require_fitting(backbone.architecture, methods, source, problems)
     if problems:
         raise CptError("\n".join(dict.fromkeys(problems)))
     if memory is not None:
@@ -63,6 +71,18 @@ def require_device(device: str, source: str) -> None:
     """
     if device == "cuda" and not has_cuda():
         raise CptError(f"{source}: device: cuda asked for, but this machine has no GPU; set device: auto or cpu")
+
+
+def require_tensorboard(stages: Stages) -> None:
+    """Refuse trainings that are to write TensorBoard's events where its package, which writes them, is not installed.
+
+    Raises:
+        CptError: it is not, and at least one method trains.
+    """
+    if not os.environ.get(EVENTS) or importlib.util.find_spec("tensorboard") is not None:
+        return
+    if any("epochs" in parse_json(run.hyperparameters) for run in stages.resolved.runs.values()):
+        raise CptError(f"{EVENTS}: the package tensorboard is not installed; run `pip install tensorboard`")
 
 
 def has_cuda() -> bool:
@@ -173,3 +193,23 @@ def _require_lengths(stages: Stages, texts: list[list[Any]], problems: list[str]
         longest = every[int(sizes.argmax())]  # a prompt is as long as its template and its name
         with _noted(problems, f"{dataset}: "):
             tokenize(tokenizer, [longest.replace("{}", name) for name in names], length)
+
+
+# ---- hyperparameters ---------------------------------------------------------------------------
+
+
+def _require_fitting(architecture: str, methods: Sequence[tuple[str, str]], source: str, problems: list[str]) -> None:
+    """See that every method can be made on the backbone: that it has the blocks which are prompted or changed."""
+    import torch
+
+    from cpt.clip.make_backbone import described
+    from cpt.methods.base import registry, sizes
+
+    clip = sizes.as_described(described(architecture))
+    if clip is None:
+        return
+    classes = sizes.placeholder_classes(clip, _CLASSES)
+    for name, hyperparameters in methods:
+        kind = registry.get(name)
+        with _noted(problems, f"{source}: {name}: "):
+            kind(clip, kind.hyperparameters(**parse_json(hyperparameters)), classes, torch.Generator())

@@ -34,6 +34,8 @@ FIGURE = ("svg", "pdf", "png", "csv", "txt")
 
 HISTORY_LINES = ".history.jsonl"
 """Suffix of the history of an unfinished training, beside its checkpoint."""
+EVENTS = "CPT_TENSORBOARD"
+"""Environment variable that says the same as ``cpt train --tensorboard``, for the trainings of a workflow."""
 PARTS = "parts"
 """Folder of what ``cpt aggregate --exhibit`` writes: below it a folder per exhibit, with the files of ``GATHERED``."""
 

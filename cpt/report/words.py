@@ -16,9 +16,9 @@ SIGNIFICANCE_LEVEL = 0.05
 
 
 def exhibit_label(name: str) -> str:
-    """Return an exhibit's name for people: ``table2`` is ``Table 2``, ``table2b`` is ``Table 2b``."""
+    """Return an exhibit's name for people: ``table2`` is ``Table 2``, ``all_classes`` is ``All classes``."""
     match = re.fullmatch(r"([a-z]+)(\d+[a-z]?)", name)
-    return f"{match[1].capitalize()} {match[2]}" if match else name
+    return f"{match[1].capitalize()} {match[2]}" if match else name.replace("_", " ").capitalize()
 
 
 def natural_order(name: str) -> tuple[str, int, str]:

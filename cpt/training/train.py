@@ -100,7 +100,7 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
         provenance.require_version(inputs.code, code, f"cpt.training.train and method {inputs.method}")
     if inputs.cuda_graphs not in CUDA_GRAPHS:
         raise CptError(f"cuda_graphs: unknown {inputs.cuda_graphs!r}; {nearest(inputs.cuda_graphs, CUDA_GRAPHS)}")
-    progress = _progress(inputs, output, log)
+    progress = _progress(inputs, output, kind, log)
     weights = pretrained(inputs.backbone)
     device, precision = prepare_device(inputs.device, inputs.precision, inputs.threads, weights)
     clip = load_backbone(inputs.backbone, device, precision)
@@ -135,10 +135,11 @@ def train(inputs: TrainInputs, output: Path, log: Callable[[str], None] = print)
     progress.end()
 
 
-def _progress(inputs: TrainInputs, output: Path, log: Callable[[str], None]) -> Progress:
-    """Where epochs are told while they pass: beside the checkpoint, and in a folder for each run."""
+def _progress(inputs: TrainInputs, output: Path, kind: type[Method], log: Callable[[str], None]) -> Progress:
+    """Where epochs are told while they pass: beside the checkpoint, and in a folder for each run that has epochs."""
     lines = inputs.checkpoint and inputs.checkpoint.with_suffix(HISTORY_LINES)
-    return Progress(lines, inputs.tensorboard and inputs.tensorboard / run_name(output), log)
+    events = inputs.tensorboard / run_name(output) if inputs.tensorboard and kind.trains else None
+    return Progress(lines, events, log)
 
 
 def _hyperparameters(inputs: TrainInputs, kind: type[Method], split: Split) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 STOPPED, FAILED = "stopped", "failed"
 
@@ -47,8 +48,15 @@ def ending(text: str) -> tuple[str | None, str]:
     return (STOPPED if last == "KeyboardInterrupt" else FAILED), last
 
 
-def failed_jobs(experiment: str, folder: Path = SNAKEMAKE) -> dict[str, Path]:
-    """Logs of the jobs whose last attempt Snakemake has seen fail -> Snakemake's own log, the newest of the experiment.
+class Seen(NamedTuple):
+    """Logs of jobs that Snakemake has seen fail -> Snakemake's own log: those that ended so, and those tried again."""
+
+    failed: dict[str, Path]
+    again: dict[str, Path]
+
+
+def seen_failing(experiment: str, folder: Path = SNAKEMAKE) -> Seen:
+    """Return what Snakemake's newest log of an experiment says of jobs that failed.
 
     It tells of jobs that ended without a word: killed, out of memory, refused by a cluster.
     """
@@ -58,8 +66,11 @@ def failed_jobs(experiment: str, folder: Path = SNAKEMAKE) -> dict[str, Path]:
         except OSError:
             continue
         if f" logs/{experiment}/" in text:
-            return {log: path for log, failed in dict(_OF_JOB.findall(text)).items() if failed}
-    return {}
+            told = _OF_JOB.findall(text)
+            last = dict(told)
+            failed = {log: path for log, failure in told if failure}
+            return Seen({log: path for log in failed if last[log]}, {log: path for log in failed if not last[log]})
+    return Seen({}, {})
 
 
 def _age(path: Path) -> float:

@@ -95,6 +95,8 @@ def check_first_jobs(stages: Stages, workflow: Any, words: Sequence[str]) -> Non
     source = " + ".join(stages.files)
     if workflow.resource_settings.nodes is None:  # else the jobs run on other machines
         preflight.require_device(stages.config.device, source)
+        if not workflow.deployment_settings.deployment_method:  # else they have an environment of their own
+            preflight.require_tensorboard(stages)
     preflight.check(stages, source, Path("work", stages.config.experiment))
 
 

@@ -55,12 +55,14 @@ class At:
         log: its log.
         line: the line of the log that says why it ended; empty while it runs.
         progress: of a training that runs and has finished an epoch.
+        failed: Snakemake's log of its failed attempt, where it is tried again.
     """
 
     job: str
     log: Path
     line: str = ""
     progress: Progress | None = None
+    failed: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Watch:
         """Return the state now, or at a time in seconds since the epoch."""
         now = time.time() if now is None else now
         worker, start = working(self.work), began(self.work)
-        found = _Found(self, start if worker else None, logs.failed_jobs(self.experiment), now)
+        found = _Found(self, start if worker else None, logs.seen_failing(self.experiment), now)
         states, finished = {}, []
         for run in self.plan.runs:
             states[run], scored = found.of_run(run)
@@ -167,11 +169,11 @@ class _Found:
 
     Args:
         start: when the Snakemake that works began; None if none does.
-        unsaid: logs of jobs that Snakemake saw fail.
+        seen: jobs that Snakemake saw fail.
     """
 
-    def __init__(self, watch: Watch, start: float | None, unsaid: dict[str, Path], now: float) -> None:
-        self.watch, self.start, self.unsaid, self.now = watch, start, unsaid, now
+    def __init__(self, watch: Watch, start: float | None, seen: logs.Seen, now: float) -> None:
+        self.watch, self.start, self.seen, self.now = watch, start, seen, now
         self.running: list[At] = []
         self.failures: list[At] = []
 
@@ -197,12 +199,13 @@ class _Found:
         with contextlib.suppress(OSError):
             text = logs.section(log.read_text(encoding="utf-8", errors="replace"), str(made))
         state, line = (None, "") if text is None else logs.ending(text)
-        if state is None and str(log) in self.unsaid:
-            state, line = FAILED, f"ended without a word: killed, or out of memory? {self.unsaid[str(log)]} has more"
+        if state is None and (seen := self.seen.failed.get(str(log))):
+            state, line = FAILED, f"ended without a word: killed, or out of memory? {seen} has more"
         if state == FAILED:
             self.failures.append(At(f"{stage} {name}", log, line))
         elif state is None and text is not None and self.start is not None and self.start <= (_time(log) or 0.0):
-            self.running.append(At(f"{stage} {name}", log, progress=self._progress(name) if stage == "train" else None))
+            progress = self._progress(name) if stage == "train" else None
+            self.running.append(At(f"{stage} {name}", log, "", progress, self.seen.again.get(str(log))))
             return RUNNING
         return state or MISSING
 

@@ -187,6 +187,27 @@ def test_onnx_gives_the_same_probabilities(runs: dict[str, Path], photos: Path, 
         np.testing.assert_allclose(probabilities.ravel(), table["probability"], atol=2e-5)
 
 
+def test_the_documents_onnx_program(
+    runs: dict[str, Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/use.md, on images of several shapes: what the run itself says of them."""
+    pytest.importorskip("onnxruntime")
+    (program,) = [
+        text
+        for text in re.findall(r"```python\n(.*?)```", Path("docs/use.md").read_text(), re.DOTALL)
+        if "onnxruntime" in text
+    ]
+    model = cpt.load(runs["cpt"], device="cpu")
+    monkeypatch.chdir(tmp_path)
+    model.export(tmp_path / "flowers.onnx")
+    for i, (file, shape) in enumerate(zip(sorted(photos.glob("*.png")), [(32, 32), (61, 40), (35, 90)], strict=False)):
+        Image.open(file).resize(shape).save(tmp_path / f"{i}.png")
+        names: dict[str, Any] = {}
+        exec(program.replace("photo.jpg", f"{i}.png"), names)
+        table = model.predict(tmp_path / f"{i}.png").sort_values("label")
+        np.testing.assert_allclose(names["probabilities"][0], table["probability"], atol=1e-4)
+
+
 def test_onnx_holds_merged_weights(runs: dict[str, Path], tmp_path: Path) -> None:
     """Low-rank changes leave no part of their own, and as many operators as the unchanged tower has."""
     onnx, operators = pytest.importorskip("onnx"), {}
@@ -244,13 +265,13 @@ def test_the_texts_classify_features_of_open_clip(
 
 def test_the_documents_say_which_methods_prompt_images() -> None:
     """The table of docs/use.md, of the methods that it names."""
-    rows = dict(re.findall(r"^\| (.+?) \| (plain|prompted)", Path("docs/use.md").read_text(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| (.+?) \| (frozen|prompted)", Path("docs/use.md").read_text(), re.MULTILINE))
     said = {title: tower for titles, tower in rows.items() for title in titles.split(", ")}
     kinds = {kind.title: kind for kind in map(registry.get, registry.names())}
-    assert (said.pop("DPC on PromptSRC"), said.pop("DPC on CoOp")) == ("prompted", "plain")
+    assert (said.pop("DPC on PromptSRC"), said.pop("DPC on CoOp")) == ("prompted", "frozen")
     assert len(said) >= 12
-    plain = {title: kinds[title].keeps_images(kinds[title].hyperparameters()) for title in said}
-    assert said == {title: "plain" if kept else "prompted" for title, kept in plain.items()}
+    frozen = {title: kinds[title].keeps_images(kinds[title].hyperparameters()) for title in said}
+    assert said == {title: "frozen" if kept else "prompted" for title, kept in frozen.items()}
 
 
 def test_what_cannot_be_exported(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +398,10 @@ def test_the_documents_examples_run(
     assert len(names["truth"]) == 60
     assert capsys.readouterr().out.endswith(f"\naccuracy {100 * found:.2f} %\n")
     assert len(names["table"]) == 60 * 5
-    assert list((tmp_path / "my-model/runs").rglob("run.json"))
+    again = cpt.load("my-model").predict("photos")
+    pd.testing.assert_frame_equal(again, names["model"].predict("photos"))
+    with pytest.raises(CptError, match="depth_text: unknown key"):  # as the page says
+        cpt.fit("coop", "photos-by-class", backbone="results/embedded/backbone.json", depth_text=2)
 
 
 # ---- the command line --------------------------------------------------------------------------
@@ -423,10 +447,16 @@ def test_classify_in_lines_of_json_and_in_a_table(runs: dict[str, Path], photos:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "cpt: nowhere.png: no such file; check its name\n")
 
 
+def test_a_suffix_that_names_no_format_is_refused_first(tmp_path: Path) -> None:
+    done = call("export", tmp_path / "no-run", "--output", "x.txt")
+    assert done.returncode == 1
+    assert done.stderr == "cpt: error: x.txt: cannot export to .txt; use .npz, .safetensors, .onnx\n"
+
+
 def test_export_says_where_frozen_features_will_not_do(runs: dict[str, Path], tmp_path: Path) -> None:
     done = call("export", runs["cpt"], "--output", tmp_path / "run.npz")
     assert done.returncode == 0
-    assert "cpt changes the image features: those of the plain CLIP do not fit these texts" in done.stderr
+    assert "cpt changes the image features: those of the frozen CLIP do not fit these texts" in done.stderr
     done = call("export", runs["coop"], "--output", tmp_path / "coop.npz")
     assert done.stderr == ""
     assert call("words", runs["coop"], "--top", 1).stdout.count("</w>") == 4

@@ -138,7 +138,7 @@ def test_the_card_tells_what_it_is(run: Path) -> None:
     assert f'cpt.load("hub:{PLACE}")' in text
     assert "(n = 2)" in text, "two seeds"
     assert "80 images, 16 of the most frequent class and 16 of the rarest" in text
-    assert "image features of the plain CLIP give wrong answers" in text
+    assert "image features of the frozen CLIP give wrong answers" in text
     assert hub.contents(run, PLACE, license="mit").card == card
 
 

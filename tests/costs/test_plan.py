@@ -132,7 +132,7 @@ def test_jobs_that_are_easily_forgotten_are_those_of_snakemake(clone: Path) -> N
         "imbalance_ratios": [0.25],
         "templates": {"mine": ["a {}"]},
         "overrides": [{"methods": ["cpt"], "set": {"templates": "mine"}}],
-        "variants": {"coop": {"method": "coop"}, "ivlp": {"method": "ivlp"}},
+        "variants": {"coop": {"method": "coop"}, "ivlp": {"method": "ivlp", "set": SMALL["ivlp"]}},
         "tasks": {
             "base_to_new": {"datasets": ["land"]},
             "cross_dataset": {"source": "small_flowers", "targets": ["gated"]},

@@ -157,6 +157,16 @@ def test_an_image_that_cannot_be_decoded_is_found_when_asked_for(entries: dict, 
     assert found.advice.startswith(f"2 images cannot be decoded, the first is {paths[0]}: image cannot be decoded (")
 
 
+def test_an_empty_class_hides_no_image_that_cannot_be_decoded(entries: dict, tmp_path: Path) -> None:
+    (tmp_path / "own/train/cow").mkdir()
+    (tmp_path / "own/test/bee/0.png").write_bytes(b"text")
+    found = check_dataset(Entry(name="own", **entries["own"]), decode=True, workers=1)
+    assert found.advice.startswith("class 'cow' has no image under")
+    (line,) = found.notices
+    assert line.startswith(f"{tmp_path}/own/test/bee/0.png: image cannot be decoded (")
+    assert check_dataset(Entry(name="own", **entries["own"]), workers=1).notices == ()
+
+
 def derive(entries: dict, tmp_path: Path) -> None:
     """Make the split of the pets by a rule, over four images a class."""
     entries["pets"] |= {"derived_split": True, "derive": {"rule": "folders"}}
@@ -211,7 +221,11 @@ def test_the_table_of_the_check(catalog: Path, tmp_path: Path) -> None:
     assert found["dataset"][:4] == ["state", "train", "val", "test"]
     assert found["pets"] == ["complete", "2", "1", "3", str(tmp_path / "pets")]
     assert found["own"] == ["complete", "2", "–", "2", str(tmp_path / "own")]
-    assert "flowers" not in found, "drawn by cpt"
+    assert "flowers" not in found
+    assert done.output.splitlines()[-1] == "1 more: embedded, drawn by cpt itself; there are no files to check"
+    done = run("check", "flowers", "--catalog", str(catalog))
+    assert done.output == "flowers: embedded, drawn by cpt itself; there are no files to check\n"
+    assert done.exit_code == 0
 
 
 def test_exit_codes_of_the_check(catalog: Path, tmp_path: Path) -> None:
@@ -269,7 +283,8 @@ def test_the_check_in_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     done = run("check", "--catalog", str(CONFIG))
     lines = [re.sub("\x1b\\[[0-9;]*m", "", line).rstrip() for line in done.output.splitlines()]
-    table, advice = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    table, advice = lines[: lines.index("")], lines[lines.index("") + 1 : -1]
+    assert re.match(r"\d+ more: embedded", lines[-1])
     assert max(map(len, table)) <= 80
     assert len(table) == 19
     assert len(advice) == 18

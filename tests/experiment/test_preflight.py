@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
 
+from cpt.cli.app import app
 from cpt.errors import CptError
 from cpt.experiment import config, grid, preflight, resolved
 from cpt.experiment.stages import Stages
+from cpt.methods.base import registry
+from tests.helpers.experiment import SMALL
 
 LONG = "a photo of a {}, which is a bird with many colors."
 
@@ -43,6 +49,34 @@ def test_backbones(architecture: str, pretrained: str, message: str) -> None:
     assert line.startswith("my.yaml: backbone")
     assert message in line
     preflight.check(stages(backbone={"name": "a", "architecture": "ViT-B-16-quickgelu", "pretrained": "openai"}), "")
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("cpt", {"depth_text": 4}, "prompt depth 4 exceeds the text tower's 3 blocks; set depth_text to at most 3"),
+        ("ivlp", {"depth_vision": 5}, "prompt depth 5 exceeds the vision tower's 4 blocks; set depth_vision to at"),
+        ("maple", {"depth": 4}, "prompt depth 4 exceeds the text tower's 3 blocks; set depth to at most 3"),
+        ("coprompt", {"depth": 4}, "prompt depth 4 exceeds the text tower's 3 blocks; set depth to at most 3"),
+        ("promptsrc", {"depth_text": 9}, "prompt depth 9 exceeds the text tower's 3 blocks; set depth_text to"),
+        ("npt", {"depth": 4}, "prompt depth 4 exceeds the text tower's 3 blocks; set depth to at most 3"),
+        ("tcp", {"block": 8}, "block 8: the text tower has the blocks 0 to 2; lower it"),
+        ("mma", {"last_block": 3}, "last_block 3: the text tower has the blocks 0 to 2; lower it"),
+    ],
+)  # fmt: skip
+def test_blocks_that_the_towers_lack(method: str, given: dict[str, Any], message: str) -> None:
+    fitting = SMALL.get(method, {})
+    rows = {
+        "variants": {"row": {"method": method, "set": fitting | given}},
+        "exhibits": {"table2": {"variants": ["row"]}},
+    }
+    (line,) = refused(**rows)
+    assert line.startswith(f"my.yaml: {method}: {message}")
+
+
+def test_every_method_that_fits_is_taken() -> None:
+    chosen = {name: {"method": name, "set": SMALL.get(name, {})} for name in registry.names() if name in SMALL}
+    preflight.check(stages(variants=chosen, exhibits={"table2": {"variants": list(chosen)}}), "my.yaml")
 
 
 def photos(folder: Path, **counts: tuple[int, int]) -> dict[str, Any]:
@@ -104,3 +138,27 @@ def test_torch_and_the_driver_agree() -> None:
     import torch
 
     assert preflight.has_cuda() == torch.cuda.is_available()
+
+
+def test_tensorboard_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused where something trains, before any job."""
+    made, untrained = stages(), stages(exhibits={"table2": {"variants": ["zeroshot"]}})
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    preflight.require_tensorboard(made)
+    monkeypatch.setenv("CPT_TENSORBOARD", "events")
+    preflight.require_tensorboard(untrained)
+    message = "^CPT_TENSORBOARD: the package tensorboard is not installed; run `pip install tensorboard`$"
+    with pytest.raises(CptError, match=message):
+        preflight.require_tensorboard(made)
+    with pytest.raises(CptError, match=message):
+        app(["plan", "config/config.yaml"], standalone_mode=False)
+    module = ModuleType("tensorboard")
+    module.__spec__ = ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", module)
+    preflight.require_tensorboard(made)
+
+
+def test_methods_that_train_have_epochs() -> None:
+    """By which the workflow tells them without importing torch."""
+    for name in registry.names():
+        assert registry.get(name).trains == ("epochs" in registry.get(name).hyperparameters.model_fields)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cpt.cli.app import app
 from cpt.errors import CptError
 from cpt.experiment import config, grid
 from cpt.experiment.starter import write_starter
@@ -67,6 +70,7 @@ def test_what_cannot_be_begun(project: Path) -> None:
     for name, folder, message in (
         ("zoo", images, "zoo.yaml: exists; delete it or choose another name"),
         ("Zoo", images, "'Zoo': may have lower-case letters"),
+        ("dtd", images, "dtd: config/datasets.yaml has a dataset of this name; choose another one, such as my_dtd"),
         ("two", images / "ant", "has no folders; put the images of each class into one of its own"),
         ("two", paint(project / "one", CLASSES[:1]), "one class, 'ant'; add a folder of images of another one"),
         ("two", project / "nowhere", "nowhere is missing"),
@@ -75,3 +79,36 @@ def test_what_cannot_be_begun(project: Path) -> None:
             write_starter(name, folder, Path(), tiny=True)
     assert (project / "zoo.yaml").read_bytes() == before
     assert not list(project.glob("two*"))
+    assert not list(project.glob("dtd*"))
+
+
+def test_the_commands_that_it_prints_work(project: Path) -> None:
+    """The check of the dataset, and a configuration whose tables say what they show."""
+    done = CliRunner().invoke(app, ["init", "zoo", "--images", str(paint(project / "my_images")), "--tiny"])
+    assert done.exit_code == 0
+    check, run = done.output.splitlines()[-2:]
+    assert run == "  snakemake --cores 2 --configfile zoo.yaml"
+    assert check == "  cpt data check zoo --catalog zoo.datasets.yaml"
+    checked = CliRunner().invoke(app, check.split()[1:])
+    assert checked.exit_code == 0
+    assert re.search("^zoo +derived split +20 +10 +10 ", checked.output, re.MULTILINE)
+    shown = built(project / "zoo.yaml").exhibits
+    assert [exhibit["title"] for exhibit in shown.values()] == [
+        "Accuracy on My images",
+        "Base and new classes of My images",
+    ]
+    assert all(exhibit["caption"] for exhibit in shown.values())
+
+
+@pytest.mark.parametrize("name", ["images", 'a "b", c: {d} # e'])
+def test_any_name_of_a_folder_will_do(project: Path, name: str) -> None:
+    path, _ = write_starter("zoo", paint(project / name), Path(), tiny=True)
+    assert len(built(path).exhibits) == 2
+
+
+def test_every_line_is_explained_in_it(project: Path) -> None:
+    """Or, of a table, by its title."""
+    path, _ = write_starter("zoo", paint(project / "images"), Path(), tiny=True)
+    lines = path.read_text().split("exhibits:")[0].splitlines()
+    silent = [line for line in lines if "#" not in line]
+    assert [line.split(":")[0].strip() for line in silent] == ["  - {methods".strip(), "tasks", "domain_generalization"]

@@ -172,3 +172,8 @@ def test_without_tensorboard_it_says_what_to_install(
     with pytest.raises(CptError, match="is not installed; run `pip install tensorboard`"):
         train(train_inputs(results, "coop", tensorboard=tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    untrained = train_inputs(results, "zeroshot", tensorboard=tmp_path / "events")
+    untrained.hyperparameters.clear()
+    train(untrained, tmp_path / "run")
+    assert (tmp_path / "run/run.json").exists()
+    assert not (tmp_path / "events").exists(), "it has no epochs"

@@ -162,6 +162,9 @@ def test_a_job_that_ended_without_a_word_is_told_of_by_snakemake(config: Config)
     assert (found.states[names[0]], found.states[names[1]]) == (FAILED, RUNNING), "the second was started again"
     (failure,) = found.failures
     assert str(seen) in failure.line
+    (again,) = found.running
+    assert again.failed == seen
+    assert f"running: train {names[1]}\n  tried again: it failed before, see {seen}" in printed(found)
 
 
 def test_while_snakemake_works(config: Config) -> None:

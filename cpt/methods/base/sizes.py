@@ -1,9 +1,10 @@
-"""CLIP backbones without pretrained weights and training sets without images, for counting and timing."""
+"""CLIP backbones without pretrained weights and training sets without images, for counting, timing and refusing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,17 +28,52 @@ def small_clip() -> Clip:
     return _clip(widths=(16, 24), heads=(2, 2), joint=8, image=16, patch=8, device="cpu")
 
 
-def _clip(*, widths: tuple[int, int], heads: tuple[int, int], joint: int, image: int, patch: int, device: str) -> Clip:
-    """A CLIP with the given widths and heads of the text and vision towers."""
+def as_described(model: Mapping[str, Any]) -> Clip | None:
+    """A CLIP of an architecture on the meta device; None where it is not two plain ViTs.
+
+    Args:
+        model: its configuration, as open_clip has it.
+    """
+    text, vision = model["text_cfg"], model["vision_cfg"]
+    keys = ("width", "layers")
+    sizes = [model["embed_dim"], vision.get("image_size"), vision.get("patch_size"), text.get("heads")]
+    if not all(isinstance(size, int) for size in [*sizes, *(part.get(key) for part in (text, vision) for key in keys)]):
+        return None
+    joint, image, patch, heads = sizes
+    return _clip(
+        widths=(text["width"], vision["width"]),
+        heads=(heads, vision["width"] // vision.get("head_width", 64)),
+        layers=(text["layers"], vision["layers"]),
+        context=text.get("context_length", CONTEXT),
+        joint=joint,
+        image=image,
+        patch=patch,
+        device="meta",
+    )
+
+
+def _clip(
+    *,
+    widths: tuple[int, int],
+    heads: tuple[int, int],
+    joint: int,
+    image: int,
+    patch: int,
+    device: str,
+    layers: tuple[int, int] = (LAYERS, LAYERS),
+    context: int = CONTEXT,
+) -> Clip:
+    """A CLIP with the given widths, heads and numbers of blocks of the text and vision towers."""
     text, vision = widths
-    common = {"layers": LAYERS, "activation": "quick_gelu", "eps": 1e-5}
+    common = {"activation": "quick_gelu", "eps": 1e-5}
     spec = {
-        "text": common | {"heads": heads[0], "context_length": CONTEXT},
-        "vision": common | {"heads": heads[1], "patch_size": [patch, patch], "image_size": [image, image]},
+        "text": common | {"layers": layers[0], "heads": heads[0], "context_length": context},
+        "vision": common
+        | {"layers": layers[1], "heads": heads[1], "patch_size": [patch, patch], "image_size": [image, image]},
     }
     shapes: dict[str, tuple[int, ...]] = {
         "text.token_embedding.weight": (VOCABULARY, text),
-        "text.positional_embedding": (CONTEXT, text),
+        "text.positional_embedding": (context, text),
         "text.text_projection": (text, joint),
         "vision.conv1.weight": (vision, 3, patch, patch),
         "vision.class_embedding": (vision,),
@@ -46,8 +82,8 @@ def _clip(*, widths: tuple[int, int], heads: tuple[int, int], joint: int, image:
     }
     for norm, width in (("text.ln_final", text), ("vision.ln_pre", vision), ("vision.ln_post", vision)):
         shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    for tower, width in (("text", text), ("vision", vision)):
-        for i in range(LAYERS):
+    for tower, width, count in (("text", text, layers[0]), ("vision", vision, layers[1])):
+        for i in range(count):
             for name in Block.NAMES:
                 shapes[f"{tower}.transformer.resblocks.{i}.{name}"] = _block_shape(name, width)
     generator = None if device == "meta" else torch.Generator(device).manual_seed(0)

@@ -137,9 +137,16 @@ def _disk(disk: Mapping[str, Any]) -> list[str]:
     return [
         f"Disk: {least}{size(disk['needed_bytes'])} to come, {size(disk['free_bytes'])} free here",
         f"  downloads {least}{size(disk['downloads_bytes'])} ({files}), unpacked about the same; the archives go",
+        *_weights(disk["weights_download_bytes"], disk["weights_bytes"]),
         f"  image caches {size(disk['pixels_bytes'])}, image features {size(disk['features_bytes'])}, "
         f"runs about {size(disk['runs_bytes'])}",
     ]
+
+
+def _weights(download: int, export: int) -> list[str]:
+    """The pretrained weights that are not there yet."""
+    fetched = f"download about {size(download)} into the hub's cache, " if download else ""
+    return [f"  weights of CLIP: {fetched}here up to {size(export)}"] if export else []
 
 
 def _memory(plan: Mapping[str, Any]) -> str:

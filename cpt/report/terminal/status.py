@@ -31,7 +31,7 @@ def render(found: Status) -> RenderableType:
     if found.last is not None:
         lines.append(Text(f"last run finished {_span(found.last)} ago{_speed(found)}"))
     for at in found.running[:MOST]:
-        lines.append(_log(Text(f"{RUNNING}: {at.job}{_progress(at.progress)}", style="cyan"), at))
+        lines.append(_log(Text(f"{RUNNING}: {at.job}{_again(at)}{_progress(at.progress)}", style="cyan"), at))
     lines += [_more(len(found.running), "running")] if len(found.running) > MOST else []
     lines += _failures(found.failures)
     if counts[DONE] == len(found.states):
@@ -65,6 +65,10 @@ def _speed(found: Status) -> str:
         return ""
     runs = f"of the last {found.recent:,} runs" if found.recent > 1 else "of one run"
     return f"; {'roughly' if found.recent < ROUGH else 'about'} {_span(left)} to go at the speed {runs}"
+
+
+def _again(at: At) -> str:
+    return f"\n  tried again: it failed before, see {at.failed}" if at.failed else ""
 
 
 def _progress(progress: Progress | None) -> str:
