@@ -1,0 +1,45 @@
+"""What MkDocs calls to build the site (mkdocs.yml): pages that are no files of docs/, and links between pages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from docs.pages import drawn, links, reference
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are written from code, and those of files outside docs/ that documents link to."""
+    for page, content in {**reference.pages(), **drawn.pages()}.items():
+        files.append(File.generated(config, page, content=content))
+    waiting = [links.DOCS + file.src_uri for file in files.documentation_pages() if file.generated_by is None]
+    waiting += [path for path in links.PAGES if path.endswith(".md")]
+    while waiting:
+        path = waiting.pop()
+        text = (links.ROOT / path).read_text(encoding="utf-8")
+        place = links.page_of(path)
+        if place and place not in files.src_uris:
+            files.append(File.generated(config, place, content=_shown(path, text)))
+        if path.endswith(".md"):
+            known = {*files.src_uris, *map(links.page_of, waiting), None}
+            waiting += [linked for linked in links.found(text, path) if links.page_of(linked) not in known]
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let a document's links lead to pages."""
+    own = page.file.generated_by is None
+    return links.on_site(markdown, links.DOCS + page.file.src_uri, page.file.src_uri) if own else markdown
+
+
+def _shown(path: str, text: str) -> str:
+    """A file outside docs/ as a page."""
+    if path.endswith(".md"):
+        return links.on_site(text, path, links.page_of(path) or "")
+    return f"# {path}\n\n````{Path(path).suffix[1:]}\n{text.rstrip()}\n````\n"
