@@ -17,9 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from markdown_it import MarkdownIt
+from playwright.sync_api import expect, sync_playwright
 
 from cpt.cli.app import VERBS
 from docs.pages import links
+from tests.helpers.browser import chromium
 from tests.helpers.workflow import leave_out
 
 ROOT = Path(__file__).parent.parent
@@ -196,6 +198,23 @@ def test_a_document_is_the_same_on_github(site: Path, page: Callable[[Path], Rea
     github = Reader(text, only_article=False).tags
     here = page(site / Path(links.page_of(document) or "").with_suffix(".html")).tags
     assert {tag: here[tag] for tag in COUNTED} == {tag: github[tag] for tag in COUNTED}
+
+
+@slow
+def test_the_search_works_without_server_and_network(site: Path) -> None:
+    """In a browser: what a search for a term lists first is where it is defined."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])  # root has no sandbox
+        tab = browser.new_page()
+        asked: list[str] = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto((site / "index.html").as_uri())
+        tab.locator("input.md-search__input").click()
+        tab.keyboard.type("imbalance ratio")
+        expect(tab.locator(".md-search-result__item h1").first).to_have_text("Words", timeout=60_000)
+        browser.close()
+    assert any(url.endswith("/search_index.js") for url in asked)
+    assert {urlsplit(url).scheme for url in asked} <= {"file", "data"}
 
 
 @slow

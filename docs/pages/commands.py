@@ -43,7 +43,15 @@ def _section(name: str, command: Any) -> str:
     usage = " ".join(["$", name, *command.collect_usage_pieces(context)])
     paragraphs = [text(paragraph) for paragraph in command.help.split("\n\n")]
     rows = [record for parameter in command.params if (record := parameter.get_help_record(context))]
-    table = ["| | |", "|---|---|", *(f"| `{given}` | {text(meaning)} |" for given, meaning in rows)] if rows else []
+    table = (
+        [
+            "| argument or option | meaning |",
+            "|---|---|",
+            *(f"| `{given}` | {text(meaning)} |" for given, meaning in rows),
+        ]
+        if rows
+        else []
+    )
     return "\n".join(
         [f"### {name}", "", *"\n\n".join(paragraphs).split("\n"), "", "```text", usage, "```", "", *table, ""]
     )

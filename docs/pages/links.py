@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,6 +23,8 @@ PAGES = {
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 CODE = re.compile(r"^(?:```.*?^```|(?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 """Blocks of code, in which nothing is a link."""
+NAMED = re.compile(r"\[(?:[\w/]+\.(?:md|cff)|README)\](?=\((?P<page>[^)#:]+\.md)[#)])")
+"""The beginning of a link that has a file's name for words."""
 MARK = re.compile(r"<!-- (?:=\w+|/) -->")
 """Around what docs/write_numbers.py writes."""
 
@@ -58,6 +61,22 @@ def on_site(text: str, path: str, page: str) -> str:
         pieces += [LINK.sub(moved, text[end : block.start()]), block[0]]
         end = block.end()
     return MARK.sub("", "".join([*pieces, LINK.sub(moved, text[end:])]))
+
+
+def titled(text: str, page: str, titles: Mapping[str, str]) -> str:
+    """Return a page whose links have titles of pages for words, where they had names of files.
+
+    Args:
+        text: Markdown of the page.
+        page: the page.
+        titles: page -> title.
+    """
+
+    def words(link: re.Match[str]) -> str:
+        title = titles.get(os.path.normpath(os.path.join(os.path.dirname(page), link["page"])))
+        return f"[{title}]" if title else link[0]
+
+    return NAMED.sub(words, text)
 
 
 def _linked(path: str, link: str) -> str:

@@ -82,7 +82,9 @@ def _place(name: str) -> str:
 
 def _docstrings(places: Mapping[str, str]) -> str:
     """What mkdocstrings turns into documentation: heading -> place of a module, class or function."""
-    return "".join(f"::: {place}\n    options:\n      heading: {name}\n\n" for name, place in places.items())
+    return "".join(
+        f"::: {place}\n    options: {{heading: {name}, toc_label: {name}}}\n\n" for name, place in places.items()
+    )
 
 
 def cite() -> str:

@@ -29,7 +29,7 @@ def sections(schema: Mapping[str, Any], without: Sequence[str] = ()) -> str:
         name = left.pop(0)
         if name not in done:
             done.add(name)
-            found.append(_section(name, types[name], () if done - {name} else without))
+            found.append(_section(name, types, () if done - {name} else without))
             left += re.findall(r'"#/\$defs/(\w+)"', json.dumps(types[name].get("properties", {})))
     return "\n".join(found)
 
@@ -42,19 +42,31 @@ def text(words: str) -> str:
     return "".join(pieces).replace("|", "&#124;")
 
 
-def _section(name: str, schema: Mapping[str, Any], without: Sequence[str]) -> str:
+def _section(name: str, types: Mapping[str, Any], without: Sequence[str]) -> str:
+    schema = types[name]
     required = schema.get("required", [])
     head = [f"## {name}", "", text(schema.get("description", "")), ""]
-    lines = [*head, "| field | value | default | meaning |", "|---|---|---|---|"]
+    lines = [*head, "| field | meaning | value | default |", "|---|---|---|---|"]
     for field, about in schema.get("properties", {}).items():
         if field not in without:
             default = "**required**" if field in required else _default(about.get("default"))
-            lines.append(f"| `{field}` | {_values(about)} | {default} | {text(about.get('description', ''))} |")
+            lines.append(f"| `{field}` | {text(_meaning(about, types))} | {_values(about)} | {default} |")
     return "\n".join(lines) + "\n"
 
 
+def _meaning(about: Mapping[str, Any], types: Mapping[str, Any]) -> str:
+    """What a field is for: its own words, or those of its type or of its items."""
+    if "description" in about:
+        return about["description"]
+    inner = [*about.get("anyOf", ()), *([about["items"]] if "items" in about else [])]
+    inner += [types[about["$ref"].rpartition("/")[2]]] if "$ref" in about else []
+    return next((found for each in inner if (found := _meaning(each, types))), "")
+
+
 def _default(value: Any) -> str:
-    return "–" if value is None or value in ({}, [], "") else f"`{json.dumps(value, ensure_ascii=False)}`"
+    if value is None or value in ({}, [], ""):
+        return "–"
+    return f"`{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}`"
 
 
 def _values(about: Mapping[str, Any]) -> str:
@@ -71,7 +83,7 @@ def _values(about: Mapping[str, Any]) -> str:
             return " or ".join(_values(each) for each in about[several] if each.get("type") != "null")
     if about.get("type") == "array":
         items = about.get("prefixItems") or [about.get("items", {})]
-        return f"list of {', '.join(dict.fromkeys(_values(each) for each in items))}"
+        return f"list: {', '.join(dict.fromkeys(_values(each) for each in items))}"
     if about.get("type") == "object":
         inner = next(iter(about.get("patternProperties", {}).values()), about.get("additionalProperties"))
         return f"name: {_values(inner)}" if isinstance(inner, dict) and inner else KINDS["object"]
