@@ -7,11 +7,13 @@ BENCH_ARGS ?=
 BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
+DOCS_READY := $(VENV)/.ready-docs
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+MKDOCS := NO_MKDOCS_2_WARNING=1 python -m mkdocs
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run full environment test slow lint bench gpu-check generated tiny-clip dev clean
+.PHONY: help run full environment test slow lint bench gpu-check generated tiny-clip docs docs-serve dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ clean:  ## delete everything that is generated, but not the environment
 test: $(DEV_READY)  ## the fast tests
 	python -m pytest -m "not slow" -n 2 --dist worksteal --cov=cpt --cov-report= --cov-fail-under=90
 
-slow: $(DEV_READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
+slow: $(DEV_READY) $(DOCS_READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
 	python -m pytest -m slow -n 3 --dist loadfile  # more than two cores: they wait more than they compute
 
 lint: $(DEV_READY)  ## format, style, spelling, types, the Snakefile, known vulnerabilities, secrets
@@ -58,6 +60,12 @@ generated: $(DEV_READY)  ## write workflow/schemas and docs/methods.md anew from
 tiny-clip: $(READY)  ## rebuild the shipped tiny CLIP from nothing (about 6 minutes)
 	cpt pretrain
 
+docs: $(DOCS_READY)  ## the documents as a site, site/index.html; a broken link is an error
+	$(MKDOCS) build
+
+docs-serve: $(DOCS_READY)  ## the same on http://127.0.0.1:8000, and again after every change
+	$(MKDOCS) serve --livereload --no-strict
+
 dev: $(DEV_READY)  ## only the environment, with the tools for tests and lint
 
 $(READY): pyproject.toml envs/requirements.txt
@@ -70,3 +78,7 @@ $(READY): pyproject.toml envs/requirements.txt
 $(DEV_READY): $(READY) envs/requirements-dev.txt
 	$(PIP) -r envs/requirements-dev.txt
 	touch $(DEV_READY)
+
+$(DOCS_READY): $(READY) envs/requirements-docs.txt
+	$(PIP) -r envs/requirements-docs.txt
+	touch $(DOCS_READY)

@@ -148,7 +148,8 @@ def gpu() -> str:
     """Steps measured on a GPU, as kept by ``make gpu-check``."""
     path = KEPT / "gpu.json"
     if not path.is_file():
-        return "**`make gpu-check` has not been run on a GPU yet.**"
+        # a line that begins with a mark is HTML on GitHub
+        return "\n**`make gpu-check` has not been run on a GPU yet.**\n"
     rows = json.loads(path.read_text())
     card = next(row["gpu"] for row in rows if row["what"] == "versions")
     lines = [f"On one {card}, ms a step with 4 images:", ""]

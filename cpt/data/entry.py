@@ -100,7 +100,7 @@ class Files(Part):
 class Derive(Part):
     """How a split is made where the published split file cannot be had (``cpt.data.layouts.derived``)."""
 
-    rule: Annotated[str, _known("rule")]
+    rule: Annotated[str, _known("rule")] = Field(description="how the images are cut into parts")
     drop: list[str] = Field([], description="class folders that are no classes")
     rename: dict[str, str] = Field({}, description="class folder: class name")
 
@@ -108,14 +108,14 @@ class Derive(Part):
 class Columns(Part):
     """Which columns of a Hugging Face dataset hold images and labels, where it has several of a kind."""
 
-    image: str | None = None
-    label: str | None = None
+    image: str | None = Field(default=None, description="column of the images")
+    label: str | None = Field(default=None, description="column of the labels")
 
 
 class Expected(Part):
     """What a complete copy holds; checked when its manifest is made."""
 
-    classes: int
+    classes: int = Field(description="number of classes")
     names_sha256: str | None = Field(None, description="of the class names in label order, joined by line feeds")
     images: dict[str, int] = Field({}, description="part: number of images")
     base: dict[str, int] = Field({}, description="part: number of images of base classes")

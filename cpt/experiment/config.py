@@ -90,22 +90,22 @@ class Variant(Section):
 class ClassGroups(Section):
     """Sizes of the head, the middle and the tail of the class ranking, relative to each other."""
 
-    head: Share = 1.0
-    medium: Share = 1.0
-    tail: Share = 1.0
+    head: Share = Field(default=1.0, description="classes with most training images")
+    medium: Share = Field(default=1.0, description="classes between")
+    tail: Share = Field(default=1.0, description="classes with fewest training images")
 
 
 class BaseToNew(Section):
     """Train on the base half of each dataset, test on both halves."""
 
-    datasets: Names
+    datasets: Names = Field(description="each is trained and tested on by itself")
 
 
 class Transfer(Section):
     """Train on all classes of one source, test on other datasets with all their classes."""
 
-    source: str
-    targets: Names
+    source: str = Field(description="dataset to train on")
+    targets: Names = Field(description="datasets to test on")
 
 
 class Tasks(Section):
@@ -132,7 +132,7 @@ class Config(Section):
     backbone: Backbone
     catalog: FilePath = Field("config/datasets.yaml", description="file of dataset entries")
     evaluate_on: Literal["test", "val"] = Field("test", description="part of the datasets that runs are judged by")
-    seeds: Seeds
+    seeds: Seeds = Field(description="one run each: draw of training images, initial prompts, order")
     imbalance_ratios: Ratios
     n_max: int = Field(16, ge=1, description="images of the head class")
     class_order: Literal["label", "random", "appearance"] = Field(
@@ -147,7 +147,7 @@ class Config(Section):
         description="of the frozen towers; auto: float32 on a CPU, on a GPU float16 for OpenAI's weights and bfloat16 "
         "for others",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     threads: int = Field(
         1, ge=1, le=limits.THREADS, description="CPU threads of a job; the last bits of results depend on it"
     )
@@ -165,9 +165,9 @@ class Config(Section):
         {}, description="template sets beside single, dataset and ensemble"
     )
     overrides: list[Override] = Field([], description="hyperparameters of this experiment, in order")
-    variants: dict[Name, Variant] = Field(min_length=1)
+    variants: dict[Name, Variant] = Field(min_length=1, description="rows that exhibits may show")
     tasks: Tasks
-    exhibits: dict[Name, AnyExhibit] = Field(min_length=1)
+    exhibits: dict[Name, AnyExhibit] = Field(min_length=1, description="tables and figures, each of a kind")
     _rules_below: int = PrivateAttr(0)
 
     def place_of_rule(self, index: int) -> str:

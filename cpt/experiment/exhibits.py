@@ -99,10 +99,10 @@ class Exhibit(Section):
     if TYPE_CHECKING:
         kind: str  # a Literal of every kind
 
-    title: Text
+    title: Text = Field(description="heading")
     caption: Text = Field("", description="what the reader should see")
-    ratios: Ratios | None = None
-    seeds: Seeds | None = None
+    ratios: Ratios | None = Field(None, description="imbalance ratios τ that it shows; default: all of the experiment")
+    seeds: Seeds | None = Field(None, description="seeds that it shows; default: all of the experiment")
     datasets: Names | None = Field(None, description="only these of the task's datasets")
 
     def headed(self) -> tuple[str, str]:
@@ -137,7 +137,7 @@ class Exhibit(Section):
 class VariantsFigure(Exhibit):
     """A figure of several variants on base-to-new."""
 
-    variants: Names
+    variants: Names = Field(description="what it shows, by name")
 
     def named_variants(self) -> Mapping[str, Sequence[str]]:
         """Its rows."""

@@ -37,9 +37,11 @@ class Table(Exhibit):
 
     kind: Literal["table"]
     title: Text = Field("", description="default: title and caption of the first task")
-    layout: Layout
-    tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(once)]
-    variants: Names
+    layout: Layout = Field(description="what stands in rows and columns")
+    tasks: Annotated[list[Task], Field(min_length=1), AfterValidator(once)] = Field(
+        description="what is trained and tested"
+    )
+    variants: Names = Field(description="its rows, by name")
     measures: Annotated[list[str], AfterValidator(once), AfterValidator(known_measures(MEASURES))] = Field(
         [], description=f"columns of the layout {OF_MEASURES}: " + ", ".join(MEASURES)
     )

@@ -64,7 +64,8 @@ def paired_bootstrap(
     not of seeds.
 
     Args:
-        first, second: one subset, or base and new: (n,) each, whether an image was right, or the share of seeds.
+        first: one subset, or base and new: (n,) each, whether an image was right, or the share of seeds.
+        second: the same of the other method.
 
     Raises:
         ValueError: subsets or images differ in number, or there are more than two subsets.

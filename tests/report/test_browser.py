@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +17,12 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from cpt.files.stage_files import write_text
 from cpt.report.page.make import make_page
 from tests.helpers import fake_results, full_size, rough_results
+from tests.helpers.browser import chromium
 from tests.helpers.fake_results import changed
-from tests.helpers.workflow import install
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).resolve().parents[2]
 LARGEST = 15e6
-
-
-def chromium() -> str:
-    """Path of Chromium, installed where that is possible; the test is left out elsewhere."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    if not any(map(shutil.which, names)):
-        install(names[:1], names[:1], "Chromium (Debian package chromium)")
-    return next(filter(None, map(shutil.which, names)))
 
 
 expect.set_options(timeout=60_000)  # a busy machine draws late

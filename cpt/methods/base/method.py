@@ -32,7 +32,8 @@ class Batch:
         second: (B, 3, H, W) another augmentation of the same images, for methods with two views.
         drawn: what ``Method.draw`` chose.
         host_labels: the labels on the host, so that none has to be read back; None where they are not known.
-        epoch, step: numbers of the epoch and of the step in it, from 0.
+        epoch: number of the epoch, from 0.
+        step: number of the step in its epoch, from 0.
         reweighted: class weights act, if the loss has any.
         random: random stream of this step.
     """

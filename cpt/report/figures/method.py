@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from cpt.errors import CptError
 from cpt.experiment.exhibits import Cell, Exhibit, Experiment, Place
@@ -25,8 +26,8 @@ class MethodPicture(Exhibit):
     """The method as it really ran, from one run (Figure 2)."""
 
     kind: Literal["method"]
-    variant: str
-    dataset: str
+    variant: str = Field(description="what was trained")
+    dataset: str = Field(description="on what")
 
     def named_variants(self) -> Mapping[str, Sequence[str]]:
         """Its one row."""

@@ -29,19 +29,19 @@ HEADER = ("panel", "method", "class", "other_class", "epoch", "seed", "value")
 class Stability(Section):
     """Accuracy over the epochs, seed by seed."""
 
-    variants: Names
-    dataset: str
-    epochs: int = Field(15, ge=1)
-    seeds: Seeds | None = None
+    variants: Names = Field(description="its curves, by name")
+    dataset: str = Field(description="trained on")
+    epochs: int = Field(15, ge=1, description="epochs of its runs")
+    seeds: Seeds | None = Field(None, description="default: those of the figure")
 
 
 class Similarity(Exhibit):
     """Class similarity matrices and stability over the epochs (Figure 1)."""
 
     kind: Literal["similarity"]
-    variants: Names
-    dataset: str
-    stability: Stability
+    variants: Names = Field(description="one heat map each, by name")
+    dataset: str = Field(description="trained on")
+    stability: Stability = Field(description="the panel of accuracy over the epochs")
 
     def named_variants(self) -> Mapping[str, Sequence[str]]:
         """Matrices first, then curves."""

@@ -32,7 +32,7 @@ class Sweep(Exhibit):
     """One hyperparameter at a time (Figures 3 and 5)."""
 
     kind: Literal["sweep"]
-    variant: str
+    variant: str = Field(description="whose hyperparameters are varied")
     sweep: dict[str, Annotated[list[int | float], AfterValidator(once)]] = Field(
         min_length=1, description="hyperparameter: values"
     )
