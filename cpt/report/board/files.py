@@ -31,6 +31,7 @@ COLUMNS = pa.schema([
     *((name, pa.int64()) for name in ("rank_first", "rank_last", "better_than", "worse_than")),
     ("hours", pa.float64()), ("device", pa.string()), ("parameters", pa.int64()),
     ("bundle", pa.string()), ("by", pa.string()), ("cpt", pa.string()), ("also_in", pa.list_(pa.string())),
+    ("also_differs", pa.float64()),
 ])  # fmt: skip
 
 
@@ -63,7 +64,8 @@ def _values(row: Row, rank: Rank | None, record: Mapping[str, Any]) -> dict[str,
         "more_knowledge": row.more,
         "seeds": list(row.seeds),
         "metric": judged,
-        "also_in": row.also,
+        "also_in": [again.bundle for again in row.also],
+        "also_differs": max((again.largest for again in row.also), default=None),
         "by": record["by"],
         "cpt": record["cpt"],
     }

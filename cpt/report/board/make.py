@@ -92,7 +92,7 @@ def _examined(
                 refusal = _copy(facts, before)
                 rows = [] if refusal else read_rows(found.folder, name)
     except CptError as error:
-        refusal = str(error)
+        refusal = str(error).replace(f"{given.parent}/", "")
     except Exception as error:  # of files that a stranger wrote, whatever is in them
         refusal = f"{ODD} ({type(error).__name__})"
     refusal = None if refusal is None else plain(refusal, longest=400)

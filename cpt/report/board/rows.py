@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpt.data.manifest import read_manifest
 from cpt.data.split import read_split
@@ -69,6 +68,14 @@ class Setting:
         return found
 
 
+class Again(NamedTuple):
+    """Another bundle that has a row: numbers of the same dataset and seed, and the largest difference among them."""
+
+    bundle: str
+    numbers: int
+    largest: float
+
+
 @dataclass(frozen=True)
 class Row:
     """A method in a setting.
@@ -86,7 +93,7 @@ class Row:
         means: measure -> mean over datasets and seeds with its interval over seeds; without those that lack a dataset.
         numbers: what the task is judged by, on every dataset and seed.
         hours: training of one seed on all datasets, with the runs that it starts from.
-        also: other bundles that have this row, with what differs.
+        also: other bundles that have this row.
     """
 
     setting: Setting
@@ -107,7 +114,7 @@ class Row:
     hours: float
     device: str
     parameters: int
-    also: list[str] = field(default_factory=list)
+    also: list[Again] = field(default_factory=list)
 
     @property
     def identity(self) -> tuple[Any, ...]:
@@ -279,18 +286,15 @@ def merged(rows: Sequence[Row]) -> list[Row]:
     found = []
     for each in same.values():
         shown = max(each, key=lambda row: len(row.seeds))  # the first of several
-        shown.also.extend(_told(shown, other) for other in each if other is not shown)
+        shown.also.extend(_again(shown, other) for other in each if other is not shown)
         found.append(shown)
     return found
 
 
-def _told(shown: Row, other: Row) -> str:
+def _again(shown: Row, other: Row) -> Again:
     both = shown.numbers.keys() & other.numbers.keys()
-    if not both:
-        return f"{other.bundle}: other seeds"
-    largest = max(abs(shown.numbers[place] - other.numbers[place]) for place in both)
-    differs = "equal" if math.isclose(largest, 0, abs_tol=1e-9) else f"differs by up to {largest:.2f}"
-    return f"{other.bundle}: {differs} ({len(both)} numbers)"
+    differences = (abs(shown.numbers[place] - other.numbers[place]) for place in both)
+    return Again(other.bundle, len(both), max(differences, default=0.0))
 
 
 def plain(text: str, longest: int = LONGEST) -> str:

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from cpt.files.paths import NATURAL, ratio_order
 from cpt.metrics.reported import MEASURES
-from cpt.report.board.rows import Bounds, Row, Setting, measures
+from cpt.report.board.rows import Again, Bounds, Row, Setting, measures
 from cpt.report.layout import DECIMALS, can_differ
 from cpt.report.shown import Block, Column, Line, Shown, Table
 from cpt.report.words import MISSING, SIGNIFICANCE_LEVEL, counted, ratio_title
@@ -106,7 +106,7 @@ def _cells(row: Row, rank: Rank | None, told: Sequence[str], bundles: Mapping[st
         *(_number(row.means.get(name)) for name in told),
         Shown(str(len(row.seeds)), order=len(row.seeds)),
         Shown(row.knowledge),
-        Shown(f"{row.hours:.2g}", order=row.hours),
+        Shown("< 0.001" if row.hours < 0.001 else f"{row.hours:.2g}", order=row.hours),
         Shown(f"{row.parameters:,}", order=row.parameters),
         Shown(f"{row.method}-{row.hyperparameters}"),
         Shown(f"{row.bundle}{also}", href=f"#bundle-{bundles[row.bundle]}"),
@@ -130,12 +130,29 @@ def _notes(found: Ranked) -> list[str]:
     if pairs and not can_differ(datasets, pairs):
         few = f"{counted(datasets, 'dataset')} {'is' if datasets == 1 else 'are'} too few"
         power += f": {few} to tell any two of {ranked} rows apart (smallest possible corrected p: {least:.2g})"
-    also = [f"{row.label} ({row.method}-{row.hyperparameters}): also in {'; '.join(row.also)}." for row, _ in found.rows
-            if row.also]  # fmt: skip
     return [
         f"Mean over {', '.join(setting.titles.values())}, on their {setting.facts['part']} images.",
         "Trained on all training images." if setting.ratio == NATURAL else f"Trained on {images}.",
         f"{power}.",
-        *also,
+        *_also([row for row, _ in found.rows]),
         f"Setting {setting.id}.",
     ]
+
+
+def _also(rows: Sequence[Row]) -> list[str]:
+    """A sentence per bundle that has rows which are shown from another one."""
+    found: dict[str, list[tuple[Row, Again]]] = {}
+    for row in rows:
+        for again in row.also:
+            found.setdefault(again.bundle, []).append((row, again))
+    return [f"{bundle} has {counted(len(pairs), 'row')} too: {_compared(pairs)}." for bundle, pairs in found.items()]
+
+
+def _compared(pairs: Sequence[tuple[Row, Again]]) -> str:
+    numbers = sum(again.numbers for _, again in pairs)
+    differ = [(row.label, again.largest) for row, again in pairs if round(again.largest, DECIMALS) > 0]
+    if not numbers:
+        return "of other seeds"
+    if not differ:
+        return f"all {numbers} numbers equal"
+    return f"of {numbers} numbers differ " + ", ".join(f"{label} by up to {largest:.2f}" for label, largest in differ)
