@@ -311,22 +311,25 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["target"], row["subset"], row["epoch"], row["metric"]
 
 
-def _close(one: Any, other: Any) -> bool:
-    """Whether two values are the same, numbers up to ``TOLERANCE``; NaN is NaN."""
-    if isinstance(one, float) and isinstance(other, float):
-        both = math.isnan(one) and math.isnan(other)
-        return both or math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return bool(one == other)
+def _close(one: float, other: float) -> bool:
+    """Whether two numbers are the same up to ``TOLERANCE``."""
+    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def _equal(table: pa.Table, other: pa.Table) -> bool:
     """Whether two tables have the same columns and rows, numbers up to ``TOLERANCE``."""
     names = table.column_names
     return (names, len(table)) == (other.column_names, len(other)) and all(
-        _close(one, two)
-        for name in names
-        for one, two in zip(table[name].to_pylist(), other[name].to_pylist(), strict=True)
+        _equal_columns(table[name], other[name]) for name in names
     )
+
+
+def _equal_columns(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    if not (pa.types.is_floating(one.type) and pa.types.is_floating(other.type)):
+        return bool(one.equals(other)) or (one.type != other.type and one.to_pylist() == other.to_pylist())
+    first, second = (column.fill_null(0).to_numpy() for column in (one, other))
+    near = np.allclose(first, second, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+    return near and bool(one.is_null().equals(other.is_null()))
 
 
 def _is_untrained(method: str) -> bool:

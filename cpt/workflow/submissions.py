@@ -13,6 +13,8 @@ from typing import Any
 
 from cpt.data.download.unpack import unpack
 from cpt.data.entry import Entry
+from cpt.data.manifest import SCHEMA as MANIFEST
+from cpt.data.split import SCHEMA as SPLIT
 from cpt.errors import CptError
 from cpt.files import paths
 from cpt.files.hashes import digest_of_file
@@ -21,6 +23,8 @@ from cpt.files.stage_files import read_json, read_parquet
 from cpt.workflow.strict import Strict, strict
 
 ARCHIVE = ".tar.gz"
+_LONGEST = 60
+"""Characters of a bundle's name."""
 COPIED = ("grid.json", "runs.parquet", "costs.parquet")
 """Files by which two bundles are told to be copies of one: equal runs of another machine take other times."""
 
@@ -48,31 +52,33 @@ class Submission:
         told = read_json(self.folder / BUNDLE_LIST, paths.BUNDLE) if (self.folder / BUNDLE_LIST).exists() else {}
         gathered = read_record(self.folder / f"runs.parquet{SUFFIX}")
         backbone = read_json(self.folder / "backbone.json", "cpt.backbone/1")
-        report = self.checked.report
+        grid, report = read_json(self.folder / "grid.json", paths.GRID), self.checked.report
         assert report is not None
+        splits = [
+            paths.split(run["protocol"], run["dataset"], run["imbalance_ratio"], run["seed"]) for run in grid["runs"]
+        ]
+        manifests = [paths.manifest(dataset) for run in grid["runs"] for dataset, _ in run["targets"]]
         return {
-            "by": told.get("by"),
-            "experiment": read_json(self.folder / "grid.json", paths.GRID)["experiment"],
+            "by": None if told.get("by") is None else str(told["by"]),
+            "experiment": str(grid["experiment"]),
             "runs": report.runs,
             "gathered": gathered.get("time"),
             "cpt": gathered.get("cpt"),
             "commits": report.commits,
-            "devices": report.devices,
+            "devices": list(report.devices),
             "libraries": gathered["versions"],
             "notices": report.notices,
-            "backbone": {name: backbone[name] for name in ("name", "architecture", "pretrained", "sha256")},
+            "backbone": {name: str(backbone[name]) for name in ("name", "architecture", "pretrained", "sha256")},
             "sha256": {name: digest_of_file(self.folder / name) for name in COPIED} | self._archive(),
-            "splits": self._hashes("splits", "split_hash"),
-            "images": self._hashes("data", "content_hash"),
+            "splits": self._hashes(splits, SPLIT, "split_hash"),
+            "images": self._hashes(manifests, MANIFEST, "content_hash"),
         }
 
     def _archive(self) -> dict[str, str]:
         return {} if self.archive is None else {"archive": self.archive}
 
-    def _hashes(self, folder: str, name: str) -> dict[str, str]:
-        schema = {"splits": "cpt.split/1", "data": "cpt.manifest/2"}[folder]
-        found = sorted((self.folder / folder).rglob("*.parquet"))
-        return {str(path.relative_to(self.folder)): read_parquet(path, schema)[1][name] for path in found}
+    def _hashes(self, files: Sequence[str], schema: str, name: str) -> dict[str, str]:
+        return {file: str(read_parquet(self.folder / file, schema)[1][name]) for file in sorted(set(files))}
 
 
 def find(places: Sequence[Path]) -> dict[str, Path]:
@@ -103,7 +109,7 @@ def find(places: Sequence[Path]) -> dict[str, Path]:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.removesuffix(ARCHIVE)).strip(".-") or "bundle"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.removesuffix(ARCHIVE)).strip(".-")[:_LONGEST] or "bundle"
 
 
 @contextlib.contextmanager

@@ -196,6 +196,34 @@ def test_the_page_asks_for_nothing_of_the_network(board) -> None:
     assert "default-src 'none'" in page
 
 
+ODD: dict[str, Callable[[dict], None]] = {
+    "label": lambda grid: [row.pop("label") for row in grid["exhibits"]["table2"]["rows"]],
+    "cells": lambda grid: [cell.update(runs=[]) for cell in grid["exhibits"]["table2"]["cells"]],
+    "seed": lambda grid: [run.update(seed=str(run["seed"])) for run in grid["runs"]],
+    "groups": lambda grid: grid["class_groups"].update(tail=float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_bundle_is_refused_and_harms_no_other(made: Path, copied: Path, tmp_path: Path, name: str) -> None:
+    grid = json.loads((copied / "grid.json").read_text())
+    ODD[name](grid)
+    (copied / "grid.json").write_text(json.dumps(grid, indent=1, sort_keys=True) + "\n")
+    resealed(copied)
+    found = boarded([made, copied], tmp_path / "board")
+    assert [outcome.refusal is None for outcome in found.values()] == [True, False]
+
+
+def test_odd_facts_of_a_bundle_are_text(made: Path, copied: Path, tmp_path: Path) -> None:
+    listed = {"schema": "cpt.bundle/1", "experiment": "x", "left_out": {}, "by": {"<b>": [1]}}
+    write_json(copied / "bundle.json", listed)
+    changed(copied, "backbone.json", name=["<i>"], sha256=5)
+    boarded([copied], tmp_path / "board")
+    page = (tmp_path / "board/index.html").read_text()
+    assert "{&#39;&lt;b&gt;&#39;: [1]}" in page
+    assert "<i>" not in page
+
+
 def test_a_later_board_removes_records_of_an_earlier_one_and_nothing_else(submitted: Path, tmp_path: Path) -> None:
     records = tmp_path / "board/records"
     records.mkdir(parents=True)

@@ -45,10 +45,20 @@ def write_numbers(
         rows: with their ranks; None for those that are not ranked.
         records: of the accepted bundles, by name.
     """
-    table = pa.Table.from_pylist([_values(row, rank, records[row.bundle]) for row, rank in rows], schema=COLUMNS)
+    table = table_of(rows, records)
     bundles = {name: record["sha256"] for name, record in records.items()}
     write_parquet(output / "board.parquet", table, SCHEMA, cpt=__version__, bundles=bundles)
-    write_text(output / "board.csv", csv_text(table.column_names, map(_cells, zip(*table.to_pydict().values()))))  # noqa: B905 - columns of a table
+    lines = [_cells(list(row.values())) for row in table.to_pylist()]
+    write_text(output / "board.csv", csv_text(table.column_names, lines))
+
+
+def table_of(rows: Sequence[tuple[Row, Rank | None]], records: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """Return the table of ``write_numbers``.
+
+    Raises:
+        ValueError, TypeError: a value is not of the kind that its column has.
+    """
+    return pa.Table.from_pylist([_values(row, rank, records[row.bundle]) for row, rank in rows], schema=COLUMNS)
 
 
 def _values(row: Row, rank: Rank | None, record: Mapping[str, Any]) -> dict[str, Any]:

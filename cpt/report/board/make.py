@@ -15,7 +15,7 @@ from cpt import __version__
 from cpt.data.entry import Entry
 from cpt.errors import CptError
 from cpt.files.stage_files import parse_json, write_json, write_text
-from cpt.report.board.files import write_numbers
+from cpt.report.board.files import table_of, write_numbers
 from cpt.report.board.rows import Row, merged, plain, read_rows
 from cpt.report.board.tables import Ranked, in_settings, shown
 from cpt.report.formats import html
@@ -91,6 +91,7 @@ def _examined(
                 facts = _cleaned(found)
                 refusal = _copy(facts, before)
                 rows = [] if refusal else read_rows(found.folder, name)
+                table_of([(row, None) for row in rows], {name: facts})  # an odd value is this bundle's fault alone
     except CptError as error:
         refusal = str(error).replace(f"{given.parent}/", "")
     except Exception as error:  # of files that a stranger wrote, whatever is in them
@@ -119,7 +120,7 @@ def _cleaned(found: Submission) -> dict[str, Any]:
             return {plain(name): clean(of) for name, of in value.items()}
         if isinstance(value, list):
             return [clean(each) for each in value]
-        return plain(value) if isinstance(value, str) else value
+        return plain(value, longest=400) if isinstance(value, str) else value
 
     cleaned: dict[str, Any] = clean(found.record())
     return cleaned
