@@ -217,11 +217,13 @@ def test_an_odd_bundle_is_refused_and_harms_no_other(made: Path, copied: Path, t
 def test_odd_facts_of_a_bundle_are_text(made: Path, copied: Path, tmp_path: Path) -> None:
     listed = {"schema": "cpt.bundle/1", "experiment": "x", "left_out": {}, "by": {"<b>": [1]}}
     write_json(copied / "bundle.json", listed)
-    changed(copied, "backbone.json", name=["<i>"], sha256=5)
+    changed(copied, "backbone.json", name=["<i>"])
     boarded([copied], tmp_path / "board")
     page = (tmp_path / "board/index.html").read_text()
     assert "{&#39;&lt;b&gt;&#39;: [1]}" in page
     assert "<i>" not in page
+    changed(copied, "backbone.json", sha256=5)
+    assert boarded([copied], tmp_path / "board")["slice"].refusal.startswith("does not hold what")
 
 
 def test_a_later_board_removes_records_of_an_earlier_one_and_nothing_else(submitted: Path, tmp_path: Path) -> None:
@@ -273,8 +275,8 @@ def test_the_csv_holds_the_same_and_no_formula(submitted: Path, tmp_path: Path) 
     assert list(rows[0]) == table.column_names
 
 
-def changed(folder: Path, name: str, **changes: Any) -> None:
-    path = folder / name
+def changed(folder: Path, file: str, **changes: Any) -> None:
+    path = folder / file
     write_json(path, json.loads(path.read_text()) | changes)
     resealed(folder)
 
