@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cpt.report.drawing.make import make_figure
 from cpt.report.page.make import make_page
 from cpt.report.tables import make_table
 from tests.helpers import fake_results, rough_results
-from tests.helpers.workflow import install
+from tests.helpers.browser import chromium
 
 
 @pytest.fixture(scope="session")
@@ -61,14 +60,6 @@ def uneven_with_tables(uneven: Path) -> Path:
     for name in fake_results.TABLES:
         make_table(uneven / "grid.json", uneven / "runs.parquet", name, uneven / "tables")
     return uneven
-
-
-def chromium() -> str:
-    """Path of Chromium, installed where that is possible; the test is left out elsewhere."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    if not any(map(shutil.which, names)):
-        install(names[:1], names[:1], "Chromium (Debian package chromium)")
-    return next(filter(None, map(shutil.which, names)))
 
 
 @pytest.fixture(scope="module")

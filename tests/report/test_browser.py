@@ -16,7 +16,6 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from cpt.files.stage_files import write_text
 from cpt.report.page.make import make_page
 from tests.helpers import fake_results, full_size, rough_results
-from tests.helpers.browser import chromium
 from tests.helpers.fake_results import changed
 
 pytestmark = pytest.mark.slow
