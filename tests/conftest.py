@@ -64,3 +64,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target = folder / f"clusters/{protocol}/land/spherical-per2-single/s1.parquet"
         make_clusters(text, protocol, "spherical", 1, target, per=2)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/slice, a finished experiment; tests leave it as they find it."""
+    from tests.helpers import finished
+
+    folder = tmp_path_factory.mktemp("finished")
+    with contextlib.chdir(folder):
+        finished.make(folder)
+    return folder / finished.RESULTS

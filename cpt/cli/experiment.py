@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import ConfigFiles, Output, log, notice, slow
+from cpt.cli.options import CATALOG, Catalog, ConfigFiles, Output, log, notice, slow
 from cpt.files.provenance import recorded
 
 PERIOD = 2.0
@@ -121,17 +121,29 @@ def status(
 def verify(
     folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
     json: Annotated[Path | None, typer.Option(help="also write the report as JSON")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="trust no record: draw splits, compute metrics again, as `cpt board` does")
+    ] = False,
+    catalog: Catalog = CATALOG,
 ) -> None:
     """Check every file against the chain of hashes from split to table; report mismatches and how to fix them.
 
     The exit code is 1 if there is a mismatch. Runs of different code versions or of a changed checkout are reported as
     notices, not as errors.
 
+    With --strict, everything that can be computed from the files alone is computed again and compared (docs/board.md):
+    what is not trained or predicted. It ends at the first check that fails.
+
     Example: `cpt verify results/embedded`
+
+    Example: `cpt verify results/embedded --strict`
     """
     from cpt.files.stage_files import write_json
     from cpt.workflow.verify import verify as check
 
+    if strict:
+        _verify_strictly(folder, json, catalog)
+        return
     report = check(folder, log)
     if json is not None:
         write_json(json, report.as_json())
@@ -145,6 +157,21 @@ def verify(
         raise typer.Exit(1)
     origin = f"commit {', '.join(report.commits)}; device {', '.join(report.devices)}"
     log(f"{read}, all fit; {origin}")
+
+
+def _verify_strictly(folder: Path, json: Path | None, catalog: Path) -> None:
+    from cpt.data.catalog import load_catalog
+    from cpt.files.stage_files import write_json
+    from cpt.workflow.strict import strict
+
+    found = strict(folder, load_catalog(catalog), log)
+    if json is not None:
+        write_json(json, found.as_json())
+    for check in found.checks:
+        log(f"{check.outcome}: {check.name}: {check.found}")
+    if found.refusal is not None:
+        raise typer.Exit(1)
+    log(f"{folder}: accepted")
 
 
 def init(
@@ -175,6 +202,7 @@ def bundle(
     folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="results/<experiment>")],
     output: Annotated[Path | None, typer.Option(help="archive to write; default: `<experiment>.tar.gz`")] = None,
     predictions: Annotated[bool, typer.Option(help="with the predictions of every test image")] = True,
+    by: Annotated[str | None, typer.Option(help="who made it, a name or a team, as `cpt board` shows it")] = None,
 ) -> None:
     """Pack an experiment into one archive that others can open, verify and make tables from.
 
@@ -185,7 +213,7 @@ def bundle(
     from cpt.workflow.bundle import bundle as pack
 
     archive = output or Path(f"{folder.absolute().name}.tar.gz")
-    made = pack(folder, archive, predictions=predictions, log=log)
+    made = pack(folder, archive, predictions=predictions, by=by, log=log)
     packed = f"{made.files:,} files, {archive.stat().st_size / 1e6:,.1f} MB of {made.size / 1e6:,.1f} MB"
     log(f"wrote {archive}: {packed}; {len(made.left_out):,} files left out (bundle.json in it)")
 

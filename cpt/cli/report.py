@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpt.cli.options import Results, log
+from cpt.cli.options import CATALOG, Catalog, Results, log
 from cpt.files.provenance import recorded
 
 Runs = Annotated[
@@ -109,3 +109,40 @@ def audit(
             write_text(output / "audit.md", audit_text.markdown(sections))
             write_text(output / "audit.html", audit_text.html(sections))
         log(f"\nwrote {output / 'audit.md'}, audit.html and {len(sections)} CSV files")
+
+
+def board(
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            help="archives of `cpt bundle`, folders of experiments, or folders of these", metavar="BUNDLE..."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="folder to write")] = Path("board"),
+    require_all: Annotated[bool, typer.Option("--require-all", help="exit code 1 if any bundle is refused")] = False,
+    catalog: Catalog = CATALOG,
+) -> None:
+    """Merge bundles of several people or machines into one page that compares their methods.
+
+    A bundle is accepted if `cpt verify --strict` accepts it, which trusts nothing that can be computed again; a refused
+    one is named with its reason, here and on the page. Methods are compared within one protocol, backbone, τ and set
+    of images only, and ranked only where paired tests tell them apart (docs/board.md).
+
+    It writes index.html, which opens offline, board.parquet and board.csv, and a record of every bundle. The exit code
+    is 1 if no bundle is accepted, and then nothing is written.
+
+    Example: `cpt board results/embedded --output results/board`
+
+    Example, with bundles of others in a folder: `cpt board submissions mine.tar.gz`
+    """
+    from cpt.data.catalog import load_catalog
+    from cpt.report.board.make import make_board
+
+    outcomes = make_board(bundles, output, load_catalog(catalog), log)
+    accepted = sum(outcome.refusal is None for outcome in outcomes)
+    if not accepted:
+        log(f"none of {len(outcomes)} bundles is accepted; nothing is written")
+        raise typer.Exit(1)
+    log(f"wrote {output / 'index.html'}: {accepted} of {len(outcomes)} bundles; board.parquet and board.csv beside it")
+    if require_all and accepted < len(outcomes):
+        raise typer.Exit(1)

@@ -51,13 +51,24 @@ class TrainedClasses:
 def score(
     run: Path, split: Path, clusters: Path | None = None, class_groups: Mapping[str, float] | None = None
 ) -> pa.Table:
-    """Write metrics.parquet and counts.parquet of a run; return the metrics.
+    """Write metrics.parquet and counts.parquet of a run; return the metrics. Arguments and errors: ``scored``."""
+    chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
+    metrics, counts = scored(run, split, clusters, chosen_groups)
+    for file, schema, table in (("counts", COUNTS, counts), ("metrics", METRICS, metrics)):
+        write_parquet(run / f"{file}.parquet", table, schema, class_groups=chosen_groups)
+    return metrics
+
+
+def scored(
+    run: Path, split: Path, clusters: Path | None, class_groups: Mapping[str, float]
+) -> tuple[pa.Table, pa.Table]:
+    """Return the metrics and counts of a run; nothing is written.
 
     Args:
         run: folder with run.json, predictions.parquet and classifier.safetensors.
         split: the run's training split, with its class ranking.
         clusters: clusters of the trained classes, within which confusion and text features are measured.
-        class_groups: sizes of head, medium and tail relative to each other; default: thirds.
+        class_groups: sizes of head, medium and tail relative to each other.
 
     Raises:
         CptError: an input is missing or damaged, or the clusters are not of the trained classes.
@@ -65,15 +76,14 @@ def score(
     record = read_json(run / "run.json", RUN)
     predictions, _ = read_parquet(run / "predictions.parquet", PREDICTIONS)
     classifier, described = read_tensors(run / "classifier.safetensors", CLASSIFIER)
-    chosen_groups = dict(class_groups or zip(GROUPS, THIRDS, strict=True))
     kind = registry.get(record["method"])
     untrained = not (kind.trains or kind.needs_training_features)
-    training = _trained(read_split(split), clusters, chosen_groups, untrained=untrained)
+    training = _trained(read_split(split), clusters, class_groups, untrained=untrained)
     keys = predictions.select(["target", "subset", "epoch"])
     rows: list[dict[str, Any]] = []
     counts: list[pa.Table] = []
     for key in keys.group_by(["target", "subset", "epoch"]).aggregate([]).to_pylist():
-        chosen = predictions.filter(_equal(keys, key))
+        chosen = predictions.filter(matching(keys, key))
         own = training if key["target"] == record["dataset"] and key["subset"] != "new" else None
         rows += [{**key, **row} for row in measure(chosen, own)]
         if key["epoch"] is None:
@@ -83,13 +93,14 @@ def score(
             images = np.bincount(column(chosen, "label"), minlength=len(means))
             rows += [{**key, **row} for row in collapse(classifier.get(name), means, images, own)]
     metrics = pa.Table.from_pylist(rows + _halves(rows), schema=_METRICS)
-    for file, schema, table, order in (
-        ("counts", COUNTS, pa.concat_tables(counts), ("target", "subset", "by", "index")),
-        ("metrics", METRICS, metrics, ("target", "epoch", "subset", "metric")),
-    ):
-        ordered = table.sort_by([(name, "ascending") for name in order])
-        write_parquet(run / f"{file}.parquet", ordered, schema, class_groups=chosen_groups)
-    return metrics
+    return (
+        _sorted(metrics, "target", "epoch", "subset", "metric"),
+        _sorted(pa.concat_tables(counts), "target", "subset", "by", "index"),
+    )
+
+
+def _sorted(table: pa.Table, *names: str) -> pa.Table:
+    return table.sort_by([(name, "ascending") for name in names])
 
 
 def _trained(
@@ -204,7 +215,7 @@ def _halves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _equal(keys: pa.Table, key: dict[str, Any]) -> pa.ChunkedArray:
+def matching(keys: pa.Table, key: dict[str, Any]) -> pa.ChunkedArray:
     """Which rows have a key, whose epoch may be null."""
     mask = pc.is_null(keys["epoch"]) if key["epoch"] is None else pc.equal(keys["epoch"], key["epoch"])
     for name in ("target", "subset"):

@@ -30,7 +30,7 @@ from cpt.files.provenance import code_version, stamp
 from cpt.validation import no_braces
 
 _TINY_CLIP = ["assets/tiny_clip"]
-_SCRIPTS = [f"page/{name}.js" for name in ("dom", "charts", "tables", "page")]
+_SCRIPTS = [f"page/{name}.js" for name in ("dom", "frame", "charts", "tables", "page")]
 _PAGE = ["page/page.html.j2", "page/page.css", *_SCRIPTS, "templates/table.html.j2"]
 _LAYOUTS, _FORMATS = exhibits.modules(exhibits.LAYOUTS), exhibits.modules(exhibits.FORMATS)
 _BACKBONE, _TEMPLATES = "cpt.clip.make_backbone", "cpt.features.templates"

@@ -17,7 +17,7 @@ class Shown:
     """One cell: the number's text, the text of its standard deviation, its rank in the column, and what is behind it.
 
     ``order`` is the number by which a column is sorted, ``cells`` the positions of the exhibit's cells that make it,
-    ``differs`` says that it differs significantly from the table's reference row.
+    ``differs`` says that it differs significantly from the table's reference row, ``href`` is where it leads to.
     """
 
     text: str
@@ -26,15 +26,21 @@ class Shown:
     order: float | None = None
     cells: tuple[int, ...] = ()
     differs: bool = False
+    href: str | None = None
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column's heading; neighbors of the same ``group`` share a heading above."""
+    """One column's heading; neighbors of the same ``group`` share a heading above.
+
+    ``text``: it holds words. ``plain``: no cell of it shows a ±, and it leaves no room for one.
+    """
 
     title: str
     group: str = ""
     average: bool = False
+    text: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True)

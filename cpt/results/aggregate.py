@@ -12,6 +12,8 @@ from cpt.errors import CptError, nearest
 from cpt.files.paths import COSTS, COUNTS, CURVES, GRID, HISTORY, METRICS, NATURAL, PARTS, RUN, RUNS
 from cpt.files.stage_files import canonical_json, read_json, read_parquet, write_parquet
 
+SCHEMAS = {"runs": RUNS, "costs": COSTS, "counts": COUNTS, "curves": CURVES}
+"""Tables of all runs, and the schemas of their files."""
 IDENTITY = ("protocol", "dataset", "imbalance_ratio", "method")
 NO_CURVE = ("epoch", "steps", "seconds")
 COST = ("seconds", "peak_memory_mb", "learnable_parameters", "steps")
@@ -28,12 +30,24 @@ def aggregate(grid: Path, exhibit: str | None = None) -> tuple[int, int]:
         The number of runs, and of their metrics.
 
     Raises:
+        CptError: as ``gathered``.
+    """
+    tables, experiment = gathered(grid, exhibit), read_json(grid, GRID)["experiment"]
+    for name, schema in SCHEMAS.items():
+        write_parquet(folder(grid, exhibit) / f"{name}.parquet", tables[name], schema, experiment=experiment)
+    return len(tables["costs"]), len(tables["runs"])
+
+
+def gathered(grid: Path, exhibit: str | None = None) -> dict[str, pa.Table]:
+    """Return what ``aggregate`` writes, by the names of ``SCHEMAS``; nothing is written.
+
+    Raises:
         CptError: a run's record or metrics are missing or damaged, or belong to another run, or no such exhibit.
     """
     plan = read_json(grid, GRID)
     root = grid.parent
     derived = {name for name, entry in plan["datasets"].items() if entry["derived_split"]}
-    gathered: dict[str, list[pa.Table]] = {"runs": [], "counts": [], "curves": []}
+    parts: dict[str, list[pa.Table]] = {"runs": [], "counts": [], "curves": []}
     costs = []
     for run in sorted(_shown(grid, plan, exhibit), key=lambda run: run["run"]):
         name, place = run["run"], root / "runs" / run["run"]
@@ -54,23 +68,19 @@ def aggregate(grid: Path, exhibit: str | None = None) -> tuple[int, int]:
         made = [bool({run["dataset"], target} & derived) for target in metrics["target"].to_pylist()]
         kinds = {"imbalance_ratio": pa.float64()}  # which may be unknown
         columns = {key: pa.array([value] * len(metrics), kinds.get(key)) for key, value in identity.items()}
-        gathered["runs"].append(_before(columns | {"derived_split": pa.array(made)}, metrics))
+        parts["runs"].append(_before(columns | {"derived_split": pa.array(made)}, metrics))
         counts, _ = read_parquet(place / "counts.parquet", COUNTS)
         curves = _curves(read_parquet(place / "history.parquet", HISTORY)[0])
         for kind, table in (("counts", counts), ("curves", curves)):
-            gathered[kind].append(_before({"run": pa.array([name] * len(table), pa.string())}, table))
+            parts[kind].append(_before({"run": pa.array([name] * len(table), pa.string())}, table))
         costs.append(
             {"run": name, **{key: record[key] for key in COST}}
             | {f"{kind}_per_step": float(number) for kind, number in record["encoded_per_step"].items()}
             | {"augmentation": _augmentation(record), "text_knowledge": _knowledge(record["text_knowledge"])}
             | {"device": record["device_name"]}
         )
-    tables = {kind: pa.concat_tables(parts) for kind, parts in gathered.items()} | {
-        "costs": pa.Table.from_pylist(costs)
-    }
-    for kind, schema in (("runs", RUNS), ("costs", COSTS), ("counts", COUNTS), ("curves", CURVES)):
-        write_parquet(folder(grid, exhibit) / f"{kind}.parquet", tables[kind], schema, experiment=plan["experiment"])
-    return len(costs), len(tables["runs"])
+    tables = {kind: pa.concat_tables(found) for kind, found in parts.items()}
+    return tables | {"costs": pa.Table.from_pylist(costs)}
 
 
 def folder(grid: Path, exhibit: str | None = None) -> Path:

@@ -47,13 +47,21 @@ class Bundle:
     left_out: dict[str, str]
 
 
-def bundle(folder: Path, output: Path, *, predictions: bool = True, log: Callable[[str], None] = print) -> Bundle:
+def bundle(
+    folder: Path,
+    output: Path,
+    *,
+    predictions: bool = True,
+    by: str | None = None,
+    log: Callable[[str], None] = print,
+) -> Bundle:
     """Write ``results/<experiment>`` as a .tar.gz; equal experiments give equal bytes.
 
     Args:
         folder: of the experiment.
         output: archive to write.
         predictions: with the predictions of every test image, which metrics can be computed from again.
+        by: who made it, as ``cpt board`` is to show it.
         log: gets lines of progress.
 
     Raises:
@@ -74,6 +82,7 @@ def bundle(folder: Path, output: Path, *, predictions: bool = True, log: Callabl
     out = [name for name in found if LEFT_OUT.fullmatch(name) or (not predictions and PREDICTIONS.fullmatch(name))]
     without = {name: digest_of_file(folder / name) for name in out} | left_out(folder)
     described = {"schema": BUNDLE, "experiment": experiment, "cpt": __version__, "left_out": without}
+    described |= {"by": by} if by else {}
     own = {BUNDLE_LIST: json_text(described), "README.txt": README.format(experiment=experiment, version=__version__)}
     inside, size = [name for name in found if name not in without and name not in own], 0
     with (

@@ -140,7 +140,9 @@ class _Check:
                 made = [paths.split(*where), run["text_features"], *clusters, run["descriptions"]]
                 files += [file for file in made if file]
                 files += [f"runs/{run['run']}/{name}" for name in (paths.TRAINED[0], paths.PREDICTED[0])]
-        if not all(map(is_path, files)):
+        tested = [dataset for run in grid["runs"] for dataset, _ in run["targets"]]
+        names = [run[field] for run in grid["runs"] for field in ("run", "dataset")]
+        if not all(is_path(file) and is_inside(file) for file in [*files, *names, *tested]):
             raise ValueError
         return list(dict.fromkeys(files))
 
@@ -290,6 +292,11 @@ def left_out(folder: Path) -> dict[str, str]:
     """
     path = folder / BUNDLE_LIST
     return read_json(path, paths.BUNDLE)["left_out"] if path.exists() else {}
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path stays in the folder that it is relative to."""
+    return not os.path.isabs(path) and ".." not in Path(path).parts
 
 
 def _short(sha256: str) -> str:

@@ -26,7 +26,7 @@ from tests.helpers.workflow import ONLY_TABLE_2
 VERBS = [
     "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
     "predict", "score", "aggregate", "table", "figure", "page", "verify", "status", "compare", "audit", "ledger",
-    "many", "methods", "schema", "pretrain", "classify", "export", "words", "bundle", "push", "pull", "init",
+    "many", "methods", "schema", "pretrain", "classify", "export", "words", "bundle", "push", "pull", "init", "board",
 ]  # fmt: skip
 
 

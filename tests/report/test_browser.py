@@ -7,17 +7,15 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from cpt.files.stage_files import write_text
 from cpt.report.page.make import make_page
 from tests.helpers import fake_results, full_size, rough_results
-from tests.helpers.browser import chromium
 from tests.helpers.fake_results import changed
 
 pytestmark = pytest.mark.slow
@@ -26,14 +24,6 @@ LARGEST = 15e6
 
 
 expect.set_options(timeout=60_000)  # a busy machine draws late
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])  # root has no sandbox
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +50,6 @@ def rough(uneven_with_tables: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return full_size.write_full_page(PROJECT, tmp_path_factory.mktemp("large"))
-
-
-@pytest.fixture
-def tab(browser: Browser) -> Iterator[Page]:
-    """A tab that fails the test for anything on the console, any error and any request beyond the file itself."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light")
-    page, problems, files = context.new_page(), [], []
-    page.on("console", lambda message: problems.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("request", lambda request: files.append(request.url))
-    yield page
-    outside = {url.partition("#")[0] for url in files if not url.startswith(("data:", "blob:"))}
-    assert not problems
-    assert len(outside) == 1
-    assert next(iter(outside)).startswith("file://")
-    context.close()
 
 
 def show(page: Page, file: Path, place: str = "") -> None:

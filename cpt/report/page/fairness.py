@@ -54,7 +54,7 @@ def _given(
     given = {
         "dataset": results.dataset_title(run["dataset"]),
         "learned": f"{cost['learnable_parameters']:,}",
-        "knowledge": _knowledge(values) if cost["text_knowledge"] == "none" else cost["text_knowledge"],
+        "knowledge": knowledge(values, cost),
         "source": facts["source"],
         "settings": [_setting(facts, run, name, value) for name, value in values.items() if name not in LEFT_OUT],
     }
@@ -75,6 +75,11 @@ def _given(
         **{kind: f"{count:.1f}".removesuffix(".0") for kind, count in encoded.items()},
         "seconds": f"{statistics.median(seconds):.1f}",
     }
+
+
+def knowledge(values: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """Return what a run knew of its classes beyond their names: by its hyperparameters, and by its row of costs."""
+    return _knowledge(values) if cost["text_knowledge"] == "none" else cost["text_knowledge"]
 
 
 def _setting(facts: Mapping[str, Any], run: Mapping[str, Any], name: str, value: Any) -> dict[str, str]:

@@ -27,7 +27,7 @@ from cpt.report.words import caption_begins, exhibit_label, natural_order, sente
 from cpt.results.cells import Results, read_results
 
 TABLE_FILES = [suffix for suffix in exhibits.table_suffixes() if suffix != "html"]  # the page holds it itself
-_SCRIPTS = ("dom.js", "charts.js", "tables.js", "page.js")  # one module
+_SCRIPTS = ("dom.js", "frame.js", "charts.js", "tables.js", "page.js")  # one module
 _SCREEN_SCALE = 1.35  # figures are drawn for print; on a screen they are shown larger
 _POINT = 4 / 3  # CSS pixels
 

@@ -32,12 +32,13 @@ function flatten(table) {
 }
 
 const FALLING = ["desc", "asc", ""], RISING = ["asc", "desc", ""];
+const LOWER = /↓|^Rank$|^Hours$/;  // headings of what is better where it is lower
 
 /** In which order a column's heading sorts first: numbers with the best one on top. */
 function bestFirst(table) {
   const headings = $$("thead tr:last-child th", table), numbers = $$("tbody tr:last-child > *", table);
   return headings.map((heading, i) => {
-    const falling = "order" in (numbers[i]?.dataset ?? {}) && !heading.textContent.includes("↓");
+    const falling = "order" in (numbers[i]?.dataset ?? {}) && !LOWER.test(heading.textContent.trim());
     return { targets: i, orderSequence: falling ? FALLING : RISING };
   });
 }

@@ -1,0 +1,1 @@
+"""The board: results of several people side by side, in one page."""
