@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cpt.clip import timm_vit
+from cpt.clip.padded import POOLS, PaddedTextTower
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
 from cpt.errors import CptError
@@ -23,8 +25,9 @@ TOLERANCE = 1e-4  # on unit-norm features in float32
 def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the frozen tensors and the description of both towers of an open_clip model.
 
-    Supported are models whose image tower is open_clip's ``VisionTransformer`` with class-token pooling and whose
-    text tower is open_clip's causal ``TextTransformer`` pooled at the end token (``CLIP`` and ``CustomTextCLIP``).
+    Supported are image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
+    (``cpt.clip.timm_vit``), and text towers that are open_clip's ``TextTransformer`` (``CLIP`` and
+    ``CustomTextCLIP``).
 
     Returns:
         Tensors by open_clip's names behind ``text.`` and ``vision.``, and a specification that JSON can hold.
@@ -33,31 +36,69 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CptError: the weights are damaged, or the architecture has a part that our towers lack; names the part.
     """
     require_model(model)
-    text, visual = getattr(model, "text", model), model.visual
-    scale = model.logit_scale.detach().exp().item()
+    scale, bias = model.logit_scale.detach().exp().item(), getattr(model, "logit_bias", None)
     if not 0 < scale < inf:
         raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
-    spec: dict[str, Any] = {
-        "logit_scale": scale,
-        "embed_dim": int(visual.output_dim),
-        "text": _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])},
-        "vision": _describe(visual.transformer)
-        | {"patch_size": list(visual.patch_size), "image_size": list(visual.image_size)},
-    }
-    wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
-    tensors = {f"text.{name}": value for name, value in text.state_dict().items() if name.startswith(wanted)}
-    projection = text.text_projection
-    if isinstance(projection, nn.Linear):
-        tensors["text.text_projection"] = projection.weight.T
-        if projection.bias is not None:
-            tensors["text.text_projection_bias"] = projection.bias
-    elif projection is not None:
-        tensors["text.text_projection"] = projection
-    tensors |= {f"vision.{name}": value for name, value in visual.state_dict().items()}
+    text, vision = _text(getattr(model, "text", model)), _vision(model.visual)
+    spec: dict[str, Any] = {"logit_scale": scale, "embed_dim": _embed_dim(model)}
+    if bias is not None:
+        spec["logit_bias"] = bias.item()  # for the record: neither a softmax nor a maximum over classes sees it
+    spec |= {"text": text[1], "vision": vision[1]}
+    tensors = {f"text.{name}": value for name, value in text[0].items()}
+    tensors |= {f"vision.{name}": value for name, value in vision[0].items()}
     for name, value in tensors.items():
         if not value.isfinite().all():
             raise CptError(f"backbone: the weights hold values that are no finite numbers ({name}); get them again")
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}, spec
+
+
+Exported = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and specification of a tower."""
+
+
+def _text(text: Any) -> Exported:
+    """Of a text tower; one that is not causal or not read at its end token is computed whole (``cpt.clip.padded``)."""
+    spec = _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])}
+    pool, causal = text_pool(text), getattr(text, "attn_mask", None) is not None
+    if not causal or pool not in ("argmax", "eos"):
+        spec |= {"causal": causal, "pool": pool}
+    wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
+    tensors = {name: value for name, value in text.state_dict().items() if name.startswith(wanted)}
+    projection = text.text_projection
+    if isinstance(projection, nn.Linear):
+        tensors["text_projection"] = projection.weight.T
+        if projection.bias is not None:
+            tensors["text_projection_bias"] = projection.bias
+    elif projection is not None:
+        tensors["text_projection"] = projection
+    return tensors, spec
+
+
+def _vision(visual: Any) -> Exported:
+    """Of an image tower."""
+    if hasattr(visual, "trunk"):
+        spec = timm_vit.described(visual)
+        assert spec is not None  # ``require_model``
+        return timm_vit.tensors(visual), spec
+    sizes = {"patch_size": list(visual.patch_size), "image_size": list(visual.image_size)}
+    spec = _describe(visual.transformer) | sizes
+    if visual.pool_type != "tok":
+        spec |= {"pool": "mean", "norm_last": visual.final_ln_after_pool}
+    return visual.state_dict(), spec
+
+
+def _embed_dim(model: Any) -> int:
+    """Width D of the features."""
+    text = getattr(model, "text", model)
+    projection = text.text_projection
+    if projection is None:
+        return int(text.transformer.width)
+    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
+
+
+def text_pool(text: Any) -> Any:
+    """Where open_clip's text tower reads its feature."""
+    return getattr(text, "text_pool_type", getattr(text, "pool_type", None))
 
 
 def require_config(config: Mapping[str, Any]) -> None:
@@ -68,8 +109,7 @@ def require_config(config: Mapping[str, Any]) -> None:
     """
     vision, text = config["vision_cfg"], config["text_cfg"]
     _require("multimodal_cfg" not in config, "a captioning decoder (CoCa)", "two towers")
-    timm, resnet = vision.get("timm_model_name"), isinstance(vision.get("layers"), list)
-    _require(not timm, f"image tower {timm} of timm", "VisionTransformer")
+    resnet = isinstance(vision.get("layers"), list)
     _require(not resnet, "image tower ModifiedResNet", "VisionTransformer")
     for part, key in (("text tower", "hf_model_name"), ("tokenizer", "hf_tokenizer_name")):
         _require(not text.get(key), f"{part} {text.get(key)} of transformers", "CLIP's own")
@@ -81,22 +121,25 @@ def require_model(model: Any) -> None:
     Raises:
         CptError: names the part.
     """
+    from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
 
     text = getattr(model, "text", model)
     visual = model.visual
-    _require(isinstance(visual, VisionTransformer), f"image tower {type(visual).__name__}", "VisionTransformer")
-    _require(visual.attn_pool is None and visual.pool_type == "tok", "attention or average pooling", "'tok'")
+    if isinstance(visual, TimmModel):
+        known = timm_vit.described(visual) is not None
+        _require(known, f"image tower {type(visual.trunk).__name__} of timm", "plain ViT")
+    else:
+        _require(isinstance(visual, VisionTransformer), f"image tower {type(visual).__name__}", "VisionTransformer")
+        _require(visual.attn_pool is None, "attention pooling", "'tok' or 'avg'")
+        _require(visual.pool_type in ("tok", "avg"), f"image pooling {visual.pool_type!r}", "'tok' or 'avg'")
+        _describe(visual.transformer)
     _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
-    _require(getattr(text, "attn_mask", None) is not None, "text attention without causal mask", "causal mask")
     _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-    _require(pool in ("argmax", "eos"), f"text pooling {pool!r}", "'argmax' or 'eos'")
-    _require(getattr(model, "logit_bias", None) is None, "a logit bias (sigmoid loss)", "softmax CLIP")
+    _require(text_pool(text) in POOLS, f"text pooling {text_pool(text)!r}", ", ".join(map(repr, POOLS)))
+    _describe(text.transformer)
     size = tuple(visual.image_size)
     _require(len(set(size)) == 1, f"images of {' x '.join(map(str, size))} pixels", "square ones")
-    for transformer in (text.transformer, visual.transformer):
-        _describe(transformer)
 
 
 def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower, VisionTower]:
@@ -105,7 +148,8 @@ def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower,
         half: {name.removeprefix(f"{half}."): t for name, t in tensors.items() if name.startswith(f"{half}.")}
         for half in ("text", "vision")
     }
-    return TextTower(halves["text"], spec["text"]), VisionTower(halves["vision"], spec["vision"])
+    text = PaddedTextTower if "causal" in spec["text"] else TextTower
+    return text(halves["text"], spec["text"]), VisionTower(halves["vision"], spec["vision"])
 
 
 @torch.no_grad()

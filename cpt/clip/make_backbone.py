@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
-from cpt.clip.export import export, require_config, require_model, verify
+from cpt.clip.export import export, require_config, require_model, text_pool, verify
 from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
@@ -283,7 +283,7 @@ def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
             f"backbone.architecture: {architecture}: text_cfg.vocab_size {rows} is less than the "
             f"{tokenizer.vocab_size} of CLIP's tokenizer; use {tokenizer.vocab_size}"
         )
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    pool = text_pool(text)
     end = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
     if pool == "eos" and end != tokenizer.eot_token_id:
         raise CptError(

@@ -1,0 +1,77 @@
+"""Small random models of every family of backbones, as model configurations of open_clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import open_clip
+import torch
+from timm.models import register_model
+from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
+
+SIZE = {"img_size": 32, "patch_size": 16, "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
+
+
+@register_model
+def cpt_siglip(pretrained: bool = False, **others: Any) -> VisionTransformer:
+    """As ``vit_base_patch16_siglip_224``, small."""
+    shape = SIZE | {"class_token": False, "global_pool": "map"}
+    return _create_vision_transformer("cpt_siglip", pretrained=pretrained, **shape | others)
+
+
+@register_model
+def cpt_siglip2(pretrained: bool = False, **others: Any) -> VisionTransformer:
+    """As ``vit_so400m_patch14_siglip_378``, small."""
+    shape = SIZE | {"class_token": False, "global_pool": "map", "act_layer": "gelu_tanh"}
+    return _create_vision_transformer("cpt_siglip2", pretrained=pretrained, **shape | others)
+
+
+@register_model
+def cpt_gap(pretrained: bool = False, **others: Any) -> VisionTransformer:
+    """As ``vit_medium_patch16_gap_256``, small."""
+    shape = SIZE | {"class_token": False, "global_pool": "avg", "init_values": 0.5, "fc_norm": False}
+    return _create_vision_transformer("cpt_gap", pretrained=pretrained, **shape | others)
+
+
+CAUSAL = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
+BOTH_WAYS = CAUSAL | {
+    "context_length": 64, "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
+}  # fmt: skip
+
+
+def timm(model: str, **others: Any) -> dict[str, Any]:
+    """An image tower of timm."""
+    return {"image_size": 32, "timm_model_name": model, "timm_model_pretrained": False} | others
+
+
+SIGLIP = {"timm_pool": "map", "timm_proj": "none"}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "siglip": {
+        "embed_dim": 64, "init_logit_bias": -10, "custom_text": True,
+        "vision_cfg": timm("cpt_siglip", **SIGLIP), "text_cfg": BOTH_WAYS,
+    },
+    "siglip2": {
+        "embed_dim": 64, "init_logit_bias": -10, "custom_text": True,
+        "vision_cfg": timm("cpt_siglip2", **SIGLIP),
+        "text_cfg": BOTH_WAYS | {"act_kwargs": {"approximate": "tanh"}},
+    },
+    "gap": {
+        "embed_dim": 24, "vision_cfg": timm("cpt_gap", timm_pool="", timm_proj="linear"), "text_cfg": CAUSAL,
+    },
+}  # fmt: skip
+"""Model configurations, with CLIP's tokenizer."""
+UNCHANGED: set[str] = set()
+"""Families whose image towers take neither prompts nor adapters."""
+
+
+def shaken(config: dict[str, Any]) -> torch.nn.Module:
+    """The model of a configuration, away from initial values, where many terms are zero or one."""
+    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    torch.manual_seed(0)
+    model = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+    for name, parameter in model.named_parameters():
+        if parameter.dim():  # not scale and bias of the logits
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        else:
+            parameter.data += 0.5 if name == "logit_scale" else 0.25
+    return model.eval().requires_grad_(False)
