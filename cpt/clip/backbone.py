@@ -68,7 +68,8 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
     tensors, _ = read_tensors(weights, "cpt.towers/1", sha256=record["sha256"])
     dtype, device = DTYPES[precision], torch.device(device)
     # The towers are built in float32, whatever the file has: they multiply weights (QuickGELU's factor).
-    text, vision = towers({name: t.to(device).float() for name, t in tensors.items()}, record["spec"])
+    full = {name: t.to(device, torch.float32 if t.is_floating_point() else None) for name, t in tensors.items()}
+    text, vision = towers(full, record["spec"])
     return Clip(
         name=record["name"],
         text=text.to(dtype).eval(),

@@ -14,20 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from cpt.clip import timm_vit
+from cpt.clip.inside import Inside
 from cpt.clip.padded import POOLS, PaddedTextTower
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
+from cpt.clip.whole import WholeTower, build
 from cpt.errors import CptError
 
 TOLERANCE = 1e-4  # on unit-norm features in float32
 
 
-def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def export(model: Any, config: Mapping[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the frozen tensors and the description of both towers of an open_clip model.
 
-    Supported are image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
-    (``cpt.clip.timm_vit``), and text towers that are open_clip's ``TextTransformer`` (``CLIP`` and
-    ``CustomTextCLIP``).
+    Image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
+    (``cpt.clip.timm_vit``), take prompts; all others are taken as they are (``cpt.clip.whole``). Text towers must be
+    open_clip's ``TextTransformer`` (``CLIP`` and ``CustomTextCLIP``).
+
+    Args:
+        config: the model's configuration, from which a tower that is taken as it is can be built again.
 
     Returns:
         Tensors by open_clip's names behind ``text.`` and ``vision.``, and a specification that JSON can hold.
@@ -39,7 +44,7 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     scale, bias = model.logit_scale.detach().exp().item(), getattr(model, "logit_bias", None)
     if not 0 < scale < inf:
         raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
-    text, vision = _text(getattr(model, "text", model)), _vision(model.visual)
+    text, vision = _text(getattr(model, "text", model)), _vision(model.visual, config)
     spec: dict[str, Any] = {"logit_scale": scale, "embed_dim": _embed_dim(model)}
     if bias is not None:
         spec["logit_bias"] = bias.item()  # for the record: neither a softmax nor a maximum over classes sees it
@@ -74,17 +79,50 @@ def _text(text: Any) -> Exported:
     return tensors, spec
 
 
-def _vision(visual: Any) -> Exported:
+def _vision(visual: Any, config: Mapping[str, Any] | None) -> Exported:
     """Of an image tower."""
-    if hasattr(visual, "trunk"):
-        spec = timm_vit.described(visual)
-        assert spec is not None  # ``require_model``
+    if (spec := timm_vit.described(visual)) is not None:
         return timm_vit.tensors(visual), spec
+    if not _is_vit(visual):
+        assert config is not None
+        whole = {key: config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in config}
+        kept = {"image_size": _image_size(visual), "width": config["embed_dim"], "whole": whole}
+        return visual.state_dict(), {"name": tower_name(visual)} | kept
     sizes = {"patch_size": list(visual.patch_size), "image_size": list(visual.image_size)}
     spec = _describe(visual.transformer) | sizes
     if visual.pool_type != "tok":
         spec |= {"pool": "mean", "norm_last": visual.final_ln_after_pool}
     return visual.state_dict(), spec
+
+
+def _is_vit(visual: Any) -> bool:
+    """Whether an image tower is open_clip's own vision transformer."""
+    from open_clip.transformer import VisionTransformer
+
+    return isinstance(visual, VisionTransformer)
+
+
+def _image_size(visual: Any) -> list[int]:
+    size = visual.image_size
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def tower_name(visual: Any) -> str:
+    """What messages call an image tower of open_clip: its class, or that of timm's tower in it."""
+    trunk = getattr(visual, "trunk", None)
+    return type(visual).__name__ if trunk is None else f"{type(trunk).__name__} of timm"
+
+
+def inside(config: Mapping[str, Any]) -> Inside:
+    """What the image tower of a model configuration offers to methods that change it, seen without its weights."""
+    with torch.device("meta"):
+        visual = build(config)
+    if _is_vit(visual):
+        return Inside(tower_name(visual))
+    spec = timm_vit.described(visual)
+    if spec is None:
+        return Inside(tower_name(visual), blocks=False, class_token=False)
+    return Inside(spec["name"], class_token=visual.trunk.cls_token is not None)
 
 
 def _embed_dim(model: Any) -> int:
@@ -107,10 +145,8 @@ def require_config(config: Mapping[str, Any]) -> None:
     Raises:
         CptError: names the part.
     """
-    vision, text = config["vision_cfg"], config["text_cfg"]
+    text = config["text_cfg"]
     _require("multimodal_cfg" not in config, "a captioning decoder (CoCa)", "two towers")
-    resnet = isinstance(vision.get("layers"), list)
-    _require(not resnet, "image tower ModifiedResNet", "VisionTransformer")
     for part, key in (("text tower", "hf_model_name"), ("tokenizer", "hf_tokenizer_name")):
         _require(not text.get(key), f"{part} {text.get(key)} of transformers", "CLIP's own")
 
@@ -121,16 +157,9 @@ def require_model(model: Any) -> None:
     Raises:
         CptError: names the part.
     """
-    from open_clip.timm_model import TimmModel
-    from open_clip.transformer import VisionTransformer
-
     text = getattr(model, "text", model)
     visual = model.visual
-    if isinstance(visual, TimmModel):
-        known = timm_vit.described(visual) is not None
-        _require(known, f"image tower {type(visual.trunk).__name__} of timm", "plain ViT")
-    else:
-        _require(isinstance(visual, VisionTransformer), f"image tower {type(visual).__name__}", "VisionTransformer")
+    if _is_vit(visual):
         _require(visual.attn_pool is None, "attention pooling", "'tok' or 'avg'")
         _require(visual.pool_type in ("tok", "avg"), f"image pooling {visual.pool_type!r}", "'tok' or 'avg'")
         _describe(visual.transformer)
@@ -138,7 +167,7 @@ def require_model(model: Any) -> None:
     _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
     _require(text_pool(text) in POOLS, f"text pooling {text_pool(text)!r}", ", ".join(map(repr, POOLS)))
     _describe(text.transformer)
-    size = tuple(visual.image_size)
+    size = tuple(_image_size(visual))
     _require(len(set(size)) == 1, f"images of {' x '.join(map(str, size))} pixels", "square ones")
 
 
@@ -149,7 +178,8 @@ def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower,
         for half in ("text", "vision")
     }
     text = PaddedTextTower if "causal" in spec["text"] else TextTower
-    return text(halves["text"], spec["text"]), VisionTower(halves["vision"], spec["vision"])
+    vision = WholeTower if "whole" in spec["vision"] else VisionTower
+    return text(halves["text"], spec["text"]), vision(halves["vision"], spec["vision"])
 
 
 @torch.no_grad()

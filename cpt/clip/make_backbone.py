@@ -18,6 +18,8 @@ from torch import Tensor
 from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, text_pool, verify
+from cpt.clip.export import inside as inside_of
+from cpt.clip.inside import Inside
 from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
@@ -53,11 +55,13 @@ def make_backbone(
             raise CptError(f"backbone.pretrained: {pretrained!r}: the embedded CLIP has its own weights; use shipped")
         with _assets() as folder:
             model, _ = tiny.load(folder)
+        config: dict[str, Any] | None = None
         described: dict[str, Any] = {"image_mean": list(tiny.IMAGE_MEAN), "image_std": list(tiny.IMAGE_STD)}
     else:
+        _, config = _configuration(architecture)
         model, described = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
-    tensors, spec = export(model)
+    tensors, spec = export(model, config)
     difference = verify(model, tensors, spec)
     parameters = sum(p.numel() for p in model.parameters())
     file = output.with_suffix(".safetensors")
@@ -70,6 +74,8 @@ def make_backbone(
 
 def _halved(tensor: Tensor) -> Tensor:
     """Return a tensor as float16 if that loses nothing: weights published in float16 are half the bytes to read."""
+    if not tensor.is_floating_point():
+        return tensor
     half = tensor.half()
     return half if torch.equal(half.float(), tensor) else tensor
 
@@ -107,6 +113,19 @@ def described(architecture: str) -> dict[str, Any]:
         CptError: unknown or unsupported architecture.
     """
     return tiny.configuration(0) if architecture == EMBEDDED else _configuration(architecture)[1]
+
+
+def inside(architecture: str) -> Inside:
+    """Return what the image tower of an architecture offers to methods that change it.
+
+    Raises:
+        CptError: unknown architecture, or one that open_clip cannot build.
+    """
+    if architecture == EMBEDDED:
+        return Inside("VisionTransformer")
+    _, config = _configuration(architecture)
+    with _quiet(), _building(architecture):
+        return inside_of(config)
 
 
 def load_tokenizer(path: Path) -> Callable[..., Tensor]:
@@ -243,14 +262,20 @@ def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any])
     import open_clip
 
     torch.manual_seed(0)
+    with _building(architecture), _quiet(), _named(architecture, own) as name:
+        model = open_clip.create_model(
+            name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
+        )
+        return model, open_clip.get_tokenizer(name)
+
+
+@contextlib.contextmanager
+def _building(architecture: str) -> Iterator[None]:
+    """Refuse a configuration of one's own that open_clip cannot build."""
     try:
-        with _quiet(), _named(architecture, own) as name:
-            model = open_clip.create_model(
-                name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
-            )
-            return model, open_clip.get_tokenizer(name)
+        yield
     except Exception as error:  # a configuration can be wrong in as many ways as a constructor can fail
-        if own is None:
+        if not architecture.endswith(".json"):
             raise
         reason = " ".join(str(error).split())
         raise CptError(

@@ -22,10 +22,12 @@ _BLOCK = {
 
 
 def described(visual: Any) -> dict[str, Any] | None:
-    """Return the specification of our tower for an image tower ``TimmModel``; None where ours lacks a part of it."""
+    """Return the specification of our tower for one that timm makes; None for others, or where ours lacks a part."""
+    trunk = getattr(visual, "trunk", None)
+    if trunk is None:
+        return None
     from timm.models import vision_transformer as timm
 
-    trunk = visual.trunk
     if type(trunk) is not timm.VisionTransformer or not _plain_ends(visual):
         return None
     blocks: list[Any] = list(trunk.blocks)

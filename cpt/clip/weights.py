@@ -195,7 +195,7 @@ def load(model: Any, path: Path, architecture: str) -> None:
         problem = f"{first} ({len(missing)} missing, {len(others)} unknown)"
         raise _refused(path, f"does not fit {architecture}: {problem}; give the weights' own architecture")
     for name, value in state.items():
-        if not value.is_floating_point():
+        if not value.is_floating_point() and expected[name].is_floating_point():
             raise _refused(
                 path, f"{name} is {str(value.dtype).removeprefix('torch.')}; supported are floating-point weights"
             )

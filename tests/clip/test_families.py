@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cpt.clip.backbone import Clip, load_backbone
-from cpt.clip.make_backbone import load_tokenizer, make_backbone
+from cpt.clip.make_backbone import inside, load_tokenizer, make_backbone
 from cpt.errors import CptError
 from cpt.files.stage_files import read_json
-from tests.helpers.families import FAMILIES, shaken
+from tests.helpers.families import FAMILIES, UNCHANGED, shaken
 
 TEXTS = ["a photo of a cat.", "a red boat", "a photo of a very small wooden house."]
 
@@ -59,9 +59,10 @@ def test_a_family_is_open_clips(family: str, made: Callable[[str], tuple[Path, f
         ):
             assert ours.dtype == torch.float32
             torch.testing.assert_close(ours, wanted, atol=2e-5 * float(wanted.detach().abs().max()), rtol=1e-4)
-    half = load_backbone(path, precision="bfloat16")
-    with torch.no_grad():
-        assert torch.nn.functional.cosine_similarity(half.vision(images), clip.vision(images)).min() > 0.97
+    for precision in ("bfloat16", "float16"):
+        half = load_backbone(path, precision=precision)
+        with torch.no_grad():
+            assert torch.nn.functional.cosine_similarity(half.vision(images), clip.vision(images)).min() > 0.97
 
 
 @pytest.mark.parametrize("family", ["siglip", "siglip2"])
@@ -191,3 +192,36 @@ def test_prompts_made_from_class_tokens_need_one(made: Callable[[str], tuple[Pat
     assert not clip.vision.inside.class_token
     with pytest.raises(CptError, match=r"method lamp: makes prompts from class tokens, and the image tower Vision"):
         clip.vision.inside.require("lamp", "class token")
+
+
+# ---- image towers that are taken as they are -----------------------------------------------------
+
+
+@pytest.mark.parametrize("family", sorted(UNCHANGED))
+def test_a_tower_that_is_taken_as_it_is(family: str, made: Callable[[str], tuple[Path, float]]) -> None:
+    """No batch statistics, no gradients, no draw from the global stream; it offers nothing to put prompts into."""
+    torch.manual_seed(5)
+    wanted = torch.rand(1)
+    torch.manual_seed(5)
+    clip = load_backbone(made(family)[0])
+    assert torch.equal(torch.rand(1), wanted)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        together, alone = clip.vision(images), torch.cat([clip.vision(image[None]) for image in images])
+    assert torch.allclose(together, alone, atol=1e-4 * float(together.abs().max()))
+    assert not any(value.requires_grad for value in clip.vision.parameters())
+    with pytest.raises(ValueError, match="neither prompts nor adapters"):
+        clip.vision(images, torch.zeros(2, 24))
+
+
+def test_inside_of_architectures() -> None:
+    """Known without weights: what the plan of an experiment refuses, the jobs would."""
+    found = {name: inside(name) for name in ("RN50", "ViT-B-16", "convnext_tiny", "vit_medium_patch16_gap_256")}
+    assert {name: part.name for name, part in found.items()} == {
+        "RN50": "ModifiedResNet",
+        "ViT-B-16": "VisionTransformer",
+        "convnext_tiny": "ConvNeXt of timm",
+        "vit_medium_patch16_gap_256": "VisionTransformer of timm",
+    }
+    assert [part.blocks for part in found.values()] == [False, True, False, True]
+    assert [part.class_token for part in found.values()] == [False, True, False, False]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import open_clip
 import torch
 from timm.models import register_model
+from timm.models.convnext import ConvNeXt, _create_convnext
+from timm.models.fastvit import FastVit, RepConditionalPosEnc, _create_fastvit
 from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
 
 SIZE = {"img_size": 32, "patch_size": 16, "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
@@ -33,6 +36,24 @@ def cpt_gap(pretrained: bool = False, **others: Any) -> VisionTransformer:
     return _create_vision_transformer("cpt_gap", pretrained=pretrained, **shape | others)
 
 
+@register_model
+def cpt_convnext(pretrained: bool = False, **others: Any) -> ConvNeXt:
+    """As ``convnext_base``, small."""
+    shape = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
+    return _create_convnext("cpt_convnext", pretrained=pretrained, **shape | others)
+
+
+@register_model
+def cpt_fastvit(pretrained: bool = False, **others: Any) -> FastVit:
+    """As ``fastvit_mci0``, small."""
+    shape = {
+        "layers": (1, 1, 1, 1), "embed_dims": (8, 16, 32, 64), "mlp_ratios": (2, 2, 2, 2),
+        "se_downsamples": (False, False, True, True), "token_mixers": ("repmixer",) * 3 + ("attention",),
+        "pos_embs": (None, None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7))), "lkc_use_act": True,
+    }  # fmt: skip
+    return _create_fastvit("cpt_fastvit", pretrained=pretrained, **shape | others)
+
+
 CAUSAL = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
 BOTH_WAYS = CAUSAL | {
     "context_length": 64, "no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6},
@@ -55,12 +76,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "vision_cfg": timm("cpt_siglip2", **SIGLIP),
         "text_cfg": BOTH_WAYS | {"act_kwargs": {"approximate": "tanh"}},
     },
+    "resnet": {
+        "embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}, "text_cfg": CAUSAL,
+    },
+    "convnext": {
+        "embed_dim": 24, "vision_cfg": timm("cpt_convnext", timm_pool="", timm_proj="linear"), "text_cfg": CAUSAL,
+    },
+    "mobileclip": {
+        "embed_dim": 24, "custom_text": True, "vision_cfg": timm("cpt_fastvit", timm_pool="avg", timm_proj=None),
+        "text_cfg": CAUSAL | {"no_causal_mask": True},
+    },
     "gap": {
         "embed_dim": 24, "vision_cfg": timm("cpt_gap", timm_pool="", timm_proj="linear"), "text_cfg": CAUSAL,
     },
 }  # fmt: skip
 """Model configurations, with CLIP's tokenizer."""
-UNCHANGED: set[str] = set()
+UNCHANGED = {"resnet", "convnext", "mobileclip"}
 """Families whose image towers take neither prompts nor adapters."""
 
 
