@@ -13,6 +13,7 @@ import torch
 from cpt.clip.export import towers
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
+from cpt.data.images import PLAIN, Resizing
 from cpt.files.stage_files import read_json, read_tensors
 
 SCHEMA = "cpt.backbone/1"
@@ -36,6 +37,7 @@ class Clip:
     image_size: tuple[int, int]
     sha256: str
     device: torch.device
+    resizing: Resizing = PLAIN
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,4 +83,5 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
         image_size=tuple(record["spec"]["vision"]["image_size"]),
         sha256=record["sha256"],
         device=device,
+        resizing=Resizing.of(record),
     )

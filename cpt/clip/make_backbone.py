@@ -20,6 +20,7 @@ from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, text_pool, verify
 from cpt.clip.export import inside as inside_of
 from cpt.clip.inside import Inside
+from cpt.data.images import PLAIN, RESIZINGS, Resizing
 from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
@@ -160,11 +161,15 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
 
     model, tokenizer = _build(architecture, own, {} if own else entry)
     preprocess = open_clip.get_model_preprocess_cfg(model)
-    resizing = (preprocess["resize_mode"], preprocess["interpolation"])
-    if resizing != ("shortest", "bicubic"):
-        raise CptError(f"backbone: {architecture} resizes by {', '.join(resizing)}; supported is shortest, bicubic")
+    resizing = Resizing(preprocess["resize_mode"], preprocess["interpolation"])
+    if resizing not in RESIZINGS:
+        found = f"{resizing.mode}, {resizing.interpolation}"
+        known = "shortest or squash, bicubic or bilinear"
+        raise CptError(f"backbone: {architecture} resizes by {found}; supported: {known}")
     require_model(model)
     described: dict[str, Any] = {"image_mean": list(preprocess["mean"]), "image_std": list(preprocess["std"])}
+    if resizing != PLAIN:
+        described["image_resize"] = [resizing.mode, resizing.interpolation]
     described |= {"model_config": own} if own else {}
     _require_tokenizer(tokenizer, model, architecture)
     if pretrained != "random":

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from cpt.clip.backbone import DTYPES, load_backbone
 from cpt.clip.export import export, towers
 from cpt.clip.make_backbone import check, load_tokenizer, make_backbone
+from cpt.data.images import Resizing
 from cpt.errors import CptError
 from cpt.experiment.config import load
 from cpt.features.templates import template_set
@@ -467,8 +468,12 @@ def test_preprocessing_is_that_of_the_weights(tmp_path: Path, hub: Path, monkeyp
     monkeypatch.setitem(tags, "openai", tags["openai"] | {"mean": (0.1, 0.2, 0.3)})
     make_backbone("x", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
     assert load_backbone(tmp_path / "backbone.json").mean == (0.1, 0.2, 0.3)
-    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "squash"})
-    assert "resizes by squash, bicubic" in refusal("ViT-B-16-quickgelu", "openai", tmp_path / "x.json")
+    assert load_backbone(tmp_path / "backbone.json").resizing == Resizing("shortest", "bicubic")
+    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "squash", "interpolation": "bilinear"})
+    make_backbone("x", "ViT-B-16-quickgelu", "openai", tmp_path / "squashed.json")
+    assert load_backbone(tmp_path / "squashed.json").resizing == Resizing("squash", "bilinear")
+    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "longest"})
+    assert "resizes by longest, bilinear; supported: " in refusal("ViT-B-16-quickgelu", "openai", tmp_path / "x.json")
 
 
 def test_an_own_architecture(tmp_path: Path) -> None:
