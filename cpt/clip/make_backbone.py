@@ -163,9 +163,8 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
     preprocess = open_clip.get_model_preprocess_cfg(model)
     resizing = Resizing(preprocess["resize_mode"], preprocess["interpolation"])
     if resizing not in RESIZINGS:
-        found = f"{resizing.mode}, {resizing.interpolation}"
-        known = "shortest or squash, bicubic or bilinear"
-        raise CptError(f"backbone: {architecture} resizes by {found}; supported: {known}")
+        words, known = f"{resizing.mode}, {resizing.interpolation}", "shortest or squash, bicubic or bilinear"
+        raise CptError(f"backbone: {architecture} resizes by {words}; supported: {known}")
     require_model(model)
     described: dict[str, Any] = {"image_mean": list(preprocess["mean"]), "image_std": list(preprocess["std"])}
     if resizing != PLAIN:

@@ -15,10 +15,6 @@ from torch import Tensor, nn
 from cpt.clip.pooling import AttentionPool
 
 _POOLS = {"token": "token", "map": "attention", "avg": "mean"}
-_BLOCK = {
-    "norm1": "ln_1", "norm2": "ln_2", "attn.qkv": "attn.in_proj", "attn.proj": "attn.out_proj",
-    "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
-}  # fmt: skip
 
 
 def described(visual: Any) -> dict[str, Any] | None:
@@ -26,14 +22,18 @@ def described(visual: Any) -> dict[str, Any] | None:
     trunk = getattr(visual, "trunk", None)
     if trunk is None:
         return None
+    from timm.models import eva
     from timm.models import vision_transformer as timm
 
-    if type(trunk) is not timm.VisionTransformer or not _plain_ends(visual):
+    known = timm.VisionTransformer, eva.Eva
+    if type(trunk) not in known or not _plain_ends(visual):
         return None
     blocks: list[Any] = list(trunk.blocks)
-    norms = [norm for block in blocks for norm in (block.norm1, block.norm2)] + _norms(trunk)
-    eps, kinds = {_eps(norm) for norm in norms}, {_activation(block.mlp.act) for block in blocks}
-    if not all(map(_plain_block, blocks)) or len(eps) != 1 or len(kinds) != 1 or None in eps | kinds:
+    if not all(map(_plain_block, blocks)):
+        return None
+    norms = [norm for block in blocks for norm in _block_norms(block)] + _norms(trunk)
+    eps, kinds = {_eps(norm) for norm in norms}, {_mlp_activation(block.mlp) for block in blocks}
+    if len(eps) != 1 or len(kinds) != 1 or None in eps | kinds:
         return None
     spec = {
         "name": f"{type(trunk).__name__} of timm",
@@ -47,13 +47,21 @@ def described(visual: Any) -> dict[str, Any] | None:
         "pool": _POOLS[trunk.global_pool],
         "norm_last": isinstance(trunk.norm, nn.Identity),
     }
+    if type(trunk) is eva.Eva:
+        spec["block"] = "eva"
+        if trunk.attn_pool is not None:  # unlike timm's other one it pools the class token, too
+            spec["pool_first"] = 0
     return spec | (_pool(trunk.attn_pool) if trunk.attn_pool is not None else {})
 
 
 def tensors(visual: Any) -> dict[str, Tensor]:
     """Return the weights of a tower that ``described`` describes, as ``VisionTower`` takes them."""
-    trunk, width = visual.trunk, visual.trunk.embed_dim
-    found = {"conv1.weight": trunk.patch_embed.proj.weight, "positional_embedding": trunk.pos_embed[0]}
+    trunk, positions = visual.trunk, visual.trunk.pos_embed[0]
+    if trunk.no_embed_class and trunk.cls_token is not None:
+        positions = torch.cat([torch.zeros_like(positions[:1]), positions])
+    found = {"conv1.weight": trunk.patch_embed.proj.weight, "positional_embedding": positions}
+    if getattr(trunk, "rope", None) is not None:
+        found["rotary"] = trunk.rope.get_embed()
     if trunk.patch_embed.proj.bias is not None:
         found["conv1.bias"] = trunk.patch_embed.proj.bias
     if trunk.cls_token is not None:
@@ -69,16 +77,51 @@ def tensors(visual: Any) -> dict[str, Tensor]:
     if trunk.attn_pool is not None:
         found |= {f"attn_pool.{name}": value for name, value in trunk.attn_pool.state_dict().items()}
     for i, block in enumerate(trunk.blocks):
-        for timm_name, name in _BLOCK.items():
-            part = block.get_submodule(timm_name)
-            joint = "_" if name == "attn.in_proj" else "."
-            found[f"transformer.resblocks.{i}.{name}{joint}weight"] = part.weight
-            bias = torch.zeros(len(part.weight)) if part.bias is None else part.bias
-            found[f"transformer.resblocks.{i}.{name}{joint}bias"] = bias
-        for timm_name, name in (("ls1", "ls_1"), ("ls2", "ls_2")):
-            if not isinstance(scale := getattr(block, timm_name), nn.Identity):
-                found[f"transformer.resblocks.{i}.{name}.gamma"] = scale.gamma.expand(width)
+        found |= {f"transformer.resblocks.{i}.{name}": value for name, value in _block(block).items()}
     return found
+
+
+def _block(block: Any) -> dict[str, Tensor]:
+    """The tensors of a block in the names of ours."""
+    attn, mlp = block.attn, block.mlp
+    weight, bias = _in_projection(attn)
+    found = {"attn.in_proj_weight": weight, "attn.in_proj_bias": bias}
+    layers = {"ln_1": block.norm1, "ln_2": block.norm2, "attn.out_proj": attn.proj, "mlp.c_proj": mlp.fc2}
+    layers |= {f"{name}.norm": part.norm for name, part in (("attn", attn), ("mlp", mlp)) if _eps(part.norm)}
+    if hasattr(mlp, "fc1_g"):
+        layers |= {"mlp.c_fc": mlp.fc1_x, "mlp.c_gate": mlp.fc1_g}
+    elif type(mlp).__name__ == "GluMlp":
+        for name, part, values in zip(("mlp.c_gate", "mlp.c_fc"), *(_halves(mlp.fc1)), strict=True):
+            found |= {f"{name}.weight": part, f"{name}.bias": values}
+    else:
+        layers["mlp.c_fc"] = mlp.fc1
+    for name, layer in layers.items():
+        values = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
+        found |= {f"{name}.weight": layer.weight, f"{name}.bias": values}
+    for number in (1, 2):
+        gamma = getattr(getattr(block, f"ls{number}", None), "gamma", getattr(block, f"gamma_{number}", None))
+        if gamma is not None:
+            found[f"ls_{number}.gamma"] = gamma
+    return found
+
+
+def _halves(layer: nn.Linear) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Weights and biases of the two layers that a packed one holds."""
+    return layer.weight.chunk(2), layer.bias.chunk(2)
+
+
+def _in_projection(attn: Any) -> tuple[Tensor, Tensor]:
+    """Weight (3d, d) and bias (3d) of queries, keys and values, however timm keeps them; no bias is zero."""
+    if attn.qkv is None:
+        parts = attn.q_proj, attn.k_proj, attn.v_proj
+        weight, biases = torch.cat([part.weight for part in parts]), [part.bias for part in parts]
+    elif getattr(attn, "q_bias", None) is not None:
+        weight, biases = attn.qkv.weight, [attn.q_bias, None, attn.v_bias]
+    else:
+        weight, whole = attn.qkv.weight, attn.qkv.bias
+        biases = [None] * 3 if whole is None else list(whole.chunk(3))
+    zeros = torch.zeros(len(weight) // 3)
+    return weight, torch.cat([zeros if bias is None else bias for bias in biases])
 
 
 def _plain_ends(visual: Any) -> bool:
@@ -94,9 +137,10 @@ def _plain_ends(visual: Any) -> bool:
         and list(visual.image_size) == list(embed.img_size)
         and trunk.pos_embed is not None
         and trunk.num_prefix_tokens == int(trunk.cls_token is not None)
-        and not (trunk.no_embed_class and trunk.cls_token is not None)
         and not trunk.dynamic_img_size
-        and not trunk.pool_include_prefix
+        and not getattr(trunk, "pool_include_prefix", False)
+        and not getattr(trunk, "rope_mixed", False)
+        and (getattr(trunk, "rope", None) is None or trunk.cls_token is not None)
         and trunk.global_pool in _POOLS
         and len(_norms(trunk)) == (2 if isinstance(trunk.norm_pre, nn.LayerNorm) else 1)
         and (pool is None or (type(pool) is AttentionPoolLatent and _plain_pool(pool)))
@@ -106,19 +150,30 @@ def _plain_ends(visual: Any) -> bool:
 
 
 def _plain_block(block: Any) -> bool:
-    from timm.layers import Attention, Mlp
+    """Whether it is timm's plain block, or one of EVA, with no part that ours lacks."""
+    from timm.layers import Attention, AttentionRope, GluMlp, Mlp, SwiGLU
+    from timm.models.eva import EvaAttention, EvaBlock
     from timm.models.vision_transformer import Block
 
-    attn, mlp = block.attn, block.mlp
+    attn, mlp, inner = block.attn, block.mlp, (block.attn.norm, block.mlp.norm)
+    if type(block) is Block:
+        known = type(attn) is Attention and type(mlp) is Mlp and all(isinstance(x, nn.Identity) for x in inner)
+    else:
+        gated = type(mlp) is SwiGLU or (type(mlp) is GluMlp and not mlp.gate_last and isinstance(mlp.act, nn.SiLU))
+        known = type(block) is EvaBlock and type(attn) in (EvaAttention, AttentionRope) and (gated or type(mlp) is Mlp)
+        known = known and not attn.rotate_half and getattr(attn, "num_kv_groups", 1) == 1
     return (
-        type(block) is Block
-        and type(attn) is Attention
-        and type(mlp) is Mlp
+        known
         and attn.gate is None
         and attn.num_heads * attn.head_dim == attn.proj.out_features
-        and all(isinstance(part, nn.Identity) for part in (attn.q_norm, attn.k_norm, attn.norm, mlp.norm))
-        and isinstance(mlp.fc1, nn.Linear)
+        and all(isinstance(part, nn.Identity) for part in (attn.q_norm, attn.k_norm))
+        and isinstance(mlp.fc2, nn.Linear)
     )
+
+
+def _block_norms(block: Any) -> list[nn.LayerNorm]:
+    inner = [norm for norm in (block.attn.norm, block.mlp.norm) if not isinstance(norm, nn.Identity)]
+    return [block.norm1, block.norm2, *inner]
 
 
 def _plain_pool(pool: Any) -> bool:
@@ -152,6 +207,11 @@ def _projection(visual: Any) -> nn.Linear | None:
 
 def _eps(norm: Any) -> float | None:
     return float(norm.eps) if isinstance(norm, nn.LayerNorm) else None
+
+
+def _mlp_activation(mlp: Any) -> str | None:
+    """That of an MLP; gated ones have their own, and take any."""
+    return "gelu" if type(mlp).__name__ in ("SwiGLU", "GluMlp") else _activation(mlp.act)
 
 
 def _activation(act: Any) -> str | None:

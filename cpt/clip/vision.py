@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cpt.clip.blocks import BlockAdapter, Prompts, layer_norm, make_blocks
+from cpt.clip.blocks import Block, BlockAdapter, Prompts, layer_norm, make_blocks
+from cpt.clip.eva import EvaBlock
 from cpt.clip.inside import Inside
 from cpt.clip.pooling import AttentionPool
 
@@ -28,7 +29,8 @@ class VisionTower(nn.Module):
         tensors: frozen weights by their open_clip names without the ``visual.`` prefix.
         spec: ``heads, layers, activation, eps, patch_size, image_size`` (``cpt.clip.export``). Where not the class
             token is pooled also ``pool`` (``mean`` or ``attention``, with what ``AttentionPool`` needs) and
-            ``norm_last``: the pooled token is normalized instead of all. Of timm's also their ``name``, for messages.
+            ``norm_last``: the pooled token is normalized instead of all; ``pool_first`` is the first token that is
+            pooled, by default the first patch. Of timm's also their ``name``, for messages, and ``block``: ``eva``.
     """
 
     conv1_weight: Tensor
@@ -50,7 +52,8 @@ class VisionTower(nn.Module):
         for name in ("conv1.weight", "conv1.bias", "class_embedding", "positional_embedding", "ln_pre.weight",
                      "ln_pre.bias", "ln_post.weight", "ln_post.bias", "proj", "proj_bias"):  # fmt: skip
             self.register_buffer(name.replace(".", "_"), tensors.get(name))
-        self.blocks = make_blocks(tensors, spec)
+        self.blocks = make_blocks(tensors, spec, EvaBlock if spec.get("block") == "eva" else Block)
+        self.first = spec.get("pool_first", 0 if self.class_embedding is None else 1)
         if self.pool == "attention":
             own = {name.removeprefix("attn_pool."): t for name, t in tensors.items() if name.startswith("attn_pool.")}
             self.attn_pool = AttentionPool(own, spec)
@@ -120,7 +123,7 @@ class VisionTower(nn.Module):
     def _pooled(self, x: Tensor, prompts: int, tokens: int | None) -> Tensor:
         """What ``forward`` returns of all tokens (B, T, d) behind the blocks; the prompts begin at ``prompts``."""
         x = x if self.norm_last else self._normed(x)
-        patches = x[:, 0 if self.class_embedding is None else 1 : prompts]
+        patches = x[:, self.first : prompts]
         pooled = patches.mean(dim=1) if self.pool == "mean" else self.attn_pool(patches)
         pooled = self._normed(pooled) if self.norm_last else pooled
         if tokens is None:

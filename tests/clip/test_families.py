@@ -178,6 +178,35 @@ def test_prompts_of_a_tower_that_pools_by_attention(family: str, made: Callable[
         assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))
 
 
+def naive_eva(theirs: open_clip.CustomTextCLIP, images: Tensor, prompts: dict[int, Tensor]) -> Tensor:
+    """With timm's own blocks: prompts behind the patches, turned by an angle of zero."""
+    trunk = theirs.visual.trunk
+    x, rope = trunk._pos_embed(trunk.patch_embed(images))
+    x, tokens = trunk.norm_pre(x), x.shape[1]
+    for i, block in enumerate(trunk.blocks):
+        if i in prompts:
+            own = prompts[i].expand(len(x), -1, -1)
+            x = torch.cat([x[:, :tokens], own if i else trunk.norm_pre(own)], dim=1)
+        angles = rope
+        if rope is not None:
+            shape = x.shape[1] - tokens, rope.shape[1] // 2
+            angles = torch.cat([rope, torch.cat([torch.zeros(shape), torch.ones(shape)], dim=1)])
+        x = block(x, rope=angles)
+    return theirs.visual.head(trunk.forward_head(trunk.norm(x)[:, :tokens]))
+
+
+@pytest.mark.parametrize("family", ["eva", "eva02", "pe"])
+def test_prompts_of_an_eva_tower(family: str, made: Callable[[str], tuple[Path, float]]) -> None:
+    clip = load_backbone(made(family)[0])
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 32, 32)
+    prompts = {i: torch.randn(2, 64, requires_grad=True) for i in (0, 2)}
+    ours, wanted = clip.vision(images, prompts[0], {2: prompts[2]}), naive_eva(model(family), images, prompts)
+    assert torch.allclose(ours, wanted, atol=2e-5 * float(wanted.detach().abs().max()))
+    for a, b in zip(*(torch.autograd.grad(x.square().sum(), prompts.values()) for x in (ours, wanted)), strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))
+
+
 def test_what_is_pooled_and_prompts_as_tokens(made: Callable[[str], tuple[Path, float]]) -> None:
     """MMRL and LIFT read them: the pooled token first, as it leaves the head before a projection."""
     clip: Clip = load_backbone(made("gap")[0])

@@ -7,8 +7,10 @@ from typing import Any
 
 import open_clip
 import torch
+from timm.layers import LayerNorm
 from timm.models import register_model
 from timm.models.convnext import ConvNeXt, _create_convnext
+from timm.models.eva import Eva, _create_eva
 from timm.models.fastvit import FastVit, RepConditionalPosEnc, _create_fastvit
 from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
 
@@ -34,6 +36,34 @@ def cpt_gap(pretrained: bool = False, **others: Any) -> VisionTransformer:
     """As ``vit_medium_patch16_gap_256``, small."""
     shape = SIZE | {"class_token": False, "global_pool": "avg", "init_values": 0.5, "fc_norm": False}
     return _create_vision_transformer("cpt_gap", pretrained=pretrained, **shape | others)
+
+
+@register_model
+def cpt_eva(pretrained: bool = False, **others: Any) -> Eva:
+    """As ``eva_giant_patch14_224``, small."""
+    return _create_eva("cpt_eva", pretrained=pretrained, **SIZE | {"init_values": 0.5} | others)
+
+
+@register_model
+def cpt_eva02(pretrained: bool = False, **others: Any) -> Eva:
+    """As ``eva02_base_patch16_clip_224``, small."""
+    shape = SIZE | {
+        "patch_size": 8, "qkv_fused": False, "mlp_ratio": 4 * 2 / 3, "swiglu_mlp": True, "scale_mlp": True,
+        "scale_attn_inner": True, "use_rot_pos_emb": True, "ref_feat_shape": (2, 2), "num_heads": 4,
+    }  # fmt: skip
+    return _create_eva("cpt_eva02", pretrained=pretrained, **shape | others)
+
+
+@register_model
+def cpt_pe(pretrained: bool = False, **others: Any) -> Eva:
+    """As ``vit_pe_core_tiny_patch16_384``, small."""
+    shape = SIZE | {
+        "patch_size": 8, "global_pool": "map", "attn_type": "rope", "use_pre_transformer_norm": True,
+        "use_rot_pos_emb": True, "ref_feat_shape": (4, 4), "rope_grid_offset": 1.0, "rope_grid_indexing": "xy",
+        "attn_pool_num_heads": 2, "attn_pool_mlp_ratio": 4.0, "norm_layer": partial(LayerNorm, eps=1e-5),
+        "num_heads": 4,
+    }  # fmt: skip
+    return _create_eva("cpt_pe", pretrained=pretrained, **shape | others)
 
 
 @register_model
@@ -75,6 +105,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "embed_dim": 64, "init_logit_bias": -10, "custom_text": True,
         "vision_cfg": timm("cpt_siglip2", **SIGLIP),
         "text_cfg": BOTH_WAYS | {"act_kwargs": {"approximate": "tanh"}},
+    },
+    "eva": {
+        "embed_dim": 24, "custom_text": True, "vision_cfg": timm("cpt_eva", timm_pool="token", timm_proj=None),
+        "text_cfg": CAUSAL,
+    },
+    "eva02": {
+        "embed_dim": 24, "custom_text": True, "vision_cfg": timm("cpt_eva02", timm_pool="token", timm_proj=None),
+        "text_cfg": CAUSAL,
+    },
+    "pe": {
+        "embed_dim": 24, "custom_text": True, "vision_cfg": timm("cpt_pe", timm_pool="map", timm_proj=None),
+        "text_cfg": CAUSAL,
     },
     "resnet": {
         "embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}, "text_cfg": CAUSAL,
