@@ -24,7 +24,9 @@ from cpt.errors import CptError
 TOLERANCE = 1e-4  # on unit-norm features in float32
 
 
-def export(model: Any, config: Mapping[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def export(
+    model: Any, config: Mapping[str, Any] | None = None, marks: dict[str, int] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the frozen tensors and the description of both towers of an open_clip model.
 
     Image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
@@ -33,6 +35,7 @@ def export(model: Any, config: Mapping[str, Any] | None = None) -> tuple[dict[st
 
     Args:
         config: the model's configuration, from which a tower that is taken as it is can be built again.
+        marks: of a tokenizer of transformers (``cpt.clip.foreign``).
 
     Returns:
         Tensors by open_clip's names behind ``text.`` and ``vision.``, and a specification that JSON can hold.
@@ -44,7 +47,7 @@ def export(model: Any, config: Mapping[str, Any] | None = None) -> tuple[dict[st
     scale, bias = model.logit_scale.detach().exp().item(), getattr(model, "logit_bias", None)
     if not 0 < scale < inf:
         raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
-    text, vision = _text(getattr(model, "text", model)), _vision(model.visual, config)
+    text, vision = _text(getattr(model, "text", model), marks), _vision(model.visual, config)
     spec: dict[str, Any] = {"logit_scale": scale, "embed_dim": _embed_dim(model)}
     if bias is not None:
         spec["logit_bias"] = bias.item()  # for the record: neither a softmax nor a maximum over classes sees it
@@ -61,12 +64,16 @@ Exported = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and specification of a tower."""
 
 
-def _text(text: Any) -> Exported:
+def _text(text: Any, marks: dict[str, int] | None) -> Exported:
     """Of a text tower; one that is not causal or not read at its end token is computed whole (``cpt.clip.padded``)."""
     spec = _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])}
     pool, causal = text_pool(text), getattr(text, "attn_mask", None) is not None
     if not causal or pool not in ("argmax", "eos"):
         spec |= {"causal": causal, "pool": pool}
+    if marks is not None:
+        found = f"text pooling {pool!r} with a tokenizer of transformers"
+        _require(pool in ("last", "first"), found, "'last' or 'first'")
+        spec |= {"context_length": spec["context_length"] + 1, "marks": marks}
     wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
     tensors = {name: value for name, value in text.state_dict().items() if name.startswith(wanted)}
     projection = text.text_projection
@@ -147,8 +154,8 @@ def require_config(config: Mapping[str, Any]) -> None:
     """
     text = config["text_cfg"]
     _require("multimodal_cfg" not in config, "a captioning decoder (CoCa)", "two towers")
-    for part, key in (("text tower", "hf_model_name"), ("tokenizer", "hf_tokenizer_name")):
-        _require(not text.get(key), f"{part} {text.get(key)} of transformers", "CLIP's own")
+    tower = text.get("hf_model_name")
+    _require(not tower, f"text tower {tower} of transformers", "open_clip's own")
 
 
 def require_model(model: Any) -> None:
@@ -203,9 +210,11 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
         if end is not None:
             row[row == end] = 1
             row[stop] = end
+    packed = text.pack(tokens)
+    theirs = model.encode_text(getattr(packed, "ids", tokens), normalize=True)
     pairs = (
         (model.encode_image(images, normalize=True), nn.functional.normalize(vision(images), dim=-1)),
-        (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(text.pack(tokens)), dim=-1)),
+        (theirs, nn.functional.normalize(text(packed), dim=-1)),
     )
     for half, (theirs, _) in zip(("image", "text"), pairs, strict=True):
         if not ((theirs.norm(dim=-1) - 1).abs() < TOLERANCE).all():  # NaN; or zero if the raw norm is infinite

@@ -19,6 +19,7 @@ from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, text_pool, verify
 from cpt.clip.export import inside as inside_of
+from cpt.clip.foreign import ForeignTokenizer
 from cpt.clip.inside import Inside
 from cpt.data.images import PLAIN, RESIZINGS, Resizing
 from cpt.errors import CptError, close, nearest
@@ -57,12 +58,13 @@ def make_backbone(
         with _assets() as folder:
             model, _ = tiny.load(folder)
         config: dict[str, Any] | None = None
+        marks = None
         described: dict[str, Any] = {"image_mean": list(tiny.IMAGE_MEAN), "image_std": list(tiny.IMAGE_STD)}
     else:
         _, config = _configuration(architecture)
-        model, described = _open_clip(architecture, pretrained, sha256)
+        model, described, marks = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
-    tensors, spec = export(model, config)
+    tensors, spec = export(model, config, marks)
     difference = verify(model, tensors, spec)
     parameters = sum(p.numel() for p in model.parameters())
     file = output.with_suffix(".safetensors")
@@ -94,7 +96,6 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     if architecture == EMBEDDED:
         with _assets() as folder:
             return tiny.load(folder)[1], tiny.CONTEXT_LENGTH
-    import open_clip
 
     own, config = _configuration(architecture)
     local = _local(pretrained)
@@ -103,8 +104,8 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     entry = _entry(architecture, pretrained, local)
     if entry:
         _require_activation(architecture, pretrained, config, entry)
-    with _quiet(), _named(architecture, own) as name:
-        return open_clip.get_tokenizer(name), int(config["text_cfg"].get("context_length", CONTEXT_LENGTH))
+    tokenizer, length = _tokenizer(architecture, own, config), config["text_cfg"].get("context_length", CONTEXT_LENGTH)
+    return tokenizer, int(length) + isinstance(tokenizer, ForeignTokenizer)
 
 
 def described(architecture: str) -> dict[str, Any]:
@@ -135,18 +136,32 @@ def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     if record["architecture"] == EMBEDDED:
         with _assets() as folder:
             return tiny.load(folder)[1]
+    own = record.get("model_config")
+    config = own["model_cfg"] if own else _configuration(record["architecture"])[1]
+    return _tokenizer(record["architecture"], own, config)
+
+
+def _tokenizer(architecture: str, own: dict[str, Any] | None, config: dict[str, Any]) -> Callable[..., Tensor]:
+    """The tokenizer of a model configuration."""
     import open_clip
 
-    with _quiet(), _named(record["architecture"], record.get("model_config")) as name:
-        return open_clip.get_tokenizer(name)
+    with _quiet():
+        if config["text_cfg"].get("hf_tokenizer_name"):
+            return ForeignTokenizer(config["text_cfg"])
+        with _named(architecture, own) as name:
+            return open_clip.get_tokenizer(name)
 
 
 def _assets() -> Any:
     return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
 
 
-def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
+def _open_clip(
+    architecture: str, pretrained: str, sha256: str | None
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, int] | None]:
     """Return a model of open_clip and what its record says besides: preprocessing, source, own configuration.
+
+    The last is what a tokenizer of transformers needs of the tower.
 
     What can be refused is refused before anything is downloaded.
     """
@@ -159,7 +174,9 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
     if entry:
         _require_activation(architecture, pretrained, config, entry)
 
-    model, tokenizer = _build(architecture, own, {} if own else entry)
+    with _building(architecture):
+        tokenizer = _tokenizer(architecture, own, config)
+    model = _build(architecture, own, {} if own else entry)
     preprocess = open_clip.get_model_preprocess_cfg(model)
     resizing = Resizing(preprocess["resize_mode"], preprocess["interpolation"])
     if resizing not in RESIZINGS:
@@ -175,7 +192,7 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
         path, described["source"] = found or weights.hub_file(entry, pretrained)
         weights.require_checksum(path, described["source"]["sha256"], entry, sha256)
         weights.load(model, path, architecture)
-    return model, described
+    return model, described, tokenizer.marks if isinstance(tokenizer, ForeignTokenizer) else None
 
 
 def _configuration(architecture: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -261,16 +278,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool) and isfinite(value)
 
 
-def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
-    """Return the model with random weights, and its tokenizer."""
+def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any]) -> torch.nn.Module:
+    """Return the model with random weights."""
     import open_clip
 
     torch.manual_seed(0)
     with _building(architecture), _quiet(), _named(architecture, own) as name:
-        model = open_clip.create_model(
+        return open_clip.create_model(
             name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
         )
-        return model, open_clip.get_tokenizer(name)
 
 
 @contextlib.contextmanager
@@ -278,6 +294,8 @@ def _building(architecture: str) -> Iterator[None]:
     """Refuse a configuration of one's own that open_clip cannot build."""
     try:
         yield
+    except CptError:
+        raise
     except Exception as error:  # a configuration can be wrong in as many ways as a constructor can fail
         if not architecture.endswith(".json"):
             raise
@@ -305,6 +323,8 @@ def _quiet() -> Iterator[None]:
 
 def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
     """Refuse token ids that the model's text tower has no rows for, or does not end a text at."""
+    if isinstance(tokenizer, ForeignTokenizer):
+        return
     text = getattr(model, "text", model)
     rows = text.token_embedding.weight.shape[0]
     if rows < tokenizer.vocab_size:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cpt.clip.blocks import Block, BlockAdapter, Prompts, layer_norm
+from cpt.clip.foreign import own_rows
 from cpt.clip.packing import Gather, Ids, placement
 from cpt.clip.text import TextTower
 
@@ -27,24 +28,28 @@ class PaddedPrompts:
     """K prompts of L positions.
 
     Args:
-        tokens: (K, L) token ids; the end token is the first occurrence of each row's largest id, as in CLIP.
+        tokens: (K, L) token ids; the end token is the first occurrence of each row's largest id, as in CLIP. For a
+            tower with a tokenizer of transformers one more, the start token, which it does not see.
         slots: (K, L) which positions hold context vectors, as for ``cpt.clip.packing.PackedPrompts``.
         tower: gives the embeddings and the pooling.
 
     Attributes:
+        ids: (K, L) token ids as the tower sees them.
         frozen: (R, d) embeddings with positions; of context vectors the positions alone.
     """
 
     def __init__(self, tokens: Tensor | Ids, slots: Ids | Sequence | None, tower: PaddedTextTower) -> None:
         ids = np.asarray(tokens)
-        held = (np.full(ids.shape, -1) if slots is None else np.asarray(slots)).ravel()
+        slot, end = np.full(ids.shape, -1) if slots is None else np.asarray(slots), ids.argmax(axis=1)
+        if tower.marks is not None:
+            ids, slot, end = own_rows(ids, tower.marks), slot[:, 1:], end - 1
+        held, self.ids = slot.ravel(), torch.as_tensor(ids)
         like = self._like = tower.positional_embedding
         self._placement = placement(held, int(held.max()) + 1, 0, like)
         learned = torch.as_tensor(held[:, None] >= 0).to(like.device)
         embedded = tower.embed(torch.as_tensor(ids.ravel()).to(like.device)).masked_fill(learned, 0)
         self.shape = ids.shape
         self.frozen = embedded + like[: ids.shape[1]].repeat(len(ids), 1)
-        end = ids.argmax(axis=1)
         self._read = {"last": np.full(len(ids), ids.shape[1] - 1), "first": np.zeros_like(end)}.get(tower.pool, end)
         self._moves = tower.pool != "first"
         self._kept: dict[int, Gather] = {}
@@ -75,12 +80,13 @@ class PaddedTextTower(TextTower):
 
     Args:
         tensors: frozen weights by their open_clip names.
-        spec: as for ``TextTower``, with ``causal`` and ``pool``, one of ``POOLS``.
+        spec: as for ``TextTower``, with ``causal`` and ``pool``, one of ``POOLS``; and ``marks`` of a tokenizer of
+            transformers (``cpt.clip.foreign``), which has no start token.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], spec: Mapping) -> None:
         super().__init__(tensors, spec)
-        self.causal, self.pool = spec["causal"], spec["pool"]
+        self.causal, self.pool, self.marks = spec["causal"], spec["pool"], spec.get("marks")
 
     def pack(self, tokens: Tensor | Ids, slots: Ids | Sequence | None = None) -> Any:
         """Prepare prompts for ``forward``; see ``PaddedPrompts``."""
@@ -98,8 +104,9 @@ class PaddedTextTower(TextTower):
         """Encode K prompts; arguments and result as those of ``TextTower``.
 
         Start tokens differ between classes here: a function in ``deep`` gets those of all prompts, (B K, d), and makes
-        (n, d) or (B K, n, d).
+        (n, d) or (B K, n, d). Deep prompts overwrite the first n positions behind the start token, if there is one.
         """
+        first = 1 if self.marks is None else 0
         x = prompts.frozen
         if context is not None:
             x = x + prompts.place(context.to(x.dtype))
@@ -109,13 +116,15 @@ class PaddedTextTower(TextTower):
         for i, block in enumerate(cast("list[Block]", self.blocks)):
             if deep and i in deep:
                 given = deep[i]
+                if not isinstance(given, Tensor) and first == 0:
+                    raise ValueError("prompts made from start tokens need a tower that has them")
                 vectors = (given if isinstance(given, Tensor) else given(x[:, 0])).to(x.dtype)
                 if vectors.dim() == 3 and len(vectors) != len(x):
                     raise ValueError("deep prompts per class go with one context")
                 new = insert and not inserted
                 inserted += vectors.shape[-2] if new else 0
-                behind = 1 if new else 1 + vectors.shape[-2]
-                x = torch.cat([x[:, :1], vectors.expand(len(x), -1, -1), x[:, behind:]], dim=1)
+                behind = first if new else first + vectors.shape[-2]
+                x = torch.cat([x[:, :first], vectors.expand(len(x), -1, -1), x[:, behind:]], dim=1)
             attended = block.attention(block.qkv(x, adapters.get(i)), causal=self.causal)
             if i == len(self.blocks) - 1:  # from here on only one token of each prompt is read
                 read = prompts.read(inserted)

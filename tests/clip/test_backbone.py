@@ -172,10 +172,10 @@ def test_an_architecture_that_is_nested_without_end(tmp_path: Path) -> None:
         ("ViT-B-16", "opanai", "unknown tag 'opanai' for ViT-B-16; did you mean 'openai'"),
         ("ViT-B-16", "nowhere.safetensors", "nowhere.safetensors: no such file"),
         ("nowhere.json", "random", "nowhere.json: No such file"),
-        ("ViT-B-16-SigLIP", "webli", "tokenizer timm/ViT-B-16-SigLIP of transformers"),
+        ("ViT-B-16-SigLIP", "webli", "backbone: tokenizer timm/ViT-B-16-SigLIP "),
         ("nllb-clip-base", "v1", "text tower facebook/nllb-200-distilled-600M of transformers"),
         ("coca_ViT-B-32", "random", "a captioning decoder (CoCa)"),
-        ("ViT-L-14-CLIPA", "datacomp1b", "tokenizer bert-base-uncased of transformers"),
+        ("ViT-L-14-CLIPA", "datacomp1b", "backbone: tokenizer bert-base-uncased "),
     ],
 )
 def test_refusals(tmp_path: Path, hub: Path, architecture: str, pretrained: str, message: str) -> None:

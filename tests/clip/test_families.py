@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cpt.clip.backbone import Clip, load_backbone
-from cpt.clip.make_backbone import inside, load_tokenizer, make_backbone
+from cpt.clip.make_backbone import check, inside, load_tokenizer, make_backbone
 from cpt.errors import CptError
 from cpt.files.stage_files import read_json
 from tests.helpers.families import FAMILIES, UNCHANGED, shaken
@@ -254,3 +256,98 @@ def test_inside_of_architectures() -> None:
     }
     assert [part.blocks for part in found.values()] == [False, True, False, True]
     assert [part.class_token for part in found.values()] == [False, True, False, False]
+
+
+# ---- tokenizers of transformers ------------------------------------------------------------------
+
+
+class ToyTokenizer:
+    """What open_clip's ``HFTokenizer`` offers: words are ids from 2, the end token is 1 and ``pad`` follows it."""
+
+    def __init__(self, name: str, tokenizer_mode: str | None = None, pad: int = 1, begins: bool = False) -> None:
+        self.words, self.pad, self.begins = ["<s>", "</s>"], pad, begins
+        known = {"eos_token_id": 1, "pad_token_id": pad, "all_special_ids": [0, 1]}
+        self.tokenizer = SimpleNamespace(**known, get_vocab=lambda: {word: i for i, word in enumerate(self.words)})
+
+    def __call__(self, texts: list[str], context_length: int) -> Tensor:
+        rows = torch.full((len(texts), context_length), self.pad)
+        for row, text in zip(rows, texts, strict=True):
+            words = text.lower().replace(".", "").split()
+            self.words += [word for word in dict.fromkeys(words) if word not in self.words]
+            ids = [0] * self.begins + [self.words.index(word) for word in words][: context_length - 1] + [1]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+
+def foreign(tmp_path: Path, **options: Any) -> str:
+    config = FAMILIES["siglip"]
+    text = config["text_cfg"] | {"hf_tokenizer_name": "toy", "vocab_size": 60, "tokenizer_kwargs": options}
+    (tmp_path / "own.json").write_text(json.dumps(config | {"text_cfg": text}))
+    return str(tmp_path / "own.json")
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers with one tokenizer."""
+    monkeypatch.setattr("open_clip.tokenizer.HFTokenizer", ToyTokenizer)
+    monkeypatch.setattr("cpt.clip.foreign.find_spec", lambda _: True)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("pad", [1, 0])
+def test_a_tokenizer_without_a_start_token(tmp_path: Path, pad: int) -> None:
+    """Rows look like CLIP's to all that works on them; the tower sees its own, and prompts at their places."""
+    assert make_backbone("x", foreign(tmp_path, pad=pad), "random", tmp_path / "backbone.json")[1] < 1e-5
+    tokenizer, length = check(foreign(tmp_path, pad=pad), "random")
+    clip = load_backbone(tmp_path / "backbone.json")
+    assert length == clip.text.context_length == 65
+    rows = tokenizer(["a photo of a", "a photo of a red boat."], context_length=length)
+    assert rows[0, :6].tolist() == [60, 2, 3, 4, 2, 61]
+    assert (rows.argmax(dim=1) - 1).tolist() == [4, 6]
+    own = ToyTokenizer("toy", pad=pad)(["a photo of a", "a photo of a red boat."], context_length=64)
+    model = shaken(json.loads(Path(foreign(tmp_path)).read_text()))
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    make_backbone("x", foreign(tmp_path, pad=pad), str(tmp_path / "w.safetensors"), tmp_path / "backbone.json")
+    clip = load_backbone(tmp_path / "backbone.json")
+    with torch.no_grad():
+        ours, wanted = clip.text(clip.text.pack(rows)), model.encode_text(own)
+        assert torch.allclose(ours, wanted, atol=1e-5 * float(wanted.abs().max()))
+        slots = np.full(tuple(rows.shape), -1)
+        slots[:, 1:5] = np.arange(4)
+        context, packed = clip.text.embed(rows[0, 1:5]), clip.text.pack(rows, slots)
+        assert torch.allclose(clip.text(packed, context), wanted, atol=1e-5 * float(wanted.abs().max()))
+        deep = torch.randn(4, 32)
+        x = model.text.token_embedding(own) + model.text.positional_embedding
+        for i, block in enumerate(model.text.transformer.resblocks):
+            x = block(torch.cat([deep.expand(2, -1, -1), x[:, 4:]], dim=1) if i == 1 else x)
+        wanted = model.text.text_projection(model.text.ln_final(x)[:, -1])
+        assert torch.allclose(clip.text(packed, context, {1: deep}), wanted, atol=1e-5 * float(wanted.abs().max()))
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_tokenizer_that_begins_texts(tmp_path: Path) -> None:
+    with pytest.raises(CptError, match="tokenizer toy, which begins texts with a token of its own"):
+        check(foreign(tmp_path, begins=True), "random")
+
+
+def test_without_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpt.clip.foreign.find_spec", lambda _: None)
+    with pytest.raises(CptError, match="tokenizer toy is one of transformers, which is not installed; `pip install tr"):
+        make_backbone("x", foreign(tmp_path), "random", tmp_path / "backbone.json")
+
+
+def test_a_tokenizer_of_transformers(tmp_path: Path) -> None:
+    """A real one, of words, in the form of SigLIP's."""
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "a", "photo", "of", "cat", "boat", "red"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    known = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>", "padding_side": "right"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, **known).save_pretrained(tmp_path / "words")
+    config = FAMILIES["siglip"]
+    text = config["text_cfg"] | {"hf_tokenizer_name": str(tmp_path / "words"), "vocab_size": 60}
+    (tmp_path / "own.json").write_text(json.dumps(config | {"text_cfg": text}))
+    assert make_backbone("x", str(tmp_path / "own.json"), "random", tmp_path / "backbone.json")[1] < 1e-5
+    rows = load_tokenizer(tmp_path / "backbone.json")(["a red boat", "a cat"], context_length=65)
+    assert rows[:, :6].tolist() == [[60, 3, 8, 7, 61, 0], [60, 3, 6, 61, 0, 0]]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.make_backbone import load_tokenizer, make_backbone
@@ -88,12 +87,3 @@ def test_a_family_is_trained_and_tested(family: str, method: str, place: Callabl
     rows = read_parquet(folder / "predictions.parquet", PREDICTIONS)[0].to_pylist()
     assert {(row["target"], row["subset"]) for row in rows} == set(TARGETS)
     assert np.isfinite([row["true_score"] for row in rows]).all()
-
-
-def test_visual_prompts_reach_what_is_pooled(place: Callable[[str], Place]) -> None:
-    """Another image feature under IVLP's prompts, also where they stand beside what is pooled."""
-    for family in FAMILIES.keys() - UNCHANGED:
-        clip = place(family).clip
-        images, width = torch.randn(2, 3, *clip.image_size), clip.vision.width
-        with torch.no_grad():
-            assert not torch.allclose(clip.vision(images), clip.vision(images, torch.ones(4, width)), atol=1e-4)
