@@ -65,7 +65,8 @@ def make_backbone(
         model, described, marks = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
     tensors, spec = export(model, config, marks)
-    difference = verify(model, tensors, spec)
+    with _building(architecture):
+        difference = verify(model, tensors, spec)
     parameters = sum(p.numel() for p in model.parameters())
     file = output.with_suffix(".safetensors")
     write_tensors(file, {name: _halved(tensor) for name, tensor in tensors.items()}, "cpt.towers/1")
@@ -291,7 +292,7 @@ def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any])
 
 @contextlib.contextmanager
 def _building(architecture: str) -> Iterator[None]:
-    """Refuse a configuration of one's own that open_clip cannot build."""
+    """Refuse a configuration of one's own that open_clip cannot build, or whose model takes no images of its size."""
     try:
         yield
     except CptError:

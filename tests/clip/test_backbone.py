@@ -531,6 +531,7 @@ def test_variants_of_the_towers(tmp_path: Path, vision: dict, text: dict, more: 
         ({"width": 65}, {}, {}, "open_clip cannot build it: "),
         ({}, {"tokenizer_kwargs": {"clean": "so"}}, {}, "open_clip cannot build it: "),
         ({"timm_model_name": "vit_of_mars"}, {}, {}, "open_clip cannot build it: "),
+        ({"timm_model_name": "vit_tiny_patch16_224"}, {}, {}, "cannot build it: AssertionError: Input height (32)"),
     ],
 )
 def test_own_architectures_that_are_refused(tmp_path: Path, vision: dict, text: dict, more: dict, message: str) -> None:
