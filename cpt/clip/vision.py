@@ -86,8 +86,7 @@ class VisionTower(nn.Module):
                 the class tokens (B, d) at the block's input. They replace those of earlier blocks; if there are none
                 yet, they are appended.
             adapters: what a method adds to blocks, by block index.
-            tokens: return the class token, or what is pooled instead, and so many of the last prompts as they leave the
-                tower, instead of features.
+            tokens: return the pooled token and so many of the last prompts as they leave the tower, not features.
 
         Returns:
             Raw image features (B, D), or behind ``ln_post`` and before the projection the tokens (B, 1 + tokens, d);
