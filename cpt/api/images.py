@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cpt.data.decoding import decode
-from cpt.data.images import five_crops, resize_and_crop
+from cpt.data.images import PLAIN, Resizing, five_crops, resize_and_crop
 from cpt.data.layouts.listing import SUFFIXES, image_files
 from cpt.errors import CptError
 
@@ -58,8 +58,8 @@ class Pixels:
         faults: position -> why the image cannot be used; its pixels are zeros.
     """
 
-    def __init__(self, images: Sequence[OneImage], size: int) -> None:
-        self._images, self.size = images, size
+    def __init__(self, images: Sequence[OneImage], size: int, resizing: Resizing = PLAIN) -> None:
+        self._images, self.size, self._resizing = images, size, resizing
         self.faults: dict[int, str] = {}
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
@@ -71,14 +71,17 @@ class Pixels:
         return self._read(rows, five_crops, (5,))
 
     def _read(
-        self, rows: ArrayLike, transform: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]], crops: tuple[int, ...]
+        self,
+        rows: ArrayLike,
+        transform: Callable[[NDArray[np.uint8], int, Resizing], NDArray[np.uint8]],
+        crops: tuple[int, ...],
     ) -> NDArray[np.uint8]:
         """The transformed images at some positions; zeros in the place of those that cannot be used."""
         wanted = np.asarray(rows, dtype=np.int64).tolist()
         found = np.zeros((len(wanted), *crops, self.size, self.size, 3), np.uint8)
         for place, pixels in zip(wanted, found, strict=True):
             try:
-                pixels[:] = transform(_decoded(self._images[place], place), self.size)
+                pixels[:] = transform(_decoded(self._images[place], place), self.size, self._resizing)
             except CptError as error:
                 self.faults[place] = str(error)
         return found

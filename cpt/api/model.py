@@ -162,7 +162,7 @@ class Model:
         return None if self.method.image_conditioned else self.method.text_features(classes)
 
     def _pixels(self, images: Sequence[OneImage]) -> Pixels:
-        return Pixels(images, self.method.clip.image_size[0])
+        return Pixels(images, self.method.clip.image_size[0], self.method.clip.resizing)
 
     def _batches(self, pixels: Pixels, count: int) -> Iterator[torch.Tensor]:
         """Features (B, D) by which the images are classified, by batch."""

@@ -128,12 +128,14 @@ def pixels(
     Example, of a run of `config/paper.yaml`: `cpt data pixels --manifest results/paper/data/dtd/manifest.parquet
     --part test --backbone results/paper/backbone.json --output results/paper/data/dtd/pixels-test.npy --threads 8`
     """
+    from cpt.data.images import Resizing
     from cpt.data.make_image_cache import make_pixels
     from cpt.files.stage_files import read_json
 
     with recorded(output):
-        size = read_json(backbone, "cpt.backbone/1")["spec"]["vision"]["image_size"][0]
-        count = make_pixels(manifest, part, size, output, threads, log)
+        described = read_json(backbone, "cpt.backbone/1")
+        size, resizing = described["spec"]["vision"]["image_size"][0], Resizing.of(described)
+        count = make_pixels(manifest, part, size, output, threads, log, resizing)
     log(f"{count} images, {output.stat().st_size / 1e6:,.0f} MB")
 
 

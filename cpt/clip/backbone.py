@@ -13,6 +13,7 @@ import torch
 from cpt.clip.export import towers
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
+from cpt.data.images import PLAIN, Resizing
 from cpt.files.stage_files import read_json, read_tensors
 
 SCHEMA = "cpt.backbone/1"
@@ -36,6 +37,7 @@ class Clip:
     image_size: tuple[int, int]
     sha256: str
     device: torch.device
+    resizing: Resizing = PLAIN
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,7 +70,8 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
     tensors, _ = read_tensors(weights, "cpt.towers/1", sha256=record["sha256"])
     dtype, device = DTYPES[precision], torch.device(device)
     # The towers are built in float32, whatever the file has: they multiply weights (QuickGELU's factor).
-    text, vision = towers({name: t.to(device).float() for name, t in tensors.items()}, record["spec"])
+    full = {name: t.to(device, torch.float32 if t.is_floating_point() else None) for name, t in tensors.items()}
+    text, vision = towers(full, record["spec"])
     return Clip(
         name=record["name"],
         text=text.to(dtype).eval(),
@@ -80,4 +83,5 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
         image_size=tuple(record["spec"]["vision"]["image_size"]),
         sha256=record["sha256"],
         device=device,
+        resizing=Resizing.of(record),
     )

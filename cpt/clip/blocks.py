@@ -74,7 +74,7 @@ class Block(nn.Module):
         "attn.out_proj.bias", "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias",
         "mlp.c_proj.weight", "mlp.c_proj.bias",
     )  # fmt: skip
-    OPTIONAL = ("ls_1.gamma", "ls_2.gamma")
+    OPTIONAL: tuple[str, ...] = ("ls_1.gamma", "ls_2.gamma")
 
     ln_1_weight: Tensor
     ln_1_bias: Tensor
@@ -132,11 +132,14 @@ class Block(nn.Module):
         if adapter is not None:
             projected = adapter.projected(attended, projected)
         between = x + (projected if self.ls_1_gamma is None else projected * self.ls_1_gamma)
-        hidden = layer_norm(between, self.ln_2_weight, self.ln_2_bias, self.eps)
-        hidden = self.activation(F.linear(hidden, self.mlp_c_fc_weight, self.mlp_c_fc_bias))
-        hidden = F.linear(hidden, self.mlp_c_proj_weight, self.mlp_c_proj_bias)
+        hidden = self.mlp(layer_norm(between, self.ln_2_weight, self.ln_2_bias, self.eps))
         after = between + (hidden if self.ls_2_gamma is None else hidden * self.ls_2_gamma)
         return after if adapter is None else adapter.output(self, x, between, after)
+
+    def mlp(self, normed: Tensor) -> Tensor:
+        """The MLP (..., d) of its normalized input (..., d)."""
+        hidden = self.activation(F.linear(normed, self.mlp_c_fc_weight, self.mlp_c_fc_bias))
+        return F.linear(hidden, self.mlp_c_proj_weight, self.mlp_c_proj_bias)
 
     def forward(
         self, x: Tensor, *, causal: bool = False, read: int | None = None, adapter: BlockAdapter | None = None
@@ -152,11 +155,16 @@ class Block(nn.Module):
         return self.finish(x if read is None else ends(x, read), attended, adapter)
 
 
-def make_blocks(tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> nn.ModuleList:
-    """Build the blocks of a tower from its tensors, named ``transformer.resblocks.<i>.<name>``."""
+def make_blocks(tensors: Mapping[str, Tensor], spec: Mapping[str, Any], kind: type[Block] = Block) -> nn.ModuleList:
+    """Build the blocks of a tower from its tensors, named ``transformer.resblocks.<i>.<name>``.
+
+    Args:
+        kind: class of the blocks; ``rotary`` is a tensor of all of them.
+    """
+    shared = {name: tensors[name] for name in ("rotary",) if name in tensors}
     blocks = nn.ModuleList()
     for i in range(spec["layers"]):
         prefix = f"transformer.resblocks.{i}."
         own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        blocks.append(Block(own, spec["heads"], spec["activation"], spec["eps"]))
+        blocks.append(kind(shared | own, spec["heads"], spec["activation"], spec["eps"]))
     return blocks

@@ -13,18 +13,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cpt.clip import timm_vit
+from cpt.clip.inside import Inside
+from cpt.clip.padded import POOLS, PaddedTextTower
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
+from cpt.clip.whole import WholeTower, build
 from cpt.errors import CptError
 
 TOLERANCE = 1e-4  # on unit-norm features in float32
 
 
-def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def export(
+    model: Any, config: Mapping[str, Any] | None = None, marks: dict[str, int] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the frozen tensors and the description of both towers of an open_clip model.
 
-    Supported are models whose image tower is open_clip's ``VisionTransformer`` with class-token pooling and whose
-    text tower is open_clip's causal ``TextTransformer`` pooled at the end token (``CLIP`` and ``CustomTextCLIP``).
+    Image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
+    (``cpt.clip.timm_vit``), take prompts; all others are taken as they are (``cpt.clip.whole``). Text towers must be
+    open_clip's ``TextTransformer`` (``CLIP`` and ``CustomTextCLIP``).
+
+    Args:
+        config: the model's configuration, from which a tower that is taken as it is can be built again.
+        marks: of a tokenizer of transformers (``cpt.clip.foreign``).
 
     Returns:
         Tensors by open_clip's names behind ``text.`` and ``vision.``, and a specification that JSON can hold.
@@ -33,31 +44,106 @@ def export(model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         CptError: the weights are damaged, or the architecture has a part that our towers lack; names the part.
     """
     require_model(model)
-    text, visual = getattr(model, "text", model), model.visual
-    scale = model.logit_scale.detach().exp().item()
+    scale, bias = model.logit_scale.detach().exp().item(), getattr(model, "logit_bias", None)
     if not 0 < scale < inf:
         raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
-    spec: dict[str, Any] = {
-        "logit_scale": scale,
-        "embed_dim": int(visual.output_dim),
-        "text": _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])},
-        "vision": _describe(visual.transformer)
-        | {"patch_size": list(visual.patch_size), "image_size": list(visual.image_size)},
-    }
-    wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
-    tensors = {f"text.{name}": value for name, value in text.state_dict().items() if name.startswith(wanted)}
-    projection = text.text_projection
-    if isinstance(projection, nn.Linear):
-        tensors["text.text_projection"] = projection.weight.T
-        if projection.bias is not None:
-            tensors["text.text_projection_bias"] = projection.bias
-    elif projection is not None:
-        tensors["text.text_projection"] = projection
-    tensors |= {f"vision.{name}": value for name, value in visual.state_dict().items()}
+    text, vision = _text(getattr(model, "text", model), marks), _vision(model.visual, config)
+    spec: dict[str, Any] = {"logit_scale": scale, "embed_dim": _embed_dim(model)}
+    if bias is not None:
+        spec["logit_bias"] = bias.item()  # for the record: neither a softmax nor a maximum over classes sees it
+    spec |= {"text": text[1], "vision": vision[1]}
+    tensors = {f"text.{name}": value for name, value in text[0].items()}
+    tensors |= {f"vision.{name}": value for name, value in vision[0].items()}
     for name, value in tensors.items():
         if not value.isfinite().all():
             raise CptError(f"backbone: the weights hold values that are no finite numbers ({name}); get them again")
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}, spec
+
+
+Exported = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors and specification of a tower."""
+
+
+def _text(text: Any, marks: dict[str, int] | None) -> Exported:
+    """Of a text tower; one that is not causal or not read at its end token is computed whole (``cpt.clip.padded``)."""
+    spec = _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])}
+    pool, causal = text_pool(text), getattr(text, "attn_mask", None) is not None
+    if not causal or pool not in ("argmax", "eos"):
+        spec |= {"causal": causal, "pool": pool}
+    if marks is not None:
+        found = f"text pooling {pool!r} with a tokenizer of transformers"
+        _require(pool in ("last", "first"), found, "'last' or 'first'")
+        spec |= {"context_length": spec["context_length"] + 1, "marks": marks}
+    wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
+    tensors = {name: value for name, value in text.state_dict().items() if name.startswith(wanted)}
+    projection = text.text_projection
+    if isinstance(projection, nn.Linear):
+        tensors["text_projection"] = projection.weight.T
+        if projection.bias is not None:
+            tensors["text_projection_bias"] = projection.bias
+    elif projection is not None:
+        tensors["text_projection"] = projection
+    return tensors, spec
+
+
+def _vision(visual: Any, config: Mapping[str, Any] | None) -> Exported:
+    """Of an image tower."""
+    if (spec := timm_vit.described(visual)) is not None:
+        return timm_vit.tensors(visual), spec
+    if not _is_vit(visual):
+        assert config is not None
+        whole = {key: config[key] for key in ("embed_dim", "vision_cfg", "quick_gelu") if key in config}
+        kept = {"image_size": _image_size(visual), "width": config["embed_dim"], "whole": whole}
+        return visual.state_dict(), {"name": tower_name(visual)} | kept
+    sizes = {"patch_size": list(visual.patch_size), "image_size": list(visual.image_size)}
+    spec = _describe(visual.transformer) | sizes
+    if visual.pool_type != "tok":
+        spec |= {"pool": "mean", "norm_last": visual.final_ln_after_pool}
+    return visual.state_dict(), spec
+
+
+def _is_vit(visual: Any) -> bool:
+    """Whether an image tower is open_clip's own vision transformer."""
+    from open_clip.transformer import VisionTransformer
+
+    return isinstance(visual, VisionTransformer)
+
+
+def _image_size(visual: Any) -> list[int]:
+    size = visual.image_size
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def tower_name(visual: Any) -> str:
+    """What messages call an image tower of open_clip: its class, or that of timm's tower in it."""
+    trunk = getattr(visual, "trunk", None)
+    return type(visual).__name__ if trunk is None else f"{type(trunk).__name__} of timm"
+
+
+def inside(config: Mapping[str, Any]) -> Inside:
+    """What the image tower of a model configuration offers to methods that change it, seen without its weights."""
+    with torch.device("meta"):
+        visual = build(config)
+    if _is_vit(visual):
+        return Inside(tower_name(visual))
+    spec = timm_vit.described(visual)
+    if spec is None:
+        return Inside(tower_name(visual), blocks=False, class_token=False)
+    return Inside(spec["name"], class_token=visual.trunk.cls_token is not None)
+
+
+def _embed_dim(model: Any) -> int:
+    """Width D of the features."""
+    text = getattr(model, "text", model)
+    projection = text.text_projection
+    if projection is None:
+        return int(text.transformer.width)
+    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
+
+
+def text_pool(text: Any) -> Any:
+    """Where open_clip's text tower reads its feature."""
+    return getattr(text, "text_pool_type", getattr(text, "pool_type", None))
 
 
 def require_config(config: Mapping[str, Any]) -> None:
@@ -66,13 +152,10 @@ def require_config(config: Mapping[str, Any]) -> None:
     Raises:
         CptError: names the part.
     """
-    vision, text = config["vision_cfg"], config["text_cfg"]
+    text = config["text_cfg"]
     _require("multimodal_cfg" not in config, "a captioning decoder (CoCa)", "two towers")
-    timm, resnet = vision.get("timm_model_name"), isinstance(vision.get("layers"), list)
-    _require(not timm, f"image tower {timm} of timm", "VisionTransformer")
-    _require(not resnet, "image tower ModifiedResNet", "VisionTransformer")
-    for part, key in (("text tower", "hf_model_name"), ("tokenizer", "hf_tokenizer_name")):
-        _require(not text.get(key), f"{part} {text.get(key)} of transformers", "CLIP's own")
+    tower = text.get("hf_model_name")
+    _require(not tower, f"text tower {tower} of transformers", "open_clip's own")
 
 
 def require_model(model: Any) -> None:
@@ -81,22 +164,18 @@ def require_model(model: Any) -> None:
     Raises:
         CptError: names the part.
     """
-    from open_clip.transformer import VisionTransformer
-
     text = getattr(model, "text", model)
     visual = model.visual
-    _require(isinstance(visual, VisionTransformer), f"image tower {type(visual).__name__}", "VisionTransformer")
-    _require(visual.attn_pool is None and visual.pool_type == "tok", "attention or average pooling", "'tok'")
+    if _is_vit(visual):
+        _require(visual.attn_pool is None, "attention pooling", "'tok' or 'avg'")
+        _require(visual.pool_type in ("tok", "avg"), f"image pooling {visual.pool_type!r}", "'tok' or 'avg'")
+        _describe(visual.transformer)
     _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
-    _require(getattr(text, "attn_mask", None) is not None, "text attention without causal mask", "causal mask")
     _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-    _require(pool in ("argmax", "eos"), f"text pooling {pool!r}", "'argmax' or 'eos'")
-    _require(getattr(model, "logit_bias", None) is None, "a logit bias (sigmoid loss)", "softmax CLIP")
-    size = tuple(visual.image_size)
+    _require(text_pool(text) in POOLS, f"text pooling {text_pool(text)!r}", ", ".join(map(repr, POOLS)))
+    _describe(text.transformer)
+    size = tuple(_image_size(visual))
     _require(len(set(size)) == 1, f"images of {' x '.join(map(str, size))} pixels", "square ones")
-    for transformer in (text.transformer, visual.transformer):
-        _describe(transformer)
 
 
 def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower, VisionTower]:
@@ -105,7 +184,9 @@ def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower,
         half: {name.removeprefix(f"{half}."): t for name, t in tensors.items() if name.startswith(f"{half}.")}
         for half in ("text", "vision")
     }
-    return TextTower(halves["text"], spec["text"]), VisionTower(halves["vision"], spec["vision"])
+    text = PaddedTextTower if "causal" in spec["text"] else TextTower
+    vision = WholeTower if "whole" in spec["vision"] else VisionTower
+    return text(halves["text"], spec["text"]), vision(halves["vision"], spec["vision"])
 
 
 @torch.no_grad()
@@ -129,9 +210,11 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
         if end is not None:
             row[row == end] = 1
             row[stop] = end
+    packed = text.pack(tokens)
+    theirs = model.encode_text(getattr(packed, "ids", tokens), normalize=True)
     pairs = (
         (model.encode_image(images, normalize=True), nn.functional.normalize(vision(images), dim=-1)),
-        (model.encode_text(tokens, normalize=True), nn.functional.normalize(text(text.pack(tokens)), dim=-1)),
+        (theirs, nn.functional.normalize(text(packed), dim=-1)),
     )
     for half, (theirs, _) in zip(("image", "text"), pairs, strict=True):
         if not ((theirs.norm(dim=-1) - 1).abs() < TOLERANCE).all():  # NaN; or zero if the raw norm is infinite

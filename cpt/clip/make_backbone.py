@@ -17,7 +17,11 @@ from torch import Tensor
 
 from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
-from cpt.clip.export import export, require_config, require_model, verify
+from cpt.clip.export import export, require_config, require_model, text_pool, verify
+from cpt.clip.export import inside as inside_of
+from cpt.clip.foreign import ForeignTokenizer
+from cpt.clip.inside import Inside
+from cpt.data.images import PLAIN, RESIZINGS, Resizing
 from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
@@ -53,12 +57,16 @@ def make_backbone(
             raise CptError(f"backbone.pretrained: {pretrained!r}: the embedded CLIP has its own weights; use shipped")
         with _assets() as folder:
             model, _ = tiny.load(folder)
+        config: dict[str, Any] | None = None
+        marks = None
         described: dict[str, Any] = {"image_mean": list(tiny.IMAGE_MEAN), "image_std": list(tiny.IMAGE_STD)}
     else:
-        model, described = _open_clip(architecture, pretrained, sha256)
+        _, config = _configuration(architecture)
+        model, described, marks = _open_clip(architecture, pretrained, sha256)
     model = model.float().eval()
-    tensors, spec = export(model)
-    difference = verify(model, tensors, spec)
+    tensors, spec = export(model, config, marks)
+    with _building(architecture):
+        difference = verify(model, tensors, spec)
     parameters = sum(p.numel() for p in model.parameters())
     file = output.with_suffix(".safetensors")
     write_tensors(file, {name: _halved(tensor) for name, tensor in tensors.items()}, "cpt.towers/1")
@@ -70,6 +78,8 @@ def make_backbone(
 
 def _halved(tensor: Tensor) -> Tensor:
     """Return a tensor as float16 if that loses nothing: weights published in float16 are half the bytes to read."""
+    if not tensor.is_floating_point():
+        return tensor
     half = tensor.half()
     return half if torch.equal(half.float(), tensor) else tensor
 
@@ -87,7 +97,6 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     if architecture == EMBEDDED:
         with _assets() as folder:
             return tiny.load(folder)[1], tiny.CONTEXT_LENGTH
-    import open_clip
 
     own, config = _configuration(architecture)
     local = _local(pretrained)
@@ -96,8 +105,8 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     entry = _entry(architecture, pretrained, local)
     if entry:
         _require_activation(architecture, pretrained, config, entry)
-    with _quiet(), _named(architecture, own) as name:
-        return open_clip.get_tokenizer(name), int(config["text_cfg"].get("context_length", CONTEXT_LENGTH))
+    tokenizer, length = _tokenizer(architecture, own, config), config["text_cfg"].get("context_length", CONTEXT_LENGTH)
+    return tokenizer, int(length) + isinstance(tokenizer, ForeignTokenizer)
 
 
 def described(architecture: str) -> dict[str, Any]:
@@ -109,24 +118,51 @@ def described(architecture: str) -> dict[str, Any]:
     return tiny.configuration(0) if architecture == EMBEDDED else _configuration(architecture)[1]
 
 
+def inside(architecture: str) -> Inside:
+    """Return what the image tower of an architecture offers to methods that change it.
+
+    Raises:
+        CptError: unknown architecture, or one that open_clip cannot build.
+    """
+    if architecture == EMBEDDED:
+        return Inside("VisionTransformer")
+    _, config = _configuration(architecture)
+    with _quiet(), _building(architecture):
+        return inside_of(config)
+
+
 def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     """Return open_clip's tokenizer of a backbone: (texts, context_length) -> token ids (texts, context length)."""
     record = read_json(path, SCHEMA)
     if record["architecture"] == EMBEDDED:
         with _assets() as folder:
             return tiny.load(folder)[1]
+    own = record.get("model_config")
+    config = own["model_cfg"] if own else _configuration(record["architecture"])[1]
+    return _tokenizer(record["architecture"], own, config)
+
+
+def _tokenizer(architecture: str, own: dict[str, Any] | None, config: dict[str, Any]) -> Callable[..., Tensor]:
+    """The tokenizer of a model configuration."""
     import open_clip
 
-    with _quiet(), _named(record["architecture"], record.get("model_config")) as name:
-        return open_clip.get_tokenizer(name)
+    with _quiet():
+        if config["text_cfg"].get("hf_tokenizer_name"):
+            return ForeignTokenizer(config["text_cfg"])
+        with _named(architecture, own) as name:
+            return open_clip.get_tokenizer(name)
 
 
 def _assets() -> Any:
     return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
 
 
-def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[torch.nn.Module, dict[str, Any]]:
+def _open_clip(
+    architecture: str, pretrained: str, sha256: str | None
+) -> tuple[torch.nn.Module, dict[str, Any], dict[str, int] | None]:
     """Return a model of open_clip and what its record says besides: preprocessing, source, own configuration.
+
+    The last is what a tokenizer of transformers needs of the tower.
 
     What can be refused is refused before anything is downloaded.
     """
@@ -139,20 +175,25 @@ def _open_clip(architecture: str, pretrained: str, sha256: str | None) -> tuple[
     if entry:
         _require_activation(architecture, pretrained, config, entry)
 
-    model, tokenizer = _build(architecture, own, {} if own else entry)
+    with _building(architecture):
+        tokenizer = _tokenizer(architecture, own, config)
+    model = _build(architecture, own, {} if own else entry)
     preprocess = open_clip.get_model_preprocess_cfg(model)
-    resizing = (preprocess["resize_mode"], preprocess["interpolation"])
-    if resizing != ("shortest", "bicubic"):
-        raise CptError(f"backbone: {architecture} resizes by {', '.join(resizing)}; supported is shortest, bicubic")
+    resizing = Resizing(preprocess["resize_mode"], preprocess["interpolation"])
+    if resizing not in RESIZINGS:
+        words, known = f"{resizing.mode}, {resizing.interpolation}", "shortest or squash, bicubic or bilinear"
+        raise CptError(f"backbone: {architecture} resizes by {words}; supported: {known}")
     require_model(model)
     described: dict[str, Any] = {"image_mean": list(preprocess["mean"]), "image_std": list(preprocess["std"])}
+    if resizing != PLAIN:
+        described["image_resize"] = [resizing.mode, resizing.interpolation]
     described |= {"model_config": own} if own else {}
     _require_tokenizer(tokenizer, model, architecture)
     if pretrained != "random":
         path, described["source"] = found or weights.hub_file(entry, pretrained)
         weights.require_checksum(path, described["source"]["sha256"], entry, sha256)
         weights.load(model, path, architecture)
-    return model, described
+    return model, described, tokenizer.marks if isinstance(tokenizer, ForeignTokenizer) else None
 
 
 def _configuration(architecture: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -238,19 +279,26 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool) and isfinite(value)
 
 
-def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
-    """Return the model with random weights, and its tokenizer."""
+def _build(architecture: str, own: dict[str, Any] | None, entry: dict[str, Any]) -> torch.nn.Module:
+    """Return the model with random weights."""
     import open_clip
 
     torch.manual_seed(0)
+    with _building(architecture), _quiet(), _named(architecture, own) as name:
+        return open_clip.create_model(
+            name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
+        )
+
+
+@contextlib.contextmanager
+def _building(architecture: str) -> Iterator[None]:
+    """Refuse a configuration of one's own that open_clip cannot build, or whose model takes no images of its size."""
     try:
-        with _quiet(), _named(architecture, own) as name:
-            model = open_clip.create_model(
-                name, load_weights=False, precision="fp32", pretrained_text=False, force_preprocess_cfg=entry
-            )
-            return model, open_clip.get_tokenizer(name)
+        yield
+    except CptError:
+        raise
     except Exception as error:  # a configuration can be wrong in as many ways as a constructor can fail
-        if own is None:
+        if not architecture.endswith(".json"):
             raise
         reason = " ".join(str(error).split())
         raise CptError(
@@ -276,6 +324,8 @@ def _quiet() -> Iterator[None]:
 
 def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
     """Refuse token ids that the model's text tower has no rows for, or does not end a text at."""
+    if isinstance(tokenizer, ForeignTokenizer):
+        return
     text = getattr(model, "text", model)
     rows = text.token_embedding.weight.shape[0]
     if rows < tokenizer.vocab_size:
@@ -283,7 +333,7 @@ def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
             f"backbone.architecture: {architecture}: text_cfg.vocab_size {rows} is less than the "
             f"{tokenizer.vocab_size} of CLIP's tokenizer; use {tokenizer.vocab_size}"
         )
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    pool = text_pool(text)
     end = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
     if pool == "eos" and end != tokenizer.eot_token_id:
         raise CptError(

@@ -156,6 +156,24 @@ def group(prompt: Ids, row: Ids, shared: int, like: Tensor) -> Groups:
     return Groups((groups, width), shared, index, Gather(places, index, held), torch.as_tensor(mask[:, None]).to(like))
 
 
+def placement(held: Ids, slots: int, shared: int, like: Tensor) -> Tensor | Gather:
+    """Where context vectors stand: (R, slots) 1 where a row holds one, or the row of every slot.
+
+    The latter where there is a context per class, which would make K * n columns.
+
+    Args:
+        held: (R,) the slot of each row, -1 for none.
+        slots: number of slots.
+        shared: number of rows at the beginning that all prompts share.
+        like: a tensor of the dtype and device that are wanted.
+    """
+    own = held[shared:]
+    if slots and np.array_equal(np.sort(own[own >= 0]), np.arange(slots)) and (held[:shared] < 0).all():
+        row, there = np.argsort(held, kind="stable")[-slots:], held[:, None] >= 0
+        return Gather(*(torch.as_tensor(value).to(like.device) for value in (row, held.clip(0), there)))
+    return torch.as_tensor(held[:, None] == np.arange(slots)).to(like)
+
+
 class PackedPrompts:
     """K prompts cut at their end tokens: the prefix that they share first, then what each has of its own.
 
@@ -191,7 +209,7 @@ class PackedPrompts:
         position = np.concatenate([np.arange(shared), own])
         held = slot[prompt, position]  # (R,) the slot of each row
         like = self._like = positional_embedding
-        self.placement = self._placement(held, int(slot.max()) + 1)
+        self.placement = placement(held, int(slot.max()) + 1, shared, like)
         embedded = token_embedding[torch.as_tensor(ids[prompt, position]).to(like.device)]
         learned = torch.as_tensor(held[:, None] >= 0).to(like.device)
         self.frozen = embedded.masked_fill(learned, 0) + like[torch.as_tensor(position).to(like.device)]
@@ -208,13 +226,6 @@ class PackedPrompts:
         if isinstance(self.placement, Tensor):
             return self.placement @ context
         return self.placement.back(context) if context.dim() == 3 else self.placement.back(context[None]).squeeze(0)
-
-    def _placement(self, held: Ids, slots: int) -> Tensor | Gather:
-        own = held[self.shared :]
-        if slots and np.array_equal(np.sort(own[own >= 0]), np.arange(slots)) and (held[: self.shared] < 0).all():
-            row, there = np.argsort(held, kind="stable")[-slots:], held[:, None] >= 0
-            return Gather(*(torch.as_tensor(value).to(self._like.device) for value in (row, held.clip(0), there)))
-        return torch.as_tensor(held[:, None] == np.arange(slots)).to(self._like)
 
     def apart(self) -> tuple[Groups, Gather]:
         """Groups and end tokens of rows with a prefix for each prompt: K * S of these, then the own tokens."""

@@ -110,11 +110,13 @@ class TextTower(nn.Module):
             if i == len(self.blocks) - 1:  # from here on only end tokens are read
                 x, attended = last(x), last(attended)
             x = block.finish(x, attended, adapters.get(i))
-        x = layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps)
-        if self.text_projection is not None:
-            x = x @ self.text_projection
-        x = (x if self.text_projection_bias is None else x + self.text_projection_bias).float()
+        x = self.project(layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps))
         return x if context is not None and context.dim() == 3 else x.squeeze(0)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Raw text features (..., D), float32, of tokens (..., d) behind ``ln_final``."""
+        x = tokens if self.text_projection is None else tokens @ self.text_projection
+        return (x if self.text_projection_bias is None else x + self.text_projection_bias).float()
 
 
 def _repeat_prefix(x: Tensor, prompts: PackedPrompts) -> Tensor:

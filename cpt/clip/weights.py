@@ -181,8 +181,9 @@ def load(model: Any, path: Path, architecture: str) -> None:
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     expected = model.state_dict()
-    if "logit_scale" in state and state["logit_scale"].numel() == 1:  # a scalar or a vector of one
-        state["logit_scale"] = state["logit_scale"].reshape(expected["logit_scale"].shape)
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and name in expected and state[name].numel() == 1:  # a scalar or a vector of one
+            state[name] = state[name].reshape(expected[name].shape)
     for name, value in expected.items():
         if name in state and state[name].shape != value.shape:
             found, wanted = _shape(state[name]), _shape(value)
@@ -194,7 +195,7 @@ def load(model: Any, path: Path, architecture: str) -> None:
         problem = f"{first} ({len(missing)} missing, {len(others)} unknown)"
         raise _refused(path, f"does not fit {architecture}: {problem}; give the weights' own architecture")
     for name, value in state.items():
-        if not value.is_floating_point():
+        if not value.is_floating_point() and expected[name].is_floating_point():
             raise _refused(
                 path, f"{name} is {str(value.dtype).removeprefix('torch.')}; supported are floating-point weights"
             )

@@ -64,7 +64,8 @@ def shape(grid: Grid) -> Shape | None:
     text, vision = described.get("text_cfg", {}), described.get("vision_cfg", {})
     sizes = [described.get("embed_dim"), vision.get("image_size"), vision.get("patch_size"), text.get("width"),
              text.get("layers"), vision.get("width"), vision.get("layers")]  # fmt: skip
-    if not all(isinstance(size, int) for size in sizes):
+    whole = text.get("no_causal_mask") or text.get("pool_type", "argmax") not in ("argmax", "eos")
+    if whole or not all(isinstance(size, int) for size in sizes):
         return None
     joint, image, patch, *rest = sizes
     return Shape(joint, image, patch, (rest[0], rest[1]), (rest[2], rest[3]))

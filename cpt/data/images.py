@@ -7,11 +7,12 @@ torchvision's.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +38,34 @@ _GLANCE = 2**26
 """Bytes of decoded images that are kept before the machine's memory is looked at again."""
 
 
+@dataclass(frozen=True)
+class Resizing:
+    """How the test transform brings images to the size that the model takes, in open_clip's words.
+
+    Attributes:
+        mode: ``shortest`` resizes the shorter side and crops, ``squash`` resizes both sides and keeps no aspect ratio.
+        interpolation: ``bicubic`` or ``bilinear``.
+    """
+
+    mode: str = "shortest"
+    interpolation: str = "bicubic"
+
+    @classmethod
+    def of(cls, backbone: Mapping[str, Any]) -> Resizing:
+        """That of the backbone that a backbone.json describes."""
+        return cls(*backbone["image_resize"]) if "image_resize" in backbone else cls()
+
+    @property
+    def sides(self) -> str:
+        """Which sides are resized, for readers."""
+        return "shorter side" if self.mode == "shortest" else "both sides"
+
+
+PLAIN = Resizing()
+"""CLIP's own."""
+RESIZINGS = tuple(Resizing(mode, kind) for mode in ("shortest", "squash") for kind in ("bicubic", "bilinear"))
+
+
 class ImageStore:
     """The images of a manifest by row, as uint8 arrays of one size.
 
@@ -46,13 +75,16 @@ class ImageStore:
         manifest_path: ``manifest.parquet`` of a dataset.
         size: height and width that the model takes, in pixels; None keeps the size of a packed dataset.
         cache: image cache of one part (``cpt.data.image_cache``) that ``pixels`` reads where a row lies in it.
+        resizing: of test images.
 
     Raises:
         CptError: the manifest, its packed images or the cache are missing or damaged, or ``size`` is missing for
             image files.
     """
 
-    def __init__(self, manifest_path: Path, size: int | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self, manifest_path: Path, size: int | None = None, cache: Path | None = None, resizing: Resizing = PLAIN
+    ) -> None:
         manifest = read_manifest(manifest_path)
         self._root = manifest_path.parent / manifest.metadata["image_root"]
         self._path, self._index = manifest.path, manifest.index
@@ -61,7 +93,7 @@ class ImageStore:
             if self._packed is None:
                 raise CptError(f"{manifest_path}: images are files of any size; give the size that the model takes")
             size = self._packed.shape[1]
-        self.size = size
+        self.size, self._resizing = size, resizing
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._resized: dict[int, NDArray[np.uint8]] = {}
         self._cache: Pixels | None = None
@@ -113,7 +145,7 @@ class ImageStore:
         check_decodable(failures(keep, wanted, workers), len(wanted))
 
     def pixels(self, rows: ArrayLike) -> NDArray[np.uint8]:
-        """Return (B, size, size, 3): shorter side resized to ``size``, bicubic, and the center cropped.
+        """Return (B, size, size, 3) under the test transform (``resize_and_crop``).
 
         Raises:
             CptError: an image cannot be decoded, or the cache has changed since it was written.
@@ -123,7 +155,7 @@ class ImageStore:
             return np.asarray(self._packed[self._index[wanted]])
         if self._cache is not None and len(wanted) and self._cache.holds(wanted):
             return self._cache.take(wanted)
-        return self._stack([resize_and_crop(self.image(row), self.size) for row in wanted])
+        return self._stack([resize_and_crop(self.image(row), self.size, self._resizing) for row in wanted])
 
     def five_crops(self, rows: ArrayLike) -> NDArray[np.uint8]:
         """Return (B, 5, size, size, 3), the crops of every image that ``five_crops`` makes.
@@ -131,7 +163,8 @@ class ImageStore:
         Raises:
             CptError: an image cannot be decoded.
         """
-        return np.stack([five_crops(self.image(row), self.size) for row in np.asarray(rows, dtype=np.int64)])
+        wanted = np.asarray(rows, dtype=np.int64)
+        return np.stack([five_crops(self.image(row), self.size, self._resizing) for row in wanted])
 
     def training_pixels(
         self, rows: ArrayLike, augmentation: str, seed: int, epoch: int, view: int | NDArray[np.int64] = 0
@@ -168,21 +201,22 @@ class ImageStore:
         return np.stack(images) if images else np.empty((0, self.size, self.size, 3), np.uint8)
 
 
-def resize_and_crop(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize the shorter side to ``size``, bicubic, and crop the center; nothing when it has the size already.
+def resize_and_crop(image: NDArray[np.uint8], size: int, resizing: Resizing = PLAIN) -> NDArray[np.uint8]:
+    """Resize the shorter side to ``size`` and crop the center, or both sides; nothing when it has the size already.
 
     Args:
         image: (H, W, 3).
         size: height and width of the result.
+        resizing: which of the two, and the interpolation.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
-    return _crops(image, size, size, 1)[0]
+    return _crops(image, size, size, 1, resizing)[0]
 
 
-def five_crops(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize the shorter side to a little more than ``size``, bicubic, and crop the corners and the center.
+def five_crops(image: NDArray[np.uint8], size: int, resizing: Resizing = PLAIN) -> NDArray[np.uint8]:
+    """Resize to a little more than ``size`` and crop the corners and the center.
 
     It is longer by 24 of 224 pixels (repo shijxcs/LIFT, utils/config.py and trainer.py), by the same share of other
     sizes.
@@ -190,11 +224,12 @@ def five_crops(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Args:
         image: (H, W, 3).
         size: height and width of the crops.
+        resizing: of the shorter side or of both, and the interpolation.
 
     Returns:
         (5, size, size, 3): top left, top right, bottom left, bottom right, center.
     """
-    return np.stack(_crops(image, size + round(size * _EXPAND), size, 5))
+    return np.stack(_crops(image, size + round(size * _EXPAND), size, 5, resizing))
 
 
 def scaled(height: int, width: int, shorter: int) -> tuple[int, int]:
@@ -208,24 +243,27 @@ def crop_places(height: int, width: int, size: int) -> list[tuple[int, int]]:
     return [(0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2))]
 
 
-def _crops(image: NDArray[np.uint8], shorter: int, size: int, count: int) -> list[NDArray[np.uint8]]:
-    """Five crops of an image whose shorter side is resized, or the center alone.
+def _crops(
+    image: NDArray[np.uint8], shorter: int, size: int, count: int, resizing: Resizing
+) -> list[NDArray[np.uint8]]:
+    """Five crops of an image whose shorter side, or both, are resized, or the center alone.
 
     Of an image that would become very large, only what is seen is enlarged.
     """
     height, width = image.shape[:2]
-    new_height, new_width = scaled(height, width, shorter)
+    new_height, new_width = scaled(height, width, shorter) if resizing.mode == "shortest" else (shorter, shorter)
+    how = resizing.interpolation
     places = crop_places(new_height, new_width, size)[-count:]
     if new_width * new_height <= max(width * height, _LONG * size**2):
-        whole = _resize(image, new_width, new_height)
+        whole = _resize(image, new_width, new_height, how=how)
         return [whole[top : top + size, left : left + size] for top, left in places]
     found = []
     for top, left in places:
         rows, above, below = _shown(height, new_height, top, size)
         columns, before, behind = _shown(width, new_width, left, size)
         part = image[rows, columns]
-        part = _resize(part, size, len(part), (before, 0, behind, len(part)))  # first the width, as for the whole
-        found.append(_resize(part, size, size, (0, above, size, below)))
+        part = _resize(part, size, len(part), (before, 0, behind, len(part)), how)  # first the width, as for the whole
+        found.append(_resize(part, size, size, (0, above, size, below), how))
     return found
 
 
@@ -276,8 +314,12 @@ def _packed(path: Path) -> NDArray[np.uint8]:
 
 
 def _resize(
-    image: NDArray[np.uint8], width: int, height: int, box: tuple[float, float, float, float] | None = None
+    image: NDArray[np.uint8],
+    width: int,
+    height: int,
+    box: tuple[float, float, float, float] | None = None,
+    how: str = "bicubic",
 ) -> NDArray[np.uint8]:
     from PIL import Image
 
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling[how.upper()], box))

@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 
 from cpt.data.decoding import check_decodable, failures
 from cpt.data.image_cache import CHUNK, SCHEMA
-from cpt.data.images import ImageStore
+from cpt.data.images import PLAIN, ImageStore, Resizing
 from cpt.data.manifest import read_manifest, rows_of
 from cpt.files.stage_files import atomic, note_sha256, write_json
 
 
 def make_pixels(
-    manifest_path: Path, part: str, size: int, output: Path, workers: int, log: Callable[[str], None] = print
+    manifest_path: Path,
+    part: str,
+    size: int,
+    output: Path,
+    workers: int,
+    log: Callable[[str], None] = print,
+    resizing: Resizing = PLAIN,
 ) -> int:
     """Write ``output`` (N, size, size, 3) and its record beside it (.json); return N.
 
@@ -33,13 +39,14 @@ def make_pixels(
         size: height and width that the model takes, in pixels.
         output: .npy file.
         workers: threads that decode.
+        resizing: of test images.
 
     Raises:
         CptError: the part has no images, or images cannot be decoded; the message counts them and names the first.
     """
     manifest = read_manifest(manifest_path)
     rows = rows_of(manifest, part, manifest_path)
-    store, reasons = ImageStore(manifest_path, size), []
+    store, reasons = ImageStore(manifest_path, size, resizing=resizing), []
     digest, checksums = hashlib.sha256(), []
 
     def decode(place: tuple[int, NDArray[np.uint8]]) -> None:

@@ -199,5 +199,6 @@ def _image_features(method: Method, results: Path, dataset: str, part: str, rows
         yield F.normalize(method.from_frozen(raw), dim=-1)
         return
     cache = results / paths.pixels(dataset, part)
-    store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], cache if cache.is_file() else None)
+    kept = cache if cache.is_file() else None
+    store = ImageStore(results / paths.manifest(dataset), clip.image_size[0], kept, clip.resizing)
     yield from encode(clip, store, rows, method.test_features, method.test_crops)

@@ -23,8 +23,8 @@ from cpt.seeds import torch_stream
 from cpt.training.train import SNAPSHOT
 
 RESIZED = {
-    1: "shorter side, bicubic; then the center",
-    5: "shorter side to 24/224 more, bicubic; then corners and center, whose unit features are averaged",
+    1: "{sides}, {interpolation}; then the center",
+    5: "{sides} to 24/224 more, {interpolation}; then corners and center, whose unit features are averaged",
 }
 """How test images are prepared, by the number of crops."""
 
@@ -114,7 +114,9 @@ def facts(method: Method, record: dict[str, Any]) -> dict[str, Any]:
         "own_classifier": method.own_classifier,
         "image_tower": image_tower(Run.of(record)),
         "image_size": clip.image_size[0],
-        "image_resize": RESIZED[method.test_crops],
+        "image_resize": RESIZED[method.test_crops].format(
+            sides=clip.resizing.sides, interpolation=clip.resizing.interpolation
+        ),
         "image_mean": list(clip.mean),
         "image_std": list(clip.std),
         "backbone": clip.name,

@@ -151,6 +151,7 @@ class Grid:
             start=run.start.id if run.start else None,
             frozen_images=[list(pair) for pair in self.frozen_image_parts(run)],
             modules=list(run.modules),
+            tower_needs=registry.get(run.method).tower_needs(hp),
         )
 
     def _listed(self, name: str, run: Run) -> dict[str, Any]:

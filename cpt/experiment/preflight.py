@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cpt.clip.inside import Needs
 from cpt.data.entry import Entry
 from cpt.data.layouts.listing import Listing
 from cpt.data.make_manifest import LAYOUTS
@@ -49,12 +50,15 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
                 _require_images(stages, name, found)
     texts = _texts(stages, listings)
     backbone = stages.config.backbone
-    methods = sorted({(run.method, run.hyperparameters) for run in stages.resolved.runs.values()})
+    runs = stages.resolved.runs.values()
+    methods = sorted({(run.method, run.hyperparameters) for run in runs})
+    needs = sorted({(run.method, run.tower_needs) for run in runs})
     code = code_version("cpt.clip.make_backbone", "cpt.methods.base.prompts", __name__)
-    seen = sha256_text(canonical_json([backbone.model_dump(), texts, methods, code]))
+    seen = sha256_text(canonical_json([backbone.model_dump(), texts, methods, needs, code]))
     if memory is None or _kept(memory / _MEMORY) != seen or Path(backbone.pretrained).suffix:
         with _noted(problems, f"{source}: "):
             _require_lengths(stages, texts, problems)
+            _require_tower(stages, needs, source, problems)
             _require_fitting(backbone.architecture, methods, source, problems)
     if problems:
         raise CptError("\n".join(dict.fromkeys(problems)))
@@ -174,6 +178,18 @@ def _names(entry: Entry) -> Sequence[str]:
         return world.class_names(key) if key in world.KEYS else []
     names = entry.class_names
     return list(names.values()) if isinstance(names, dict) else names if isinstance(names, list) else []
+
+
+def _require_tower(stages: Stages, needs: list[tuple[str, Needs]], source: str, problems: list[str]) -> None:
+    """See that the backbone's image tower has what the methods change in it."""
+    if all(needed == "nothing" for _, needed in needs):
+        return
+    from cpt.clip.make_backbone import inside
+
+    tower = inside(stages.config.backbone.architecture)
+    for method, needed in needs:
+        with _noted(problems, f"{source}: "):
+            tower.require(method, needed)
 
 
 def _require_lengths(stages: Stages, texts: list[list[Any]], problems: list[str]) -> None:

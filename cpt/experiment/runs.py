@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpt.clip.inside import Needs
 from cpt.files import paths
 from cpt.files.paths import Ratio
 from cpt.files.stage_files import canonical_json, sha256_text
@@ -108,6 +109,7 @@ class Job:
         start: folder of the run that it starts from.
         frozen_images: (dataset, part) of the frozen image features that it can use.
         modules: modules that define its method.
+        tower_needs: what it needs inside the image tower (``cpt.clip.inside``).
     """
 
     protocol: str
@@ -128,3 +130,4 @@ class Job:
     start: str | None
     frozen_images: list[list[str]]
     modules: list[str]
+    tower_needs: Needs

@@ -93,7 +93,7 @@ def make_image_features(clip: Clip, manifest_path: Path, part: str, output: Path
     """
     manifest = read_manifest(manifest_path)
     rows = rows_of(manifest, part, manifest_path)
-    store = ImageStore(manifest_path, clip.image_size[0], cache)
+    store = ImageStore(manifest_path, clip.image_size[0], cache, clip.resizing)
     features = torch.cat(list(encode(clip, store, rows, clip.vision))).cpu()
     if not features.isfinite().all():
         raise CptError(f"{manifest_path}: image features are not finite in {clip.precision}; set precision: float32")

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from cpt.clip.backbone import Clip
 from cpt.clip.device import upload
+from cpt.clip.inside import Needs
 from cpt.errors import CptError
 from cpt.features.text import Classes
 from cpt.methods.base import registry
@@ -80,6 +81,12 @@ class DPC(Method):
         """Whether the run that it starts from does."""
         kind = registry.get(hp.start)
         return kind.keeps_images(kind.hyperparameters(**hp.start_hyperparameters))
+
+    @classmethod
+    def tower_needs(cls, hp: DPCHyperparameters) -> Needs:
+        """What the run that it starts from needs."""
+        kind = registry.get(hp.start)
+        return kind.tower_needs(kind.hyperparameters(**hp.start_hyperparameters))
 
     @property
     def feature_width(self) -> int:

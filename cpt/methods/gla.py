@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
 from cpt.clip.device import upload
+from cpt.clip.inside import Needs
 from cpt.errors import CptError
 from cpt.features.text import Classes
 from cpt.methods.base import registry
@@ -93,6 +94,12 @@ class GLA(Method):
         self._names, self._adjusted = classes.names, start.balances
         self.register_buffer("correction", torch.zeros(len(classes)))
         self.register_buffer("temperatures", torch.ones(2))
+
+    @classmethod
+    def tower_needs(cls, hp: GLAHyperparameters) -> Needs:
+        """What the run that it starts from needs."""
+        kind = registry.get(hp.start)
+        return kind.tower_needs(kind.hyperparameters(**hp.start_hyperparameters))
 
     @property
     def feature_width(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cpt.clip.backbone import Clip
+from cpt.clip.inside import Needs
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import PLKR, TrainingHyperparameters, field
 from cpt.methods.base.method import Method
@@ -44,6 +45,11 @@ class IVLP(Method):
             clip, classes, hp.text_prompts, hp.depth_text, generator, words=hp.words, setting="depth_text"
         )
         self.visual = VisualPrompts(clip, hp.visual_prompts, hp.depth_vision, generator)
+
+    @classmethod
+    def tower_needs(cls, hp: IVLPHyperparameters) -> Needs:
+        """Blocks, if any are prompted."""
+        return "blocks" if hp.depth_vision else "nothing"
 
     def raw_text_features(self, classes: Classes) -> Tensor:
         """Text features (K, D) under the learned prompts."""

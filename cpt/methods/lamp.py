@@ -135,6 +135,7 @@ class LAMP(Method):
         "version, which does not run. No equations are public"
     )
     reconstruction = True
+    reads_class_token = True
     hyperparameters: ClassVar = LAMPHyperparameters
 
     def __init__(self, clip: Clip, hp: LAMPHyperparameters, classes: Classes, generator: torch.Generator) -> None:

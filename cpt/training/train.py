@@ -292,7 +292,7 @@ def _batches(inputs: TrainInputs, method: Method, split: Split) -> Batches:
     if needed and inputs.image_features is not None:
         features = _frozen_features(inputs.image_features, split)
     if features is None or kind.prompts_images:
-        store = ImageStore(inputs.manifest, clip.image_size[0])
+        store = ImageStore(inputs.manifest, clip.image_size[0], resizing=clip.resizing)
     size, seed, workers = method.hp.batch_size, inputs.seed, inputs.workers or inputs.threads
     sampler = method.hp.sampler
     return Batches(clip, split, store, features, augmentation, size, seed, workers, kind.views, sampler)

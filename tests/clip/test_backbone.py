@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from cpt.clip.backbone import DTYPES, load_backbone
 from cpt.clip.export import export, towers
 from cpt.clip.make_backbone import check, load_tokenizer, make_backbone
+from cpt.data.images import Resizing
 from cpt.errors import CptError
 from cpt.experiment.config import load
 from cpt.features.templates import template_set
@@ -171,12 +172,10 @@ def test_an_architecture_that_is_nested_without_end(tmp_path: Path) -> None:
         ("ViT-B-16", "opanai", "unknown tag 'opanai' for ViT-B-16; did you mean 'openai'"),
         ("ViT-B-16", "nowhere.safetensors", "nowhere.safetensors: no such file"),
         ("nowhere.json", "random", "nowhere.json: No such file"),
-        ("RN50", "openai", "image tower ModifiedResNet (supported: VisionTransformer)"),
-        ("ViT-B-16-SigLIP", "webli", "image tower vit_base_patch16_siglip_224 of timm"),
-        ("EVA02-B-16", "random", "image tower eva02_base_patch16_clip_224 of timm"),
+        ("ViT-B-16-SigLIP", "webli", "backbone: tokenizer timm/ViT-B-16-SigLIP "),
         ("nllb-clip-base", "v1", "text tower facebook/nllb-200-distilled-600M of transformers"),
         ("coca_ViT-B-32", "random", "a captioning decoder (CoCa)"),
-        ("ViT-L-14-CLIPA", "datacomp1b", "tokenizer bert-base-uncased of transformers"),
+        ("ViT-L-14-CLIPA", "datacomp1b", "backbone: tokenizer bert-base-uncased "),
     ],
 )
 def test_refusals(tmp_path: Path, hub: Path, architecture: str, pretrained: str, message: str) -> None:
@@ -469,8 +468,12 @@ def test_preprocessing_is_that_of_the_weights(tmp_path: Path, hub: Path, monkeyp
     monkeypatch.setitem(tags, "openai", tags["openai"] | {"mean": (0.1, 0.2, 0.3)})
     make_backbone("x", "ViT-B-16-quickgelu", "openai", tmp_path / "backbone.json")
     assert load_backbone(tmp_path / "backbone.json").mean == (0.1, 0.2, 0.3)
-    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "squash"})
-    assert "resizes by squash, bicubic" in refusal("ViT-B-16-quickgelu", "openai", tmp_path / "x.json")
+    assert load_backbone(tmp_path / "backbone.json").resizing == Resizing("shortest", "bicubic")
+    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "squash", "interpolation": "bilinear"})
+    make_backbone("x", "ViT-B-16-quickgelu", "openai", tmp_path / "squashed.json")
+    assert load_backbone(tmp_path / "squashed.json").resizing == Resizing("squash", "bilinear")
+    monkeypatch.setitem(tags, "openai", tags["openai"] | {"resize_mode": "longest"})
+    assert "resizes by longest, bilinear; supported: " in refusal("ViT-B-16-quickgelu", "openai", tmp_path / "x.json")
 
 
 def test_an_own_architecture(tmp_path: Path) -> None:
@@ -503,6 +506,8 @@ def test_open_clip_gives_the_root_logger_no_handler(tmp_path: Path, monkeypatch:
         ({"act_kwargs": {"approximate": "tanh"}}, {"proj_type": "none", "width": 24}, {"quick_gelu": False}),
         ({"norm_kwargs": {"eps": 1e-3}}, {"norm_kwargs": {"eps": 1e-2}}, {"custom_text": True}),
         ({"patch_dropout": 0.5}, {"pool_type": "eos", "eos_id": 49407}, {}),
+        ({"pool_type": "avg"}, {"no_causal_mask": True}, {"init_logit_bias": -10}),
+        ({"pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True}, {"pool_type": "last"}, {}),
     ],
 )
 def test_variants_of_the_towers(tmp_path: Path, vision: dict, text: dict, more: dict) -> None:
@@ -515,20 +520,18 @@ def test_variants_of_the_towers(tmp_path: Path, vision: dict, text: dict, more: 
 @pytest.mark.parametrize(
     ("vision", "text", "more", "message"),
     [
-        ({"attentional_pool": True}, {}, {}, "attention or average pooling"),
-        ({"pool_type": "avg"}, {}, {}, "attention or average pooling"),
+        ({"attentional_pool": True}, {}, {}, "attention pooling"),
         ({"qk_norm": True}, {}, {}, "blocks CustomResidualAttentionBlock (supported: plain residual blocks)"),
         ({"image_size": [32, 48]}, {}, {}, "images of 32 x 48 pixels (supported: square ones)"),
-        ({}, {"no_causal_mask": True}, {}, "text attention without causal mask"),
         ({}, {"embed_cls": True}, {"custom_text": True}, "text class embedding"),
-        ({}, {"pool_type": "last"}, {}, "text pooling 'last'"),
+        ({}, {"pool_type": "none"}, {}, "text pooling 'none'"),
         ({}, {"pool_type": "eos", "eos_id": 2}, {}, "text_cfg.eos_id 2 is not the end token"),
-        ({}, {}, {"init_logit_bias": -10}, "a logit bias (sigmoid loss)"),
         ({}, {"vocab_size": 1000}, {}, "text_cfg.vocab_size 1000 is less than the 49408 of CLIP's tokenizer"),
         ({"depth": 3}, {}, {}, "open_clip cannot build it: TypeError: "),
         ({"width": 65}, {}, {}, "open_clip cannot build it: "),
         ({}, {"tokenizer_kwargs": {"clean": "so"}}, {}, "open_clip cannot build it: "),
-        ({"timm_model_name": "resnet18"}, {}, {}, "image tower resnet18 of timm"),
+        ({"timm_model_name": "vit_of_mars"}, {}, {}, "open_clip cannot build it: "),
+        ({"timm_model_name": "vit_tiny_patch16_224"}, {}, {}, "cannot build it: AssertionError: Input height (32)"),
     ],
 )
 def test_own_architectures_that_are_refused(tmp_path: Path, vision: dict, text: dict, more: dict, message: str) -> None:

@@ -8,6 +8,7 @@ import torch
 import torchvision.transforms as tv
 from hypothesis import given
 from hypothesis import strategies as st
+from open_clip.transform import image_transform
 from PIL import Image
 from torchvision.transforms import functional
 
@@ -112,6 +113,19 @@ def test_test_transform_is_that_of_torchvision(shape):
     reference = tv.Compose([tv.Resize(32, tv.InterpolationMode.BICUBIC), tv.CenterCrop(32)])
     expected = np.asarray(reference(Image.fromarray(picture)))
     assert np.array_equal(images.resize_and_crop(picture, 32), expected)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40), (33, 32), (20, 90), (32, 32), (225, 224)])
+@pytest.mark.parametrize("kind", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_other_resizings_are_those_of_open_clip(shape, kind, mode):
+    """As its own transform does it; five crops are of the resized whole."""
+    picture, resizing = noise(*shape), images.Resizing(mode, kind)
+    parts = (32, tv.CenterCrop(32), images.resize_and_crop), (35, tv.FiveCrop(32), images.five_crops)
+    for size, cropped, resized in parts:
+        theirs = image_transform(size, False, resize_mode=mode, interpolation=kind).transforms[0]
+        wanted = cropped(theirs(Image.fromarray(picture)))
+        assert np.array_equal(resized(picture, 32, resizing), np.stack(wanted) if size == 35 else np.asarray(wanted))
 
 
 @pytest.mark.parametrize("shape", [(2, 900), (900, 2), (3, 777), (777, 3), (1, 70), (31, 9000), (9000, 31)])

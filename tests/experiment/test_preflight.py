@@ -41,7 +41,7 @@ def refused(**changes: Any) -> list[str]:
         ("ViT-B-16", "opnai", "pretrained: unknown tag 'opnai' for ViT-B-16; did you mean 'openai'?"),
         ("ViT-B-16", "openai", "trained with QuickGELU, ViT-B-16 has GELU; use ViT-B-16-quickgelu"),
         ("ViT-B-16-quickgelu", "no.safetensors", "pretrained: no.safetensors: no such file; give one that is"),
-        ("RN50", "openai", "unsupported architecture: image tower ModifiedResNet"),
+        ("nllb-clip-base", "v1", "unsupported architecture: text tower facebook/nllb-200-distilled-600M"),
     ],
 )  # fmt: skip
 def test_backbones(architecture: str, pretrained: str, message: str) -> None:
@@ -77,6 +77,20 @@ def test_blocks_that_the_towers_lack(method: str, given: dict[str, Any], message
 def test_every_method_that_fits_is_taken() -> None:
     chosen = {name: {"method": name, "set": SMALL.get(name, {})} for name in registry.names() if name in SMALL}
     preflight.check(stages(variants=chosen, exhibits={"table2": {"variants": list(chosen)}}), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tower"), [("RN50-quickgelu", "ModifiedResNet"), ("convnext_base", "ConvNeXt of timm")]
+)
+def test_methods_that_the_image_tower_does_not_take(architecture: str, tower: str) -> None:
+    """A line for each; IVLP without visual prompts, and methods that leave images as they are, are taken."""
+    backbone = {"name": "a", "architecture": architecture, "pretrained": "random"}
+    lines = refused(backbone=backbone)
+    assert {line.split(":")[1] for line in lines} >= {" method cpt", " method ivlp"}
+    assert not any(f"method {name}:" in line for line in lines for name in ("coop", "cocoop", "zeroshot", "tcp"))
+    assert all(f"image tower's blocks, and {tower} has none that take them; leave" in line for line in lines)
+    tower_needs = registry.get("ivlp").tower_needs
+    assert tower_needs(registry.get("ivlp").hyperparameters(depth_vision=0)) == "nothing"
 
 
 def photos(folder: Path, **counts: tuple[int, int]) -> dict[str, Any]:

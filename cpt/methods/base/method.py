@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpt.clip.backbone import Clip
+from cpt.clip.inside import Needs
 from cpt.features.text import Classes
 from cpt.methods.base.hyperparameters import Hyperparameters
 from cpt.methods.base.imbalance import class_weights, focal, lade, less_margins
@@ -101,6 +102,7 @@ class Method(nn.Module):
         control: says what a number is worth; its rows are neither ranked nor tested.
         hyperparameters: its ``Hyperparameters`` subclass.
         prompts_images: False if the vision tower stays unprompted, so that cached frozen features can be used.
+        reads_class_token: it makes prompts from the class tokens at a block's input.
         uses_frozen_images: its loss uses frozen image features; cached ones are used if nothing is augmented.
         own_classifier: ``class_logits`` is its classifier, which is more than cosines with its text features.
         image_conditioned: its classifier encodes all texts anew for every image.
@@ -125,6 +127,7 @@ class Method(nn.Module):
     control: ClassVar[bool] = False
     hyperparameters: ClassVar[type[Hyperparameters]] = Hyperparameters
     prompts_images: ClassVar[bool] = True
+    reads_class_token: ClassVar[bool] = False
     uses_frozen_images: ClassVar[bool] = False
     own_classifier: ClassVar[bool] = False
     image_conditioned: ClassVar[bool] = False
@@ -147,8 +150,12 @@ class Method(nn.Module):
             hp: this method's hyperparameters.
             classes: the trained classes; their tokens give the initial context words.
             generator: random stream on the CPU for initial values.
+
+        Raises:
+            CptError: the image tower lacks what the method changes.
         """
         super().__init__()
+        clip.vision.inside.require(self.name, self.tower_needs(hp))
         self.clip, self.hp = clip, hp
 
     @property
@@ -171,6 +178,13 @@ class Method(nn.Module):
     def keeps_images(cls, hp: Any) -> bool:
         """Whether its image features are those of the unmodified CLIP; ``hp`` are its hyperparameters."""
         return not cls.prompts_images and cls.from_frozen is Method.from_frozen
+
+    @classmethod
+    def tower_needs(cls, hp: Any) -> Needs:
+        """What it needs inside the image tower; ``hp`` are its hyperparameters."""
+        if not cls.prompts_images or cls.keeps_images(hp):
+            return "nothing"
+        return "class token" if cls.reads_class_token else "blocks"
 
     @classmethod
     def training_augmentation(cls, chosen: str) -> str:
