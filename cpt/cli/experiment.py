@@ -42,9 +42,7 @@ def plan(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="precision to estimate for: auto, float32, bfloat16 or float16; default: the configuration's"
-        ),
+        typer.Option(help="auto, float32, bfloat16, float16 or float16_scaled; default: the configuration's"),
     ] = None,
     card: Annotated[
         str, typer.Option(help="GPU to estimate for where none was measured: h100, h200, a100 or rtx4090")

@@ -12,7 +12,8 @@ from cpt.errors import CptError, nearest
 from cpt.files import provenance
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "float16_scaled")
+"""The last one is float16 whose losses are scaled in training (``cpt.training.optimizers.LossScale``)."""
 AMPERE = (8, 0)
 """Compute capability from which a card computes in bfloat16; older ones only pretend to."""
 
@@ -27,7 +28,9 @@ def automatic_precision(capability: tuple[int, int] | None, pretrained: str) -> 
     """
     if capability is None:
         return "float32"
-    return "float16" if pretrained == "openai" or capability < AMPERE else "bfloat16"
+    if pretrained == "openai":
+        return "float16"
+    return "bfloat16" if capability >= AMPERE else "float16_scaled"
 
 
 def prepare_device(device: str, precision: str, threads: int, pretrained: str = "") -> tuple[torch.device, str]:
@@ -43,7 +46,7 @@ def prepare_device(device: str, precision: str, threads: int, pretrained: str = 
         pretrained: see ``automatic_precision``.
 
     Returns:
-        The device and the precision of the frozen towers (``float32``, ``bfloat16`` or ``float16``).
+        The device and the precision of the frozen towers, any but ``auto``.
 
     Raises:
         CptError: unknown device or precision, or CUDA is requested but not available.

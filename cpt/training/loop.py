@@ -82,7 +82,7 @@ class Loop:
         self.method, self.hp, self.batches = method, method.hp, batches
         self.training_set = replace(training_set, take=batches.take)
         self.file, self.log, self.progress = file, log, progress or Progress(None, None)
-        self.optimizer = Optimizer(method.parameters(), self.hp)
+        self.optimizer = Optimizer(method.parameters(), self.hp, scaled=method.clip.loss_scaling)
         self.passes = Passes(method.clip)
         self.history: list[dict[str, float]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
@@ -155,13 +155,17 @@ class Loop:
             components, image, labels = self.method.step(batch, self.training_set)
         loss = self.method.total(components)
         self.optimizer.zero_grad()
-        loss.backward()
+        self.optimizer.backward(loss)
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        scalars = {"loss": loss, "gradient_norm": norm}
+        if self.optimizer.scale is not None:  # a step that overflows counts with none
+            skipped = self.optimizer.scale.overflow
+            scalars = {"loss": loss, "gradient_norm": norm.where(skipped == 0, 0), "skipped": skipped}
         self.optimizer.step()
         self.method.step_end()
         self.class_means.add(image, labels)
-        self.sums.add({"loss": loss, "gradient_norm": norm, **{f"loss_{k}": v for k, v in components.items()}})
+        self.sums.add(scalars | {f"loss_{k}": v for k, v in components.items()})
 
     @torch.no_grad()
     def _epoch_row(self, epoch: int, steps: int) -> dict[str, float]:

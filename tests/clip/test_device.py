@@ -25,7 +25,7 @@ from tests.helpers.experiment import train_inputs
         ((9, 0), "openai", "float16"),
         ((9, 0), "laion2b_s34b_b88k", "bfloat16"),
         ((8, 0), "checkpoints/openai.pt", "bfloat16"),
-        ((7, 5), "laion2b_s34b_b88k", "float16"),
+        ((7, 5), "laion2b_s34b_b88k", "float16_scaled"),
         ((7, 0), "openai", "float16"),
     ],
 )
