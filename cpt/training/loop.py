@@ -25,17 +25,18 @@ from cpt.training.schedule import learning_rate, reweighted
 
 
 class Sums:
-    """Sums of scalars over the steps of an epoch, in one float64 tensor that stays on the device."""
+    """Sums of scalars over the steps of an epoch, in one tensor of the widest precision that stays on the device."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.total = torch.zeros(0, dtype=torch.float64)
+        self.total = torch.zeros(0)
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Add 0-dimensional tensors, under the same names in every step."""
         values = torch.stack([value.detach() for value in scalars.values()])
         if not self.names:
-            self.names, self.total = list(scalars), torch.zeros(len(values), dtype=torch.float64, device=values.device)
+            self.names = list(scalars)
+            self.total = torch.zeros(len(values), dtype=geometry.widest(values.device), device=values.device)
         self.total += values
 
     def values(self) -> dict[str, float]:
