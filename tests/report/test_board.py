@@ -94,7 +94,7 @@ def packed(made: Path, folder: Path, change: Callable[[Path], None] | None = Non
     archive = folder / "slice.tar.gz"
     bundle(made, archive, by=by, log=lambda _: None)
     if change:
-        shutil.unpack_archive(archive, folder / "open", filter="data")
+        shutil.unpack_archive(archive, folder / "open")
         change(folder / "open/slice")
         with tarfile.open(archive, "w:gz", compresslevel=1) as file:
             file.add(folder / "open/slice", "slice")
