@@ -213,7 +213,8 @@ def bundle(
     archive = output or Path(f"{folder.absolute().name}.tar.gz")
     made = pack(folder, archive, predictions=predictions, by=by, log=log)
     packed = f"{made.files:,} files, {archive.stat().st_size / 1e6:,.1f} MB of {made.size / 1e6:,.1f} MB"
-    log(f"wrote {archive}: {packed}; {len(made.left_out):,} files left out (bundle.json in it)")
+    left = f"{len(made.left_out):,} files left out, such as weights and image features (bundle.json in it lists them)"
+    log(f"wrote {archive}: {packed}; {left}")
 
 
 def methods(

@@ -114,9 +114,7 @@ def require_memory(stages: Stages, triggers: Collection[str]) -> None:
         )
 
 
-def check_first_jobs(
-    stages: Stages, workflow: Any, words: Sequence[str], parser: Callable[[], ArgumentParser]
-) -> None:
+def check_first_jobs(stages: Stages, workflow: Any, words: Sequence[str], parser: Callable[[], ArgumentParser]) -> None:
     """Refuse what the first jobs would refuse, unless this call only removes locks.
 
     Args:
