@@ -1,7 +1,13 @@
 """Reference implementation of long-tailed prompt tuning for CLIP: CPT and the methods it is compared with."""
 
 import importlib
+import sys
 from typing import Any
+
+if sys.platform == "win32":
+    raise SystemExit(
+        "cpt does not run on Windows itself; install and run it in WSL: https://learn.microsoft.com/windows/wsl"
+    )
 
 __version__ = "0.1.0"
 __all__ = ["fit", "load", "results"]

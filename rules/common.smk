@@ -24,7 +24,7 @@ try:
     WORK, LOGS = Path("work", CONFIG.experiment), f"logs/{CONFIG.experiment}"
     if workflow.is_main_process:
         instance.check_call(WORK, sys.argv, get_argument_parser)
-        check_first_jobs(STAGES, workflow, sys.argv)
+        check_first_jobs(STAGES, workflow, sys.argv, get_argument_parser)
     # a table that is asked for by its file is made of the runs that it shows, instead of all
     IN_PARTS = workflow.is_main_process and asks_for_exhibits(
         sys.argv, get_argument_parser, ROOT, {*STAGES.tables, *STAGES.figures}

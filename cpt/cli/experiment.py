@@ -42,9 +42,7 @@ def plan(
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="precision to estimate for: auto, float32, bfloat16 or float16; default: the configuration's"
-        ),
+        typer.Option(help="auto, float32, bfloat16, float16 or float16_scaled; default: the configuration's"),
     ] = None,
     card: Annotated[
         str, typer.Option(help="GPU to estimate for where none was measured: h100, h200, a100 or rtx4090")
@@ -215,7 +213,8 @@ def bundle(
     archive = output or Path(f"{folder.absolute().name}.tar.gz")
     made = pack(folder, archive, predictions=predictions, by=by, log=log)
     packed = f"{made.files:,} files, {archive.stat().st_size / 1e6:,.1f} MB of {made.size / 1e6:,.1f} MB"
-    log(f"wrote {archive}: {packed}; {len(made.left_out):,} files left out (bundle.json in it)")
+    left = f"{len(made.left_out):,} files left out, such as weights and image features (bundle.json in it lists them)"
+    log(f"wrote {archive}: {packed}; {left}")
 
 
 def methods(

@@ -84,9 +84,10 @@ def serve(address: str, owner: int | None = None) -> None:
 def start(log: str) -> None:
     """Start a server for the jobs of this process, unless one runs already; it ends with this process.
 
-    Jobs find it through the environment variable CPT_FORK_SERVER. Jobs that start before it is ready run without it.
+    On macOS there is none: processes must not be forked there once Apple's libraries are in use. Jobs find it through
+    the environment variable CPT_FORK_SERVER. Jobs that start before it is ready run without it.
     """
-    if "CPT_FORK_SERVER" in os.environ:
+    if "CPT_FORK_SERVER" in os.environ or sys.platform == "darwin":
         return
     address = Path(tempfile.mkdtemp(prefix="cpt-")) / "fork-server"
     command = [sys.executable, "-m", __name__, str(address), "--owner", str(os.getpid())]

@@ -22,8 +22,8 @@ Output = Annotated[Path, typer.Option(help="file to write")]
 Dataset = Annotated[str, typer.Argument(help="dataset: a name in the catalog")]
 Catalog = Annotated[Path, typer.Option(help="catalog file with the dataset entries")]
 Sets = Annotated[str, typer.Option(help="additional template sets as JSON: {name: [template, ...]}")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
+Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float16_scaled")]
 Seed = Annotated[int, typer.Option(help="the run's seed", min=0, max=limits.SEED)]
 Workers = Annotated[
     int | None,

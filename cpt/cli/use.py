@@ -83,7 +83,8 @@ def export(
     model.export(output, _names(classes))
     if model.image_tower == "prompted" and output.suffix != ".onnx":
         notice(
-            f"{model.record['method']} changes the image features: those of the frozen CLIP do not fit these texts; "
+            f"the method {model.record['method']} prompts or changes the image tower: features of the frozen CLIP do "
+            "not fit these texts; "
             "take images through cpt.load(…).encode_images, or export to .onnx"
         )
     log(f"wrote {output}")

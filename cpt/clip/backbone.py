@@ -17,14 +17,18 @@ from cpt.data.images import PLAIN, Resizing
 from cpt.files.stage_files import read_json, read_tensors
 
 SCHEMA = "cpt.backbone/1"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SCALED = "float16_scaled"
+DTYPES = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, SCALED: torch.float16
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Clip:
     """A loaded frozen CLIP: two towers on one device in one precision.
 
-    ``logit_scale`` is the multiplier of cosine similarities (100 for OpenAI's models), not its logarithm.
+    ``logit_scale`` is the multiplier of cosine similarities (100 for OpenAI's models), not its logarithm. With
+    ``loss_scaling``, training scales its losses.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Clip:
     sha256: str
     device: torch.device
     resizing: Resizing = PLAIN
+    loss_scaling: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,4 +89,5 @@ def load_backbone(path: Path, device: str | torch.device = "cpu", precision: str
         sha256=record["sha256"],
         device=device,
         resizing=Resizing.of(record),
+        loss_scaling=precision == SCALED,
     )

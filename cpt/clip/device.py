@@ -11,8 +11,9 @@ import torch
 from cpt.errors import CptError, nearest
 from cpt.files import provenance
 
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "float16_scaled")
+"""The last one is float16 whose losses are scaled in training (``cpt.training.optimizers.LossScale``)."""
 AMPERE = (8, 0)
 """Compute capability from which a card computes in bfloat16; older ones only pretend to."""
 
@@ -27,7 +28,9 @@ def automatic_precision(capability: tuple[int, int] | None, pretrained: str) -> 
     """
     if capability is None:
         return "float32"
-    return "float16" if pretrained == "openai" or capability < AMPERE else "bfloat16"
+    if pretrained == "openai":
+        return "float16"
+    return "bfloat16" if capability >= AMPERE else "float16_scaled"
 
 
 def prepare_device(device: str, precision: str, threads: int, pretrained: str = "") -> tuple[torch.device, str]:
@@ -37,16 +40,16 @@ def prepare_device(device: str, precision: str, threads: int, pretrained: str = 
     deterministic version warn.
 
     Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or, for Apple's GPUs, ``mps``, which ``auto`` never chooses.
         precision: of the frozen towers, or ``auto``.
         threads: of the CPU.
         pretrained: see ``automatic_precision``.
 
     Returns:
-        The device and the precision of the frozen towers (``float32``, ``bfloat16`` or ``float16``).
+        The device and the precision of the frozen towers, any but ``auto``.
 
     Raises:
-        CptError: unknown device or precision, or CUDA is requested but not available.
+        CptError: unknown device or precision, a device that is not available, or half precision on ``mps``.
     """
     for option, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):
         if value not in known:
@@ -59,9 +62,14 @@ def prepare_device(device: str, precision: str, threads: int, pretrained: str = 
     cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available():
         raise CptError("device: cuda asked for, but torch sees no GPU; use device: cpu or auto")
+    if device == "mps":
+        if not torch.backends.mps.is_available():
+            raise CptError("device: mps asked for, but torch sees no Apple GPU; use device: cpu or auto")
+        if precision not in ("auto", "float32"):
+            raise CptError(f"precision: {precision} on device: mps; use precision: float32")
     if precision == "auto":
         precision = automatic_precision(torch.cuda.get_device_capability() if cuda else None, pretrained)
-    place = torch.device("cuda" if cuda else "cpu")
+    place = torch.device("cuda" if cuda else "mps" if device == "mps" else "cpu")
     provenance.computing_on(device_name(place))
     return place, precision
 
@@ -102,13 +110,15 @@ def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory in MiB: allocated on the GPU, or resident memory of this process."""
+    """Peak memory in MiB: allocated on the GPU (``mps``: what is allocated now), or resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def device_name(device: torch.device) -> str:
     """Name of the device for records."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -151,7 +151,7 @@ def group(prompt: Ids, row: Ids, shared: int, like: Tensor) -> Groups:
     back[row] = position
     there = np.zeros((rows.size, 1), dtype=bool)
     there[back] = True
-    mask = np.where(sees & np.tri(width, dtype=bool), 0.0, -np.inf)
+    mask = np.where(sees & np.tri(width, dtype=bool), np.float32(0), np.float32(-np.inf))
     index, places, held = (torch.as_tensor(value).to(like.device) for value in (rows.ravel(), back, there))
     return Groups((groups, width), shared, index, Gather(places, index, held), torch.as_tensor(mask[:, None]).to(like))
 

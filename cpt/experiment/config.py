@@ -142,12 +142,14 @@ class Config(Section):
         ClassGroups(), description="head, medium and tail of the class ranking; default: thirds"
     )
     augmentation: Literal["none", "rrc_flip"] = Field("rrc_flip", description="random resized crop and flip, or none")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16", "float16_scaled"] = Field(
         "auto",
-        description="of the frozen towers; auto: float32 on a CPU, on a GPU float16 for OpenAI's weights and bfloat16 "
-        "for others",
+        description="of the frozen towers; float16_scaled: float16, losses scaled; auto: float32 on a CPU, on a GPU "
+        "float16 for OpenAI's weights, for others bfloat16 or, where the card lacks it, float16_scaled",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto: CUDA's GPU if there is one; mps: Apple's, in float32"
+    )
     threads: int = Field(
         1, ge=1, le=limits.THREADS, description="CPU threads of a job; the last bits of results depend on it"
     )

@@ -37,6 +37,7 @@ from cpt.methods.base import registry
 from cpt.methods.base.class_rows import own_rows
 from cpt.methods.base.hyperparameters import Starting, field
 from cpt.methods.base.method import Method, TrainingSet
+from cpt.metrics.geometry import widest
 
 CODE = "repo BeierZhu/GLA, trainers/gla.py"
 LONG_TAIL = "repo BeierZhu/GLA, src/models/modeling.py"
@@ -118,17 +119,17 @@ class GLA(Method):
         if features.is_meta:
             return  # sizes alone are asked for
         labels, classes = training_set.labels.to(features.device), training_set.classes
-        frozen = self._zero_shot(F.normalize(features, dim=1), classes).double()
+        frozen = self._zero_shot(F.normalize(features, dim=1), classes).to(widest(features.device))
         self.temperatures[1] = temperature(frozen, labels, 0.1)
         if self.hp.tuned_temperature == "search":
             unit = F.normalize(self.tuned.from_frozen(features), dim=1)
             tuned = self.tuned.logits(unit, self.tuned.text_features(classes))
-            self.temperatures[0] = temperature(tuned.double(), labels, 1.0)
+            self.temperatures[0] = temperature(tuned.to(frozen.dtype), labels, 1.0)
         solve = exact_prior if self.hp.solver == "exact" else published_prior
         log_q = solve(frozen / self.temperatures[1], labels).log()
         log_p = torch.zeros_like(log_q)
         if self.hp.correction != "none":
-            log_p = (training_set.counts / training_set.counts.sum()).log().double()
+            log_p = (training_set.counts / training_set.counts.sum()).log().to(frozen.dtype)
         if self.hp.correction == "long_tailed":
             log_q = (log_q + log_p).log_softmax(dim=0)
         if self._adjusted:
@@ -174,7 +175,7 @@ def temperature(logits: Tensor, labels: Tensor, threshold: float) -> float:
     Args:
         logits: (N, K). labels: (N,).
     """
-    target = 100 * float((logits.argmax(dim=1) == labels).double().mean())
+    target = 100 * float((logits.argmax(dim=1) == labels).to(logits.dtype).mean())
     found = search(logits, target, threshold)
     return bisected(logits, target) if math.isnan(found) else found
 
@@ -223,7 +224,7 @@ def exact_prior(logits: Tensor, labels: Tensor) -> Tensor:
         logits: (N, K) in float64. labels: (N,).
     """
     count, classes = logits.shape
-    shares = torch.bincount(labels, minlength=classes).double() / count
+    shares = torch.bincount(labels, minlength=classes).to(logits.dtype) / count
     bias = torch.zeros_like(shares)
     ones = torch.full((classes, classes), 1 / classes, dtype=bias.dtype, device=bias.device)  # a shift costs nothing
 
@@ -251,7 +252,7 @@ def published_prior(logits: Tensor, labels: Tensor) -> Tensor:
     """
     count, classes = logits.shape
     rate = 1e-5 * (count / classes) / 50
-    shares = torch.bincount(labels, minlength=classes).double() / count
+    shares = torch.bincount(labels, minlength=classes).to(logits.dtype) / count
     q = torch.full_like(shares, 1 / classes)
     equality, inequality = torch.zeros_like(q[0]), torch.zeros_like(q)
     for _ in range(1000):

@@ -12,6 +12,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+WITHOUT_FLOAT64 = {"mps"}
+"""Kinds of devices, here Apple's GPUs, that have no float64."""
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Precision of sums and of constants computed once: float64, or float32 where a device has no wider one."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
 
 def normalize(features: Tensor) -> Tensor:
     """Divide every row of (..., D) by its L2 norm, without an epsilon, as CLIP does."""
@@ -135,10 +143,10 @@ def mean_cosine(features: Tensor) -> Tensor:
 def effective_rank(features: Tensor) -> Tensor:
     """Return exp of the entropy of the normalized eigenvalues of the cosine matrix, between 1 and min(K, D).
 
-    Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007. Computed in float64 from the smaller Gram matrix,
-    which has the same non-zero eigenvalues.
+    Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007. Computed in the widest precision from the
+    smaller Gram matrix, which has the same non-zero eigenvalues.
     """
-    unit = normalize(features.double())
+    unit = normalize(features.to(widest(features.device)))
     gram = unit @ unit.T if unit.shape[0] <= unit.shape[1] else unit.T @ unit
     share = torch.linalg.eigvalsh(gram).clamp_min(0) / len(unit)
     return torch.special.entr(share).sum().exp().to(features.dtype)
@@ -166,14 +174,14 @@ class ClassMeans:
     """
 
     def __init__(self, classes: int, dimension: int, device: torch.device) -> None:
-        self.sums = torch.zeros(classes, dimension, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(classes, dimension, dtype=widest(device), device=device)
         self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
         self.classes = torch.arange(classes, device=device).unsqueeze(1)
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add features (B, D) with labels (B,) in 0..K-1."""
-        member = (labels.unsqueeze(0) == self.classes).double()  # (K, B); an index_add would sort on a GPU
-        self.sums.addmm_(member, features.double())
+        member = (labels.unsqueeze(0) == self.classes).to(self.sums.dtype)  # (K, B); an index_add would sort on a GPU
+        self.sums.addmm_(member, features.to(self.sums.dtype))
         self.counts += member.sum(dim=1).long()
 
     def state_dict(self) -> dict[str, Tensor]:

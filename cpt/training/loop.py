@@ -25,17 +25,18 @@ from cpt.training.schedule import learning_rate, reweighted
 
 
 class Sums:
-    """Sums of scalars over the steps of an epoch, in one float64 tensor that stays on the device."""
+    """Sums of scalars over the steps of an epoch, in one tensor of the widest precision that stays on the device."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.total = torch.zeros(0, dtype=torch.float64)
+        self.total = torch.zeros(0)
 
     def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Add 0-dimensional tensors, under the same names in every step."""
         values = torch.stack([value.detach() for value in scalars.values()])
         if not self.names:
-            self.names, self.total = list(scalars), torch.zeros(len(values), dtype=torch.float64, device=values.device)
+            self.names = list(scalars)
+            self.total = torch.zeros(len(values), dtype=geometry.widest(values.device), device=values.device)
         self.total += values
 
     def values(self) -> dict[str, float]:
@@ -82,7 +83,7 @@ class Loop:
         self.method, self.hp, self.batches = method, method.hp, batches
         self.training_set = replace(training_set, take=batches.take)
         self.file, self.log, self.progress = file, log, progress or Progress(None, None)
-        self.optimizer = Optimizer(method.parameters(), self.hp)
+        self.optimizer = Optimizer(method.parameters(), self.hp, scaled=method.clip.loss_scaling)
         self.passes = Passes(method.clip)
         self.history: list[dict[str, float]] = []
         self.snapshots: dict[int, dict[str, Tensor]] = {}
@@ -155,13 +156,17 @@ class Loop:
             components, image, labels = self.method.step(batch, self.training_set)
         loss = self.method.total(components)
         self.optimizer.zero_grad()
-        loss.backward()
+        self.optimizer.backward(loss)
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        scalars = {"loss": loss, "gradient_norm": norm}
+        if self.optimizer.scale is not None:  # a step that overflows counts with none
+            skipped = self.optimizer.scale.overflow
+            scalars = {"loss": loss, "gradient_norm": norm.where(skipped == 0, 0), "skipped": skipped}
         self.optimizer.step()
         self.method.step_end()
         self.class_means.add(image, labels)
-        self.sums.add({"loss": loss, "gradient_norm": norm, **{f"loss_{k}": v for k, v in components.items()}})
+        self.sums.add(scalars | {f"loss_{k}": v for k, v in components.items()})
 
     @torch.no_grad()
     def _epoch_row(self, epoch: int, steps: int) -> dict[str, float]:

@@ -21,20 +21,54 @@ if TYPE_CHECKING:
 BETAS = (0.9, 0.999)
 
 
+class LossScale:
+    """The factor of the loss: halved after a step whose gradients overflow, doubled after 2,000 that do not.
+
+    These are the numbers of ``torch.amp.GradScaler``, whose operators it calls. That class asks the device after every
+    step whether gradients overflowed; here the update rules read it where it is, so that nothing waits.
+
+    Attributes:
+        factor: begins at 2^16.
+        good_steps: int32, steps without an overflow since the last change.
+        overflow: 1 where a gradient of this step is not finite.
+    """
+
+    START, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
+
+    def __init__(self, device: torch.device | None) -> None:
+        self.factor = torch.full((), self.START, device=device)
+        self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
+        self.overflow = torch.zeros((), device=device)
+
+    @torch.no_grad()
+    def remove(self, gradients: list[Tensor]) -> None:
+        """Divide gradients by the factor, in place, and note whether they are finite."""
+        self.overflow.zero_()
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.overflow, self.factor.reciprocal())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Choose the factor of the next step."""
+        torch._amp_update_scale_(self.factor, self.good_steps, self.overflow, self.GROWTH, self.BACKOFF, self.INTERVAL)
+
+
 class Optimizer:
     """The optimizer that ``hp.optimizer`` names.
 
     Args:
         parameters: learned tensors; those without a gradient are not updated.
         hp: optimizer, learning rate, weight decay and momentum.
+        scaled: scale the loss, so that small gradients are numbers in float16 too. A step whose gradients overflow
+            changes nothing but the scale.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], hp: TrainingHyperparameters) -> None:
+    def __init__(self, parameters: Iterable[Tensor], hp: TrainingHyperparameters, *, scaled: bool = False) -> None:
         self.parameters, self.hp = list(parameters), hp
         device = self.parameters[0].device if self.parameters else None
         self._learning_rate = hp.learning_rate
         self._rate = torch.tensor(hp.learning_rate, device=device)  # a CUDA graph reads it anew in every step
         self._averages: list[dict[str, Tensor]] = [{} for _ in self.parameters]
+        self.scale = LossScale(device) if scaled else None
 
     @property
     def learning_rate(self) -> float:
@@ -52,6 +86,14 @@ class Optimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss, which then are of the loss itself whatever the scale."""
+        if self.scale is None:
+            loss.backward()
+            return
+        (loss * self.scale.factor).backward()
+        self.scale.remove([p.grad for p in self.parameters if p.grad is not None])
+
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
@@ -60,13 +102,23 @@ class Optimizer:
         gradients = [p.grad for p in parameters if p.grad is not None]
         common: dict[str, Any] = {"lr": self._rate, "weight_decay": self.hp.weight_decay, "maximize": False}
         common["fused"] = True  # one kernel for all parameters
+        if self.scale is not None:
+            common["found_inf"] = (
+                self.scale.overflow
+            )  # the update rules read it on the device and do nothing if it is 1
         if self.hp.optimizer == "sgd":
             for parameter, own in learned:
                 if self.hp.momentum and not own:
                     own["momentum"] = torch.zeros_like(parameter)
             momenta = [own.get("momentum") for own in averages]
             sgd(parameters, gradients, momenta, momentum=self.hp.momentum, dampening=0, nesterov=False, **common)
-            return
+        else:
+            self._adam(learned, gradients, common)
+        if self.scale is not None:
+            self.scale.update()
+
+    def _adam(self, learned: list[tuple[Tensor, dict[str, Tensor]]], gradients: list[Tensor], common: dict) -> None:
+        parameters, averages = [p for p, _ in learned], [own for _, own in learned]
         for parameter, own in learned:
             if not own:
                 zeros = torch.zeros_like(parameter)
@@ -77,12 +129,14 @@ class Optimizer:
         update(parameters, gradients, means, squares, [], steps, **settings, **common)
 
     def tensors(self) -> list[Tensor]:
-        """The averages and counts that a step changes."""
-        return [value for own in self._averages for value in own.values()]
+        """The averages and counts that a step changes, and the scale."""
+        scale = [] if self.scale is None else [self.scale.factor, self.scale.good_steps]
+        return [value for own in self._averages for value in own.values()] + scale
 
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed training needs."""
-        return {"averages": self._averages}
+        scale = {} if self.scale is None else {"scale": [self.scale.factor, self.scale.good_steps]}
+        return {"averages": self._averages, **scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state and move its tensors to the parameters' device."""
@@ -90,3 +144,6 @@ class Optimizer:
             {name: value.to(parameter.device) for name, value in own.items()}
             for own, parameter in zip(state["averages"], self.parameters, strict=True)
         ]
+        if self.scale is not None:
+            for own, value in zip((self.scale.factor, self.scale.good_steps), state["scale"], strict=True):
+                own.copy_(value)

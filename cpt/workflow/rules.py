@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from cpt.errors import CptError, close, told
 from cpt.experiment import preflight
 from cpt.experiment.stages import Stages
 from cpt.files.integrity import configuration, snakemake
+from cpt.files.stage_files import canonical_json, parse_json, sha256_text
 
 
 def refuse(problem: object) -> NoReturn:
@@ -79,19 +81,54 @@ def growing(amount: int) -> Callable[[Any, int], int]:
     return lambda wildcards, attempt: amount * attempt
 
 
-def check_first_jobs(stages: Stages, workflow: Any, words: Sequence[str]) -> None:
+METADATA = Path(".snakemake/metadata")
+"""Where Snakemake keeps with which parameters it made a file, under the file's path in base64."""
+
+
+def require_memory(stages: Stages, triggers: Collection[str]) -> None:
+    """Refuse a changed configuration where Snakemake cannot tell what it makes stale.
+
+    Outputs whose parameters have changed would be kept: splits, say, and grid.json, and with it every table.
+
+    Args:
+        stages: of the experiment.
+        triggers: what makes Snakemake run jobs again.
+
+    Raises:
+        CptError: there are results of another configuration, and Snakemake's notes on them are missing or unused.
+    """
+    path = Path(stages.root, "grid.json")
+    try:
+        held = sha256_text(canonical_json(parse_json(path.read_bytes())))
+    except (OSError, ValueError):
+        return
+    if held == stages.resolved.digest:
+        return
+    found = f"{stages.root} was made with another configuration or version of cpt"
+    if "params" not in triggers:
+        raise CptError(f"{found}; leave out --rerun-triggers, so that what it changes is made again")
+    if not (METADATA / base64.b64encode(str(path).encode()).decode()).is_file():
+        raise CptError(
+            f"{found}, and Snakemake's notes on how ({METADATA}) are not here, so it cannot tell what to make again; "
+            f"give the configuration another `experiment`, or `rm -r {stages.root}`"
+        )
+
+
+def check_first_jobs(stages: Stages, workflow: Any, words: Sequence[str], parser: Callable[[], ArgumentParser]) -> None:
     """Refuse what the first jobs would refuse, unless this call only removes locks.
 
     Args:
         stages: of the experiment.
         workflow: Snakemake's.
         words: its command line.
+        parser: Snakemake's.
 
     Raises:
-        CptError: as in ``cpt.experiment.preflight``.
+        CptError: as in ``require_memory`` and ``cpt.experiment.preflight``.
     """
     if any(word.startswith("--unl") for word in words):
         return
+    require_memory(stages, {str(trigger) for trigger in parser().parse_args(words[1:]).rerun_triggers})
     source = " + ".join(stages.files)
     if workflow.resource_settings.nodes is None:  # else the jobs run on other machines
         preflight.require_device(stages.config.device, source)

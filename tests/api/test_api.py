@@ -456,7 +456,10 @@ def test_a_suffix_that_names_no_format_is_refused_first(tmp_path: Path) -> None:
 def test_export_says_where_frozen_features_will_not_do(runs: dict[str, Path], tmp_path: Path) -> None:
     done = call("export", runs["cpt"], "--output", tmp_path / "run.npz")
     assert done.returncode == 0
-    assert "cpt changes the image features: those of the frozen CLIP do not fit these texts" in done.stderr
+    assert (
+        "the method cpt prompts or changes the image tower: features of the frozen CLIP do not fit these texts"
+        in done.stderr
+    )
     done = call("export", runs["coop"], "--output", tmp_path / "coop.npz")
     assert done.stderr == ""
     assert call("words", runs["coop"], "--top", 1).stdout.count("</w>") == 4

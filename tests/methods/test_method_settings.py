@@ -35,6 +35,8 @@ sized = cache(vit_b16)
         ("zeroshot", "base_to_new", "dtd", 0),
         ("coop", "base_to_new", "dtd", 2_048),
         ("cocoop", "base_to_new", "dtd", 35_360),
+        ("kgcoop", "base_to_new", "dtd", 4 * 512),
+        ("tcp", "base_to_new", "dtd", 4 * 512 + 513 * 128 + 129 * 4 * 512),
         ("dekg", "base_to_new", "dtd", 2_048),
         ("dekg_tcp", "base_to_new", "dtd", 331_904),
         ("ivlp", "base_to_new", "dtd", 46_080),

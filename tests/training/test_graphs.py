@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,9 +86,10 @@ Training = tuple[Toy, Loop, list[str]]
 """A method, the loop that has trained it, and the lines that it logged."""
 
 
-def trained(name: str, record: StandIn | None, **changes: Any) -> Training:
+def trained(name: str, record: StandIn | None, *, scaled: bool = False, **changes: Any) -> Training:
     toy, lines = Toy(name, **changes), []
     toy.method.hp = toy.hp.model_copy(update={"epochs": EPOCHS})
+    toy.method.clip = replace(toy.method.clip, loss_scaling=scaled)
     batches = Batches(toy, None)
     loop = Loop(toy.method, toy.training, batches, CheckpointFile(None, "", 0), lines.append, record)  # type: ignore[arg-type]
     if record is not None:
@@ -322,6 +324,12 @@ def test_what_cannot_be_trusted_is_not_used(record: StandIn, line: str) -> None:
     assert told[0].startswith(line)
     assert told[0].endswith(graphed[1].cuda_graphs)
     assert "more lines" not in told[0]
+
+
+def test_replayed_steps_scale_losses_alike() -> None:
+    graphed = trained("ivlp", StandIn(), scaled=True)
+    assert graphed[1].cuda_graphs == "captured"
+    assert same(trained("ivlp", None, scaled=True), graphed)
 
 
 def test_a_graph_that_keeps_something_of_its_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

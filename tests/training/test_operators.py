@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks import operators
 from benchmarks.operators import KEPT, SORTS, WAITS, by_mask, counted
@@ -18,6 +21,7 @@ from cpt.clip.blocks import Block
 from cpt.methods.base import registry
 from cpt.methods.base.method import Batch, Method
 from cpt.methods.coop import CoOp
+from cpt.metrics import geometry
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.graphs import INPUTS
 from cpt.training.loop import Loop
@@ -137,3 +141,23 @@ def test_ten_more_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         Block, "qkv", lambda block, x, adapter: plain(block, x, adapter) + 0
     )  # twelve blocks of each tower
     assert counted("coop").total > 1.02 * BUDGET["coop"]
+
+
+class Narrow(TorchDispatchMode):
+    """A device without float64, such as Apple's GPUs: nothing computes in it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for value in tree_leaves(found):
+            assert not isinstance(value, Tensor) or value.dtype != torch.float64, func
+        return found
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_nothing_needs_float64_where_a_device_has_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "WITHOUT_FLOAT64", {"cpu"})
+    toy = Toy(name)
+    with Narrow():
+        loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0), lambda _: None)  # type: ignore[arg-type]
+        loop.run()
+    assert loop.sums.total.dtype == torch.float32

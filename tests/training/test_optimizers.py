@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cpt.methods.base.hyperparameters import TrainingHyperparameters
-from cpt.training.optimizers import Optimizer
+from cpt.training.optimizers import LossScale, Optimizer
 
 ORACLES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 STEPS = 5
@@ -67,6 +67,68 @@ def test_equals_torchs_fused_form_bit_by_bit(name: str) -> None:
         optimizer.step()
         oracle.step()
         assert torch.equal(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_scaled_losses_equal_torchs_scaler(name: str) -> None:
+    """Also where gradients overflow, and over an interruption."""
+    hp = TrainingHyperparameters(optimizer=name, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
+    ours, theirs = parameters()[:2], parameters()[:2]
+    settings = {"weight_decay": hp.weight_decay, "fused": True, **({"momentum": 0.9} if name == "sgd" else {})}
+    optimizer, oracle = Optimizer(ours, hp, scaled=True), ORACLES[name](theirs, lr=0.1, **settings)
+    scaler = torch.amp.GradScaler("cpu", growth_interval=LossScale.INTERVAL)
+    assert optimizer.scale is not None
+    optimizer.scale.good_steps.fill_(LossScale.INTERVAL - 2)
+    scaler._lazy_init_scale_growth_tracker(torch.device("cpu"))
+    scaler._growth_tracker.fill_(LossScale.INTERVAL - 2)
+    factors = []
+    for step in range(8):
+        if step == 5:
+            saved = optimizer.state_dict()
+            optimizer = Optimizer(ours, hp, scaled=True)
+            optimizer.load_state_dict(saved)
+            assert optimizer.scale is not None
+        for learned, by in ((ours, optimizer), (theirs, oracle)):
+            by.zero_grad()
+            large = 1e36 if step in (1, 4) else 1.0
+            loss = sum(large * (p * torch.linspace(-1, step, p.numel()).reshape(p.shape)).sum() for p in learned)
+            assert isinstance(loss, torch.Tensor)
+            if by is optimizer:
+                optimizer.backward(loss)
+                optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.step(oracle)
+                scaler.update()
+        factors.append(float(optimizer.scale.factor))
+        assert factors[-1] == scaler.get_scale()
+        for mine, its in zip(ours, theirs, strict=True):
+            assert torch.equal(mine, its)
+            assert mine.isfinite().all()
+    assert factors == [2.0**16] + [2.0**15] * 3 + [2.0**14] * 4
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_first_step_that_overflows_leaves_no_trace(name: str) -> None:
+    hp = TrainingHyperparameters(optimizer=name, learning_rate=0.1, momentum=0.9)
+    found = []
+    for factors in ((1e36, 1.0), (1.0,)):
+        learned = parameters()[:1]
+        optimizer = Optimizer(learned, hp, scaled=True)
+        for factor in factors:
+            optimizer.zero_grad()
+            optimizer.backward(factor * learned[0].square().sum())
+            optimizer.step()
+        found.append(learned[0])
+    assert torch.equal(*found)
+
+
+def test_the_scale_grows() -> None:
+    scale = LossScale(None)
+    for _ in range(LossScale.INTERVAL):
+        scale.remove([torch.ones(2)])
+        scale.update()
+    assert float(scale.factor) == 2.0**17
 
 
 def test_a_step_does_not_import_torchs_compiler() -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import precision
 from benchmarks.precision import CONFIGURATION, METHODS, SUBSETS, chosen, compared, prepared
@@ -19,7 +20,10 @@ from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.experiment import config, grid
 from cpt.features.images import make_image_features
+from cpt.files.paths import RUN
 from cpt.files.stage_files import read_json, read_tensors, sha256_file, write_json, write_tensors
+from cpt.methods.base.hyperparameters import TrainingHyperparameters
+from cpt.training.optimizers import Optimizer
 from cpt.training.train import TrainInputs, train
 from tests.helpers.experiment import train_inputs
 
@@ -91,6 +95,37 @@ def overflowing(results: Path, tmp_path: Path) -> Path:
     record = read_json(results / "backbone.json", SCHEMA) | {"sha256": sha256_file(tmp_path / "backbone.safetensors")}
     write_json(tmp_path / "backbone.json", record)
     return tmp_path
+
+
+def test_scaled_losses_keep_gradients_that_float16_loses(results: Path) -> None:
+    """A loss so small that its gradient in the towers is below float16's smallest number."""
+    found: dict[str, Tensor] = {}
+    for name in ("float32", "float16", "float16_scaled"):
+        text = load_backbone(results / "backbone.json", precision=name).text
+        learned = nn.Parameter(0.02 * torch.ones(2, text.width))
+        optimizer = Optimizer([learned], TrainingHyperparameters(), scaled=name == "float16_scaled")
+        tokens, slots = torch.tensor([[1, 5, 6, 7, 9], [1, 4, 3, 2, 9]]), [[-1, 0, 1, -1, -1]] * 2
+        features = text(text.pack(tokens, slots), context=learned)
+        optimizer.backward(1e-9 * features[:, ::3].sum())
+        assert learned.grad is not None
+        found[name] = learned.grad
+    assert found["float32"].abs().max() > 0
+    assert not found["float16"].any()
+    largest = float(found["float32"].abs().max())
+    torch.testing.assert_close(found["float16_scaled"], found["float32"], rtol=0.05, atol=0.02 * largest)
+
+
+def test_float16_with_scaled_losses_trains_and_predicts(results: Path, tmp_path: Path) -> None:
+    inputs = train_inputs(results, "ivlp", precision="float16_scaled")
+    train(inputs, tmp_path / "runs/x", silent)
+    history = pq.read_table(tmp_path / "runs/x/history.parquet").to_pylist()
+    assert [row["skipped"] * row["steps"] for row in history] == [1, 0], "2^16 is too much for the first step"
+    train(replace(inputs, precision="float16"), tmp_path / "runs/y", silent)
+    plain = pq.read_table(tmp_path / "runs/y/history.parquet").to_pylist()
+    assert "skipped" not in plain[0]
+    assert abs(history[-1]["loss"] - plain[-1]["loss"]) < 0.05 * plain[-1]["loss"]
+    assert read_json(tmp_path / "runs/x/run.json", RUN)["precision"] == "float16_scaled"
+    predict(tmp_path / "runs/x", results, [("land", "new")], device="cpu", log=silent)
 
 
 def test_an_overflow_ends_training(overflowing: Path) -> None:

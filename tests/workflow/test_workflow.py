@@ -330,3 +330,24 @@ def test_verbs_work_by_hand_on_what_the_pipeline_wrote(finished: Path, tmp_path:
         subprocess.run([sys.executable, "-m", "cpt", *words], check=True, cwd=tmp_path, capture_output=True)
     for name in ("predictions.parquet", "metrics.parquet"):
         assert (copy / name).read_bytes() == (run / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_change_that_snakemake_cannot_see_is_refused(tmp_path: Path, root: Path) -> None:
+    """As in results that were copied without Snakemake's notes: everything would be taken for made."""
+    folder = project(tmp_path / "copied", root)
+    words = ["--configfile", "small.yaml"]
+    snakemake(folder, *words, "--until", "grid")
+    assert "grid" not in planned(folder, *words)
+    configuration(folder, "small.yaml", seeds=[7])
+    assert planned(folder, *words)["grid"] == 1
+    said = snakemake(folder, *words, "-n", "--rerun-triggers", "mtime", check=False)
+    assert said.returncode == 1
+    assert said.stderr.strip().endswith("leave out --rerun-triggers, so that what it changes is made again")
+    shutil.rmtree(folder / ".snakemake")
+    said = snakemake(folder, *words, "-n", check=False)
+    assert said.returncode == 1
+    fix = said.stderr.strip().split("`")[-2]
+    assert fix == "rm -r results/small"
+    subprocess.run(fix.split(), cwd=folder, check=True)
+    assert planned(folder, *words)["grid"] == 1

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.methods.base.losses import kept, positions, prior_adjusted
+from cpt.metrics.geometry import widest
 
 SURE = 1e-12
 """Smallest 1 - p in the focal loss, whose power below 1 has no slope at 0."""
@@ -47,7 +48,7 @@ def less_margins(logits: Tensor, labels: Tensor, counts: Tensor, largest: float,
 @kept
 def _margins(counts: Tensor, largest: float) -> Tensor:
     """Margins (K,)."""
-    margins = counts.double() ** -0.25
+    margins = counts.to(widest(counts.device)) ** -0.25
     return (largest * margins / margins.max()).float()
 
 
@@ -61,7 +62,7 @@ def class_weights(counts: Tensor, kind: str, strength: float) -> Tensor:
             ``strength`` (Cui et al., CVPR 2019). ``generalized`` is π_c to the power of -``strength`` (Zhang et al.,
             CVPR 2021).
     """
-    n = counts.double()  # 1 - β^n has few digits left in float32
+    n = counts.to(widest(counts.device))  # 1 - β^n has few digits left in float32
     weights = (1 - strength) / (1 - strength**n) if kind == "class_balanced" else (n / n.sum()) ** -strength
     return (weights / weights.mean()).float()
 
@@ -86,7 +87,7 @@ def lade(logits: Tensor, labels: Tensor, counts: Tensor, weight: float, regulari
 @kept
 def _shares(counts: Tensor) -> tuple[Tensor, Tensor]:
     """π (K,), and log π less the log of a uniform prior (K,), with the published code's constants against log 0."""
-    share = counts.double() / counts.double().sum()
+    share = counts.to(widest(counts.device)) / counts.sum()
     return share.float(), ((share + 1e-9).log() - math.log(1 / len(counts) + 1e-9)).float()
 
 
