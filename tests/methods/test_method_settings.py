@@ -22,6 +22,7 @@ from cpt.methods.base.hyperparameters import TrainingHyperparameters, resolve
 from cpt.methods.base.layers import Projections
 from cpt.methods.base.method import TrainingSet
 from cpt.methods.base.sizes import placeholder_classes, small_clip, vit_b16
+from cpt.methods.clip_lora import LowRank
 from cpt.seeds import torch_stream
 from tests.helpers.contract import CLASSES, OTHERS, Toy, classes, frozen_weights, images, model
 
@@ -228,6 +229,21 @@ def test_every_block_of_clip_lora_has_masks_of_its_own() -> None:
     keys = [toy.method.draw(toy.at(range(6), step), toy.training).drawn for step in (0, 1)]
     assert keys[0].shape == (24, 2)
     assert len({*keys[0].flatten().tolist(), *keys[1].flatten().tolist()}) == 96
+
+
+def test_all_four_matrices_of_clip_lora_have_masks_of_their_own() -> None:
+    """Changes of rank d that are the identity, so that what is added is what dropout has kept."""
+    width = 64
+    same = torch.eye(width).unsqueeze(0)
+    added = LowRank((same.expand(3, -1, -1),) * 2, (same, same), torch.tensor([[11], [12]]), 0.25)
+    ones = torch.ones(2, 5, width)
+    kept = [
+        *added.qkv(ones, torch.zeros(2, 5, 3 * width)).chunk(3, dim=-1),
+        added.projected(ones, torch.zeros_like(ones)),
+    ]
+    patterns = {tuple((each == 0).flatten().tolist()) for each in kept}
+    assert len(patterns) == 4
+    assert all(0.15 < sum(pattern) / len(pattern) < 0.35 for pattern in patterns)
 
 
 @pytest.mark.parametrize(("encoder", "matrices"), [("both", "qkvo"), ("text", "o"), ("vision", "kv"), ("both", "qo")])
