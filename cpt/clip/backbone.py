@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from cpt.clip.device import SCALED
 from cpt.clip.export import towers
 from cpt.clip.text import TextTower
 from cpt.clip.vision import VisionTower
@@ -17,7 +18,6 @@ from cpt.data.images import PLAIN, Resizing
 from cpt.files.stage_files import read_json, read_tensors
 
 SCHEMA = "cpt.backbone/1"
-SCALED = "float16_scaled"
 DTYPES = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, SCALED: torch.float16
 }  # fmt: skip

@@ -12,8 +12,9 @@ from cpt.errors import CptError, nearest
 from cpt.files import provenance
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "float16_scaled")
-"""The last one is float16 whose losses are scaled in training (``cpt.training.optimizers.LossScale``)."""
+SCALED = "float16_scaled"
+"""float16 whose losses are scaled in training (``cpt.training.loss_scale``)."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", SCALED)
 AMPERE = (8, 0)
 """Compute capability from which a card computes in bfloat16; older ones only pretend to."""
 
@@ -30,7 +31,7 @@ def automatic_precision(capability: tuple[int, int] | None, pretrained: str) -> 
         return "float32"
     if pretrained == "openai":
         return "float16"
-    return "bfloat16" if capability >= AMPERE else "float16_scaled"
+    return "bfloat16" if capability >= AMPERE else SCALED
 
 
 def prepare_device(device: str, precision: str, threads: int, pretrained: str = "") -> tuple[torch.device, str]:

@@ -24,7 +24,7 @@ def to_come(backbone: Backbone, root: str, *, plain: bool) -> Weights:
     Args:
         backbone: the configuration's, which ``cpt.experiment.preflight.check`` has accepted.
         root: folder of the experiment.
-        plain: whether the architecture is two plain ViTs; others are not counted, because no backbone is made of them.
+        plain: whether the architecture is two plain ViTs; others are not counted.
     """
     from cpt.clip import weights
     from cpt.clip.make_backbone import EMBEDDED

@@ -37,7 +37,7 @@ from cpt.methods.base import registry
 from cpt.methods.base.class_rows import own_rows
 from cpt.methods.base.hyperparameters import Starting, field
 from cpt.methods.base.method import Method, TrainingSet
-from cpt.metrics.geometry import widest
+from cpt.metrics.widest import widest
 
 CODE = "repo BeierZhu/GLA, trainers/gla.py"
 LONG_TAIL = "repo BeierZhu/GLA, src/models/modeling.py"

@@ -24,7 +24,7 @@ class Rank(NamedTuple):
     behind: int
 
 
-def ranks(methods: Sequence[Numbers], more: Sequence[bool], level: float = 0.05) -> list[Rank]:
+def ranks(methods: Sequence[Numbers], more: Sequence[bool], level: float) -> list[Rank]:
     """Return the rank of every method; two that no test tells apart may have the same places.
 
     Every pair is tested by flipping the signs of the datasets' differences (``cpt.results.comparison.compare``), and

@@ -14,6 +14,7 @@ from cpt.errors import CptError
 from cpt.methods.base.method import Batch, Method, TrainingSet
 from cpt.metrics import geometry
 from cpt.metrics.geometry import ClassMeans
+from cpt.metrics.widest import widest
 from cpt.training import interruption
 from cpt.training.batches import Batches
 from cpt.training.checkpoint import Checkpoint, CheckpointFile
@@ -36,7 +37,7 @@ class Sums:
         values = torch.stack([value.detach() for value in scalars.values()])
         if not self.names:
             self.names = list(scalars)
-            self.total = torch.zeros(len(values), dtype=geometry.widest(values.device), device=values.device)
+            self.total = torch.zeros(len(values), dtype=widest(values.device), device=values.device)
         self.total += values
 
     def values(self) -> dict[str, float]:

@@ -15,41 +15,12 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from cpt.training.loss_scale import LossScale
+
 if TYPE_CHECKING:
     from cpt.methods.base.hyperparameters import TrainingHyperparameters
 
 BETAS = (0.9, 0.999)
-
-
-class LossScale:
-    """The factor of the loss: halved after a step whose gradients overflow, doubled after 2,000 that do not.
-
-    These are the numbers of ``torch.amp.GradScaler``, whose operators it calls. That class asks the device after every
-    step whether gradients overflowed; here the update rules read it where it is, so that nothing waits.
-
-    Attributes:
-        factor: begins at 2^16.
-        good_steps: int32, steps without an overflow since the last change.
-        overflow: 1 where a gradient of this step is not finite.
-    """
-
-    START, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
-
-    def __init__(self, device: torch.device | None) -> None:
-        self.factor = torch.full((), self.START, device=device)
-        self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
-        self.overflow = torch.zeros((), device=device)
-
-    @torch.no_grad()
-    def remove(self, gradients: list[Tensor]) -> None:
-        """Divide gradients by the factor, in place, and note whether they are finite."""
-        self.overflow.zero_()
-        torch._amp_foreach_non_finite_check_and_unscale_(gradients, self.overflow, self.factor.reciprocal())
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Choose the factor of the next step."""
-        torch._amp_update_scale_(self.factor, self.good_steps, self.overflow, self.GROWTH, self.BACKOFF, self.INTERVAL)
 
 
 class Optimizer:
@@ -102,10 +73,7 @@ class Optimizer:
         gradients = [p.grad for p in parameters if p.grad is not None]
         common: dict[str, Any] = {"lr": self._rate, "weight_decay": self.hp.weight_decay, "maximize": False}
         common["fused"] = True  # one kernel for all parameters
-        if self.scale is not None:
-            common["found_inf"] = (
-                self.scale.overflow
-            )  # the update rules read it on the device and do nothing if it is 1
+        common["found_inf"] = self.scale and self.scale.overflow  # read on the device: if it is 1, nothing is updated
         if self.hp.optimizer == "sgd":
             for parameter, own in learned:
                 if self.hp.momentum and not own:
@@ -113,30 +81,25 @@ class Optimizer:
             momenta = [own.get("momentum") for own in averages]
             sgd(parameters, gradients, momenta, momentum=self.hp.momentum, dampening=0, nesterov=False, **common)
         else:
-            self._adam(learned, gradients, common)
+            for parameter, own in learned:
+                if not own:
+                    zeros = torch.zeros_like(parameter)
+                    own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device=parameter.device)}
+            means, squares, steps = [[own[name] for own in averages] for name in ("mean", "square", "steps")]
+            update = {"adam": adam, "adamw": adamw}[self.hp.optimizer]
+            settings: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": self.hp.epsilon, "amsgrad": False}
+            update(parameters, gradients, means, squares, [], steps, **settings, **common)
         if self.scale is not None:
             self.scale.update()
 
-    def _adam(self, learned: list[tuple[Tensor, dict[str, Tensor]]], gradients: list[Tensor], common: dict) -> None:
-        parameters, averages = [p for p, _ in learned], [own for _, own in learned]
-        for parameter, own in learned:
-            if not own:
-                zeros = torch.zeros_like(parameter)
-                own |= {"mean": zeros, "square": zeros.clone(), "steps": torch.zeros((), device=parameter.device)}
-        means, squares, steps = [[own[name] for own in averages] for name in ("mean", "square", "steps")]
-        update = {"adam": adam, "adamw": adamw}[self.hp.optimizer]
-        settings: dict[str, Any] = {"beta1": BETAS[0], "beta2": BETAS[1], "eps": self.hp.epsilon, "amsgrad": False}
-        update(parameters, gradients, means, squares, [], steps, **settings, **common)
-
     def tensors(self) -> list[Tensor]:
         """The averages and counts that a step changes, and the scale."""
-        scale = [] if self.scale is None else [self.scale.factor, self.scale.good_steps]
-        return [value for own in self._averages for value in own.values()] + scale
+        averages = [value for own in self._averages for value in own.values()]
+        return averages + (self.scale.state if self.scale else [])
 
     def state_dict(self) -> dict[str, Any]:
         """State that a resumed training needs."""
-        scale = {} if self.scale is None else {"scale": [self.scale.factor, self.scale.good_steps]}
-        return {"averages": self._averages, **scale}
+        return {"averages": self._averages} | ({"scale": self.scale.state} if self.scale else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state and move its tensors to the parameters' device."""
@@ -145,5 +108,5 @@ class Optimizer:
             for own, parameter in zip(state["averages"], self.parameters, strict=True)
         ]
         if self.scale is not None:
-            for own, value in zip((self.scale.factor, self.scale.good_steps), state["scale"], strict=True):
-                own.copy_(value)
+            for tensor, value in zip(self.scale.state, state["scale"], strict=True):
+                tensor.copy_(value)

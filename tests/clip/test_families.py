@@ -168,18 +168,6 @@ def naive_siglip(theirs: open_clip.CustomTextCLIP, images: Tensor, prompts: dict
     return theirs.visual.head(trunk.attn_pool(trunk.norm(x)[:, :patches]))
 
 
-@pytest.mark.parametrize("family", ["siglip", "siglip2"])
-def test_prompts_of_a_tower_that_pools_by_attention(family: str, made: Callable[[str], tuple[Path, float]]) -> None:
-    clip = load_backbone(made(family)[0])
-    torch.manual_seed(0)
-    images = torch.randn(2, 3, 32, 32)
-    prompts = {i: torch.randn(2, 64, requires_grad=True) for i in (0, 2)}
-    ours, wanted = clip.vision(images, prompts[0], {2: prompts[2]}), naive_siglip(model(family), images, prompts)
-    assert torch.allclose(ours, wanted, atol=2e-5 * float(wanted.detach().abs().max()))
-    for a, b in zip(*(torch.autograd.grad(x.square().sum(), prompts.values()) for x in (ours, wanted)), strict=True):
-        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))
-
-
 def naive_eva(theirs: open_clip.CustomTextCLIP, images: Tensor, prompts: dict[int, Tensor]) -> Tensor:
     """With timm's own blocks: prompts behind the patches, turned by an angle of zero."""
     trunk = theirs.visual.trunk
@@ -197,13 +185,19 @@ def naive_eva(theirs: open_clip.CustomTextCLIP, images: Tensor, prompts: dict[in
     return theirs.visual.head(trunk.forward_head(trunk.norm(x)[:, :tokens]))
 
 
-@pytest.mark.parametrize("family", ["eva", "eva02", "pe"])
-def test_prompts_of_an_eva_tower(family: str, made: Callable[[str], tuple[Path, float]]) -> None:
+Naive = Callable[[open_clip.CustomTextCLIP, Tensor, dict[int, Tensor]], Tensor]
+
+
+@pytest.mark.parametrize(
+    ("family", "naive"),
+    [("siglip", naive_siglip), ("siglip2", naive_siglip), ("eva", naive_eva), ("eva02", naive_eva), ("pe", naive_eva)],
+)
+def test_prompts_of_a_tower_of_timm(family: str, naive: Naive, made: Callable[[str], tuple[Path, float]]) -> None:
     clip = load_backbone(made(family)[0])
     torch.manual_seed(0)
     images = torch.randn(2, 3, 32, 32)
     prompts = {i: torch.randn(2, 64, requires_grad=True) for i in (0, 2)}
-    ours, wanted = clip.vision(images, prompts[0], {2: prompts[2]}), naive_eva(model(family), images, prompts)
+    ours, wanted = clip.vision(images, prompts[0], {2: prompts[2]}), naive(model(family), images, prompts)
     assert torch.allclose(ours, wanted, atol=2e-5 * float(wanted.detach().abs().max()))
     for a, b in zip(*(torch.autograd.grad(x.square().sum(), prompts.values()) for x in (ours, wanted)), strict=True):
         assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()))

@@ -18,19 +18,13 @@ import psutil
 import yaml
 
 from cpt.workflow.verify import verify
-from tests.helpers.workflow import copy_project, write_photos
+from tests.helpers.workflow import CATALOG, copy_project, write_photos
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("results/slice")
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "gpu=2"]
 CALL = ["--configfile", "slice.yaml"]
 METHODS = ("zeroshot", "coop", "cpt")
-CATALOG = {
-    "land": {"title": "Land", "layout": "embedded", "per_class": {"train": 4, "test": 2}},
-    "photos": {"title": "Photos", "layout": "folders", "root": "photos", "template": "a photo of a {}."},
-}
-"""A packed dataset, and one of image files with an image cache."""
-
 CONFIGURATION = {
     "extends": "config/config.yaml",
     "experiment": "slice",

@@ -14,15 +14,9 @@ from cpt.experiment.resolved import load
 from cpt.files.hashes import digest_of_file
 from cpt.files.integrity import SUFFIX, digest
 from cpt.files.stage_files import write_json
-from tests.helpers.workflow import write_photos
+from tests.helpers.workflow import CATALOG, write_photos
 
 ROOT = Path(__file__).parents[2]
-CATALOG = {
-    "land": {"title": "Land", "layout": "embedded", "per_class": {"train": 4, "test": 2}},
-    "photos": {"title": "Photos", "layout": "folders", "root": "photos", "template": "a photo of a {}."},
-}
-"""The images of land as a packed dataset and as files."""
-
 ABSENT = (*(f"table{i}" for i in (1, 3, 4, 5, 6, 7)), *(f"figure{i}" for i in (1, 2, 4, 5, 6, 7, 8)))
 CONFIGURATION = {
     "extends": "config/config.yaml",

@@ -33,6 +33,13 @@ ONLY_TABLE_2 = {
 """Of the embedded experiment only Table 2 on one dataset; a configuration adds the table's own keys."""
 
 
+CATALOG = {
+    "land": {"title": "Land", "layout": "embedded", "per_class": {"train": 4, "test": 2}},
+    "photos": {"title": "Photos", "layout": "folders", "root": "photos", "template": "a photo of a {}."},
+}
+"""The images of land as a packed dataset and as the files of ``write_photos``."""
+
+
 def write_photos(folder: Path) -> None:
     """Write image files of the dataset ``land``, four training and two test images a class, below ``photos``."""
     for part, count in (("train", 4), ("test", 2)):

@@ -21,7 +21,7 @@ from cpt.clip.blocks import Block
 from cpt.methods.base import registry
 from cpt.methods.base.method import Batch, Method
 from cpt.methods.coop import CoOp
-from cpt.metrics import geometry
+from cpt.metrics import widest
 from cpt.training.checkpoint import CheckpointFile
 from cpt.training.graphs import INPUTS
 from cpt.training.loop import Loop
@@ -159,7 +159,7 @@ class Narrow(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_nothing_needs_float64_where_a_device_has_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geometry, "WITHOUT_FLOAT64", {"cpu"})
+    monkeypatch.setattr(widest, "WITHOUT_FLOAT64", {"cpu"})
     toy = Toy(name)
     with Narrow():
         loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0), lambda _: None)  # type: ignore[arg-type]

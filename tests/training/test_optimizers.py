@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cpt.methods.base.hyperparameters import TrainingHyperparameters
-from cpt.training.optimizers import LossScale, Optimizer
+from cpt.training.loss_scale import LossScale
+from cpt.training.optimizers import Optimizer
 
 ORACLES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 STEPS = 5

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpt.methods.base.losses import kept, positions, prior_adjusted
-from cpt.metrics.geometry import widest
+from cpt.metrics.widest import widest
 
 SURE = 1e-12
 """Smallest 1 - p in the focal loss, whose power below 1 has no slope at 0."""
