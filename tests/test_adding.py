@@ -94,14 +94,20 @@ def test_the_contract_holds_for_it(test: Callable[[str], None]) -> None:
 
 @pytest.mark.usefixtures("anchored")
 @pytest.mark.parametrize(
-    ("section", "rows", "rates"), [("A method", ["coop", "anchored"], [0.02]), ("One setting", ["coop"], [0.01, 0.02])]
+    ("section", "name", "rows", "rates"),
+    [
+        ("A method", "anchored", ["coop", "anchored"], [0.02]),
+        ("One setting", "slow", ["coop"], [0.01, 0.02]),
+    ],
 )
-def test_the_experiment_compares_alike(tmp_path: Path, section: str, rows: list[str], rates: list[float]) -> None:
+def test_the_experiment_compares_alike(
+    tmp_path: Path, section: str, name: str, rows: list[str], rates: list[float]
+) -> None:
     """The rows differ in what the page says, and in nothing else."""
-    path = tmp_path / "mine.yaml"
+    path = tmp_path / f"{name}.yaml"
     path.write_text(block("yaml", section))
     experiment = load([path])
-    grid = build(experiment, "mine.yaml")
+    grid = build(experiment, path.name)
     assert list(grid.exhibits) == ["table2"]
     runs = list(grid.runs.values())
     assert {run.method for run in runs} == set(rows)
@@ -109,8 +115,8 @@ def test_the_experiment_compares_alike(tmp_path: Path, section: str, rows: list[
     assert {run.hyperparameters.epochs for run in runs} == {12}
     assert len(runs) == 2 * 4 * 2 * 2, "rows, datasets, ratios, seeds"
     train, compare = commands(section)[:2]
-    assert train == ["snakemake", "--cores", "2", "--configfile", "mine.yaml"]
-    assert compare[:2] + compare[4:] == ["cpt", "compare", "--results", "results/mine"]
+    assert train == ["snakemake", "--cores", "2", "--configfile", path.name]
+    assert compare[:2] + compare[4:] == ["cpt", "compare", "--results", f"results/{experiment.experiment}"]
     assert set(compare[2:4]) == set(experiment.exhibits["table2"].variants)
 
 
@@ -128,14 +134,14 @@ def test_a_method_is_compared_as_the_page_says(tmp_path: Path, root: Path) -> No
     }
     (folder / "config/config.yaml").write_text(yaml.safe_dump(small))
     (folder / "cpt/methods/anchored.py").write_text(block("python", "A method"))
-    (folder / "mine.yaml").write_text(block("yaml", "A method"))
+    (folder / "anchored.yaml").write_text(block("yaml", "A method"))
     train, compare = commands("A method")
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-m", *train], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     said = cpt_of(folder, *compare[1:])
-    assert "A: coop in results/mine" in said
-    assert "B: anchored in results/mine" in said
+    assert "A: coop in results/anchored" in said
+    assert "B: anchored in results/anchored" in said
     assert re.search(r"^ +1  H +\d", said, re.MULTILINE)
 
 

@@ -34,7 +34,7 @@ VERBS: dict[str, tuple[Callable[..., None], ...]] = {
         experiment.init, experiment.plan, experiment.status, compare.compare, experiment.verify, experiment.bundle,
         report.board,
     ),
-    "A trained run": (use.classify, use.export, use.words, use.push, use.pull),
+    "A trained run": (use.runs, use.classify, use.export, use.words, use.push, use.pull),
     "What there is": (experiment.methods,),
     "Stages, in order": (
         experiment.grid, features.backbone, data.split, features.text_features, features.descriptions,

@@ -19,7 +19,10 @@ def compare(
     second: Annotated[str, typer.Argument(help="second row or folder")],
     results: Annotated[Path, typer.Option(help="folder of results with both rows")] = Path("results/embedded"),
     row: Annotated[str, typer.Option(help="row to compare between two folders")] = "cpt",
-    images: Annotated[bool, typer.Option(help="also compare image by image on every dataset")] = False,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="dataset that counts, several times for several; default: all")
+    ] = None,
+    images: Annotated[bool, typer.Option("--images", help="also compare image by image on every dataset")] = False,
     format: Annotated[
         Literal["table", "md", "csv", "json"], typer.Option(help="of the output; csv and json are unrounded")
     ] = "table",
@@ -29,7 +32,8 @@ def compare(
     Differences are the second (B) minus the first (A) in percentage points, over the seeds that both have on all
     datasets. Intervals are over datasets. p is from flipping the signs of the datasets' differences, corrected over all
     rows by Holm's method. Below are, over all runs, interquartile means (of the middle half of the runs) and the
-    probability that a run of B beats a run of A on a dataset, with bootstrap intervals over seeds.
+    probability that a run of B beats a run of A on a dataset, with bootstrap intervals over seeds. Two rows of one
+    method are told apart by the hyperparameters in which they differ.
 
     Example: `cpt compare ivlp cpt --format md`
 
@@ -39,7 +43,7 @@ def compare(
     from cpt.report.terminal.console import console
     from cpt.results import comparison
 
-    found = comparison.compare_sides(*_sides(first, second, results, row), images=images)
+    found = comparison.compare_sides(*_sides(first, second, results, row), images=images, datasets=dataset or ())
     if format != "table":
         log(texts.FORMATS[format](found))
         return

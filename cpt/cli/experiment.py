@@ -89,7 +89,7 @@ def status(
     """Show the progress of an experiment: what runs (epoch, loss, time left, log), what failed and why, what is left.
 
     Run it in the project's folder. It only reads files, so it can run beside Snakemake. Ctrl-C ends --watch and nothing
-    else.
+    else. Into a file or a pipe, --watch writes a line whenever a run has finished or failed, and the whole at the end.
 
     Example: `cpt status config/config.yaml`
 
@@ -99,13 +99,22 @@ def status(
 
     from cpt.experiment import config
     from cpt.report.terminal.console import console
-    from cpt.report.terminal.status import render
+    from cpt.report.terminal.status import headline, render
     from cpt.workflow.status import Watch
 
     paths = configs or [Path("config/config.yaml")]
     watched, shown = Watch(config.load(paths), " + ".join(map(str, paths))), console()
     if not watch:
         shown.print(render(watched.look()))
+        return
+    if not shown.is_terminal:
+        told = ""
+        while not (found := watched.look()).finished:
+            if (line := headline(found)) != told:
+                told = line
+                log(line)
+            time.sleep(PERIOD)
+        shown.print(render(found))
         return
     with Live(console=shown, auto_refresh=False) as live:
         while True:

@@ -12,7 +12,7 @@ import typer
 
 from cpt import limits
 from cpt.cli.options import Device, log, notice
-from cpt.errors import CptError
+from cpt.errors import CptError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,33 @@ Experiment = Annotated[
 ]
 Names = Annotated[Path | None, typer.Option(help="text file with one class name per line, instead of the trained ones")]
 Cpus = Annotated[int | None, typer.Option(help="CPU threads; by default all cores", min=1, max=limits.THREADS)]
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="folder of the experiment", metavar="[results/<experiment>]")] = Path(
+        "results/embedded"
+    ),
+    method: Annotated[str | None, typer.Option(help="only runs of this method")] = None,
+    dataset: Annotated[str | None, typer.Option(help="only runs trained on this dataset")] = None,
+    format: Annotated[Literal["table", "csv", "jsonl"], typer.Option(help="of the output")] = "table",
+) -> None:
+    """List the finished runs of an experiment with their folders, which the commands below take.
+
+    H (the harmonic mean) or accuracy is that on the dataset that a run is trained on.
+
+    Example: `cpt runs --method cpt --dataset flowers`
+    """
+    from cpt.results.frame import finished_runs
+
+    found = finished_runs(folder)
+    for column, asked in (("method", method), ("dataset", dataset)):
+        known = sorted(set(found[column]))
+        if asked is not None and asked not in known:
+            raise CptError(f"{folder}: no finished run of {column} {asked!r}; {nearest(asked, known)}")
+        found = found if asked is None else found[found[column] == asked]
+    if format == "table":
+        found = found.drop(columns=["rows", "protocol"]).round({"value": 2})
+    _write(found, format)
 
 
 def classify(
@@ -49,13 +76,7 @@ def classify(
     if not given:
         raise CptError("-: stdin names no image; write a path per line, for example with find")
     table = model.predict(given, _names(classes), top=top, errors="skip")
-    if format == "csv":
-        print(table.to_csv(index=False), end="")
-    elif format == "jsonl":
-        for row in table.to_dict("records"):
-            print(json.dumps(row, ensure_ascii=False))
-    else:
-        _show(table)
+    _write(table, format)
     for _, reason in table.attrs["errors"]:
         print(f"cpt: {reason}", file=sys.stderr)
     if table.attrs["errors"]:
@@ -170,6 +191,17 @@ def _names(path: Path | None) -> list[str] | None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write(table: pd.DataFrame, format: str) -> None:
+    """Print a table in the format that is asked for."""
+    if format == "csv":
+        print(table.to_csv(index=False), end="")
+    elif format == "jsonl":
+        for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        _show(table)
 
 
 def _show(table: pd.DataFrame) -> None:

@@ -134,21 +134,27 @@ def _rules(written: Any) -> list[dict[str, Any]]:
 
 
 def _replaced(below: list[dict[str, Any]], own: list[dict[str, Any]]) -> list[str]:
-    """What rules below set otherwise than those on top where both apply: ``epochs of coop, maple``."""
-    found: dict[str, dict[str, None]] = {}
+    """What rules below set otherwise than those on top where both apply: ``epochs of coop, maple on land``."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for rule in own:
         if rule in below:  # a copy
             continue
         for other in below:
             if not all(_meet(rule.get(part), other.get(part)) for part in ("methods", "protocols", "datasets")):
                 continue
-            names = [other.get("methods"), rule.get("methods")]
-            lists = [set(map(_plain, named)) for named in names if isinstance(named, list)]
-            methods = sorted(set.intersection(*lists)) if lists else ["all methods"]
+            methods = _common(rule, other, "methods") or ["all methods"]
+            datasets = _common(rule, other, "datasets")
+            where = f" on {', '.join(datasets)}" if datasets else ""
             for key, value in rule["set"].items():
                 if key in other["set"] and other["set"][key] != value:
-                    found.setdefault(_plain(key), {}).update(dict.fromkeys(methods))
-    return [f"{key} of {', '.join(methods)}" for key, methods in found.items()]
+                    found.setdefault((_plain(key), where), {}).update(dict.fromkeys(methods))
+    return [f"{key} of {', '.join(methods)}{where}" for (key, where), methods in found.items()]
+
+
+def _common(one: dict[str, Any], other: dict[str, Any], part: str) -> list[str]:
+    """What a condition of two rules lets through together; empty if neither has it."""
+    lists = [set(map(_plain, rule[part])) for rule in (one, other) if isinstance(rule.get(part), list)]
+    return sorted(set.intersection(*lists)) if lists else []
 
 
 def _meet(one: Any, other: Any) -> bool:

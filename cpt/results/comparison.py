@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cpt.errors import CptError, nearest
-from cpt.files.paths import PREDICTIONS, Ratio, ratio_order
+from cpt.files.paths import PREDICTIONS, RUNS, Ratio, ratio_order
 from cpt.files.stage_files import read_parquet
 from cpt.results import stats
 from cpt.results.cells import METRICS, TASKS, TRANSFER_TASKS, Results, judged_by
@@ -86,17 +87,33 @@ class Images(NamedTuple):
     difference: stats.Interval
 
 
+class Changed(NamedTuple):
+    """A hyperparameter by which two rows of one method differ.
+
+    Attributes:
+        first, second: its values on the two sides.
+        datasets: trained on which they differ; empty: wherever both sides meet.
+    """
+
+    name: str
+    first: list[Any]
+    second: list[Any]
+    datasets: list[str]
+
+
 class Comparison(NamedTuple):
     """Everything that is told of two sides.
 
     Attributes:
         first, second: what each side is: a row in a folder of results.
+        changed: what the runs differ in, if both sides are of one method.
         over_images: empty if it was not asked for.
         left_out: places with a number on one side that is in no difference.
     """
 
     first: str
     second: str
+    changed: list[Changed]
     over_datasets: list[Line]
     over_runs: list[Runs]
     over_images: list[Images]
@@ -125,18 +142,62 @@ def row_id(results: Results, row: str) -> str:
     return ids[0]
 
 
-def compare_sides(first: Side, second: Side, *, images: bool = False) -> Comparison:
-    """Compare two rows in every way; ``images``: also image by image.
+def compare_sides(first: Side, second: Side, *, images: bool = False, datasets: Collection[str] = ()) -> Comparison:
+    """Compare two rows in every way.
+
+    Args:
+        first, second: the rows.
+        images: also image by image.
+        datasets: that count; empty: all.
 
     Raises:
-        CptError: a row is unknown or ambiguous, both are the same runs, or there is nothing to pair.
+        CptError: a row or a dataset is unknown or ambiguous, both are the same runs, or there is nothing to pair.
     """
     require_two_sides(first, second)
     values = values_of(*first), values_of(*second)
+    if datasets:
+        known = sorted({place.dataset for side in values for place in side})
+        for name in datasets:
+            if name not in known:
+                raise CptError(f"{first[0].folder}: neither row has a dataset {name!r}; {nearest(name, known)}")
+        one, other = ({p: value for p, value in side.items() if p.dataset in datasets} for side in values)
+        values = one, other
     lines, left = compare(*values)
-    by_image = over_images(first, second) if images else []
-    one, other = (f"{row} in {results.folder}" for results, row in (first, second))
-    return Comparison(one, other, lines, over_runs(*values), by_image, left)
+    by_image = over_images(first, second, datasets) if images else []
+    a_name, b_name = (f"{row} in {results.folder}" for results, row in (first, second))
+    return Comparison(a_name, b_name, changed(first, second), lines, over_runs(*values), by_image, left)
+
+
+def changed(first: Side, second: Side) -> list[Changed]:
+    """Return by which hyperparameters two rows differ; empty if they are of different methods."""
+    sides = [(results, _runs_of(results, row), _hyperparameters(results)) for results, row in (first, second)]
+    met = sorted(sides[0][1].keys() & sides[1][1].keys(), key=lambda key: (key[0], ratio_order(key[1]), key[2]))
+    values: dict[str, tuple[list[Any], list[Any]]] = {}
+    where: dict[str, set[str]] = {}
+    trained: set[str] = set()
+    for key in met:
+        pairs = [(results.run(of[key][0]), known.get(of[key][0])) for results, of, known in sides]
+        (one, own), (two, other) = pairs
+        if one["method"] != two["method"]:
+            return []
+        if own is None or other is None:  # not finished
+            continue
+        trained.add(one["dataset"])
+        for name in sorted(own.keys() | other.keys()):
+            if own.get(name) != other.get(name):
+                for known, value in zip(values.setdefault(name, ([], [])), (own, other), strict=True):
+                    known += [value.get(name)] if value.get(name) not in known else []
+                where.setdefault(name, set()).add(one["dataset"])
+    return [
+        Changed(name, *both, sorted(where[name]) if where[name] != trained else []) for name, both in values.items()
+    ]
+
+
+def _hyperparameters(results: Results) -> dict[str, dict[str, Any]]:
+    """Finished run -> its hyperparameters."""
+    table, _ = read_parquet(results.gathered / "runs.parquet", RUNS)
+    found = dict(zip(*(table[name].to_pylist() for name in ("run", "hyperparameters")), strict=True))
+    return {run: json.loads(text) for run, text in found.items()}
 
 
 def require_two_sides(first: Side, second: Side) -> None:
@@ -258,8 +319,8 @@ def over_runs(first: Numbers, second: Numbers) -> list[Runs]:
     return found
 
 
-def over_images(first: Side, second: Side) -> list[Images]:
-    """Compare two rows image by image, from their predictions.
+def over_images(first: Side, second: Side, datasets: Collection[str] = ()) -> list[Images]:
+    """Compare two rows image by image, from their predictions; ``datasets``: those that count, empty: all.
 
     Raises:
         CptError: as ``row_id``; predictions are missing or damaged, or are of other images.
@@ -269,6 +330,8 @@ def over_images(first: Side, second: Side) -> list[Images]:
     found = []
     for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), ratio_order(key[1]), key[2])):
         task, ratio, dataset = key
+        if datasets and dataset not in datasets:
+            continue
         finished = (
             {results.run(run)["seed"]: run for run in of[key] if run in results.finished} for results, of in sides
         )

@@ -37,13 +37,13 @@ class Progress:
     Attributes:
         epoch, epochs: finished ones, and all.
         loss: mean over the last finished epoch.
-        left: seconds to go at its mean speed.
+        left: seconds to go at its mean speed; None before the first epoch is finished.
     """
 
     epoch: int
     epochs: int
     loss: float | None
-    left: float
+    left: float | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class At:
         job: its stage and the run or file that it makes.
         log: its log.
         line: the line of the log that says why it ended; empty while it runs.
-        progress: of a training that runs and has finished an epoch.
+        progress: of a training that runs.
         failed: Snakemake's log of its failed attempt, where it is tried again.
     """
 
@@ -211,11 +211,11 @@ class _Found:
 
     def _progress(self, run: str) -> Progress | None:
         path = self.watch.work / f"{run}{paths.HISTORY_LINES}"
+        epochs = json.loads(self.watch.plan.runs[run].hyperparameters).get("epochs", 0)
         try:
             row = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
         except (OSError, ValueError, IndexError):
-            return None
-        epochs = json.loads(self.watch.plan.runs[run].hyperparameters)["epochs"]
+            return Progress(0, epochs, None, None) if epochs else None
         since = self.now - (_time(path) or self.now)
         left = (epochs - row["epoch"]) * row["seconds"] / row["epoch"] - since
         return Progress(row["epoch"], epochs, row["loss"], max(0.0, left))

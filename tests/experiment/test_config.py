@@ -278,13 +278,15 @@ RULES = BASE["overrides"]
     [
         ({"overrides": [{"set": {"epochs": 1}}]}, RULES, "overrides replace what {} sets: epochs of "),
         ({"overrides": [{"methods": ["coop"], "set": {"learning_rate": 1}}]}, RULES, "overrides replace what {} sets: learning_rate of coop"),
+        ({"overrides": [{"methods": ["coop"], "datasets": ["textures", "land"], "set": {"learning_rate": 1}}]}, RULES,
+         "overrides replace what {} sets: learning_rate of coop on land, textures"),
         ({"overrides": [{"datasets": ["land"], "set": {"momentum": 0.8}}]}, RULES, None),
         ({"overrides": RULES}, RULES, None),
         ({"overrides": []}, RULES, None),
         ({}, RULES, None),
-        ({"overrides": None}, [], "overrides: the 24 rules of {} are dropped, as the file says"),
-        ({"inherit_overrides": False}, [], "overrides: the 24 rules of {} are dropped, as the file says"),
-        ({"inherit_overrides": False, "overrides": RULES[:2]}, [], "overrides: the 24 rules of {} are dropped"),
+        ({"overrides": None}, [], f"overrides: the {len(RULES)} rules of {{}} are dropped, as the file says"),
+        ({"inherit_overrides": False}, [], f"overrides: the {len(RULES)} rules of {{}} are dropped, as the file says"),
+        ({"inherit_overrides": False, "overrides": RULES[:2]}, [], f"overrides: the {len(RULES)} rules of {{}} are dropped"),
     ],
 )  # fmt: skip
 def test_overrides_are_added_to_those_below_unless_one_says_otherwise(

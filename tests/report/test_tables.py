@@ -602,6 +602,25 @@ def test_single_runs_are_called_single_runs(tmp_path: Path, monkeypatch: pytest.
     assert "Single runs (one seed), so no standard deviation." in (tmp_path / "table2.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "columns"),
+    [("table2", {"flowers"}, ["Flowers"]), ("table3", {"world", "flowers"}, ["World (source)", "Flowers"])],
+)
+def test_one_dataset_has_no_average(made: Path, name: str, kept: set[str], columns: list[str]) -> None:
+    results = read_results(made / "grid.json", made / "runs.parquet")
+    exhibit = results.exhibit(name)
+    exhibit = exhibit | {"cells": [cell for cell in exhibit["cells"] if cell["dataset"] in kept]}
+    numbers = long_form(results, exhibit)
+    table = laid_out(results, exhibit, numbers)
+    assert [column.title for column in table.columns] == columns
+    assert {len(line.cells) for block in table.blocks for line in block.lines} == {len(columns)}
+    assert not any("mean over 1 dataset" in note for note in table.notes)
+    key = next(
+        key for key in numbers if (key.row, key.ratio, key.dataset) == ("cpt", 0.06, "flowers") and key.metric != "new"
+    )
+    assert numbers[key._replace(dataset="Avg")] == numbers[key], "the CSV has both"
+
+
 def test_table_without_runs_says_so(made: Path, tmp_path: Path) -> None:
     results = read_results(made / "grid.json", made / "runs.parquet")
     exhibit = results.exhibit("table2")

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cpt.cli.app import run
 from cpt.errors import CptError
-from cpt.files.paths import PREDICTIONS
+from cpt.files.paths import PREDICTIONS, RUNS
 from cpt.files.stage_files import read_parquet, write_parquet
 from cpt.report.terminal.comparison import markdown, significant, terminal
 from cpt.results.cells import read_results
@@ -27,6 +27,7 @@ from cpt.results.comparison import (
     Place,
     Runs,
     compare,
+    compare_sides,
     over_images,
     over_runs,
     require_two_sides,
@@ -282,6 +283,49 @@ def test_the_command(
     assert f"{folder.parent}/none: no results (runs.parquet) there; give results/<experiment>" in err
 
 
+def test_what_two_rows_of_one_method_differ_in_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The second experiment trains IVLP longer, and on flowers at another rate, too."""
+    other = shutil.copytree(folder, tmp_path / "other")
+    table, _ = read_parquet(other / "runs.parquet", RUNS)
+    rows = table.to_pylist()
+    for row in rows:
+        changes = {"epochs": 24} | ({"learning_rate": 0.01} if row["dataset"] == "flowers" else {})
+        row["hyperparameters"] = json.dumps(json.loads(row["hyperparameters"]) | changes)
+    write_parquet(other / "runs.parquet", pa.Table.from_pylist(rows, schema=table.schema), RUNS)
+
+    def call(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["cpt", "compare", *words])
+        code = run()
+        out, err = capsys.readouterr()
+        assert bool(code) == bool(err)
+        return err or out
+
+    out = call(str(folder), str(other), "--row", "ivlp")
+    assert (
+        f"B: ivlp in {other}\nepochs: 12 in A, 24 in B\nlearning_rate: 0.0025 in A, 0.01 in B, trained on flowers\n"
+        in out
+    )
+    told = json.loads(call(str(folder), str(other), "--row", "ivlp", "--format", "json"))
+    assert told["changed"][0] == {"name": "epochs", "first": [12], "second": [24], "datasets": []}
+    assert "learning_rate" not in call("ivlp", "cpt", "--results", str(folder)), "of two methods"
+
+
+def test_only_some_datasets(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    results = read_results(folder / "grid.json", folder / "runs.parquet")
+    first, second = (results, "ivlp"), (results, "cpt")
+    found = compare_sides(first, second, datasets=["flowers"])
+    assert {line.datasets for line in found.over_datasets if line.task == "base_to_new"} == {1}
+    h = next(line for line in found.over_datasets if (line.metric, line.ratio) == ("H", 0.06))
+    values = values_of(results, "cpt")
+    own = [values[Place("base_to_new", "H", 0.06, "flowers", seed)] for seed in (1, 2, 3)]
+    assert h.second == pytest.approx(sum(own) / 3)
+    monkeypatch.setattr(sys, "argv", ["cpt", "compare", "ivlp", "cpt", "--results", str(folder), "--dataset", "flower"])
+    assert run() == 1
+    assert "neither row has a dataset 'flower'; did you mean 'flowers'?" in capsys.readouterr().err
+
+
 def test_the_formats(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """CSV and JSON hold the same unrounded numbers; Markdown is the terminal's tables."""
 
@@ -334,7 +378,7 @@ def test_numbers_are_whole_in_80_columns() -> None:
     images = Images(*where, name, 1_234_567, interval)
     written = io.StringIO()
     console = Console(width=80, file=written, markup=False)
-    found = Comparison("a", "b", [line], [runs], [images], [])
+    found = Comparison("a", "b", [], [line], [runs], [images], [])
     for table in terminal(found):
         console.print(table)
     lines = written.getvalue().splitlines()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cpt.cli.app import run
 from cpt.experiment.config import Config, load
 from cpt.experiment.resolved import load as load_workflow
 from cpt.experiment.stages import Stages
@@ -88,7 +89,9 @@ def test_nothing_has_begun(config: Config) -> None:
     assert found.counts() == {MISSING: len(runs())}
     assert found.before.keys() == found.after.keys() == {MISSING}
     assert (found.last, found.recent, found.seconds_left(), found.worker, found.page) == (None, 0, None, None, False)
-    assert f"0 of {len(runs())} runs done, {len(runs())} missing" in printed(found)
+    text = printed(found)
+    assert f"0 of {len(runs())} runs done, {len(runs())} missing" in text
+    assert "nobody is at work, or a Snakemake that has just begun still counts its jobs" in text
 
 
 def test_half_done(config: Config) -> None:
@@ -164,7 +167,9 @@ def test_a_job_that_ended_without_a_word_is_told_of_by_snakemake(config: Config)
     assert str(seen) in failure.line
     (again,) = found.running
     assert again.failed == seen
-    assert f"running: train {names[1]}\n  tried again: it failed before, see {seen}" in printed(found)
+    text = printed(found)
+    assert f"running: train {names[1]}\n  tried again: it failed before, see {seen}" in text
+    assert f"  none of {again.progress.epochs} epochs finished yet" in text
 
 
 def test_while_snakemake_works(config: Config) -> None:
@@ -256,3 +261,29 @@ def test_several_seeds_in_a_job_have_one_log(tmp_path: Path, config: Config) -> 
     assert (found.states[run], found.states[other]) == (FAILED, RUNNING)
     assert {at.log for at in (*found.failures, *found.running)} == {job}
     instance.release(Path("work/embedded"))
+
+
+@pytest.mark.usefixtures("config")
+def test_watched_into_a_pipe_a_line_tells_of_every_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    names = runs()
+
+    def pass_time(_: float) -> None:
+        done = len(list(Path("results/embedded").rglob("metrics.parquet")))
+        if done < 2:
+            finish(names[done], ago=0)
+            monkeypatch.setattr(time, "sleep", lambda _: monkeypatch.setattr(time, "sleep", pass_time))
+        else:
+            for name in names:
+                finish(name, ago=0)
+            written(Path("results/embedded/report/index.html"), "page")
+
+    monkeypatch.setattr(time, "sleep", pass_time)
+    monkeypatch.setattr("sys.argv", ["cpt", "status", "--watch"])
+    assert run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    count = len(names)
+    assert lines[:3] == [f"embedded: {n} of {count} runs done, {count - n} missing" for n in range(3)]
+    assert lines[3].rstrip() == f"embedded: {count} of {count} runs done"
+    assert lines[-1].rstrip() == "report: results/embedded/report/index.html"

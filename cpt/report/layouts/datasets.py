@@ -1,4 +1,4 @@
-"""Tables 2 to 4: a column per dataset and their average, a block per ratio."""
+"""Tables 2 to 4: a column per dataset and, of several, their average, a block per ratio."""
 
 from __future__ import annotations
 
@@ -18,24 +18,30 @@ class Datasets(Layout):
     by_dataset = True
 
     def columns(self) -> list[Column]:
-        """Return one per dataset, the source of a transfer marked, and that of the average."""
+        """Return one per dataset, the source of a transfer marked, and that of the average if there are several."""
         task = self.exhibit["tasks"][0]
         averaged = averaged_datasets(self.exhibit, task)
         titles = {d: self.results.dataset_title(d) for d in datasets_of(self.exhibit, task)}
         columns = [Column(title + ("" if d in averaged else " (source)")) for d, title in titles.items()]
-        return [*columns, Column(AVERAGE, average=True)]
+        return [*columns, Column(AVERAGE, average=True)] if len(averaged) > 1 else columns
 
     def blocks(self, numbers: LongForm, differs: Collection[tuple[Ratio, str]]) -> list[Block]:
         """Return one per ratio."""
         task = self.exhibit["tasks"][0]
-        shown = [*datasets_of(self.exhibit, task), AVERAGE]
+        datasets, several = datasets_of(self.exhibit, task), len(averaged_datasets(self.exhibit, task)) > 1
+        shown = [*datasets, *([AVERAGE] if several else [])]
         blocks = []
         for ratio in self.exhibit["ratios"]:
             stacked = [self.column(numbers, ratio, dataset, judged_by(task)) for dataset in shown]
             marks = [(ratio, row["id"]) in differs for row in self.exhibit["rows"]]
-            stacked[-1] = [replace(cell, differs=mark) for cell, mark in zip(stacked[-1], marks, strict=True)]
+            if several:
+                stacked[-1] = [replace(cell, differs=mark) for cell, mark in zip(stacked[-1], marks, strict=True)]
             blocks.append(Block(ratio_title(ratio), self.lines(stacked)))
         return blocks
+
+    def average_note(self, task: str) -> str:
+        """Return what an average is over, if there is one."""
+        return super().average_note(task) if len(averaged_datasets(self.exhibit, task)) > 1 else ""
 
     def test_note(self) -> str:
         """Return what the mark says, or that it cannot appear."""

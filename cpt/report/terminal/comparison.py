@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cpt.files.paths import ratio_text
-from cpt.files.stage_files import json_text
+from cpt.files.stage_files import canonical_json, json_text
 from cpt.report.words import SIGNIFICANCE_LEVEL, counted
 from cpt.results.cells import TASKS, csv_text
 from cpt.results.comparison import Comparison, Images, Line, Runs
@@ -57,8 +57,13 @@ def sections(found: Comparison) -> Iterator[Section]:
 
 
 def legend(found: Comparison) -> list[str]:
-    """Return which side is which."""
-    return [f"A: {found.first}", f"B: {found.second}"]
+    """Return which side is which, and by what two rows of one method differ."""
+    lines = [f"A: {found.first}", f"B: {found.second}"]
+    for name, first, second, datasets in found.changed:
+        where = f", trained on {' or '.join(datasets)}" if datasets else ""
+        own, other = (" or ".join(canonical_json(value) for value in values) for values in (first, second))
+        lines.append(f"{name}: {own} in A, {other} in B{where}")
+    return lines
 
 
 def notes(found: Comparison) -> list[str]:
@@ -122,6 +127,7 @@ def json(found: Comparison) -> str:
         "schema": SCHEMA,
         "a_name": found.first,
         "b_name": found.second,
+        "changed": [change._asdict() for change in found.changed],
         "rows": [{name: row.get(name) for name in COLUMNS} for row in records(found)],
         "left_out": [dict(zip(place_names, place, strict=True)) for place in found.left_out],
     }

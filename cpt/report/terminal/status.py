@@ -19,13 +19,18 @@ ROUGH = 5
 """With fewer finished runs, the time to go is said to be rough."""
 
 
+def headline(found: Status) -> str:
+    """Return how many runs there are of every state."""
+    counts = found.counts()
+    return f"{found.experiment}: {counts[DONE]:,} of {len(found.states):,} runs done{_others(counts)}{_missing(counts)}"
+
+
 def render(found: Status) -> RenderableType:
     """Return what ``cpt status`` prints."""
     counts = found.counts()
-    text = f"{found.experiment}: {counts[DONE]:,} of {len(found.states):,} runs done{_others(counts)}{_missing(counts)}"
     lines: list[RenderableType] = [
-        Text(text, style="bold"),
-        Text(f"at work: {found.worker}" if found.worker else "nobody is at work"),
+        Text(headline(found), style="bold"),
+        Text(f"at work: {found.worker}" if found.worker else _NOBODY if found.finished else _NOBODY_YET),
         Text("; ".join(f"{name}: {_jobs(jobs)}" for name, jobs in _parts(found).items())),
     ]
     if found.last is not None:
@@ -41,6 +46,8 @@ def render(found: Status) -> RenderableType:
     return Group(*lines)
 
 
+_NOBODY = "nobody is at work"
+_NOBODY_YET = f"{_NOBODY}, or a Snakemake that has just begun still counts its jobs"
 _NO_PAGE = "all runs are done; `snakemake` makes the tables, figures and the page"
 
 
@@ -74,6 +81,8 @@ def _again(at: At) -> str:
 def _progress(progress: Progress | None) -> str:
     if progress is None:
         return ""
+    if progress.left is None:
+        return f"\n  none of {progress.epochs} epochs finished yet"
     loss = "" if progress.loss is None else f", loss {progress.loss:.4f}"
     return f"\n  epoch {progress.epoch} of {progress.epochs}{loss}, {_span(progress.left)} to go"
 
