@@ -8,12 +8,13 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 DOCS_READY := $(VENV)/.ready-docs
+OLDEST := .venv-oldest
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 MKDOCS := NO_MKDOCS_2_WARNING=1 python -m mkdocs
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run full environment test slow lint bench gpu-check generated tiny-clip docs docs-serve dev clean
+.PHONY: help run full environment test slow test-python test-oldest dist lint bench gpu-check generated tiny-clip docs docs-serve dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,12 +38,21 @@ test: $(DEV_READY)  ## the fast tests
 slow: $(DEV_READY) $(DOCS_READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
 	python -m pytest -m slow -n 3 --dist loadfile  # more than two cores: they wait more than they compute
 
+test-python:  ## the fast tests on another Python, in .venv-PY: make test-python PY=3.13
+	$(MAKE) test VENV=.venv-$(PY) PYTHON=python$(PY)
+
+test-oldest: $(OLDEST)/.ready  ## the fast tests with the oldest dependencies that pyproject.toml allows, in .venv-oldest
+	$(OLDEST)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
+
+dist: $(DEV_READY)  ## the wheel and the source archive, in dist
+	python -m build --outdir dist
+
 lint: $(DEV_READY)  ## format, style, spelling, types, the Snakefile, known vulnerabilities, secrets
 	ruff check .
 	ruff format --check .
 	codespell
 	mypy
-	snakefmt --check Snakefile rules
+	snakefmt --check Snakefile workflow/Snakefile rules
 	snakemake --lint
 	python envs/audit.py
 
@@ -78,6 +88,16 @@ $(READY): pyproject.toml envs/requirements.txt
 $(DEV_READY): $(READY) envs/requirements-dev.txt
 	$(PIP) -r envs/requirements-dev.txt
 	touch $(DEV_READY)
+
+$(OLDEST)/.ready: pyproject.toml envs/requirements-dev.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(OLDEST)/bin/uv pip compile --quiet --resolution lowest-direct pyproject.toml --extra onnx --extra tensorboard \
+		--output-file $(OLDEST)/oldest.txt  # without slurm, whose plugin needs a newer numpy
+	grep -v '^-r' envs/requirements-dev.txt >$(OLDEST)/tools.txt
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python -r $(OLDEST)/oldest.txt -r $(OLDEST)/tools.txt
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --editable .
+	touch $@
 
 $(DOCS_READY): $(READY) envs/requirements-docs.txt
 	$(PIP) -r envs/requirements-docs.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cpt.cli.options import CATALOG, Catalog, ConfigFiles, Output, log, notice, slow
+from cpt.errors import CptError
 from cpt.files.provenance import recorded
 
 PERIOD = 2.0
@@ -182,22 +184,37 @@ def _verify_strictly(folder: Path, json: Path | None, catalog: Path) -> None:
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="name of the new experiment and of its dataset")],
+    name: Annotated[str, typer.Argument(help="the new folder; or, with --images, the new experiment and its dataset")],
     images: Annotated[
-        Path, typer.Option(help="folder with `<class>/<image>`, or with `train/<class>/<image>` and `test/...`")
-    ],
+        Path | None, typer.Option(help="folder with `<class>/<image>`, or with `train/<class>/<image>` and `test/...`")
+    ] = None,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="try the steps with the tiny CLIP: no download, but useless numbers")
     ] = False,
 ) -> None:
-    """Write the configuration of an experiment on your images: zero-shot CLIP, CoOp, IVLP and CPT with ViT-B/16.
+    """Make a folder for experiments outside a clone, or write the configuration of an experiment on your images.
 
-    One table is of all classes, the other of base and new classes. Run it in the project's folder.
+    The folder gets a Snakefile that runs the workflow of the installed `cpt`, its profiles and all configurations. A
+    clone of the repository is such a folder, too.
+
+    With --images, in such a folder: zero-shot CLIP, CoOp, IVLP and CPT with ViT-B/16, in one table of all classes and
+    one of base and new classes.
+
+    Example: `cpt init my-study`
 
     Example, with a folder of yours: `cpt init pets --images /data/pets`
     """
     from cpt.experiment.starter import write_starter
+    from cpt.workflow.study import write_study
 
+    if images is None:
+        if tiny:
+            raise CptError("--tiny: is for --images; the default experiment has the tiny CLIP anyway")
+        write_study(Path(name))
+        log(f"wrote {name}; next:")
+        log(f"  cd {shlex.quote(name)}")
+        log("  snakemake --cores 2")
+        return
     path, found = write_starter(name, images, Path(), tiny=tiny)
     log(found)
     log(f"wrote {path} and {name}.datasets.yaml; next:")
