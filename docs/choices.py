@@ -1,21 +1,15 @@
-"""Choices made on validation images: the default reading of CPT's equations, learning rates and epochs of all methods.
+"""A choice made on validation images: the default reading of CPT's equations.
 
-The rules are in docs/switches.md and docs/embedded.md; they were written before their results.
+The rule is in docs/switches.md; it was written before its result.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable
 
-from cpt.experiment import config
-from cpt.methods.base import registry
 from cpt.report.words import SIGNIFICANCE_LEVEL
 from docs.kept import (
-    CONFIGS,
-    ROOT,
     Difference,
     by_dataset,
     compared,
@@ -24,12 +18,9 @@ from docs.kept import (
     holm,
     kept,
     label,
-    markdown,
 )
 
 PRINTED = "printed"
-RATIO = 0.06
-"""Imbalance ratio of config/effort.yaml."""
 
 
 def readings() -> dict[str, list[float]]:
@@ -79,80 +70,3 @@ def pilot_differences() -> str:
 def pilot_verdict() -> str:
     """The default by the rule."""
     return label("pilot", "table2", chosen_reading())
-
-
-class Setting(NamedTuple):
-    """A point of the effort grid: epochs, learning rate, and H on validation images, one number per dataset."""
-
-    epochs: int
-    learning_rate: float
-    values: list[float]
-
-    @property
-    def mean(self) -> float:
-        """Mean H over the datasets."""
-        return statistics.fmean(self.values)
-
-
-@cache
-def effort() -> dict[str, list[Setting]]:
-    """Method -> the settings that were tried."""
-    variants = config.load([ROOT / CONFIGS["effort"]]).variants
-    found: dict[str, list[Setting]] = {}
-    for row in kept("effort").exhibit("table2")["rows"]:
-        variant = variants[row["id"]]
-        seeds = by_dataset("effort", "table2", RATIO, row["id"]).values()
-        means = [statistics.fmean(values.values()) for values in seeds]
-        setting = Setting(variant.set["epochs"], variant.set["learning_rate"], means)
-        found.setdefault(variant.method, []).append(setting)
-    return found
-
-
-def best_setting(settings: Sequence[Setting]) -> Setting:
-    """The setting with the highest mean H."""
-    return max(settings, key=lambda setting: setting.mean)
-
-
-def chosen_setting(settings: Sequence[Setting]) -> Setting:
-    """The one with the fewest epochs among those within one paired standard error of the best."""
-    best = best_setting(settings)
-
-    def close(setting: Setting) -> bool:
-        behind = [b - s for b, s in zip(best.values, setting.values, strict=True)]
-        return statistics.fmean(behind) <= statistics.stdev(behind) / len(behind) ** 0.5
-
-    return min(filter(close, settings), key=lambda setting: (setting.epochs, -setting.mean))
-
-
-def effort_edges() -> str:
-    """How many choices lie at an edge of what was tried."""
-    rates = epochs = both = 0
-    for settings in effort().values():
-        chosen = chosen_setting(settings)
-        tried = [s.learning_rate for s in settings]
-        rate = chosen.learning_rate in (min(tried), max(tried))
-        epoch = chosen.epochs in (min(s.epochs for s in settings), max(s.epochs for s in settings))
-        rates, epochs, both = rates + rate, epochs + epoch, both + (rate and epoch)
-    many = len(effort())
-    return (
-        f"Of {many} choices, {epochs} are at an edge in epochs (where two numbers were tried, either is one), "
-        f"{rates} in the learning rate, {both} in both."
-    )
-
-
-def effort_outcome() -> str:
-    """Settings tried and chosen for every method."""
-    lines = [
-        "| method | settings | best: epochs, learning rate | H | chosen: epochs, learning rate | H |",
-        "|:--|--:|:--|--:|:--|--:|",
-    ]
-    for method, settings in effort().items():
-        pair = [
-            f"{s.epochs}, {s.learning_rate:g} | {s.mean:.2f}"
-            for s in (best_setting(settings), chosen_setting(settings))
-        ]
-        kind = registry.get(method)
-        mark = " _(reconstruction)_" if kind.reconstruction else ""
-        lines.append(f"| {kind.title}{mark} (`{method}`) | {len(settings)} | {' | '.join(pair)} |")
-    runs = sum(len(setting.values) for settings in effort().values() for setting in settings)
-    return markdown([*lines, "", f"{runs} runs. H on validation images, mean over the datasets."])

@@ -34,10 +34,12 @@ from cpt.errors import CptError, nearest  # noqa: E402
 from cpt.experiment import config, grid  # noqa: E402
 from cpt.methods.base import registry  # noqa: E402
 from cpt.report.printed.published import read_published  # noqa: E402
-from docs import choices, measured, modeled  # noqa: E402
+from docs import choices, effort, measured, modeled  # noqa: E402
 from docs.kept import CONFIGS, KEPT, read, shown  # noqa: E402
 
 PLACE = re.compile(r"(<!-- =(\w+) -->)(.*?)(<!-- / -->)", re.DOTALL)
+LINES = re.compile(r"( *# =(\w+)\n)(.*?)( *# /\n)", re.DOTALL)
+"""A place in a configuration: whole lines."""
 TOLERANCE = 1.0
 """Points that a table's cell may differ by on another kind of CPU; README.md has the differences measured."""
 
@@ -207,8 +209,12 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "pilot_pairs_unit": choices.reading("pairs_unit"),
     "pilot_pairs_raw": choices.reading("pairs_raw"),
     "pilot_sum_unit": choices.reading("sum_unit"),
-    "effort": choices.effort_outcome,
-    "effort_edges": choices.effort_edges,
+    "effort": effort.outcome,
+    "effort_edges": effort.edges,
+    "effort_methods": lambda: f"{len(effort.tuned())}",
+    "effort_grid": effort.grid,
+    "effort_rows": effort.rows,
+    "equal_effort": effort.overrides,
     "embedded_averages": measured.averages("embedded"),
     "embedded_profiles": measured.profiles("embedded", 0.06),
     "embedded_below": measured.below("embedded", 0.06),
@@ -256,8 +262,13 @@ NUMBERS: dict[str, Callable[[], str]] = {
 
 
 def documents() -> list[Path]:
-    """Documents that may have places for numbers."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """Files that may have places for numbers; first the configurations, from which those of the documents come."""
+    return [
+        ROOT / CONFIGS["effort"],
+        ROOT / CONFIGS["embedded"],
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
 
 
 def written(document: Path) -> str:
@@ -272,7 +283,8 @@ def written(document: Path) -> str:
             raise CptError(f"{document}: unknown number {place[2]!r}; {nearest(place[2], NUMBERS)}")
         return f"{place[1]}{NUMBERS[place[2]]()}{place[4]}"
 
-    return PLACE.sub(replaced, document.read_text(encoding="utf-8"))
+    place = PLACE if document.suffix == ".md" else LINES
+    return place.sub(replaced, document.read_text(encoding="utf-8"))
 
 
 def keep(folder: Path) -> None:
