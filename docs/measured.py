@@ -9,7 +9,7 @@ from cpt.errors import CptError
 from cpt.metrics.reported import MEASURES
 from cpt.report import tables
 from cpt.report.words import SIGNIFICANCE_LEVEL
-from cpt.results.cells import Results
+from cpt.results.cells import Results, tested_rows
 from docs.kept import by_dataset, cell, difference_table, differences, holm, kept, label, markdown, numbers, paired
 
 Text = Callable[[], str]
@@ -45,10 +45,10 @@ def averages(experiment: str) -> Text:
 
 
 def against(experiment: str, table: str, reference: str, ratios: Sequence[float], task: str = "base_to_new") -> Text:
-    """Every row of a table minus one of them, paired by dataset and seed; a family of tests is the lines of one τ."""
+    """Every row of a table but controls minus one of them, paired by dataset and seed; the lines of one τ are a family."""
 
     def text() -> str:
-        rows = [row["id"] for row in kept(experiment).exhibit(table)["rows"] if row["id"] != reference]
+        rows = [row["id"] for row in tested_rows(kept(experiment).exhibit(table)) if row["id"] != reference]
         return difference_table(
             {
                 (f"{ratio:g}", label(experiment, table, row)): paired(experiment, table, ratio, row, reference, task)
@@ -68,7 +68,7 @@ def beyond(experiment: str, table: str, reference: str, ratios: Sequence[float])
     def text() -> str:
         lines = []
         for ratio in ratios:
-            rows = [row["id"] for row in kept(experiment).exhibit(table)["rows"] if row["id"] != reference]
+            rows = [row["id"] for row in tested_rows(kept(experiment).exhibit(table)) if row["id"] != reference]
             found = [paired(experiment, table, ratio, row, reference) for row in rows]
             sides: dict[str, list[str]] = {"above": [], "below": []}
             for row, difference, p in zip(rows, found, holm(found), strict=True):
@@ -108,7 +108,7 @@ def below(experiment: str, ratio: float) -> Text:
     def text() -> str:
         results, lines = kept(experiment), ["| method | datasets with H below zero-shot CLIP's |", "|:--|:--|"]
         zeroshot = by_dataset(experiment, "table2", ratio, "zeroshot")
-        for row in results.exhibit("table2")["rows"]:
+        for row in tested_rows(results.exhibit("table2")):
             values = by_dataset(experiment, "table2", ratio, row["id"])
             found = zip(values, differences(values, zeroshot), strict=True)
             names = [f"{results.dataset_title(dataset)} ({value:+.2f})" for dataset, value in found if value < 0]
