@@ -116,7 +116,10 @@ def test_recipes_copy_what_exists_and_install_the_pins(recipe: str) -> None:
     copied = re.findall(r"^ {4}(\S+) /opt/cpt/\S+$", text, re.MULTILINE)
     for words in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
         copied += words.split()
-    assert {"envs/requirements.txt", "pyproject.toml", "README.md", "LICENSE", "cpt"} == set(copied)
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {"envs/requirements.txt", "pyproject.toml", "README.md", "LICENSE", "cpt", *built["force-include"]} == set(
+        copied
+    )
     assert all((ROOT / name).exists() for name in copied)
 
 

@@ -18,7 +18,7 @@ from cpt.evaluation.trained import RESIZED, image_tower
 from cpt.experiment.runs import Run
 from cpt.files import paths
 from cpt.files.integrity import SUFFIX, read_record
-from cpt.files.paths import GRID, METRICS, TEXT_FEATURES
+from cpt.files.paths import GRID, METRICS, NATURAL, TEXT_FEATURES, Ratio, ratio_text
 from cpt.files.stage_files import json_text, read_json, read_metadata, read_parquet
 from cpt.methods.base import registry
 from cpt.results.cells import row_names
@@ -54,9 +54,8 @@ def card(run: Path, root: Path, record: dict[str, Any], backbone: dict[str, Any]
     grid = read_json(root / "grid.json", GRID) if (root / "grid.json").is_file() else {"datasets": {}, "exhibits": {}}
     datasets, method = grid["datasets"], _row(grid, Run.of(record))
     numbers = _numbers(run, record["seed"])
-    title = f"{method} on {_title(datasets, record['dataset'])}, τ = " + (
-        f"{record['imbalance_ratio']:g}, seed {record['seed']}"
-    )
+    tail = ratio_text(record["imbalance_ratio"])
+    title = f"{method} on {_title(datasets, record['dataset'])}, τ = {tail}, seed {record['seed']}"
     header = _header(record, backbone, datasets, numbers, place, license)
     parts = [f"# {title}", _about(run, root, record, backbone, datasets), _use(place), _results(numbers, datasets)]
     parts += [_limits(record, backbone, datasets), _hyperparameters(record)]
@@ -158,14 +157,19 @@ def _about(
         "backbone": f"{backbone['name']} ({backbone['architecture']}, {backbone['pretrained']}), frozen; not included",
         "trained on": f"{_title(datasets, record['dataset'])}, {_images(root, record)}",
         "classes": f"{len(names)}: {', '.join(names[:NAMED])}{more}",
-        "protocol": f"{record['protocol']}, τ = {record['imbalance_ratio']:g} (training images of the rarest class by "
-        "those of the most frequent one)",
+        "protocol": f"{record['protocol']}, τ = {_tail(record['imbalance_ratio'])}",
         "learned values": f"{record['learnable_parameters']:,}, in {record['steps']:,} steps",
         "text knowledge": _knowledge(record["text_knowledge"]),
         "made by": _made_by(run, record),
     }
     table = ["| | |", "|---|---|", *(f"| {name} | {_plain(value)} |" for name, value in rows.items())]
     return "Learned prompts for a frozen CLIP, whose weights are not changed.\n\n" + "\n".join(table)
+
+
+def _tail(ratio: Ratio) -> str:
+    if ratio == NATURAL:
+        return f"{NATURAL} (all training images, as many of each class as there are)"
+    return f"{ratio_text(ratio)} (training images of the rarest class by those of the most frequent one)"
 
 
 def _knowledge(found: dict[str, Any] | None) -> str:
@@ -246,7 +250,7 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
         said.append("It classifies by more than the texts in `classifier.safetensors`.")
     if kind.depends_on_batch:
         said.append("How it classifies an image may depend on the images that are classified with it.")
-    if record["imbalance_ratio"] < 1:
+    if record["imbalance_ratio"] != 1:
         said.append("Rare classes had few training images; expect less of them than of frequent ones.")
     if facts.get("layout") == "embedded":
         said.append("The dataset is generated with `cpt`. The numbers say nothing about photographs.")
@@ -254,6 +258,8 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
         said.append(
             "The dataset's parts are derived: the numbers are not comparable with those of its published split."
         )
+    if kind.control:
+        said.append("The method is a control: its numbers say what others are worth. It is not meant to be used.")
     if kind.reconstruction:
         said.append("The method is a reconstruction from a description: neither its equations nor its code are public.")
     if backbone["pretrained"] == "random":

@@ -30,6 +30,7 @@ from cpt.features.make_clusters import make_clusters
 from cpt.features.templates import template_set
 from cpt.features.text import make_text_features
 from cpt.files import paths
+from cpt.files.paths import NATURAL
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Hyperparameters, Starting, resolve
 from cpt.training.train import TrainInputs, train
@@ -82,7 +83,7 @@ def fit(
     hp = _checked(method, seed, hyperparameters)
     entry, listing = _dataset(Path(train_folder).absolute(), classes, template)
     folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
-    run = Run(PROTOCOL, entry.name, 1.0, method, hp, seed)
+    run = Run(PROTOCOL, entry.name, NATURAL, method, hp, seed)
     given = {"method": method, "hyperparameters": hp.model_dump(), "seed": seed, "augmentation": augmentation}
     given |= {"device": device, "threads": threads, "backbone": _backbone(backbone, folder)}
     given |= {"manifest": make_manifest(entry, folder / "data" / entry.name, log, listing)}

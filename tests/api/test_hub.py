@@ -20,10 +20,12 @@ from PIL import Image
 
 import cpt
 from cpt.api import hub
+from cpt.api.card import card
 from cpt.clip.make_backbone import make_backbone
 from cpt.errors import CptError
 from cpt.evaluation.predict import predict
 from cpt.evaluation.score import score
+from cpt.evaluation.trained import experiment_of
 from cpt.experiment.runs import Run
 from cpt.files.hashes import digest_of_file
 from cpt.files.stage_files import read_json, read_parquet
@@ -106,6 +108,39 @@ def test_a_loaded_run_is_fetched_once(run: Path, there: Hub) -> None:
     there.requests.clear()
     cpt.load(f"hub:{PLACE}", device="cpu")
     assert {path.rpartition("/")[2] for _, path in there.requests} == {"cpt.json"}, "which commit is the newest?"
+
+
+def test_a_fitted_run_is_pushed_and_fetched(results: Path, there: Hub, photos: Path, tmp_path: Path) -> None:
+    """Its training images are those that there are: no imbalance ratio was imposed."""
+    for number, path in enumerate(sorted(photos.iterdir())):
+        folder = tmp_path / "classes" / ("lake" if number < 3 else "river")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    settings = {"templates": "single", "epochs": 1, "batch_size": 2}
+    model = cpt.fit(
+        "coop",
+        tmp_path / "classes",
+        backbone=results / "backbone.json",
+        output=tmp_path / "kept",
+        device="cpu",
+        **settings,
+    )
+    run = next((tmp_path / "kept").rglob("run.json")).parent
+    made = hub.contents(run, PLACE)
+    assert "τ = natural" in made.card
+    assert "Rare classes had few training images" in made.card
+    hub.push(made, PLACE)
+    assert cpt.load(f"hub:{PLACE}", device="cpu").predict(photos).equals(model.predict(photos))
+
+
+def test_the_card_of_a_control_says_so(run: Path) -> None:
+    record = read_json(run / "run.json", "cpt.run/3")
+    backbone = {"pretrained": "shipped", "name": "tiny", "architecture": "x"}
+    plain = card(run, experiment_of(run), record, backbone, PLACE, "mit")
+    record |= {"method": "shuffled_labels", "hyperparameters": {"templates": "single"}}
+    control = card(run, experiment_of(run), record, backbone, PLACE, "mit")
+    assert "is a control" not in plain
+    assert "The method is a control: its numbers say what others are worth." in control
 
 
 def test_what_is_sent_tells_nothing_of_the_machine(run: Path, there: Hub) -> None:
