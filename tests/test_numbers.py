@@ -202,7 +202,9 @@ def test_learning_rates_and_epochs_are_what_the_procedure_chose(command: dict) -
     frame = runs_of("effort")
     frame = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")]
     frame = frame[~((frame["method"] == "promptsrc") & ~frame["average_mean"].eq(0.75 * frame["epochs"]))]
-    assert set(frame["method"]) == {m for m in registry.built_in() if registry.get(m).trains and not registry.get(m).control} - {"cpt"}
+    assert set(frame["method"]) == {
+        m for m in registry.built_in() if registry.get(m).trains and not registry.get(m).control
+    } - {"cpt"}
     text, chosen = lines_of(command["NUMBERS"]["effort"]()), {}
     for method, tried in frame.groupby("method"):
         by_setting = tried.pivot_table(index="dataset", columns=["epochs", "learning_rate"], values="value")
