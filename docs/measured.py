@@ -45,7 +45,7 @@ def averages(experiment: str) -> Text:
 
 
 def against(experiment: str, table: str, reference: str, ratios: Sequence[float], task: str = "base_to_new") -> Text:
-    """Every row of a table but controls minus one of them, paired by dataset and seed; a family is the lines of one τ."""
+    """Every row of a table but controls minus one, paired by dataset and seed; a family is the lines of one τ."""
 
     def text() -> str:
         rows = [row["id"] for row in tested_rows(kept(experiment).exhibit(table)) if row["id"] != reference]
