@@ -9,10 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 _TABLES = {"embedding", "index", "index_select", "gather"}
 """Operations that read of their first input only what they return."""
+
+aten = torch.ops.aten
+_ATTENTION = {
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda *sizes, **_: sdpa_flop_count(*sizes[:3]),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *sizes, **_: sdpa_backward_flop_count(*sizes[:4]),
+}
+"""How attention on a CPU is counted, which older versions of torch, 2.8 among them, leave out."""
 
 
 class Cost(NamedTuple):
@@ -63,7 +70,7 @@ def _bytes(tensor: Tensor) -> int:
 
 def cost(work: Callable[[], Any]) -> Cost:
     """Count one call: matrix products, convolutions and attention exactly; element-wise operations as no FLOPs."""
-    with FlopCounterMode(display=False) as flops, ByteCounter() as moved:
+    with FlopCounterMode(display=False, custom_mapping=_ATTENTION) as flops, ByteCounter() as moved:
         work()
     return Cost(float(flops.get_total_flops()), float(moved.bytes))
 

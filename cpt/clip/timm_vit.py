@@ -164,7 +164,7 @@ def _plain_block(block: Any) -> bool:
         known = known and not attn.rotate_half and getattr(attn, "num_kv_groups", 1) == 1
     return (
         known
-        and attn.gate is None
+        and getattr(attn, "gate", None) is None
         and attn.num_heads * attn.head_dim == attn.proj.out_features
         and all(isinstance(part, nn.Identity) for part in (attn.q_norm, attn.k_norm))
         and isinstance(mlp.fc2, nn.Linear)
