@@ -54,7 +54,7 @@ def _rendered(name: str, key: str, train: int, val: int, test: int) -> str:
         "title": name,
         "layout": "embedded",
         "key": key,
-        "shift_of": "world" if key in world.SHIFTS else None,
+        "shift_of": world.DATA_SETS[key].classes_of,
         "per_class": {"train": max(train, 1), "val": val, "test": test},
     }
     with tempfile.TemporaryDirectory() as folder:
