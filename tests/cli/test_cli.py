@@ -27,7 +27,7 @@ VERBS = [
     "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
     "predict", "score", "aggregate", "table", "figure", "page", "verify", "status", "compare", "audit", "ledger",
     "many", "methods", "schema", "pretrain", "classify", "export", "words", "bundle", "push", "pull", "init", "board",
-    "runs",
+    "runs", "across",
 ]  # fmt: skip
 
 
