@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cpt.data.world.colors import Color, jitter, shade
-from cpt.data.world.family import Subject
 from cpt.data.world.fields import SIZE
+from cpt.data.world.subject import Subject
 
 _GROUNDS: dict[str, Color] = {
     "river": (95, 135, 75),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cpt.data.world.family import Composition
 from cpt.data.world.render import draw_image, image_seed
+from cpt.data.world.subject import Composition
 from cpt.data.world.worlds import DATA_SETS, FAMILIES, held_out, world_of
 from cpt.errors import CptError, nearest
 

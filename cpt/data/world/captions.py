@@ -16,9 +16,9 @@ import numpy as np
 
 from cpt.data.world.colors import RGB
 from cpt.data.world.declared import World
-from cpt.data.world.family import Composition
 from cpt.data.world.render import draw_image, image_seed
 from cpt.data.world.style import WEB
+from cpt.data.world.subject import Composition
 from cpt.data.world.worlds import FAMILIES, held_out, nuisance
 
 TEMPLATES = (

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from cpt.data.world.colors import RGB, Color, shade
-from cpt.data.world.family import Subject
 from cpt.data.world.objects import Pen, Point, arc, ngon
+from cpt.data.world.subject import Subject
 
 STEM = (40, 120, 45)
 DARK, LIGHT = RGB["black"], RGB["white"]

@@ -8,41 +8,13 @@ knows but whose combination it has never met.
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from PIL import Image
 
-from cpt.data.world.colors import Color
-
-if TYPE_CHECKING:
-    from cpt.data.world.objects import Pen
-
-Composition = tuple[str, ...]
-
-
-class Subject(NamedTuple):
-    """What one image shows, and the chance that decides how.
-
-    Attributes:
-        color: of the object; dark where its family has none.
-        extra: its nuisance property (`Family.nuisance`), an empty text for most families.
-        part: "web", "train" or "test": whose hand-written digits may be used.
-        scale: about 0.2 to 1, how large it is; for textures how coarse.
-        angle: its rotation in radians.
-    """
-
-    composition: Composition
-    color: Color
-    extra: str
-    part: str
-    scale: float
-    angle: float
-    rnd: random.Random
-    rng: np.random.Generator
+from cpt.data.world.objects import Pen
+from cpt.data.world.subject import Composition, Subject
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cpt.data.world.colors import JITTER, RGB, jitter
-from cpt.data.world.family import Subject
+from cpt.data.world.subject import Subject
 
 SIZE = 64
 _AXIS = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cpt.data.world.colors import Color, jitter, shade
-from cpt.data.world.family import Subject
 from cpt.data.world.fields import SIZE
+from cpt.data.world.subject import Subject
 
 # Sky at the top, sky at the horizon, factor of the light on the ground.
 _SKIES: dict[str, tuple[Color, Color, float]] = {

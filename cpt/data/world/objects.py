@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cpt.data.world.colors import Color
-from cpt.data.world.family import Subject
+from cpt.data.world.subject import Subject
 from cpt.errors import CptError
 
 Point = tuple[float, float]

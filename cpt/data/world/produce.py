@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cpt.data.world.colors import Color, jitter, shade
-from cpt.data.world.family import Subject
 from cpt.data.world.fields import SIZE
 from cpt.data.world.objects import Pen, arc, ngon
+from cpt.data.world.subject import Subject
 
 _STALK, _LEAF = (90, 60, 30), (50, 130, 45)
 _INK, _LIGHT = (20, 20, 24), (245, 245, 245)

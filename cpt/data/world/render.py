@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from cpt.data.world.colors import COLORS, JITTER, RGB, Color, jitter
-from cpt.data.world.family import Composition, Subject
 from cpt.data.world.objects import Pen
 from cpt.data.world.style import Style
+from cpt.data.world.subject import Composition, Subject
 from cpt.data.world.worlds import FAMILIES, nuisance
 
 SIZE = 32

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cpt.data.world.colors import JITTER, RGB, jitter, shade
-from cpt.data.world.family import Subject
 from cpt.data.world.objects import CIRCLE, Pen, font
+from cpt.data.world.subject import Subject
 
 _INK, _PAPER = (30, 30, 36), (244, 243, 238)
 

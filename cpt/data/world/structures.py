@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from cpt.data.world.colors import Color, jitter, shade
-from cpt.data.world.family import Subject
 from cpt.data.world.fields import SIZE
 from cpt.data.world.objects import Pen, Point, arc
+from cpt.data.world.subject import Subject
 
 _GLASS, _DOOR, _LIGHT = (70, 85, 115), (85, 55, 35), (245, 245, 240)
 

@@ -6,9 +6,9 @@ import random
 from functools import cache
 
 from cpt.data.world.declared import World
-from cpt.data.world.family import Composition
 from cpt.data.world.first import FIRST
 from cpt.data.world.second import SECOND
+from cpt.data.world.subject import Composition
 
 HELD_OUT_SHARE = 0.22
 WORLDS = {world.name: world for world in (FIRST, SECOND)}

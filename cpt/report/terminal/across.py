@@ -30,7 +30,8 @@ def sections(found: Across) -> Iterator[Section]:
     """Return a table per task, τ and metric."""
     for place, lines in found.lines.items():
         heads = ["row", "mean", f"- {found.reference}", "95 % interval", "higher on", "p", "Holm", "models", "agree"]
-        yield Section(_title(found, place), heads, [_cells(found, line) for line in lines])
+        own = [found.reference, f"{lines[0].reference:.2f}", *["–"] * 7] if lines else []
+        yield Section(_title(found, place), heads, [own, *map(_cells, lines)] if lines else [])
 
 
 def legend(found: Across) -> list[str]:
@@ -129,7 +130,7 @@ def _where(place: Place) -> str:
     return f"{TASKS[place.task]} {place.metric} at τ = {ratio_text(place.ratio)}"
 
 
-def _cells(found: Across, line: Line) -> list[str]:
+def _cells(line: Line) -> list[str]:
     models = f"{min(line.by_model):+.2f} … {max(line.by_model):+.2f}"
     means = [line.label, f"{line.mean:.2f}", f"{line.difference.estimate:+.2f}", bounds(line.difference, "+.2f")]
     tests = [f"{line.higher} of {line.units}", f"{line.p:.3f}", f"{line.corrected:.3f}"]
