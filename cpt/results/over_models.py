@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -127,7 +127,7 @@ def across(experiments: Sequence[Results], reference: str) -> Across:
         for world in range(max(worlds) + 1)
     ]
     shown = {row for rows in found[0].values() for row in rows}
-    rows = {row["id"]: row for each in experiments[0].grid["exhibits"].values() for row in each.get("rows", [])}
+    rows = {row["id"]: row for each in _exhibits(experiments[0]) for row in each.get("rows", [])}
     labels = row_names([row for name, row in rows.items() if name in shown])
     lines = {place: _lines(place, chosen, labels, experiments, found, worlds) for place in found[0]}
     return Across(labels[chosen], models, titles, lines)
@@ -216,26 +216,31 @@ def _cells(results: Results, reference: str) -> dict[Place, Cells]:
     Raises:
         CptError: a run of one is not finished, or the reference row is not there.
     """
-    of_reference = runs_of(results, reference)
-    controls = {
-        row["id"] for each in results.grid["exhibits"].values() for row in each.get("rows", []) if row.get("control")
-    }
+    controls = {row["id"] for each in _exhibits(results) for row in each.get("rows", []) if row.get("control")}
+    wanted: dict[tuple[str, Ratio], list[str]] = {}
+    for task, ratio, dataset in sorted(runs_of(results, reference), key=_order):
+        wanted.setdefault((task, ratio), []).append(dataset)
     found: dict[Place, Cells] = {}
     missing: set[str] = set()
     for row in labels_of(results):
         of_row = runs_of(results, row)
-        if row in controls or not of_row.keys() >= of_reference.keys():  # a row of other exhibits
-            continue
-        for key in sorted(of_reference, key=_order):
-            task, ratio, dataset = key
-            missing.update(set(of_row[key]) - results.finished)
-            cell = {"task": task, "dataset": dataset, "runs": of_row[key]}
-            for metric in ["H", "base", "new"] if judged_by(task) == "H" else ["accuracy"]:
-                place = found.setdefault(Place(task, metric, ratio), {})
-                place.setdefault(row, {})[dataset] = results.seeds(cell, metric)
+        for (task, ratio), datasets in wanted.items():
+            if row in controls or any((task, ratio, dataset) not in of_row for dataset in datasets):
+                continue  # a row of other exhibits
+            for dataset in datasets:
+                runs = of_row[task, ratio, dataset]
+                missing.update(set(runs) - results.finished)
+                cell = {"task": task, "dataset": dataset, "runs": runs}
+                for metric in ["H", "base", "new"] if judged_by(task) == "H" else ["accuracy"]:
+                    place = found.setdefault(Place(task, metric, ratio), {})
+                    place.setdefault(row, {})[dataset] = results.seeds(cell, metric)
     if missing:
         raise CptError(f"{results.folder}: {len(missing)} runs are not finished; run `snakemake` first")
     return found
+
+
+def _exhibits(results: Results) -> list[dict[str, Any]]:
+    return list(results.grid["exhibits"].values())
 
 
 def _order(key: Key) -> tuple[int, float, str]:
