@@ -21,7 +21,7 @@ OWN = "that cannot be checked (compared with the same images only)"
 def how_known(manifest: Manifest, entry: Entry | None) -> str:
     """Return how a dataset is known to be what it is called: ``AGAIN``, ``PUBLISHED`` or ``OWN``.
 
-    One of the embedded world is rendered again. Of a published one the catalog tells classes and numbers of images.
+    One of a generated world is rendered again. Of a published one the catalog tells classes and numbers of images.
 
     Args:
         manifest: what is told of the dataset's images.
@@ -48,7 +48,7 @@ def how_known(manifest: Manifest, entry: Entry | None) -> str:
 
 @cache
 def _rendered(name: str, key: str, train: int, val: int, test: int) -> str:
-    """Content hash of a dataset of the embedded world, which takes seconds to make."""
+    """Content hash of a dataset of a generated world, which takes seconds to make."""
     fields = {
         "name": name,
         "title": name,
