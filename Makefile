@@ -10,11 +10,12 @@ DEV_READY := $(VENV)/.ready-dev
 DOCS_READY := $(VENV)/.ready-docs
 OLDEST := .venv-oldest
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+MODELS := first-s1 first-s2 second-s0 second-s1 second-s2
 MKDOCS := NO_MKDOCS_2_WARNING=1 python -m mkdocs
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run full environment test slow test-python test-oldest dist lint bench gpu-check generated tiny-clip docs docs-serve dev clean
+.PHONY: help run full environment test slow test-python test-oldest dist lint bench gpu-check generated tiny-clip worlds docs docs-serve dev clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +70,14 @@ generated: $(DEV_READY)  ## write workflow/schemas and docs/methods.md anew from
 
 tiny-clip: $(READY)  ## rebuild the shipped tiny CLIP from nothing (about 6 minutes)
 	cpt pretrain
+
+worlds: $(READY) $(MODELS:%=work/tiny_clip/%/recipe.json)  ## three tiny CLIPs of both generated worlds, their experiments, results/worlds.md
+	for file in config/worlds.yaml config/worlds/*.yaml; do snakemake --cores $(CORES) --configfile $$file $(PROFILE_ARGS) || exit 1; done
+	cpt across results/worlds_*/ --format md >results/worlds.md
+	cpt across results/worlds_*/
+
+work/tiny_clip/%/recipe.json: | $(READY)
+	cpt pretrain --world $(word 1,$(subst -s, ,$*)) --seed $(word 2,$(subst -s, ,$*)) --output work/tiny_clip/$*
 
 docs: $(DOCS_READY)  ## the documents as a site, site/index.html; a broken link is an error
 	$(MKDOCS) build

@@ -33,6 +33,16 @@ CONFIGS = {
     "effort": "config/effort.yaml",
     "embedded_full": "config/embedded_full.yaml",
 }
+WORLDS = {
+    "worlds_first_s0": "config/worlds.yaml",
+    "worlds_first_s1": "config/worlds/first_s1.yaml",
+    "worlds_first_s2": "config/worlds/first_s2.yaml",
+    "worlds_second_s0": "config/worlds/second_s0.yaml",
+    "worlds_second_s1": "config/worlds/second_s1.yaml",
+    "worlds_second_s2": "config/worlds/second_s2.yaml",
+}
+"""Three models of each generated world."""
+CONFIGS |= WORLDS
 
 
 def read(experiment: str, runs: Path) -> Results:

@@ -8,9 +8,25 @@ from typing import Any
 from cpt.errors import CptError
 from cpt.metrics.reported import MEASURES
 from cpt.report import tables
+from cpt.report.terminal import across as texts
+from cpt.report.terminal.sections import markdown_table
 from cpt.report.words import SIGNIFICANCE_LEVEL
 from cpt.results.cells import Results, tested_rows
-from docs.kept import by_dataset, cell, difference_table, differences, holm, kept, label, markdown, numbers, paired
+from cpt.results.over_models import across
+from docs.kept import (
+    KEPT,
+    WORLDS,
+    by_dataset,
+    cell,
+    difference_table,
+    differences,
+    holm,
+    kept,
+    label,
+    markdown,
+    numbers,
+    paired,
+)
 
 Text = Callable[[], str]
 
@@ -163,3 +179,16 @@ def other_cpu() -> str:
         f"{moved} of {len(changes)} accuracies, by at most {max(changes):.2f} points, and a table's cell by at most "
         f"{cell:.2f}"
     )
+
+
+def worlds() -> str:
+    """Rows minus CPT over the models of both generated worlds, as ``cpt across`` computes them."""
+    missing = [name for name in WORLDS if not (KEPT / f"{name}.parquet").is_file()]
+    if missing:
+        # a line that begins with a mark is HTML on GitHub
+        return f"\n**Not measured yet: of the {len(WORLDS)} experiments, {len(missing)} have no kept results.**\n"
+    found = across([kept(name) for name in WORLDS], "cpt")
+    parts = [f"**{title}**\n\n{markdown_table(heads, rows)}" for title, heads, rows in texts.sections(found)]
+    names = [", ".join(model.name for model in found.models if model.world == i) for i in range(len(found.worlds))]
+    lines = [f"{own}: {', '.join(titles)}." for own, titles in zip(names, found.worlds, strict=True)]
+    return "\n" + "\n\n".join([*parts, "\n".join(f"- {line}" for line in [*lines, *texts.notes(found)])]) + "\n"

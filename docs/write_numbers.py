@@ -230,6 +230,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "full_below": measured.below("embedded_full", 0.06),
     "ablation_differences": measured.against("ablation", "table1", "ivlp", (0.06,)),
     "other_cpu": measured.other_cpu,
+    "worlds": measured.worlds,
     "bench": lambda: "\n" + rows.markdown(bench()),
     "operators": operators,
     "goal_operators": goal_operators,

@@ -1,10 +1,6 @@
 rule backbone:
     input:
-        files=[  # the user's own
-            path
-            for path in (CONFIG.backbone.architecture, CONFIG.backbone.pretrained)
-            if os.path.isfile(path)
-        ],
+        files=STAGES.backbone_files,
     output:
         record=f"{ROOT}/backbone.json",
         weights=f"{ROOT}/backbone.safetensors",

@@ -256,13 +256,11 @@ def _make_backbone(place: str, wanted: dict[str, Any], folder: Path, given: Path
     """Make backbone.json and its weights in a folder, or copy them; they must be those that the run was trained on."""
     from cpt.api.backbone import copy_backbone
     from cpt.clip.make_backbone import make_backbone
-    from cpt.clip.weights import SUFFIXES
 
     name, architecture, pretrained = (wanted[key] for key in ("name", "architecture", "pretrained"))
     if given is not None:
         copy_backbone(given, folder)
-    elif architecture.endswith(".json") or Path(pretrained).suffix in SUFFIXES:
-        own = architecture if architecture.endswith(".json") else pretrained
+    elif (own := _own_backbone(architecture, pretrained)) is not None:
         options = ["--name", name, "--architecture", architecture, "--pretrained", pretrained]
         command = shlex.join(["cpt", "backbone", *options, "--output", "backbone.json"])
         raise CptError(
@@ -274,6 +272,17 @@ def _make_backbone(place: str, wanted: dict[str, Any], folder: Path, given: Path
     if read_json(folder / "backbone.json", BACKBONE)["sha256"] != wanted["sha256"]:
         what = f"{given}: another" if given else f"{place}: {architecture}, {pretrained} is now another"
         raise CptError(f"{what} backbone than the run was trained on; give --backbone, of SHA-256 {wanted['sha256']}")
+
+
+def _own_backbone(architecture: str, pretrained: str) -> str | None:
+    """The file, or a tiny CLIP's folder, that a backbone of somebody's own is made of; None for a published one."""
+    from cpt.clip.make_backbone import EMBEDDED, SHIPPED
+    from cpt.clip.weights import SUFFIXES
+
+    if architecture.endswith(".json"):
+        return architecture
+    rebuilt = architecture == EMBEDDED and pretrained != SHIPPED
+    return pretrained if rebuilt or Path(pretrained).suffix in SUFFIXES else None
 
 
 def _download(name: str, file: str, revision: str | None) -> Path:

@@ -31,8 +31,8 @@ app = typer.Typer(
 
 VERBS: dict[str, tuple[Callable[..., None], ...]] = {
     "An experiment": (
-        experiment.init, experiment.plan, experiment.status, compare.compare, experiment.verify, experiment.bundle,
-        report.board,
+        experiment.init, experiment.plan, experiment.status, compare.compare, compare.across, experiment.verify,
+        experiment.bundle, report.board,
     ),
     "A trained run": (use.runs, use.classify, use.export, use.words, use.push, use.pull),
     "What there is": (experiment.methods,),

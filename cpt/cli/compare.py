@@ -1,4 +1,4 @@
-"""The command ``cpt compare``."""
+"""The commands ``cpt compare`` and ``cpt across``."""
 
 from __future__ import annotations
 
@@ -54,6 +54,40 @@ def compare(
     printer.print("", *texts.notes(found), sep="\n")
 
 
+def across(
+    results: Annotated[list[Path], typer.Argument(help="folders of results, one per backbone")],
+    reference: Annotated[str, typer.Option(help="row that is subtracted from every other")] = "cpt",
+    format: Annotated[
+        Literal["table", "md", "csv", "json"], typer.Option(help="of the output; csv and json are unrounded")
+    ] = "table",
+) -> None:
+    """Compare all rows with one of them over several backbones: finished experiments that have the same rows.
+
+    Experiments on the same datasets are the models of one world. Each model on each dataset counts by its mean over
+    seeds, and these are averaged over the models of a world first. Intervals and p (flipping the signs of the datasets'
+    differences, Holm's correction over the rows) are over the datasets of all worlds: they tell of the choice of
+    datasets, not of models and worlds. Beside them stand the smallest and the largest difference of a model.
+
+    Example, with the experiments of `make worlds`: `cpt across results/worlds_* --reference cpt --format md`
+    """
+    from cpt.report.terminal import across as texts
+    from cpt.report.terminal.console import console
+    from cpt.results.cells import read_results
+    from cpt.results.over_models import across as compared
+
+    for folder in results:
+        _require_results(folder)
+    found = compared([read_results(folder / "grid.json", folder / "runs.parquet") for folder in results], reference)
+    if format != "table":
+        log(texts.FORMATS[format](found))
+        return
+    printer = console(texts.WIDTH)
+    printer.print(*texts.legend(found), sep="\n", soft_wrap=True)
+    for table in texts.terminal(found):
+        printer.print(table)
+    printer.print("", *texts.notes(found), sep="\n")
+
+
 def _sides(first: str, second: str, results: Path, row: str) -> tuple[Side, Side]:
     """The results and the row of both sides.
 
@@ -64,13 +98,18 @@ def _sides(first: str, second: str, results: Path, row: str) -> tuple[Side, Side
 
     folders = [word for word in (first, second) if _is_folder(word)]
     for folder in folders:
-        if not Path(folder, "runs.parquet").is_file():
-            raise CptError(f"{folder}: no results (runs.parquet) there; give results/<experiment> of a finished one")
+        _require_results(Path(folder))
     if len(folders) == 1:
         raise CptError(f"{folders[0]}: a folder; give two folders (and --row), or two rows (and --results)")
     places = [(Path(folder), row) for folder in folders] or [(results, first), (results, second)]
     one, other = ((read_results(place / "grid.json", place / "runs.parquet"), name) for place, name in places)
     return one, other
+
+
+def _require_results(folder: Path) -> None:
+    """Refuse a folder without results."""
+    if not (folder / "runs.parquet").is_file():
+        raise CptError(f"{folder}: no results (runs.parquet) there; give results/<experiment> of a finished one")
 
 
 def _is_folder(word: str) -> bool:

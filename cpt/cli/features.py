@@ -35,7 +35,9 @@ def backbone(
     architecture: Annotated[
         str, typer.Option(help="'embedded', a model name of open_clip, or your own .json")
     ] = "embedded",
-    pretrained: Annotated[str, typer.Option(help="tag of open_clip, checkpoint file, or 'random'")] = "shipped",
+    pretrained: Annotated[
+        str, typer.Option(help="tag of open_clip, checkpoint file, 'random', or a tiny CLIP's folder")
+    ] = "shipped",
     sha256: Annotated[str | None, typer.Option(help="required SHA-256 of the weights file")] = None,
 ) -> None:
     """Export both towers of an unmodified open_clip model and check them against it on random inputs.
@@ -54,17 +56,28 @@ def backbone(
 
 
 def pretrain(
-    output: Annotated[Path, typer.Option(help="folder for weights, merges and recipe")] = Path("cpt/assets/tiny_clip"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder for weights, merges and recipe; default: work/tiny_clip/WORLD-sSEED, of the shipped CLIP "
+            "(first, 0) cpt/assets/tiny_clip"
+        ),
+    ] = None,
+    world: Annotated[str, typer.Option(help="generated world to learn from: first or second")] = "first",
     seed: Annotated[int, typer.Option(help="seed of the pretraining", min=0, max=limits.SEED)] = 0,
     threads: Threads = 1,
 ) -> None:
-    """Pretrain the tiny CLIP of the embedded benchmark from scratch.
+    """Pretrain a tiny CLIP of an embedded benchmark from scratch.
 
-    Example, which takes about 6 minutes: `cpt pretrain --output tiny_clip`
+    A configuration uses it with `backbone: {architecture: embedded, pretrained: FOLDER}`.
+
+    Example, which takes about 6 minutes: `cpt pretrain --world second --seed 1 --output work/tiny_clip/second-s1`
     """
     from cpt.clip.pretrain import pretrain as run_pretraining
 
-    run_pretraining(output, seed=seed, threads=threads, log=log)
+    shipped = (world, seed) == ("first", 0)
+    folder = output or Path("cpt/assets/tiny_clip" if shipped else f"work/tiny_clip/{world}-s{seed}")
+    run_pretraining(folder, world=world, seed=seed, threads=threads, log=lambda line: log(f"{folder.name}: {line}"))
 
 
 def text_features(

@@ -1,4 +1,4 @@
-"""Pretrains the tiny CLIP of the embedded configuration on the embedded web, from nothing to its files.
+"""Pretrains the tiny CLIP of an embedded configuration on the web of a generated world, from nothing to its files.
 
 The recipe is CLIP's, except that the logit scale is held at 60: learned, it stays near 13 in so short a training.
 That of the published CLIP is 100, and the size of the cross-entropy in prompt tuning depends on it.
@@ -21,22 +21,12 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch.nn.functional import cross_entropy
 
-from cpt.clip.tiny import (
-    CONTEXT_LENGTH,
-    IMAGE_MEAN,
-    IMAGE_STD,
-    TEMPLATE,
-    TEST_IMAGES,
-    configuration,
-    encode_text,
-    load,
-    measure,
-    normalize,
-    rank_adversarial,
-)  # fmt: skip
-from cpt.data.world import KEYS, SHIFTS, bpe, captions
+from cpt.clip import bpe, tiny
+from cpt.clip.tiny import IMAGE_MEAN, IMAGE_STD, MERGES, RECIPE, SCHEMA, TEMPLATE, TEST_IMAGES, encode_text, normalize
+from cpt.data.world import SHIFTS, WORLDS, captions
 from cpt.data.world.benchmark import CANDIDATES
-from cpt.errors import CptError
+from cpt.data.world.declared import World
+from cpt.errors import CptError, nearest
 from cpt.files.stage_files import atomic, sha256_file, write_json, write_tensors
 
 Log = Callable[[str], None]
@@ -47,8 +37,6 @@ WEIGHT_DECAY = 0.1
 WARM_UP = 100
 MAX_ROLL = 2
 LOG_EVERY = 300
-SCHEMA = "cpt.tiny_clip/1"
-FILES = ("model.safetensors", "halfway.safetensors", "config.json", "merges.txt.gz", "world_a.json")
 
 
 def train(
@@ -98,7 +86,7 @@ def train(
 def _untrained(vocab_size: int, seed: int) -> CLIP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CLIP(**configuration(vocab_size))
+        model = CLIP(**tiny.configuration(vocab_size))
     model.logit_scale.data.fill_(math.log(LOGIT_SCALE))
     model.logit_scale.requires_grad_(False)
     return model
@@ -129,15 +117,24 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def pretrain(
-    output: Path, *, seed: int = 0, pairs: int = 60_000, steps: int = 1800, threads: int = 1, log: Log
+    output: Path,
+    *,
+    world: str = "first",
+    seed: int = 0,
+    pairs: int = 60_000,
+    steps: int = 1800,
+    threads: int = 1,
+    log: Log,
 ) -> None:
-    """Makes the embedded web, trains the tiny CLIP on it and measures it.
+    """Makes the web of a world, trains the tiny CLIP on it and measures it.
 
-    Writes model.safetensors and halfway.safetensors (float16), config.json, merges.txt.gz, world_a.json and,
-    last, recipe.json with all that led to them and their hashes. Each file appears whole or not at all.
+    Writes model.safetensors and halfway.safetensors (float16), config.json, merges.txt.gz, the images that the
+    half-trained model chooses (world_a.json), if the world has such a dataset, and, last, recipe.json with all that led
+    to them and their hashes. Each file appears whole or not at all.
 
     Args:
         output: folder, made if missing.
+        world: a key of ``cpt.data.world.WORLDS``.
         seed: of the web, the initial weights and the batches.
         pairs: images with captions, at least 128.
         steps: optimizer steps, at least 2.
@@ -145,8 +142,10 @@ def pretrain(
         log: receives one line at a time.
 
     Raises:
-        CptError: fewer pairs than a batch, or fewer than two steps.
+        CptError: unknown world, fewer pairs than a batch, or fewer than two steps.
     """
+    if world not in WORLDS:
+        raise CptError(f"no generated world {world!r}; {nearest(world, WORLDS)}")
     if pairs < BATCH or steps < 2:
         raise CptError(f"pretraining needs at least {BATCH} pairs and 2 steps, not {pairs} and {steps}")
     torch.set_num_threads(threads)
@@ -156,32 +155,40 @@ def pretrain(
     def lap(what: str) -> None:
         seconds[what] = round(time.monotonic() - started - sum(seconds.values()), 1)
 
-    tokenizer = _write_tokenizer(output)
+    chosen = WORLDS[world]
+    tokenizer = _write_tokenizer(output, chosen)
     log(f"rendering {pairs} captioned images")
-    web = captions.web(pairs, seed)
+    web = captions.web(chosen, pairs, seed)
     images = captions.render_web(web)
     lap("render")
     log(f"rendered in {seconds['render']:.0f} s; training")
     model, halfway, losses = train(images, [pair.caption for pair in web], tokenizer, seed=seed, steps=steps, log=log)
     lap("train")
-    _write_weights(output, model, halfway, log)
+    _write_weights(output, chosen, model, halfway, log)
     log("measuring zero-shot accuracy")
-    table = measure(output, KEYS, TEST_IMAGES)
+    table = tiny.measure(output, chosen.datasets, TEST_IMAGES)
     lap("measure")
-    recipe = {"schema": SCHEMA, "seed": seed, "pairs": pairs, "steps": steps, "batch": BATCH, "threads": threads}
+    recipe = {"schema": SCHEMA, "world": world, "seed": seed, "pairs": pairs, "steps": steps, "batch": BATCH}
+    recipe |= {"threads": threads}
     recipe |= _recipe(model, losses, table) | {"seconds": seconds, "versions": _versions()}
-    recipe["sha256"] = {name: sha256_file(output / name) for name in FILES}
-    write_json(output / "recipe.json", recipe)
+    recipe["sha256"] = {name: sha256_file(output / name) for name in files(chosen)}
+    write_json(output / RECIPE, recipe)
     log(f"done in {sum(seconds.values()):.0f} s")
 
 
-def _write_tokenizer(output: Path) -> SimpleTokenizer:
+def files(world: World) -> list[str]:
+    """Names of what ``pretrain`` writes, without the recipe."""
+    chosen = [tiny.adversarial_file(world.adversarial)] if world.adversarial else []
+    return ["model.safetensors", "halfway.safetensors", "config.json", MERGES, *chosen]
+
+
+def _write_tokenizer(output: Path, world: World) -> SimpleTokenizer:
     """Write merges.txt.gz and config.json; return the tokenizer."""
-    with atomic(output / "merges.txt.gz") as temporary:
-        temporary.write_bytes(bpe.merges_file(bpe.learn_merges(captions.phrases())))
-    tokenizer = SimpleTokenizer(str(output / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
+    with atomic(output / MERGES) as temporary:
+        temporary.write_bytes(bpe.merges_file(bpe.learn_merges(captions.phrases(world))))
+    tokenizer = tiny.tokenizer(output / MERGES)
     image = {"image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD)}
-    write_json(output / "config.json", configuration(tokenizer.vocab_size) | image)
+    write_json(output / "config.json", tiny.configuration(tokenizer.vocab_size) | image)
     return tokenizer
 
 
@@ -203,15 +210,16 @@ def _recipe(model: CLIP, losses: list[float], table: dict[str, dict[str, float]]
     }
 
 
-def _write_weights(output: Path, model: CLIP, halfway: Mapping[str, torch.Tensor], log: Log) -> None:
-    """Write both states, and the images of world_a that the half-trained one chooses."""
+def _write_weights(output: Path, world: World, model: CLIP, halfway: Mapping[str, torch.Tensor], log: Log) -> None:
+    """Write both states, and the images that the half-trained one chooses, if any."""
     for name, state in (("model", model.state_dict()), ("halfway", halfway)):
         # float16, except the logit scale, whose rounding would show in reports
         half = {key: tensor if key == "logit_scale" else tensor.half() for key, tensor in state.items()}
         write_tensors(output / f"{name}.safetensors", half, SCHEMA)
-    log("choosing the images of world_a")
-    kept = rank_adversarial(*load(output, "halfway.safetensors"), CANDIDATES)
-    write_json(output / "world_a.json", {"candidates": CANDIDATES, "kept": kept})
+    if key := world.adversarial:
+        log(f"choosing the images of {key}")
+        kept = tiny.rank_adversarial(*tiny.load(output, "halfway.safetensors"), key, CANDIDATES)
+        write_json(output / tiny.adversarial_file(key), {"candidates": CANDIDATES, "kept": kept})
 
 
 def _versions() -> dict[str, str]:

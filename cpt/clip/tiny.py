@@ -1,4 +1,4 @@
-"""The tiny CLIP of the embedded configuration: its architecture, its files, and its zero-shot accuracy.
+"""The tiny CLIPs of the embedded configurations: their architecture, their files, and their zero-shot accuracy.
 
 The model is `open_clip.model.CLIP` with 0.7 million parameters, its tokenizer open_clip's with fewer merges.
 Jobs load the exported backbone instead; this module is for pretraining and for the test of the shipped weights.
@@ -6,11 +6,14 @@ Jobs load the exported backbone instead; this module is for pretraining and for 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cpt.errors import CptError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +29,40 @@ TEST_IMAGES = 60
 KEPT = 60
 _CHUNK = 500
 
+SCHEMA = "cpt.tiny_clip/1"
+RECIPE = "recipe.json"
+MERGES = "merges.txt.gz"
+
+
+def rebuilt(folder: Path) -> dict[str, Any]:
+    """Return the recipe of a tiny CLIP that ``cpt pretrain`` has written, once its files are seen to be those of it.
+
+    Raises:
+        CptError: the folder holds none, or a file of it is missing or another.
+    """
+    world, _, seed = folder.name.rpartition("-s")
+    which = f"--world {world} --seed {seed} " if seed.isdigit() else ""
+    fix = f"make it with `cpt pretrain {which}--output {folder}`"
+    try:
+        recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+        named = recipe["sha256"]
+    except FileNotFoundError:
+        raise CptError(f"backbone.pretrained: {folder}: holds no tiny CLIP ({RECIPE}); {fix}, or use shipped") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CptError(f"backbone.pretrained: {folder / RECIPE}: cannot be read; {fix}") from None
+    for name in named:
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != named[name]:
+            raise CptError(f"backbone.pretrained: {path}: missing, or not that of {RECIPE}; {fix}")
+    return recipe
+
+
+def tokenizer(merges: Path) -> SimpleTokenizer:
+    """The tokenizer of a file of merges."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(str(merges), context_length=CONTEXT_LENGTH)
+
 
 def configuration(vocab_size: int) -> dict[str, Any]:
     """The keyword arguments of `open_clip.model.CLIP` for the tiny model."""
@@ -40,13 +77,12 @@ def configuration(vocab_size: int) -> dict[str, Any]:
 def load(folder: Path, name: str = "model.safetensors") -> tuple[CLIP, SimpleTokenizer]:
     """The tiny CLIP of a folder that `pretrain` wrote, in float32 and evaluation mode, and its tokenizer."""
     from open_clip.model import CLIP
-    from open_clip.tokenizer import SimpleTokenizer
     from safetensors.torch import load as load_bytes
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = CLIP(**{key: value for key, value in config.items() if key not in ("image_mean", "image_std")})
     model.load_state_dict(load_bytes((folder / name).read_bytes()))
-    return model.eval(), SimpleTokenizer(str(folder / "merges.txt.gz"), context_length=CONTEXT_LENGTH)
+    return model.eval(), tokenizer(folder / MERGES)
 
 
 def normalize(images: np.ndarray) -> torch.Tensor:
@@ -102,27 +138,37 @@ def zero_shot(
 def measure(folder: Path, keys: Iterable[str], per_class: int) -> dict[str, dict[str, float]]:
     """Zero-shot accuracies in percent, by dataset, of the weights in a folder that `pretrain` wrote."""
     from cpt.data.world import benchmark
+    from cpt.data.world.worlds import world_of
 
     model, tokenizer = load(folder)
     table = {}
     for key in keys:
-        kept = benchmark.adversarial(folder / "world_a.json") if key == "world_a" else None
+        chosen = folder / adversarial_file(key)
+        kept = benchmark.adversarial(chosen) if key == world_of(key).adversarial else None
         images, labels = benchmark.render(key, "test", per_class, kept)
         accuracies = zero_shot(model, tokenizer, images, labels, benchmark.class_names(key))
         table[key] = {part: round(value, 2) for part, value in accuracies.items()}
     return table
 
 
-def rank_adversarial(model: CLIP, tokenizer: SimpleTokenizer, candidates: int) -> dict[str, list[int]]:
-    """For each class of world_a, the candidates that the model misclassifies, topped up by those of smallest margin."""
+def adversarial_file(key: str) -> str:
+    """Name of the file of the images of an adversarial dataset."""
+    return f"{key}.json"
+
+
+def rank_adversarial(model: CLIP, tokenizer: SimpleTokenizer, key: str, candidates: int) -> dict[str, list[int]]:
+    """Rank candidates for an adversarial dataset, by class name.
+
+    Those that the model misclassifies come first, then those of smallest margin.
+    """
     import numpy as np
 
     from cpt.data.world import benchmark
 
-    names = benchmark.class_names("world_a")
+    names = benchmark.class_names(key)
     kept = {}
     for label, name in enumerate(names):
-        images = benchmark.render_class("world_a", label, "test", range(candidates))
+        images = benchmark.render_class(key, label, "test", range(candidates))
         scores = similarities(model, tokenizer, images, names)
         margin = scores[:, label] - np.delete(scores, label, axis=1).max(axis=1)
         # A stable sort keeps misclassified candidates in index order, not the worst first.

@@ -66,7 +66,7 @@ class Part(BaseModel):
 
 
 class PerClass(Part):
-    """Number of images that the embedded world renders per class and part."""
+    """Number of images that a generated world renders per class and part."""
 
     train: int = Field(default=32, ge=1, description="size of the pool from which the shots are drawn")
     val: int = Field(default=0, ge=0, description="validation images beside the pool")

@@ -50,7 +50,7 @@ class MissingImagesError(CptError):
 
 
 def embedded(entry: Entry) -> Listing:
-    """Render a dataset of the embedded world: train, val and test parts; a shift has a test part only.
+    """Render a dataset of a generated world: train, val and test parts; a shift has a test part only.
 
     Validation images are further images of the training style, behind those of the pool.
     """
@@ -58,7 +58,7 @@ def embedded(entry: Entry) -> Listing:
 
     key = entry.key or entry.name
     if key not in world.KEYS:
-        raise CptError(f"{entry.name}.key: the embedded world has no {key!r}; {nearest(key, world.KEYS)}")
+        raise CptError(f"{entry.name}.key: no generated world has {key!r}; {nearest(key, world.KEYS)}")
     if key in world.SHIFTS and entry.shift_of is None:
         raise CptError(f"{entry.name}.shift_of: missing; {key} has test images only, name its source")
     images, pixels = [], []

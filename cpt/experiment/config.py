@@ -50,8 +50,8 @@ class Backbone(Section):
     pretrained: FilePath = Field(
         "shipped",
         min_length=1,
-        description="'shipped' (the weights of 'embedded'), tag of open_clip's registry, path of a checkpoint "
-        "(.safetensors best), or 'random'",
+        description="of 'embedded', 'shipped' or the folder that `cpt pretrain` wrote; else a tag of open_clip's "
+        "registry, the path of a checkpoint (.safetensors best), or 'random'",
     )
     sha256: (
         Annotated[str, AfterValidator(checksum(64)), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})] | None

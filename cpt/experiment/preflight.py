@@ -19,6 +19,7 @@ from cpt.data.entry import Entry
 from cpt.data.layouts.listing import Listing
 from cpt.data.make_manifest import LAYOUTS
 from cpt.errors import CptError
+from cpt.experiment.config import Backbone
 from cpt.experiment.stages import Stages
 from cpt.files.paths import EVENTS
 from cpt.files.provenance import code_version
@@ -55,7 +56,7 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
     needs = sorted({(run.method, run.tower_needs) for run in runs})
     code = code_version("cpt.clip.make_backbone", "cpt.methods.base.prompts", __name__)
     seen = sha256_text(canonical_json([backbone.model_dump(), texts, methods, needs, code]))
-    if memory is None or _kept(memory / _MEMORY) != seen or Path(backbone.pretrained).suffix:
+    if memory is None or _kept(memory / _MEMORY) != seen or _own_weights(backbone):
         with _noted(problems, f"{source}: "):
             _require_lengths(stages, texts, problems)
             _require_tower(stages, needs, source, problems)
@@ -65,6 +66,12 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
     if memory is not None:
         with contextlib.suppress(CptError):  # a read-only folder only costs the time
             write_json(memory / _MEMORY, seen)
+
+
+def _own_weights(backbone: Backbone) -> bool:
+    """Whether the weights are the user's own file or folder, which may change or vanish."""
+    rebuilt = backbone.architecture == "embedded" and backbone.pretrained != "shipped"
+    return rebuilt or bool(Path(backbone.pretrained).suffix)
 
 
 def require_device(device: str, source: str) -> None:

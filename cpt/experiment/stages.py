@@ -29,7 +29,7 @@ from cpt.files import paths
 from cpt.files.provenance import code_version, stamp
 from cpt.validation import no_braces
 
-_TINY_CLIP = ["assets/tiny_clip"]
+_TINY_CLIP, _RECIPE = ["assets/tiny_clip"], "recipe.json"
 _SCRIPTS = [f"page/{name}.js" for name in ("dom", "frame", "charts", "tables", "page")]
 _PAGE = ["page/page.html.j2", "page/page.css", *_SCRIPTS, "templates/table.html.j2"]
 _LAYOUTS, _FORMATS = exhibits.modules(exhibits.LAYOUTS), exhibits.modules(exhibits.FORMATS)
@@ -146,6 +146,16 @@ class Stages:
         """Datasets that are trained on or tested on."""
         runs = self.resolved.runs.values()
         return sorted({name for run in runs for name in (run.dataset, *(target for target, _ in run.targets))})
+
+    @property
+    def backbone_files(self) -> list[str]:
+        """The user's own files that the backbone is made of, as far as they are there.
+
+        Of a tiny CLIP's folder that is its recipe, which has the hashes of the others.
+        """
+        chosen = self.config.backbone
+        files = (chosen.architecture, chosen.pretrained, os.path.join(chosen.pretrained, _RECIPE))
+        return [path for path in files if os.path.isfile(path)]
 
     @property
     def gathered(self) -> list[str]:

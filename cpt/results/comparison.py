@@ -133,7 +133,7 @@ def row_id(results: Results, row: str) -> str:
     Raises:
         CptError: no exhibit has such a row, or several rows share the label.
     """
-    labels = _labels(results)
+    labels = labels_of(results)
     ids = [row] if row in labels else [name for name, label in labels.items() if label == row]
     if not ids:
         raise CptError(f"{results.folder}: no row {row!r}; {nearest(row, labels)}")
@@ -170,7 +170,7 @@ def compare_sides(first: Side, second: Side, *, images: bool = False, datasets: 
 
 def changed(first: Side, second: Side) -> list[Changed]:
     """Return by which hyperparameters two rows differ; empty if they are of different methods."""
-    sides = [(results, _runs_of(results, row), _hyperparameters(results)) for results, row in (first, second)]
+    sides = [(results, runs_of(results, row), _hyperparameters(results)) for results, row in (first, second)]
     met = sorted(sides[0][1].keys() & sides[1][1].keys(), key=lambda key: (key[0], ratio_order(key[1]), key[2]))
     values: dict[str, tuple[list[Any], list[Any]]] = {}
     where: dict[str, set[str]] = {}
@@ -207,22 +207,22 @@ def require_two_sides(first: Side, second: Side) -> None:
         CptError: they are; or a row is unknown or ambiguous.
     """
     (one, row), (two, other) = first, second
-    runs, others = _runs_of(*first), _runs_of(*second)
+    runs, others = runs_of(*first), runs_of(*second)
     met = runs.keys() & others.keys()
     distinct = not met or any(set(runs[key]).isdisjoint(others[key]) for key in met)
     if distinct or one.folder.resolve() != two.folder.resolve():
         return
-    left = sorted(set(_labels(one)) - {row_id(one, row), row_id(two, other)})
+    left = sorted(set(labels_of(one)) - {row_id(one, row), row_id(two, other)})
     same = f"{row} is compared with itself" if row == other else f"{row} and {other} are the same runs"
     raise CptError(f"{one.folder}: {same}; give another row ({', '.join(left)}) or another folder")
 
 
-def _labels(results: Results) -> dict[str, str]:
+def labels_of(results: Results) -> dict[str, str]:
     """Row's id -> label, over all exhibits."""
     return {row["id"]: row["label"] for exhibit in results.grid["exhibits"].values() for row in exhibit.get("rows", [])}
 
 
-def _runs_of(results: Results, row: str) -> dict[Key, list[str]]:
+def runs_of(results: Results, row: str) -> dict[Key, list[str]]:
     """Runs of a row by place, over all exhibits that have it: each may ask for seeds of its own.
 
     Raises:
@@ -246,7 +246,7 @@ def values_of(results: Results, row: str) -> dict[Place, float]:
         CptError: as ``row_id``, or none of its runs is finished.
     """
     found: dict[Place, float] = {}
-    for (task, ratio, dataset), runs in _runs_of(results, row).items():
+    for (task, ratio, dataset), runs in runs_of(results, row).items():
         for metric in ["H", "base", "new"] if judged_by(task) == "H" else ["accuracy"]:
             cell = {"task": task, "dataset": dataset, "runs": runs}
             for seed, value in results.seeds(cell, metric).items():
@@ -325,7 +325,7 @@ def over_images(first: Side, second: Side, datasets: Collection[str] = ()) -> li
     Raises:
         CptError: as ``row_id``; predictions are missing or damaged, or are of other images.
     """
-    sides = [(results, _runs_of(results, row)) for results, row in (first, second)]
+    sides = [(results, runs_of(results, row)) for results, row in (first, second)]
     keys = sides[0][1].keys() & sides[1][1].keys()
     found = []
     for key in sorted(keys, key=lambda key: (list(TASKS).index(key[0]), ratio_order(key[1]), key[2])):

@@ -21,7 +21,7 @@ OWN = "that cannot be checked (compared with the same images only)"
 def how_known(manifest: Manifest, entry: Entry | None) -> str:
     """Return how a dataset is known to be what it is called: ``AGAIN``, ``PUBLISHED`` or ``OWN``.
 
-    One of the embedded world is rendered again. Of a published one the catalog tells classes and numbers of images.
+    One of a generated world is rendered again. Of a published one the catalog tells classes and numbers of images.
 
     Args:
         manifest: what is told of the dataset's images.
@@ -48,13 +48,13 @@ def how_known(manifest: Manifest, entry: Entry | None) -> str:
 
 @cache
 def _rendered(name: str, key: str, train: int, val: int, test: int) -> str:
-    """Content hash of a dataset of the embedded world, which takes seconds to make."""
+    """Content hash of a dataset of a generated world, which takes seconds to make."""
     fields = {
         "name": name,
         "title": name,
         "layout": "embedded",
         "key": key,
-        "shift_of": "world" if key in world.SHIFTS else None,
+        "shift_of": world.DATA_SETS[key].classes_of,
         "per_class": {"train": max(train, 1), "val": val, "test": test},
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ VERBS = [
     "plan", "grid", "backbone", "data", "split", "text-features", "descriptions", "image-features", "clusters", "train",
     "predict", "score", "aggregate", "table", "figure", "page", "verify", "status", "compare", "audit", "ledger",
     "many", "methods", "schema", "pretrain", "classify", "export", "words", "bundle", "push", "pull", "init", "board",
-    "runs",
+    "runs", "across",
 ]  # fmt: skip
 
 
@@ -291,7 +291,9 @@ def test_a_killed_client_takes_its_job_along(server: dict[str, str], tmp_path: P
 def test_a_job_that_dies_is_reported(server: dict[str, str], tmp_path: Path) -> None:
     client = long_job(server, tmp_path)
     assert client.stdout is not None
-    assert client.stdout.readline().startswith(b"rendering"), "the server took the job: else its client does it itself"
+    assert client.stdout.readline().startswith(b"tiny: rendering"), (
+        "the server took the job: else its client does it itself"
+    )
     found = children(server)
     assert found, "the job's process"
     for pid in found:

@@ -103,7 +103,7 @@ def test_an_embedded_shift_has_a_test_part_only(tmp_path, monkeypatch):
 
 
 def test_unknown_or_impossible_embedded_dataset(tmp_path):
-    with pytest.raises(CptError, match=r"flowrs.key: the embedded world has no 'flowrs'; did you mean 'flowers'"):
+    with pytest.raises(CptError, match=r"flowrs.key: no generated world has 'flowrs'; did you mean 'flowers'"):
         make_manifest(embedded("flowrs"), tmp_path)
     with pytest.raises(CptError, match=r"world_v2.shift_of: missing; world_v2 has test images only"):
         make_manifest(embedded("world_v2"), tmp_path)

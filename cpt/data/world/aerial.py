@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from cpt.data.world.colors import Color, jitter, shade
 from cpt.data.world.fields import SIZE
+from cpt.data.world.subject import Subject
 
 _GROUNDS: dict[str, Color] = {
     "river": (95, 135, 75),
@@ -28,8 +29,9 @@ _ROOFS: tuple[Color, ...] = ((175, 75, 55), (120, 70, 60), (150, 150, 155), (190
 _CROPS: tuple[Color, ...] = ((190, 175, 80), (120, 160, 60), (160, 120, 70), (205, 195, 120))
 
 
-def land(cover: str, rnd: random.Random, rng: np.random.Generator) -> Image.Image:
+def land(subject: Subject) -> Image.Image:
     """A 64x64 aerial view of one of ten land covers in a random direction."""
+    (cover,), rnd, rng = subject.composition, subject.rnd, subject.rng
     turn = rnd.uniform(0, math.pi)
     rough = {"forest land": 26, "pasture": 12}.get(cover, 9)
     cells = np.array(jitter(_GROUNDS[cover], 12, rnd)) + rng.normal(0, rough, (10, 10, 1))

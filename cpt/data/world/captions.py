@@ -1,4 +1,4 @@
-"""The embedded web: captioned images for pretraining, their captions as imperfect as those of the real web.
+"""The web of a generated world: captioned images for pretraining, their captions as imperfect as those of the real web.
 
 Captions are incomplete, wrong, generic or loosely worded with the probabilities below. They are why the tiny CLIP
 is a mediocre zero-shot classifier and prompt tuning has something to learn.
@@ -15,8 +15,11 @@ from functools import cache
 import numpy as np
 
 from cpt.data.world.colors import RGB
-from cpt.data.world.families import FAMILIES, MOODS, Composition, held_out, nuisance
-from cpt.data.world.render import WEB, draw_image, image_seed
+from cpt.data.world.declared import World
+from cpt.data.world.render import draw_image, image_seed
+from cpt.data.world.style import WEB
+from cpt.data.world.subject import Composition
+from cpt.data.world.worlds import FAMILIES, held_out, nuisance
 
 TEMPLATES = (
     "a photo of a {}.", "a photo of a {}.", "a photo of a {}.", "{}", "{}", "a {}", "an image of a {}",
@@ -26,11 +29,6 @@ TEMPLATES = (
 SYNONYMS = {
     "red": ("crimson", "scarlet"), "yellow": ("golden",), "green": ("emerald",), "teal": ("cyan",), "blue": ("navy",),
     "purple": ("violet",), "white": ("pale",), "gray": ("silver",), "black": ("dark",),
-}  # fmt: skip
-# How often the web shows a family; the fine-grained ones need more examples.
-FAMILY_WEIGHTS = {
-    "shape": 1.2, "texture": 1.1, "letter": 2.2, "digit": 1.2, "arr": 2.2, "scene": 1.0, "flower": 1.1,
-    "animal": 1.2, "vehicle": 1.1, "land": 0.5, "gradient": 0.3,
 }  # fmt: skip
 UNRELATED = 0.08
 WRONG_ATTRIBUTE = 0.12
@@ -42,7 +40,7 @@ NUISANCE = 0.3
 
 @dataclass(frozen=True)
 class Pair:
-    """One image of the embedded web, by what it shows and its seed, and its caption."""
+    """One image of a web, by what it shows and its seed, and its caption."""
 
     family: str
     composition: Composition
@@ -58,21 +56,22 @@ def seen(family: str) -> tuple[tuple[Composition, ...], tuple[float, ...]]:
     return tuple(compositions), tuple(itertools.accumulate((1 + r / 8) ** -0.5 for r in range(len(compositions))))
 
 
-def draw_composition(rnd: random.Random) -> tuple[str, Composition]:
-    """A family and one of its compositions by their frequency on the embedded web."""
-    family = rnd.choices(tuple(FAMILY_WEIGHTS), tuple(FAMILY_WEIGHTS.values()))[0]
+def draw_composition(world: World, rnd: random.Random) -> tuple[str, Composition]:
+    """A family of a world and one of its compositions by their frequency on its web."""
+    weights_of = {name: family.weight for name, family in world.families.items()}
+    family = rnd.choices(tuple(weights_of), tuple(weights_of.values()))[0]
     compositions, weights = seen(family)
     return family, rnd.choices(compositions, cum_weights=weights)[0]
 
 
-def caption(family: str, composition: Composition, extra: str, rnd: random.Random) -> str:
+def caption(world: World, family: str, composition: Composition, extra: str, rnd: random.Random) -> str:
     """A caption of an image, noise included; it never names a held-out composition.
 
     Args:
-        extra: the nuisance property of the image (see `families.nuisance`).
+        extra: the nuisance property of the image (see `worlds.nuisance`).
     """
     if rnd.random() < UNRELATED:
-        family, composition = draw_composition(rnd)
+        family, composition = draw_composition(world, rnd)
         extra = ""
     elif rnd.random() < WRONG_ATTRIBUTE:
         others = [c for c in seen(family)[0] if sum(a != b for a, b in zip(c, composition, strict=True)) == 1]
@@ -91,18 +90,18 @@ def caption(family: str, composition: Composition, extra: str, rnd: random.Rando
     else:
         text = described.name.format(*words)
         if extra and rnd.random() < NUISANCE:
-            text = f"{words[0]} {extra} {words[1]} {words[2]}" if family == "arr" else f"{extra} {text}"
+            text = described.with_nuisance(words, extra)
     return rnd.choice(TEMPLATES).format(text)
 
 
-def web(pairs: int, seed: int) -> list[Pair]:
-    """The first pairs of the embedded web of a pretraining seed."""
+def web(world: World, pairs: int, seed: int) -> list[Pair]:
+    """The first pairs of a world's web of a pretraining seed."""
     found = []
     for index in range(pairs):
         number = image_seed("web", seed, index)
         rnd = random.Random(f"caption {number}")
-        family, composition = draw_composition(rnd)
-        text = caption(family, composition, nuisance(family, number), rnd)
+        family, composition = draw_composition(world, rnd)
+        text = caption(world, family, composition, nuisance(family, number), rnd)
         found.append(Pair(family, composition, number, text))
     return found
 
@@ -112,12 +111,13 @@ def render_web(pairs: list[Pair]) -> np.ndarray:
     return np.stack([draw_image(pair.family, pair.composition, WEB, pair.seed, "web") for pair in pairs])
 
 
-def phrases() -> Iterator[str]:
-    """Texts that together contain every word of all class names and captions: the tokenizer is made from them."""
-    for family in FAMILIES.values():
+def phrases(world: World) -> Iterator[str]:
+    """Texts that together contain every word of a world's class names and captions: its tokenizer is made from them."""
+    for family in world.families.values():
         for composition in family.compositions:
             yield family.class_name(composition)
         yield from family.generic
         yield from (text.format("") for text in family.partial)
+        yield from family.nuisance[1] if family.nuisance else ()
     yield from (template.format("") for template in TEMPLATES)
-    yield from itertools.chain(*SYNONYMS.values(), MOODS, RGB)
+    yield from itertools.chain(*SYNONYMS.values(), RGB)

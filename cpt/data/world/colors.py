@@ -21,6 +21,8 @@ RGB = {
     "black": (22, 22, 22),
 }
 COLORS = tuple(RGB)[:10]
+JITTER = 22
+"""How far the channels of an object's color are from its name's, at most."""
 
 
 def shade(color: Color, factor: float) -> Color:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 
 import numpy as np
 
 from cpt.data.world.colors import RGB, Color, shade
-from cpt.data.world.families import Composition
 from cpt.data.world.objects import Pen, Point, arc, ngon
+from cpt.data.world.subject import Subject
 
 STEM = (40, 120, 45)
 DARK, LIGHT = RGB["black"], RGB["white"]
@@ -20,9 +19,9 @@ def _petals(pen: Pen, count: int, reach: float, length: float, width: float, col
         pen.disc(reach * math.cos(angle), reach * math.sin(angle), length, color, width, angle)
 
 
-def draw_flower(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
+def draw_flower(pen: Pen, subject: Subject) -> None:
     """Draws one of eight flowers, half of them with a stem below the blossom."""
-    kind = composition[1]
+    kind, color, rnd = subject.composition[1], subject.color, subject.rnd
     if kind in ("tulip", "bellflower", "clover") or rnd.random() < 0.5:
         pen.line([(0, 0.2), (rnd.uniform(-0.2, 0.2), 1.25)], 0.13, STEM)
     if kind == "daisy":
@@ -80,9 +79,9 @@ def _ears(pen: Pen, species: str, color: Color) -> None:
             pen.polygon([(0.75 * side, -0.45), (0.25 * side, -0.85), (0.75 * side, -0.95)], shade(color, 0.7))
 
 
-def draw_animal(pen: Pen, composition: Composition, color: Color, rnd: random.Random, mood: str) -> None:
+def draw_animal(pen: Pen, subject: Subject) -> None:
     """Draws the face of one of six species; the mood decides mouth and eyes."""
-    species = composition[1]
+    species, color, mood = subject.composition[1], subject.color, subject.extra
     if species != "dog":
         _ears(pen, species, color)
     top = 0.15 if species in ("rabbit", "mouse") else 0.05
@@ -182,11 +181,12 @@ _WHEELS: dict[str, tuple[float, float, tuple[float, ...]]] = {
 }
 
 
-def draw_vehicle(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
+def draw_vehicle(pen: Pen, subject: Subject) -> None:
     """Draws one of eight vehicles from the side."""
+    body, color = subject.composition[1], subject.color
     paints = {"body": color, "dark": shade(color, 0.6), "light": shade(color, 1.5), "sail": shade(color, 1.6)}
     paints |= {"glass": (175, 215, 240), "tire": (30, 30, 34), "mast": (90, 60, 30), "hull": (125, 75, 35)}
-    for paint, form in _BODIES[composition[1]]:
+    for paint, form in _BODIES[body]:
         if isinstance(form, tuple):
             x, y, radius, *height = form
             pen.disc(x, y, radius, paints[paint], *height)
@@ -194,7 +194,7 @@ def draw_vehicle(pen: Pen, composition: Composition, color: Color, rnd: random.R
             pen.line(form, 0.08, paints[paint])
         else:
             pen.polygon(form, paints[paint])
-    radius, y, places = _WHEELS.get(composition[1], (0, 0, ()))
+    radius, y, places = _WHEELS.get(body, (0, 0, ()))
     for x in places:
         pen.disc(x, y, radius, paints["tire"])
         pen.disc(x, y, 0.4 * radius, (170, 170, 175))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-from cpt.data.world.colors import Color
-from cpt.data.world.families import Composition
+from cpt.data.world.colors import JITTER, RGB, jitter
+from cpt.data.world.subject import Subject
 
 SIZE = 64
 _AXIS = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
@@ -45,16 +44,13 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
-def texture(
-    composition: Composition, color: Color, fineness: float, tilt: float, rnd: random.Random, rng: np.random.Generator
-) -> Image.Image:
+def texture(subject: Subject) -> Image.Image:
     """A 64x64 image of a pattern in a color on a light or a dark ground.
 
-    Args:
-        fineness: 0 (period 6 pixels) to 1 (20 pixels of 64).
-        tilt: rotation in radians; patterns that differ by orientation turn by at most 0.25.
+    Its scale is 0 (period 6 pixels) to 1 (20 pixels of 64). Patterns that differ by orientation turn by at most 0.25.
     """
-    pattern = composition[1]
+    pattern, color, fineness, tilt = subject.composition[1], subject.color, subject.scale, subject.angle
+    rnd, rng = subject.rnd, subject.rng
     x, y = _turned(max(-_MAX_TILT, min(_MAX_TILT, tilt)) if pattern in _ORIENTED else tilt, 6 + 14 * fineness)
     x, y = x + rnd.random(), y + rnd.random()
     if pattern in _PATTERNS:
@@ -69,8 +65,10 @@ def texture(
     return Image.fromarray(pixels.astype(np.uint8))
 
 
-def gradient(start: Color, stop: Color, rnd: random.Random) -> Image.Image:
+def gradient(subject: Subject) -> Image.Image:
     """A 64x64 image from one color to another, left to right or top to bottom, at most 0.5 rad askew."""
+    start, rnd = subject.color, subject.rnd
+    stop = jitter(RGB[subject.composition[1]], JITTER, rnd)
     x, y = _turned(rnd.uniform(-0.5, 0.5), SIZE)
     ramp = np.clip((y if rnd.random() < 0.5 else x) + 0.5, 0, 1) ** rnd.uniform(0.7, 1.4)
     pixels = np.array(start, np.float32) * (1 - ramp[:, :, None]) + np.array(stop, np.float32) * ramp[:, :, None]

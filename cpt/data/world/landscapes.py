@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from cpt.data.world.colors import Color, jitter, shade
 from cpt.data.world.fields import SIZE
+from cpt.data.world.subject import Subject
 
 # Sky at the top, sky at the horizon, factor of the light on the ground.
 _SKIES: dict[str, tuple[Color, Color, float]] = {
@@ -118,8 +119,9 @@ def _objects(
             draw.line((x + 3, horizon - 18, x + 3 + dx, horizon + dy), fill=lit(40, 140, 55), width=4)
 
 
-def scene(place: str, condition: str, rnd: random.Random) -> Image.Image:
+def scene(subject: Subject) -> Image.Image:
     """A 64x64 landscape with a random horizon, celestial bodies, and the objects of its place."""
+    (place, condition), rnd = subject.composition, subject.rnd
     top, bottom, light = _SKIES[condition]
     horizon = rnd.randint(26, 36)
     sky = np.array([[jitter(top, 14, rnd)], [jitter(bottom, 14, rnd)]], np.uint8)

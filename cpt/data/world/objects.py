@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cpt.data.world.colors import Color
-from cpt.data.world.families import DIGITS, Composition
+from cpt.data.world.subject import Subject
 from cpt.errors import CptError
 
 Point = tuple[float, float]
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 FONTS = {
     "plain": ("DejaVuSans",),
@@ -104,27 +106,28 @@ class Pen:
         self.draw.line(self.points(points), fill=fill, width=max(1, round(width * self.radius)))
 
 
-def draw_shape(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
+def draw_shape(pen: Pen, subject: Subject) -> None:
     """Draws one of the twelve shapes."""
-    pen.polygon(OUTLINES[composition[1]], color)
+    pen.polygon(OUTLINES[subject.composition[1]], subject.color)
 
 
 @cache
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     spec = find_spec("matplotlib")
     if spec is None or spec.origin is None:
         raise CptError("the embedded world draws letters with the fonts of matplotlib; install matplotlib")
     return ImageFont.truetype(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{name}.ttf", size)
 
 
-def letter_mask(composition: Composition, radius: float, angle: float, rnd: random.Random) -> Image.Image:
-    """A capital as a mask ("L", 64x64), centered; `angle` in radians, `radius` half its height in pixels."""
-    style, letter = composition
-    font = _font(rnd.choice(FONTS[style]), 2 * round(1.3 * radius))
+def letter_mask(subject: Subject, radius: float) -> Image.Image:
+    """A capital as a mask ("L", 64x64), centered; half its height is 0.86 of `radius` pixels."""
+    style, letter = subject.composition
+    drawn = font(subject.rnd.choice(FONTS[style]), 2 * round(1.3 * (0.86 * radius)))
     mask = Image.new("L", (64, 64))
-    left, top, right, bottom = font.getbbox(letter.upper())
-    ImageDraw.Draw(mask).text((32 - (left + right) / 2, 32 - (top + bottom) / 2), letter.upper(), fill=255, font=font)
-    return mask.rotate(math.degrees(angle), Image.Resampling.BILINEAR)
+    left, top, right, bottom = drawn.getbbox(letter.upper())
+    ImageDraw.Draw(mask).text((32 - (left + right) / 2, 32 - (top + bottom) / 2), letter.upper(), fill=255, font=drawn)
+    # turned further, an upright letter would look italic
+    return mask.rotate(math.degrees(0.4 * subject.angle), Image.Resampling.BILINEAR)
 
 
 @cache
@@ -143,21 +146,22 @@ def scans(digit: str, part: str) -> np.ndarray:
     return data.images[indices[start:stop]]
 
 
-def digit_mask(composition: Composition, part: str, radius: float, angle: float, rnd: random.Random) -> Image.Image:
-    """A scanned digit as a mask ("L", 64x64), centered; `angle` in radians, `radius` half its size in pixels."""
-    scan = rnd.choice(scans(composition[1], part))
+def digit_mask(subject: Subject, radius: float) -> Image.Image:
+    """A scanned digit as a mask ("L", 64x64), centered; `radius` half its size in pixels."""
+    scan = subject.rnd.choice(scans(subject.composition[1], subject.part))
     size = max(8, round(2 * radius))
     small = Image.fromarray(np.minimum(scan * 16, 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
     mask = Image.new("L", (64, 64))
     mask.paste(small, ((64 - size) // 2, (64 - size) // 2))
-    return mask.rotate(math.degrees(angle), Image.Resampling.BILINEAR)
+    return mask.rotate(math.degrees(subject.angle), Image.Resampling.BILINEAR)
 
 
-def draw_arrangement(pen: Pen, composition: Composition, color: Color, rnd: random.Random) -> None:
+def draw_arrangement(pen: Pen, subject: Subject) -> None:
     """Draws two to four copies of a shape in a row, in a column, on a diagonal, or inside a drawn circle."""
-    count = ("two", "three", "four").index(composition[0]) + 2
-    shape = {"crosses": "cross"}.get(composition[1], composition[1][:-1])
-    layout = composition[2]
+    number, shapes, layout = subject.composition
+    color, rnd = subject.color, subject.rnd
+    count = ("two", "three", "four").index(number) + 2
+    shape = {"crosses": "cross"}.get(shapes, shapes[:-1])
     steps = np.linspace(-1, 1, count)
     size = {2: 0.42, 3: 0.33, 4: 0.25}[count]
     if layout == "in a circle":

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from math import isnan
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from cpt.files.paths import ratio_text
 from cpt.files.stage_files import canonical_json, json_text
+from cpt.report.terminal.sections import Section, bounds, bullets, drawn, markdown_table
 from cpt.report.words import SIGNIFICANCE_LEVEL, counted
 from cpt.results.cells import TASKS, csv_text
 from cpt.results.comparison import Comparison, Images, Line, Runs
@@ -31,14 +29,6 @@ COLUMNS = (
     "b_beats_a_low", "b_beats_a_high",
 )  # fmt: skip
 """Columns of the unrounded numbers (docs/files.md)."""
-
-
-class Section(NamedTuple):
-    """A table of text below its title."""
-
-    title: str
-    heads: Sequence[str]
-    rows: list[list[str]]
 
 
 def sections(found: Comparison) -> Iterator[Section]:
@@ -101,17 +91,15 @@ def significant(lines: Sequence[Line]) -> str:
 
 def terminal(found: Comparison) -> list[Group]:
     """Return the tables for a terminal of ``WIDTH`` columns."""
-    return [_drawn(section) for section in sections(found)]
+    return [drawn(section) for section in sections(found)]
 
 
 def markdown(found: Comparison) -> str:
     """Return the tables, their legend and notes as GitHub-flavored Markdown."""
-    parts = [_list(legend(found))]
+    parts = [bullets(legend(found))]
     for title, heads, rows in sections(found):
-        align = ["---" if _is_words(head) else "--:" for head in heads]
-        table = "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in (heads, align, *rows))
-        parts.append(f"**{title}**\n\n{table}")
-    return "\n\n".join([*parts, _list(notes(found))])
+        parts.append(f"**{title}**\n\n{markdown_table(heads, rows)}")
+    return "\n\n".join([*parts, bullets(notes(found))])
 
 
 def csv(found: Comparison) -> str:
@@ -166,17 +154,17 @@ def _ends(name: str, interval: Interval) -> dict[str, float | None]:
 def _difference(line: Line) -> list[str]:
     means = f"{line.first:.2f}", f"{line.second:.2f}", f"{line.difference.estimate:+.2f}"
     result = f"{line.higher} of {line.datasets}", f"{line.p:.3f}", f"{line.corrected:.3f}"
-    return [ratio_text(line.ratio), line.metric, *means, _bounds(line.difference, "+.2f"), *result]
+    return [ratio_text(line.ratio), line.metric, *means, bounds(line.difference, "+.2f"), *result]
 
 
 def _all_runs(line: Runs) -> list[str]:
-    means = [f"{side.estimate:.2f} [{_bounds(side, '.2f')}]" for side in (line.first, line.second)]
+    means = [f"{side.estimate:.2f} [{bounds(side, '.2f')}]" for side in (line.first, line.second)]
     percent = Interval(*(100 * value for value in line.improvement))
-    return [ratio_text(line.ratio), line.metric, *means, f"{percent.estimate:.0f} % [{_bounds(percent, '.0f')}]"]
+    return [ratio_text(line.ratio), line.metric, *means, f"{percent.estimate:.0f} % [{bounds(percent, '.0f')}]"]
 
 
 def _image_by_image(line: Images) -> list[str]:
-    numbers = f"{line.images:,}", f"{line.difference.estimate:+.2f}", _bounds(line.difference, "+.2f")
+    numbers = f"{line.images:,}", f"{line.difference.estimate:+.2f}", bounds(line.difference, "+.2f")
     return [ratio_text(line.ratio), line.dataset, line.metric, *numbers]
 
 
@@ -184,30 +172,3 @@ def _by_task(lines: Iterable[Compared]) -> Iterator[tuple[str, Iterator[Compared
     """Title of a task and its lines, which stand together."""
     for task, of_task in groupby(lines, key=lambda line: line.task):
         yield TASKS[task], of_task
-
-
-def _drawn(section: Section) -> Group:
-    """A table below its title, which rich would wrap to the table's width; names give way before numbers."""
-    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name in section.heads:
-        folds = name == "dataset"
-        table.add_column(name, justify="left" if _is_words(name) else "right", no_wrap=not folds, overflow="fold")
-    for row in section.rows:
-        table.add_row(*row)
-    return Group(Text(f"\n{section.title}\n", style="bold"), table)
-
-
-def _is_words(head: str) -> bool:
-    return head in ("metric", "dataset")
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _bounds(interval: Interval, form: str) -> str:
-    return "–" if isnan(interval.low) else f"{interval.low:{form}} … {interval.high:{form}}"

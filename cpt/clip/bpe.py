@@ -1,4 +1,4 @@
-"""Makes the merges of the tiny CLIP's tokenizer: byte-pair encoding until every word of the world is one token.
+"""Makes the merges of a tiny CLIP's tokenizer: byte-pair encoding until every word of its world is one token.
 
 The file has the format of CLIP's own (`bpe_simple_vocab_16e6.txt.gz`), so that
 `open_clip.tokenizer.SimpleTokenizer` reads it unchanged; unknown words fall back to bytes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 Merge = tuple[str, str]
@@ -39,7 +39,12 @@ def _merge(symbols: list[str], pair: Merge) -> None:
         at += 1
 
 
-def merges_file(merges: list[Merge]) -> bytes:
+def merges_file(merges: Sequence[Sequence[str]]) -> bytes:
     """The gzip file of the merges, the same bytes every time: a header, then one merge a line."""
     text = "\n".join(["#version: 0.2 - tiny CLIP", *(" ".join(merge) for merge in merges)])
     return gzip.compress(text.encode(), mtime=0)
+
+
+def read_merges(content: bytes) -> list[list[str]]:
+    """The merges of such a file."""
+    return [line.split() for line in gzip.decompress(content).decode().splitlines()[1:]]
