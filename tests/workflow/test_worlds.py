@@ -106,9 +106,9 @@ def test_from_pretraining_to_the_comparison(tmp_path: Path, root: Path, monkeypa
         if seed == 0:
             own |= {"tasks": small["tasks"] | transfer, "exhibits": small["exhibits"] | {"table4": table4}}
         (project / f"s{seed}.yaml").write_text(yaml.safe_dump(own))
-        snakemake(project, "--configfile", f"s{seed}.yaml", "--", "tables")
+        snakemake(project, "--configfile", f"s{seed}.yaml")
     assert json.loads((project / "results/small_s1/backbone.json").read_text())["source"]["seed"] == 1
-    assert planned(project, "tables", "--configfile", "s1.yaml") == {}, "nothing is left to do"
+    assert planned(project, "--configfile", "s1.yaml") == {}, "nothing is left to do"
     shutil.rmtree(project / "work/tiny_clip")
     assert here("verify", "results/small_s1", cwd=project).returncode == 0, "results need the model's folder no more"
     done = here("across", "results/small_s0", "results/small_s1", "--format", "json", cwd=project)
