@@ -73,7 +73,7 @@ tiny-clip: $(READY)  ## rebuild the shipped tiny CLIP from nothing (about 6 minu
 
 worlds: $(READY) $(MODELS:%=work/tiny_clip/%/recipe.json)  ## three tiny CLIPs of both generated worlds, their experiments, results/worlds.md
 	for file in config/worlds.yaml config/worlds/*.yaml; do snakemake --cores $(CORES) --configfile $$file $(PROFILE_ARGS) || exit 1; done
-	cpt across results/worlds_*/ --format md >results/worlds.md
+	cpt across results/worlds_*/ --format md >results/worlds.part && mv results/worlds.part results/worlds.md
 	cpt across results/worlds_*/
 
 work/tiny_clip/%/recipe.json: | $(READY)

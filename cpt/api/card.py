@@ -250,7 +250,9 @@ def _limits(record: dict[str, Any], backbone: dict[str, Any], datasets: dict[str
         said.append("It classifies by more than the texts in `classifier.safetensors`.")
     if kind.depends_on_batch:
         said.append("How it classifies an image may depend on the images that are classified with it.")
-    if record["imbalance_ratio"] != 1:
+    if record["imbalance_ratio"] == NATURAL:
+        said.append("Expect less of classes that had few training images than of frequent ones.")
+    elif record["imbalance_ratio"] < 1:
         said.append("Rare classes had few training images; expect less of them than of frequent ones.")
     if facts.get("layout") == "embedded":
         said.append("The dataset is generated with `cpt`. The numbers say nothing about photographs.")

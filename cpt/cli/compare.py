@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,18 +40,10 @@ def compare(
     Example, with an experiment `mine` of your own: `cpt compare results/embedded results/mine --row cpt`
     """
     from cpt.report.terminal import comparison as texts
-    from cpt.report.terminal.console import console
     from cpt.results import comparison
 
     found = comparison.compare_sides(*_sides(first, second, results, row), images=images, datasets=dataset or ())
-    if format != "table":
-        log(texts.FORMATS[format](found))
-        return
-    printer = console(texts.WIDTH)
-    printer.print(*texts.legend(found), sep="\n", soft_wrap=True)
-    for table in texts.terminal(found):
-        printer.print(table)
-    printer.print("", *texts.notes(found), sep="\n")
+    _tell(texts, found, format)
 
 
 def across(
@@ -71,13 +63,19 @@ def across(
     Example, with the experiments of `make worlds`: `cpt across results/worlds_* --reference cpt --format md`
     """
     from cpt.report.terminal import across as texts
-    from cpt.report.terminal.console import console
     from cpt.results.cells import read_results
     from cpt.results.over_models import across as compared
 
     for folder in results:
         _require_results(folder)
     found = compared([read_results(folder / "grid.json", folder / "runs.parquet") for folder in results], reference)
+    _tell(texts, found, format)
+
+
+def _tell(texts: Any, found: Any, format: str) -> None:
+    """Print a comparison in the format that is asked for; ``texts`` is the module that writes such ones."""
+    from cpt.report.terminal.console import console
+
     if format != "table":
         log(texts.FORMATS[format](found))
         return

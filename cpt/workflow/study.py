@@ -25,10 +25,10 @@ workflow.default_target = "all"
 
 IGNORED = """\
 .snakemake/
-/results/
-/work/
-/logs/
-/data/
+results/
+work/
+logs/
+data/
 """
 
 

@@ -128,7 +128,7 @@ def test_a_fitted_run_is_pushed_and_fetched(results: Path, there: Hub, photos: P
     run = next((tmp_path / "kept").rglob("run.json")).parent
     made = hub.contents(run, PLACE)
     assert "τ = natural" in made.card
-    assert "Rare classes had few training images" in made.card
+    assert "Expect less of classes that had few training images than of frequent ones." in made.card
     hub.push(made, PLACE)
     assert cpt.load(f"hub:{PLACE}", device="cpu").predict(photos).equals(model.predict(photos))
 
