@@ -1,7 +1,7 @@
 """Equal effort: one grid of learning rates and epochs for every method that learns, and what is chosen from it.
 
 The rule is in docs/embedded.md; it was written before its result. ``python docs/write_numbers.py`` writes the grid into
-config/effort.yaml and the choices into config/embedded_field.yaml.
+config/effort.yaml and the choices into config/config.yaml.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def outcome() -> str:
 
 
 def overrides() -> str:
-    """The choices as overrides of config/embedded_field.yaml, also for the other protocols."""
+    """The choices as overrides of config/config.yaml, also for the other protocols."""
     lines = []
     for protocol, of_twelve in {"base_to_new": EPOCHS[0], **OTHER_PROTOCOLS}.items():
         same: dict[str, list[str]] = {}

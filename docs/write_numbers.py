@@ -266,7 +266,7 @@ def documents() -> list[Path]:
     """Files that may have places for numbers; first the configurations, from which those of the documents come."""
     return [
         ROOT / CONFIGS["effort"],
-        ROOT / "config/embedded_field.yaml",
+        ROOT / "config/config.yaml",
         ROOT / "README.md",
         *sorted((ROOT / "docs").glob("*.md")),
     ]

@@ -96,8 +96,8 @@ def test_the_contract_holds_for_it(test: Callable[[str], None]) -> None:
 @pytest.mark.parametrize(
     ("section", "name", "rows", "rates"),
     [
-        ("A method", "anchored", ["coop", "anchored"], [0.02]),
-        ("One setting", "slow", ["coop"], [0.01, 0.02]),
+        ("A method", "anchored", ["coop", "anchored"], [0.06]),
+        ("One setting", "slow", ["coop"], [0.01, 0.06]),
     ],
 )
 def test_the_experiment_compares_alike(

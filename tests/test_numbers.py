@@ -229,7 +229,7 @@ def test_learning_rates_and_epochs_are_what_the_procedure_chose(command: dict) -
         published = sorted(rate for _, rate in means.index)[0]
         assert float(line[5]) == pytest.approx(chosen[method][1] / published)
     chosen["cpt"] = chosen["ivlp"]
-    built = grid.build(config.load([ROOT / "config/embedded_field.yaml"]), "embedded_field")
+    built = grid.build(LARGE, "embedded_full")
     assert chosen.keys() <= {run.method for run in built.runs.values()}
     for run in built.runs.values():
         if (
