@@ -276,13 +276,12 @@ def _make_backbone(place: str, wanted: dict[str, Any], folder: Path, given: Path
 
 def _own_backbone(architecture: str, pretrained: str) -> str | None:
     """The file, or a tiny CLIP's folder, that a backbone of somebody's own is made of; None for a published one."""
-    from cpt.clip.make_backbone import EMBEDDED, SHIPPED
+    from cpt.clip.tiny import is_rebuilt
     from cpt.clip.weights import SUFFIXES
 
     if architecture.endswith(".json"):
         return architecture
-    rebuilt = architecture == EMBEDDED and pretrained != SHIPPED
-    return pretrained if rebuilt or Path(pretrained).suffix in SUFFIXES else None
+    return pretrained if is_rebuilt(architecture, pretrained) or Path(pretrained).suffix in SUFFIXES else None
 
 
 def _download(name: str, file: str, revision: str | None) -> Path:

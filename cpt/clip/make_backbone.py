@@ -7,7 +7,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib import resources
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpt.clip import bpe, tiny, weights
+from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import export, require_config, require_model, text_pool, verify
 from cpt.clip.export import inside as inside_of
 from cpt.clip.foreign import ForeignTokenizer
 from cpt.clip.inside import Inside
+from cpt.clip.tiny import EMBEDDED
 from cpt.data.images import PLAIN, RESIZINGS, Resizing
 from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
 
-EMBEDDED, SHIPPED = "embedded", "shipped"
 CONTEXT_LENGTH = 77
 """Tokens that a text may have where a model configuration does not say it (open_clip's default)."""
 
@@ -56,7 +55,7 @@ def make_backbone(
     if architecture == EMBEDDED:
         config: dict[str, Any] | None = None
         marks = None
-        model, described = _tiny(pretrained)
+        model, described = tiny.for_backbone(pretrained)
     else:
         _, config = _configuration(architecture)
         model, described, marks = _open_clip(architecture, pretrained, sha256)
@@ -92,7 +91,7 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     """
     _require_file(architecture, pretrained, sha256)
     if architecture == EMBEDDED:
-        with _folder(pretrained) as folder:
+        with tiny.files(pretrained) as folder:
             return tiny.tokenizer(folder / tiny.MERGES), tiny.CONTEXT_LENGTH
 
     own, config = _configuration(architecture)
@@ -132,7 +131,7 @@ def load_tokenizer(path: Path) -> Callable[..., Tensor]:
     """Return open_clip's tokenizer of a backbone: (texts, context_length) -> token ids (texts, context length)."""
     record = read_json(path, SCHEMA)
     if record["architecture"] == EMBEDDED:
-        return _tiny_tokenizer(record)
+        return tiny.tokenizer_of(record)
     own = record.get("model_config")
     config = own["model_cfg"] if own else _configuration(record["architecture"])[1]
     return _tokenizer(record["architecture"], own, config)
@@ -147,49 +146,6 @@ def _tokenizer(architecture: str, own: dict[str, Any] | None, config: dict[str, 
             return ForeignTokenizer(config["text_cfg"])
         with _named(architecture, own) as name:
             return open_clip.get_tokenizer(name)
-
-
-def _folder(pretrained: str) -> contextlib.AbstractContextManager[Path]:
-    """The files of a tiny CLIP: the shipped one's, or those of a folder that ``cpt pretrain`` wrote.
-
-    Raises:
-        CptError: neither.
-    """
-    if pretrained == SHIPPED:
-        return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
-    if not Path(pretrained).exists() and Path(pretrained).name == pretrained:
-        raise CptError(
-            f"backbone.pretrained: {pretrained!r}: the embedded CLIP has its own weights; use shipped, or a folder "
-            "that `cpt pretrain` wrote"
-        )
-    tiny.rebuilt(Path(pretrained))
-    return contextlib.nullcontext(Path(pretrained))
-
-
-def _tiny(pretrained: str) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Return a tiny CLIP and what its record says besides.
-
-    That of a folder holds the tokenizer's merges, so that a run can be used where the folder is not.
-    """
-    with _folder(pretrained) as folder:
-        model, _ = tiny.load(folder)
-        described: dict[str, Any] = {"image_mean": list(tiny.IMAGE_MEAN), "image_std": list(tiny.IMAGE_STD)}
-        if pretrained != SHIPPED:
-            recipe = tiny.rebuilt(folder)
-            known = {key: recipe[key] for key in ("world", "seed", "pairs", "steps") if key in recipe}
-            described["source"] = known | {"sha256": recipe["sha256"]["model.safetensors"]}
-            described["merges"] = bpe.read_merges((folder / tiny.MERGES).read_bytes())
-    return model, described
-
-
-def _tiny_tokenizer(record: dict[str, Any]) -> Callable[..., Tensor]:
-    if "merges" not in record:
-        with _folder(SHIPPED) as folder:
-            return tiny.tokenizer(folder / tiny.MERGES)
-    with tempfile.TemporaryDirectory() as made:
-        path = Path(made, tiny.MERGES)
-        path.write_bytes(bpe.merges_file(record["merges"]))
-        return tiny.tokenizer(path)
 
 
 def _open_clip(

@@ -1,18 +1,22 @@
 """The tiny CLIPs of the embedded configurations: their architecture, their files, and their zero-shot accuracy.
 
 The model is `open_clip.model.CLIP` with 0.7 million parameters, its tokenizer open_clip's with fewer merges.
-Jobs load the exported backbone instead; this module is for pretraining and for the test of the shipped weights.
+The job ``backbone`` exports one; the others load what it exported.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpt.clip import bpe
 from cpt.errors import CptError
 
 if TYPE_CHECKING:
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from open_clip.model import CLIP
     from open_clip.tokenizer import SimpleTokenizer
 
+EMBEDDED, SHIPPED = "embedded", "shipped"
+"""As an architecture; as its weights, those in this package."""
 CONTEXT_LENGTH = 16
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -32,6 +38,58 @@ _CHUNK = 500
 SCHEMA = "cpt.tiny_clip/1"
 RECIPE = "recipe.json"
 MERGES = "merges.txt.gz"
+
+
+def is_rebuilt(architecture: str, pretrained: str) -> bool:
+    """Whether a backbone is a tiny CLIP of a folder that ``cpt pretrain`` wrote, not the shipped one."""
+    return architecture == EMBEDDED and pretrained != SHIPPED
+
+
+def files(pretrained: str) -> contextlib.AbstractContextManager[Path]:
+    """The folder of the shipped tiny CLIP, or of one that ``cpt pretrain`` wrote.
+
+    Raises:
+        CptError: neither.
+    """
+    if pretrained == SHIPPED:
+        return resources.as_file(resources.files("cpt") / "assets" / "tiny_clip")
+    if not Path(pretrained).exists() and Path(pretrained).name == pretrained:
+        raise CptError(
+            f"backbone.pretrained: {pretrained!r}: the embedded CLIP has its own weights; use shipped, or a folder "
+            "that `cpt pretrain` wrote"
+        )
+    rebuilt(Path(pretrained))
+    return contextlib.nullcontext(Path(pretrained))
+
+
+def for_backbone(pretrained: str) -> tuple[CLIP, dict[str, Any]]:
+    """A tiny CLIP and what the record of its backbone says of it: normalization, source, merges of the tokenizer.
+
+    The record of a rebuilt one holds the merges, so that a run can be used where the folder is not.
+
+    Raises:
+        CptError: as ``files``.
+    """
+    with files(pretrained) as folder:
+        model, _ = load(folder)
+        described: dict[str, Any] = {"image_mean": list(IMAGE_MEAN), "image_std": list(IMAGE_STD)}
+        if pretrained != SHIPPED:
+            recipe = rebuilt(folder)
+            known = {key: recipe[key] for key in ("world", "seed", "pairs", "steps") if key in recipe}
+            described["source"] = known | {"sha256": recipe["sha256"]["model.safetensors"]}
+            described["merges"] = bpe.read_merges((folder / MERGES).read_bytes())
+    return model, described
+
+
+def tokenizer_of(record: Mapping[str, Any]) -> SimpleTokenizer:
+    """The tokenizer of a backbone's record, as ``for_backbone`` describes it."""
+    if "merges" not in record:
+        with files(SHIPPED) as folder:
+            return tokenizer(folder / MERGES)
+    with tempfile.TemporaryDirectory() as made:
+        path = Path(made, MERGES)
+        path.write_bytes(bpe.merges_file(record["merges"]))
+        return tokenizer(path)
 
 
 def rebuilt(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def to_come(backbone: Backbone, root: str, *, plain: bool) -> Weights:
         plain: whether the architecture is two plain ViTs; others are not counted.
     """
     from cpt.clip import weights
-    from cpt.clip.make_backbone import EMBEDDED
+    from cpt.clip.tiny import EMBEDDED
 
     if not plain or backbone.architecture == EMBEDDED or Path(root, "backbone.json").is_file():
         return Weights(0, 0)

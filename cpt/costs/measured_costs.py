@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from cpt.clip.backbone import SCHEMA as BACKBONE
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.device import device_name, peak_memory_mb, prepare_device
-from cpt.costs.step_costs import EMBEDDED, NAME, PHOTOGRAPH, Cost, Costs, Group, Points, typical
+from cpt.clip.tiny import EMBEDDED
+from cpt.costs.step_costs import NAME, PHOTOGRAPH, Cost, Costs, Group, Points, typical
 from cpt.data.images import ImageStore, normalize
 from cpt.data.split import Split
 from cpt.experiment.grid import Grid

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cpt.clip.tiny import EMBEDDED
 from cpt.costs import gpu_model
 from cpt.costs.gpu_model import CARDS, Gpu, Pass
 from cpt.costs.host_model import AUGMENT
-from cpt.costs.step_costs import EMBEDDED, Cost, Costs, Group, Points, typical
+from cpt.costs.step_costs import Cost, Costs, Group, Points, typical
 from cpt.errors import CptError
 from cpt.experiment.grid import Grid
 from cpt.experiment.runs import Run

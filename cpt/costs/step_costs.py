@@ -15,8 +15,6 @@ from cpt.experiment.runs import Run
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import Starting
 
-EMBEDDED = "embedded"
-"""Architecture of the tiny CLIP."""
 NAME = 3
 """Tokens of a class name, in measured steps and in the stated model."""
 PHOTOGRAPH = (375, 500)

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cpt.clip import tiny
 from cpt.clip.inside import Needs
 from cpt.data.entry import Entry
 from cpt.data.layouts.listing import Listing
@@ -70,7 +71,7 @@ def check(stages: Stages, source: str, memory: Path | None = None) -> None:
 
 def _own_weights(backbone: Backbone) -> bool:
     """Whether the weights are the user's own file or folder, which may change or vanish."""
-    rebuilt = backbone.architecture == "embedded" and backbone.pretrained != "shipped"
+    rebuilt = tiny.is_rebuilt(backbone.architecture, backbone.pretrained)
     return rebuilt or bool(Path(backbone.pretrained).suffix)
 
 

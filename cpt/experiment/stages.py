@@ -16,6 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
+from cpt.clip import tiny
 from cpt.data.make_manifest import digest
 from cpt.errors import CptError, close
 from cpt.experiment import exhibits
@@ -29,7 +30,7 @@ from cpt.files import paths
 from cpt.files.provenance import code_version, stamp
 from cpt.validation import no_braces
 
-_TINY_CLIP, _RECIPE = ["assets/tiny_clip"], "recipe.json"
+_TINY_CLIP = ["assets/tiny_clip"]
 _SCRIPTS = [f"page/{name}.js" for name in ("dom", "frame", "charts", "tables", "page")]
 _PAGE = ["page/page.html.j2", "page/page.css", *_SCRIPTS, "templates/table.html.j2"]
 _LAYOUTS, _FORMATS = exhibits.modules(exhibits.LAYOUTS), exhibits.modules(exhibits.FORMATS)
@@ -154,7 +155,7 @@ class Stages:
         Of a tiny CLIP's folder that is its recipe, which has the hashes of the others.
         """
         chosen = self.config.backbone
-        files = (chosen.architecture, chosen.pretrained, os.path.join(chosen.pretrained, _RECIPE))
+        files = (chosen.architecture, chosen.pretrained, os.path.join(chosen.pretrained, tiny.RECIPE))
         return [path for path in files if os.path.isfile(path)]
 
     @property
