@@ -31,19 +31,19 @@ from docs.kept import (
 Text = Callable[[], str]
 
 OTHER_CPU = "embedded_other_cpu"
-AVERAGES = (("table2", "base"), ("table2", "new"), ("table2", "H"), ("table3", "accuracy"), ("table4", "accuracy"))
 TITLES = ("base", "new", "H", "cross-dataset", "domain generalization")
 PROFILE = ("head", "medium", "tail", "ece_base", "ece_new")
 
 
-def averages(experiment: str) -> Text:
-    """One line per imbalance ratio and method: averages over the datasets, mean ± std over seeds."""
+def averages(experiment: str, halves: str = "table2", transfer: str = "table3", shifts: str = "table4") -> Text:
+    """One line per imbalance ratio and method: averages over the datasets, mean ± std over seeds, of three tables."""
+    columns = [*((halves, metric) for metric in ("base", "new", "H")), (transfer, "accuracy"), (shifts, "accuracy")]
 
     def text() -> str:
         lines = [f"| τ | method | {' | '.join(TITLES)} |", "|--:|:--" + "|--:" * len(TITLES) + "|"]
         seeds: set[int] = set()
         found: dict[tuple[Any, str], dict[tuple[str, str], str]] = {}
-        for table, metric in AVERAGES:
+        for table, metric in columns:
             for key, number in numbers(experiment, table).items():
                 if (key.dataset, key.metric) == ("Avg", metric) and number.mean is not None:
                     spread = "" if number.std is None else f" ± {number.std:.2f}"
@@ -52,7 +52,7 @@ def averages(experiment: str) -> Text:
                     )
                     seeds.add(number.n)
         for (ratio, name), by_metric in sorted(found.items(), key=lambda item: -item[0][0]):
-            lines.append(f"| {ratio:g} | {name} | {' | '.join(by_metric.get(each, '–') for each in AVERAGES)} |")
+            lines.append(f"| {ratio:g} | {name} | {' | '.join(by_metric.get(each, '–') for each in columns)} |")
         count = max(seeds)
         note = f"Mean over {count} seeds (zero-shot CLIP: untrained, one run). ±: sample standard deviation over seeds."
         return markdown([*lines, "", note])
@@ -118,6 +118,18 @@ def pairs(experiment: str, table: str, rows: Sequence[tuple[str, str]], ratios: 
     return text
 
 
+def remedies(experiment: str, table: str, ratio: float) -> Text:
+    """Rows of a table minus the row of the same method without a remedy, whose name begins theirs."""
+
+    def text() -> str:
+        names = [row["id"] for row in kept(experiment).exhibit(table)["rows"]]
+        return pairs(
+            experiment, table, [(name, own) for name in names if (own := name.split("_")[0]) != name], (ratio,)
+        )()
+
+    return text
+
+
 def below(experiment: str, ratio: float) -> Text:
     """On which datasets each row of Table 2 has a lower H than zero-shot CLIP."""
 
@@ -135,15 +147,15 @@ def below(experiment: str, ratio: float) -> Text:
     return text
 
 
-def profiles(experiment: str, ratio: float) -> Text:
-    """Base accuracy of head, medium and tail classes, and calibration: lines of Table 6."""
+def profiles(experiment: str, ratio: float, table: str = "table6") -> Text:
+    """Base accuracy of head, medium and tail classes, and calibration: lines of a table of measures."""
 
     def text() -> str:
         titles = " | ".join(MEASURES[name].title for name in PROFILE)
         lines = [f"| method | {titles} |", "|:--" + "|--:" * len(PROFILE) + "|"]
-        for row in kept(experiment).exhibit("table6")["rows"]:
-            values = " | ".join(f"{cell(experiment, 'table6', ratio, row['id'], name):.2f}" for name in PROFILE)
-            lines.append(f"| {label(experiment, 'table6', row['id'])} | {values} |")
+        for row in kept(experiment).exhibit(table)["rows"]:
+            values = " | ".join(f"{cell(experiment, table, ratio, row['id'], name):.2f}" for name in PROFILE)
+            lines.append(f"| {label(experiment, table, row['id'])} | {values} |")
         return markdown(lines)
 
     return text

@@ -273,7 +273,10 @@ def row_of(frame: pd.DataFrame, row: str, ratio: float, seeds: list[int]) -> pd.
     return h_by_dataset(frame, seeds, imbalance_ratio=ratio, **wanted)
 
 
-FULL = [row for row in LARGE.exhibits["table2"].variants if row != "cpt" and not is_control(row)]
+FULL, EVERY = (
+    [row for row in LARGE.exhibits[table].variants if row != "cpt" and not is_control(row)]
+    for table in ("table2", "table10")
+)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +284,7 @@ FULL = [row for row in LARGE.exhibits["table2"].variants if row != "cpt" and not
     [
         ("embedded_differences", "embedded", ["zeroshot", "coop", "ivlp"], [1.0, 0.06], [1, 2]),
         ("full_differences", "embedded_full", FULL, [1.0, 0.25, 0.06], [1, 2, 3]),
+        ("every_differences", "embedded_full", EVERY, [0.06], [1, 2, 3]),
     ],
 )
 def test_differences_are_computed_another_way(
@@ -298,30 +302,39 @@ def test_differences_are_computed_another_way(
     assert next(text, None) is None
 
 
-def test_rows_beyond_the_test_are_those_of_the_table(command: dict) -> None:
+@pytest.mark.parametrize("rows", ["full", "every"])
+def test_rows_beyond_the_test_are_those_of_the_table(command: dict, rows: str) -> None:
     """Of the differences above, those whose corrected p is below 0.05, on the side of their sign."""
     expected: dict[tuple[str, str], list[str]] = {}
-    for ratio, name, mean, interval, _, _, corrected in lines_of(command["NUMBERS"]["full_differences"]()):
+    for ratio, name, mean, interval, _, _, corrected in lines_of(command["NUMBERS"][f"{rows}_differences"]()):
         if float(corrected) < 0.05:
             side = "above" if float(mean) > 0 else "below"
             expected.setdefault((ratio, side), []).append(f"{name} ({mean}, {interval}, p {corrected})")
-    for line in command["NUMBERS"]["full_beyond"]().strip().splitlines():
+    for line in command["NUMBERS"][f"{rows}_beyond"]().strip().splitlines():
         ratio, above, below = re.fullmatch(r"- τ = ([\d.]+): above CPT: (.*); below CPT: (.*)\.", line).groups()
         for side, text in (("above", above), ("below", below)):
             assert text == (", ".join(expected.pop((ratio, side), [])) or "none")
     assert not expected
 
 
-def test_what_the_prior_changes_is_computed_another_way(command: dict) -> None:
-    frame, seeds = runs_of("embedded_full"), [1, 2, 3]
-    pairs = [(ratio, method) for ratio in (1.0, 0.25, 0.06) for method in ("ivlp", "cpt")]
-    values = []
-    for ratio, method in pairs:
-        one, other = (row_of(frame, row, ratio, seeds) for row in (f"{method}_la", method))
+REMEDIES = ("la", "cb", "grw", "focal", "ldam", "ldam_drw", "lade", "balanced")
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("full_prior", [(ratio, f"{m}_la", m) for ratio in (1.0, 0.25, 0.06) for m in ("ivlp", "cpt")]),
+        ("remedies", [(0.06, f"{m}_{remedy}", m) for m in ("coop", "ivlp", "cpt") for remedy in REMEDIES]),
+    ],
+)
+def test_what_remedies_change_is_computed_another_way(command: dict, name: str, pairs: list) -> None:
+    frame, seeds, values = runs_of("embedded_full"), [1, 2, 3], []
+    for ratio, *rows in pairs:
+        one, other = (row_of(frame, row, ratio, seeds) for row in rows)
         values.append((one - other)[other.index].tolist())
     p_values = [exact_p(own) for own in values]
-    lines = lines_of(command["NUMBERS"]["full_prior"]())
-    for line, (ratio, _), own, p, adjusted in zip(lines, pairs, values, p_values, holm_by_hand(p_values), strict=True):
+    lines = lines_of(command["NUMBERS"][name]())
+    for line, (ratio, *_), own, p, adjusted in zip(lines, pairs, values, p_values, holm_by_hand(p_values), strict=True):
         assert [line[0], *line[2:]] == [f"{ratio:g}", *expected_line(own), f"{p:.3f}", f"{adjusted:.3f}"]
 
 
