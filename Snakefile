@@ -1,3 +1,4 @@
+import shlex
 import sys
 
 from snakemake.utils import min_version
@@ -81,3 +82,4 @@ onsuccess:
 
 onerror:
     instance.release(WORK)
+    print(f"`{shlex.join(['cpt', 'status', *STAGES.files])}` says what failed and why")

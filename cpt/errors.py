@@ -24,4 +24,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def close(word: str, known: Iterable[str]) -> str | None:
     """Return the known name that a misspelt one is most like; None where none is."""
-    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)), None)

@@ -68,7 +68,7 @@ def fit(
         classes: names of the classes, in the order of the folders' names; by default those names, ``_`` as a space.
         backbone: architecture and tag of open_clip's weights, which are downloaded once, or a ``backbone.json``.
         template: of the class names; ``{}`` stands for the name.
-        output: folder to keep the run and its inputs in, for ``cpt.load``; a temporary one by default.
+        output: new folder to keep the run and its inputs in, for ``cpt.load``; a temporary one by default.
         seed: of initial prompts, order and augmentation.
         augmentation: ``rrc_flip`` (random crops, mirrored) or ``none``.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -78,11 +78,13 @@ def fit(
 
     Raises:
         CptError: an unknown method or hyperparameter, a method that starts from another run (DPC), a class folder
-            without images, or a class name that is too long for the backbone.
+            without images, a class name that is too long for the backbone, or a finished run in ``output``.
     """
     hp = _checked(method, seed, hyperparameters)
     entry, listing = _dataset(Path(train_folder).absolute(), classes, template)
     folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="cpt-fit-"))
+    if next(folder.glob("runs/**/run.json"), None) is not None:
+        raise CptError(f"{output}: holds a model; give another folder, or delete it")
     run = Run(PROTOCOL, entry.name, NATURAL, method, hp, seed)
     given = {"method": method, "hyperparameters": hp.model_dump(), "seed": seed, "augmentation": augmentation}
     given |= {"device": device, "threads": threads, "backbone": _backbone(backbone, folder)}

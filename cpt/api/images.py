@@ -35,6 +35,8 @@ def listed(images: OneImage | Iterable[OneImage]) -> list[OneImage]:
     for image in [images] if single else images:  # type: ignore[union-attr]
         if isinstance(image, str | os.PathLike) and Path(image).is_dir():
             files = [Path(folder, name) for folder, _, _ in os.walk(Path(image)) for name in image_files(Path(folder))]
+            if Path(image, "run.json").is_file():
+                raise CptError(f"{image}: is a run, no image; where a pattern matches several, `cpt runs` helps")
             if not files:
                 raise CptError(f"{image}: no image file in it or below; give files ending in {', '.join(SUFFIXES)}")
             found += sorted(files)

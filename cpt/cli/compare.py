@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def compare(
     first: Annotated[str, typer.Argument(help="row of a table (cpt, ivlp, ...), or folder of results")],
     second: Annotated[str, typer.Argument(help="second row or folder")],
-    results: Annotated[Path, typer.Option(help="folder of results with both rows")] = Path("results/embedded"),
+    results: Annotated[
+        Path | None, typer.Option(help="folder of results with both rows; default: results/embedded")
+    ] = None,
     row: Annotated[str, typer.Option(help="row to compare between two folders")] = "cpt",
     dataset: Annotated[
         list[str] | None, typer.Option(help="dataset that counts, several times for several; default: all")
@@ -86,7 +88,7 @@ def _tell(texts: Any, found: Any, format: str) -> None:
     printer.print("", *texts.notes(found), sep="\n")
 
 
-def _sides(first: str, second: str, results: Path, row: str) -> tuple[Side, Side]:
+def _sides(first: str, second: str, results: Path | None, row: str) -> tuple[Side, Side]:
     """The results and the row of both sides.
 
     Raises:
@@ -94,12 +96,13 @@ def _sides(first: str, second: str, results: Path, row: str) -> tuple[Side, Side
     """
     from cpt.results.cells import read_results
 
-    folders = [word for word in (first, second) if _is_folder(word)]
+    folders = [word for word in (first, second) if _is_folder(word)] if results is None else []
     for folder in folders:
         _require_results(Path(folder))
     if len(folders) == 1:
         raise CptError(f"{folders[0]}: a folder; give two folders (and --row), or two rows (and --results)")
-    places = [(Path(folder), row) for folder in folders] or [(results, first), (results, second)]
+    of_rows = results or Path("results/embedded")
+    places = [(Path(folder), row) for folder in folders] or [(of_rows, first), (of_rows, second)]
     one, other = ((read_results(place / "grid.json", place / "runs.parquet"), name) for place, name in places)
     return one, other
 

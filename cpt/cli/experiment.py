@@ -147,6 +147,7 @@ def verify(
 
     Example: `cpt verify results/embedded --strict`
     """
+    from cpt.files.integrity import BUNDLE_LIST
     from cpt.files.stage_files import write_json
     from cpt.workflow.verify import verify as check
 
@@ -162,7 +163,9 @@ def verify(
         log(f"notice: {line}")
     read = f"{folder}: {report.files:,} files ({report.size / 1e6:,.0f} MB) of {report.runs:,} runs read"
     if report.findings:
-        log(f"{read}, {len(report.findings):,} findings; after fixing, run `snakemake` once more and verify again")
+        count = f"{len(report.findings):,} finding{'s' * (len(report.findings) != 1)}"
+        again = "" if (folder / BUNDLE_LIST).is_file() else "run `snakemake` once more and "
+        log(f"{read}, {count}; after fixing, {again}verify again")
         raise typer.Exit(1)
     origin = f"commit {', '.join(report.commits)}; device {', '.join(report.devices)}"
     log(f"{read}, all fit; {origin}")
@@ -220,6 +223,7 @@ def init(
     log(f"wrote {path} and {name}.datasets.yaml; next:")
     log(f"  cpt data check {name} --catalog {name}.datasets.yaml")
     log(f"  snakemake --cores 2 --configfile {path}")
+    log(f"  cat results/{name}/tables/all_classes.md    # or open results/{name}/report/index.html")
 
 
 def bundle(

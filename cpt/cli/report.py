@@ -68,7 +68,7 @@ def ledger(
     It needs an experiment with `printed: true`, on the paper's backbone (`config/paper.yaml`); for others it says why
     there is nothing to compare. docs/files.md has the rule of every verdict.
 
-    Example: `cpt ledger --results results/embedded`
+    Example, with results of the paper's grid: `cpt ledger --results results/paper`
     """
     from cpt.report.printed.ledger import NOT_RUN, make_ledger
 

@@ -31,6 +31,7 @@ def runs(
     ),
     method: Annotated[str | None, typer.Option(help="only runs of this method")] = None,
     dataset: Annotated[str | None, typer.Option(help="only runs trained on this dataset")] = None,
+    row: Annotated[str | None, typer.Option(help="only runs of this row of a table, by its label")] = None,
     format: Annotated[Literal["table", "csv", "jsonl"], typer.Option(help="of the output")] = "table",
 ) -> None:
     """List the finished runs of an experiment with their folders, which the commands below take.
@@ -42,13 +43,15 @@ def runs(
     from cpt.results.frame import finished_runs
 
     found = finished_runs(folder)
-    for column, asked in (("method", method), ("dataset", dataset)):
-        known = sorted(set(found[column]))
-        if asked is not None and asked not in known:
-            raise CptError(f"{folder}: no finished run of {column} {asked!r}; {nearest(asked, known)}")
-        found = found if asked is None else found[found[column] == asked]
-    if format == "table":
-        found = found.drop(columns=["rows", "protocol"]).round({"value": 2})
+    for column, asked in (("method", method), ("dataset", dataset), ("rows", row)):
+        names = [text.split("; ") for text in found[column]]
+        if asked is not None:
+            known = sorted({name for several in names for name in several})
+            if asked not in known:
+                raise CptError(f"{folder}: no finished run of {column.rstrip('s')} {asked!r}; {nearest(asked, known)}")
+            found = found[[asked in several for several in names]]
+    if format == "table":  # folders say the rest
+        found = found[["folder", "rows", "metric", "value"]].assign(value=found["value"].map("{:.2f}".format))
     _write(found, format)
 
 

@@ -68,7 +68,7 @@ def require_finished(run: Path) -> None:
     """
     if not (run / "run.json").is_file():
         seeds = sorted(place.parent for place in run.glob("s*/run.json"))
-        fix = f"did you mean {seeds[0]}?" if seeds else "give a folder results/<experiment>/runs/…/s<seed>"
+        fix = f"did you mean {seeds[0]}?" if seeds else "`cpt runs results/<experiment>` lists the folders to give"
         raise CptError(f"{run}: no finished run (no run.json); {fix}")
 
 

@@ -91,7 +91,7 @@ extends: {BASE[tiny]:<20}  # what is not set here is set there: docs/adding.md, 
 experiment: {name:<17}  # the folder below results/
 catalog: {f"{name}.datasets.yaml":<20}  # the file with the dataset
 printed: false                 # no comparison with the paper's printed numbers
-seeds: [1, 2, 3]               # everything is trained with each
+seeds: [1, 2, 3]               # everything is trained with each; [1] for a first look
 imbalance_ratios: [natural]    # all training images; 0.06 instead imposes a long tail on at most n_max = 16 a class
 {small if base_classes < CLUSTERED else ""}\
 tasks:

@@ -87,7 +87,7 @@ def tokenize(tokenizer: Callable[..., Tensor], texts: Sequence[str], length: int
         if needed > length:
             raise CptError(
                 f"prompt {text!r} needs {needed} tokens, the backbone's context has {length}; "
-                "shorten the class name or the template"
+                "shorten the class name or the template, or set templates: single where that is shorter"
             )
     return tokens[:, :length]
 

@@ -124,8 +124,8 @@ def _fix_of_bundle(root: Path, file: str) -> str | None:
 
 
 def unpack(root: Path) -> str:
-    """Shell command that makes the files of a bundle again; a bundle has no images to make them from."""
-    return shlex.join(["tar", "-xzf", f"{root.absolute().name}.tar.gz"])
+    """How to get the files of a bundle again; it has no images to make them from, and does not know its archive."""
+    return f"unpack the archive of {root.absolute().name} again"
 
 
 def snakemake(configuration: Sequence[str], *words: str) -> list[str]:

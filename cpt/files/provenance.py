@@ -203,7 +203,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> dict[str, Any]:
-    """Commit of the checkout that the package is part of, and whether tracked files differ from it; None where unknown.
+    """Commit of the checkout that the package is part of, and whether it is not all of the code; None where unknown.
+
+    ``dirty``: tracked files differ from it, or the package has modules that git does not know, as a new method.
 
     A repository that only surrounds the package, as it surrounds a virtual environment, is none: it does not track it.
     """
@@ -220,4 +222,7 @@ def commit() -> dict[str, Any]:
 
     tracked = git("ls-files", "--error-unmatch", "__init__.py") is not None
     head = git("rev-parse", "HEAD") if tracked else None
-    return {"commit": head, "dirty": None if head is None else bool(git("status", "--porcelain", "-uno"))}
+    if head is None:
+        return {"commit": None, "dirty": None}
+    new = git("ls-files", "--others", "--exclude-standard", "--", "*.py")  # below the package
+    return {"commit": head, "dirty": bool(git("status", "--porcelain", "-uno") or new)}

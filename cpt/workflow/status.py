@@ -181,8 +181,8 @@ class _Found:
         """State of a run, and when it was scored."""
         folder = Path(self.watch.plan.root, "runs", run)
         times = {stage: _time(folder / name) for stage, name in STAGES.items()}
-        if (scored := times["score"]) is not None:
-            return DONE, scored
+        if None not in times.values():  # Snakemake deletes what a failed training had made, not what came after
+            return DONE, times["score"]
         stage = next(stage for stage, when in times.items() if when is None)
         return self._unfinished(stage, run, Path(self.watch.stages.log(stage, run)), folder), None
 
@@ -199,7 +199,8 @@ class _Found:
         with contextlib.suppress(OSError):
             text = logs.section(log.read_text(encoding="utf-8", errors="replace"), str(made))
         state, line = (None, "") if text is None else logs.ending(text)
-        if state is None and (seen := self.seen.failed.get(str(log))):
+        seen = self.seen.failed.get(str(log))
+        if state is None and seen and not self._is_past(seen, log):
             state, line = FAILED, f"ended without a word: killed, or out of memory? {seen} has more"
         if state == FAILED:
             self.failures.append(At(f"{stage} {name}", log, line))
@@ -208,6 +209,11 @@ class _Found:
             self.running.append(At(f"{stage} {name}", log, "", progress, self.seen.again.get(str(log))))
             return RUNNING
         return state or MISSING
+
+    def _is_past(self, seen: Path, log: Path) -> bool:
+        """Whether the job has begun again since: a Snakemake called with ``--quiet`` does not say so in its log."""
+        when = _time(seen) or 0.0
+        return when < max(_time(log) or 0.0, self.start or 0.0)
 
     def _progress(self, run: str) -> Progress | None:
         path = self.watch.work / f"{run}{paths.HISTORY_LINES}"

@@ -141,6 +141,8 @@ def test_bad_images_are_named(runs: dict[str, Path], photos: Path, tmp_path: Pat
         model.encode_images(np.zeros((4, 4)))
     with pytest.raises(CptError, match="no image file in it"):
         model.predict(tmp_path / "empty") if (tmp_path / "empty").mkdir() is None else None
+    with pytest.raises(CptError, match="is a run, no image"):
+        model.predict([good, runs["coop"]])
     with pytest.raises(CptError, match="no list of names"):
         model.predict(good, "cat")
     with pytest.raises(CptError, match=r"needs .* tokens"):
@@ -339,6 +341,8 @@ def test_fit_trains_on_folders(method: str, results: Path, tmp_path: Path) -> No
     table = model.predict(tmp_path / "photos", top=1)
     truth = [Path(path).parent.name.replace("_", " ") for path in table["path"]]
     assert np.mean(table["name"] == truth) > 0.5
+    with pytest.raises(CptError, match="kept: holds a model; give another folder"):
+        cpt.fit(method, tmp_path / "photos", output=tmp_path / "kept")
     run = next((tmp_path / "kept").rglob("run.json")).parent
     again = cpt.load(run, device="cpu").predict(tmp_path / "photos", top=1)
     assert again.equals(table)

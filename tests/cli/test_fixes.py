@@ -291,7 +291,7 @@ def test_what_is_done_with_a_run(photos: Path) -> None:
     run = str(Path("results/mine/runs/s1"))
     words = training()
     words[words.index("run")] = run
-    told("no finished run .*; give a folder results/<experiment>/runs/", ["classify", "run", "photos"])
+    told("no finished run .*; `cpt runs results/<experiment>` lists the folders to give", ["classify", "run", "photos"])
     works(words)
     assert told("no finished run .*; did you mean (.+?)\\?", ["classify", "results/mine/runs", "photos"])[1] == run
     predict = ["predict", run, "--results", "results/mine", "--device", "cpu", "--target"]

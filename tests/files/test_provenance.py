@@ -56,6 +56,12 @@ def test_the_commit_is_the_packages(tmp_path: Path) -> None:
     foreign = {"GIT_DIR": str(tmp_path / "other/.git"), "GIT_WORK_TREE": str(tmp_path / "other")}
     assert told(tmp_path / "own", **foreign) == {"commit": head, "dirty": False}, "hooks and editors set them"
     assert other != head
+    (tmp_path / "own/notes.py").write_text("no part of the package\n")
+    assert told(tmp_path / "own") == {"commit": head, "dirty": False}
+    new = tmp_path / "own/cpt/experiment/new.py"
+    new.write_text("a = 1\n")
+    assert told(tmp_path / "own") == {"commit": head, "dirty": True}, "a module that the commit does not have"
+    new.unlink()
     (tmp_path / "own/cpt/experiment/grid.py").write_text("changed = 1\n")
     assert told(tmp_path / "own") == {"commit": head, "dirty": True}
 

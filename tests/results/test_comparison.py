@@ -278,6 +278,10 @@ def test_the_command(
     code, _, err = call(str(folder), "cpt")
     assert code == 1
     assert err.endswith("a folder; give two folders (and --row), or two rows (and --results)\n")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "ivlp")
+    code, out, _ = call("ivlp", "cpt", "--results", str(folder))
+    assert code == 0, "with --results they are rows, whatever folders are called"
     code, _, err = call(str(folder), str(folder.parent / "none"))
     assert code == 1
     assert f"{folder.parent}/none: no results (runs.parquet) there; give results/<experiment>" in err

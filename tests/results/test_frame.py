@@ -72,4 +72,9 @@ def test_finished_runs_with_their_folders(
     assert f"{tmp_path}/runs/base_to_new/flowers/r0.06/npt/s1 " in lines[1] + lines[2] + lines[3]
     rows = [json.loads(line) for line in call("--method", "cpt", "--format", "jsonl").splitlines()]
     assert {row["folder"] for row in rows} == set(found[found["method"] == "cpt"]["folder"])
+    rows = [json.loads(line) for line in call("--row", "CPT", "--format", "jsonl").splitlines()]
+    assert {row["folder"] for row in rows} == set(
+        found[["CPT" in text.split("; ") for text in found["rows"]]]["folder"]
+    )
+    assert "no finished run of row 'CPTT'; did you mean 'CPT'?" in call("--row", "CPTT")
     assert "no finished run of dataset 'flower'; did you mean 'flowers'?" in call("--dataset", "flower")

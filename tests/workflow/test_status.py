@@ -91,7 +91,7 @@ def test_nothing_has_begun(config: Config) -> None:
     assert (found.last, found.recent, found.seconds_left(), found.worker, found.page) == (None, 0, None, None, False)
     text = printed(found)
     assert f"0 of {len(runs())} runs done, {len(runs())} missing" in text
-    assert "nobody is at work, or a Snakemake that has just begun still counts its jobs" in text
+    assert "nobody is at work, or a Snakemake that began in the last half minute still counts its jobs" in text
 
 
 def test_half_done(config: Config) -> None:
@@ -170,6 +170,39 @@ def test_a_job_that_ended_without_a_word_is_told_of_by_snakemake(config: Config)
     text = printed(found)
     assert f"running: train {names[1]}\n  tried again: it failed before, see {seen}" in text
     assert f"  none of {again.progress.epochs} epochs finished yet" in text
+
+
+def test_a_failure_is_past_once_the_job_has_begun_again(config: Config) -> None:
+    """A Snakemake called with ``--quiet rules`` leaves no word of its jobs in its own log."""
+    names = runs()
+    told = "rule train:\n    log: {0}\nError in rule train:\n    log: {0} (check log file(s) for error details)\n"
+    text = "".join(told.format(f"logs/embedded/train/{name}.log") for name in names[:2])
+    written(Path(".snakemake/log/1.snakemake.log"), text, ago=300)
+    log("train", names[0], "IVLP: 80 images\nepoch 1/12  lr 1e-05  loss 2.1\n", ago=60)
+    log("train", names[1], "IVLP: 80 images\n", ago=400)
+    assert [look(config).states[name] for name in names[:2]] == [MISSING, FAILED], "nobody is at work"
+    begin(ago=200)
+    found = look(config)
+    assert [found.states[name] for name in names[:2]] == [RUNNING, MISSING]
+    assert found.failures == []
+
+
+def test_a_training_that_failed_again_is_not_done(config: Config) -> None:
+    """Snakemake has deleted what it made before; predictions and metrics are still those of the earlier one."""
+    names = runs()
+    for name in names:
+        finish(name, ago=60)
+    root = Path("results/embedded")
+    written(root / "report/index.html", "", ago=10)
+    assert look(config).counts() == {DONE: len(names)}
+    (root / "runs" / names[0] / "run.json").unlink()
+    failed = log("train", names[0], "cpt: error: the loss of epoch 1 is nan; lower learning_rate\n")
+    found = look(config)
+    assert found.counts() == {DONE: len(names) - 1, FAILED: 1}
+    assert [(at.log, at.line) for at in found.failures] == [
+        (failed, "cpt: error: the loss of epoch 1 is nan; lower learning_rate")
+    ]
+    assert not found.finished
 
 
 def test_while_snakemake_works(config: Config) -> None:

@@ -501,7 +501,7 @@ def test_what_changes_in_a_bundle_is_found(made: Path, tmp_path: Path) -> None:
     bundle(made, tmp_path / "one.tar.gz")
     there = unpacked(tmp_path / "one.tar.gz", tmp_path)
     (there / "runs.parquet").unlink()
-    assert verify(there).findings[0].fix == "tar -xzf slice.tar.gz"
+    assert verify(there).findings[0].fix == "unpack the archive of slice again"
     with changed(there / "grid.json", 5):
         assert {"grid.json", "runs.parquet"} <= found(there).keys()
     described = json.loads((there / "bundle.json").read_text())

@@ -47,7 +47,7 @@ def render(found: Status) -> RenderableType:
 
 
 _NOBODY = "nobody is at work"
-_NOBODY_YET = f"{_NOBODY}, or a Snakemake that has just begun still counts its jobs"
+_NOBODY_YET = f"{_NOBODY}, or a Snakemake that began in the last half minute still counts its jobs"
 _NO_PAGE = "all runs are done; `snakemake` makes the tables, figures and the page"
 
 
