@@ -82,4 +82,6 @@ onsuccess:
 
 onerror:
     instance.release(WORK)
-    print(f"`{shlex.join(['cpt', 'status', *STAGES.files])}` says what failed and why")
+    print(
+        f"`{shlex.join(['cpt', 'status', *STAGES.files])}` says what failed or was stopped, and why"
+    )
