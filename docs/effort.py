@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from cpt.experiment import config
 from cpt.methods.base import registry
 from cpt.methods.base.hyperparameters import resolve
-from docs.kept import CONFIGS, ROOT, by_dataset, kept, markdown
+from docs.kept import CONFIGS, ROOT, by_dataset, cell, kept, markdown
 
 RATIO = 0.06
 """Imbalance ratio of config/effort.yaml."""
@@ -45,6 +45,19 @@ def setting(method: str, epochs: int, multiple: int, protocol: str = "base_to_ne
     if method == "promptsrc":
         found |= {name: _short(getattr(own, name) * epochs / own.epochs) for name in ("average_mean", "average_std")}
     return found
+
+
+def caches() -> str:
+    """Every setting of Tip-Adapter that was tried: H on validation images, mean over the datasets."""
+    lines = ["| images of a class | α | β | H, τ = 1 | H, τ = 0.06 |", "|:--|--:|--:|--:|--:|"]
+    variants = config.load([ROOT / CONFIGS["tip_adapter"]]).variants
+    for row in (row["id"] for row in kept("tip_adapter").exhibit("table2")["rows"]):
+        own = variants[row].set
+        what = "mean" if own.get("mean_values") else "sum, as published" if own else "none (zero-shot CLIP)"
+        cells = [what, *(f"{own[name]:g}" if own else "–" for name in ("alpha", "beta"))]
+        cells += [f"{cell('tip_adapter', 'table2', ratio, row):.2f}" for ratio in (1.0, RATIO)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return markdown(lines)
 
 
 def _short(value: float) -> float:

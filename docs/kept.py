@@ -31,6 +31,7 @@ CONFIGS = {
     "ablation": "config/ablation.yaml",
     "pilot": "config/pilot.yaml",
     "effort": "config/effort.yaml",
+    "tip_adapter": "config/tip_adapter.yaml",
     "embedded_full": "config/embedded_full.yaml",
 }
 WORLDS = {

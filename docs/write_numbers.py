@@ -214,6 +214,7 @@ NUMBERS: dict[str, Callable[[], str]] = {
     "effort_methods": lambda: f"{len(effort.tuned())}",
     "effort_grid": effort.grid,
     "effort_rows": effort.rows,
+    "effort_caches": effort.caches,
     "equal_effort": effort.overrides,
     "embedded_averages": measured.averages("embedded"),
     "embedded_profiles": measured.profiles("embedded", 0.06),

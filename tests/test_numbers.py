@@ -248,6 +248,27 @@ LARGE = config.load([ROOT / "config/embedded_full.yaml"])
 VARIANTS = LARGE.variants
 
 
+def test_tip_adapters_constants_are_what_validation_images_chose(command: dict) -> None:
+    frame = runs_of("tip_adapter")
+    frame = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")]
+    text = {(line[0], *line[1:3]): line[3:] for line in lines_of(command["NUMBERS"]["effort_caches"]())}
+    built = grid.build(LARGE, "embedded_full")
+    cells = built.exhibits["table10"]["cells"]
+    frame = frame[frame["method"] == "tip_adapter"].assign(mean=lambda found: found["mean_values"].eq(True))
+    for mean, row in ((False, "tip_adapter"), (True, "tip_adapter_mean")):
+        own = frame[frame["mean"] == mean]
+        by_setting = own.pivot_table(index="dataset", columns=["imbalance_ratio", "alpha", "beta"], values="value")
+        assert by_setting.shape == (11, 16)
+        assert not by_setting.isna().any().any()
+        means = by_setting.mean()
+        for alpha, beta in means[0.06].index:
+            shown = text["mean" if mean else "sum, as published", f"{alpha:g}", f"{beta:g}"]
+            assert shown == [f"{means[ratio, alpha, beta]:.2f}" for ratio in (1.0, 0.06)]
+        for run in {run for cell in cells if cell["row"] == row for run in cell["runs"]}:
+            hp = built.runs[run].hyperparameters
+            assert (hp.mean_values, hp.alpha, hp.beta) == (mean, *means[0.06].idxmax())
+
+
 def is_control(row: str) -> bool:
     return VARIANTS[row].control or registry.get(VARIANTS[row].method).control
 
@@ -258,6 +279,9 @@ def row_of(frame: pd.DataFrame, row: str, ratio: float, seeds: list[int]) -> pd.
     fields = registry.get(variant.method).hyperparameters.model_fields
     names = {name for other in VARIANTS.values() if other.method == variant.method for name in other.set} | {*SWITCHES}
     wanted = {name: fields[name].default for name in names - {"epochs"} if name in fields}
+    for rule in LARGE.overrides:
+        if variant.method in (rule.methods or ()) and not rule.protocols:
+            wanted |= {name: value for name, value in rule.set.items() if name in wanted}
     frame = frame[frame["method"] == variant.method]
     if variant.method == "cpt":
         printed = READINGS["printed"] if CPTHyperparameters().tetf_reading == "sum" else READINGS["pairs_unit"]
