@@ -19,7 +19,7 @@ from cpt.report.drawing import style
 from cpt.report.drawing.features import Clusters, effective_rank, normalize
 from cpt.report.drawing.labels import place_labels
 from cpt.report.drawing.make import make_figure
-from cpt.report.figures.cost import Point, undominated
+from cpt.report.figures.cost import Point, named, undominated
 from cpt.report.figures.method import principal_plane, within_cluster
 from cpt.report.figures.sweep import positions
 from cpt.results.cells import read_results
@@ -326,6 +326,13 @@ def test_cost_against_accuracy(made: Path) -> None:
 def test_undominated_points(points: list, best: list) -> None:
     made = [Point("", "", cost, accuracy, None, 1) for cost, accuracy in points]
     assert [(point.cost, point.accuracy) for point in undominated(made)] == best
+
+
+@pytest.mark.parametrize("count", [12, 13])
+def test_of_many_methods_only_the_front_and_what_it_is_compared_with_are_named(count: int) -> None:
+    ids = ["cpt", *(f"worse{i}" for i in range(count - 3)), "cheap", "best"]
+    made = [Point(row, "", 1.0 if row == "cheap" else 2.0, float(place), None, 3) for place, row in enumerate(ids)]
+    assert [point.row for point in named(made)] == (ids if count == 12 else ["cpt", "cheap", "best"])
 
 
 def test_panels_have_letters_without_end() -> None:

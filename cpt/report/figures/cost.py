@@ -26,6 +26,11 @@ COST = {
     "learnable_parameters": ("learned values", "learned values"),
 }
 """Columns of costs.parquet, and what panels and axes call them."""
+_CROWDED = 12
+"""Of more methods than these only some have a name and a color."""
+_ALWAYS_NAMED = ("cpt", "zeroshot")
+_DECADES = 2.5
+"""From so many on, a logarithmic axis has powers of ten only."""
 _LOGARITHMIC = 3
 """Costs that differ by this factor get a logarithmic axis; others one from zero: small differences look small."""
 
@@ -79,6 +84,8 @@ def draw(results: Results, exhibit: Mapping[str, Any]) -> style.Drawing:
         "Pareto front, the highest mean for a cost of at most x. Dashed: methods that learn nothing."
     )
     note += " Controls are on no front." if any(row.get("control") for row in exhibit["rows"]) else ""
+    if any(len(named(points)) < len(points) for _, points in drawn):
+        note += " Named: the front, CPT and zero-shot CLIP. Grey: all others, which the figure's CSV file names."
     return style.Drawing(figure, HEADER, rows, note)
 
 
@@ -89,21 +96,23 @@ def _points(
     for row in exhibit["rows"]:
         cells = [cell for cell in exhibit["cells"] if (cell["row"], cell["ratio"]) == (row["id"], ratio)]
         accuracy = summarize(average([results.seeds(cell) for cell in cells]))
-        costs = [_spent(results, run, cost, spent) for cell in cells for run in cell["runs"] if run in spent]
-        if accuracy.mean is not None and costs:
-            trains = any(spent[run]["steps"] for cell in cells for run in cell["runs"] if run in spent)
-            middle = statistics.median(costs) if trains else 0.0
+        runs = [run for cell in cells for run in cell["runs"] if run in spent]
+        if accuracy.mean is not None and runs:
+            trains = any(_spent(results, run, "steps", spent) for run in runs)
+            middle = statistics.median(_spent(results, run, cost, spent) for run in runs) if trains else 0.0
             known = middle, accuracy.mean, accuracy.std, accuracy.n
             points.append(Point(row["id"], names[row["id"]], *known, control=row.get("control", False)))
     return points
 
 
 def _spent(results: Results, run: str, cost: str, spent: Mapping[str, Mapping[str, Any]]) -> float:
-    """A run's cost; seconds and memory with those of the run that it starts from."""
+    """A run's cost with that of the run that it starts from; learned values are its own, if it learns any."""
     own, start = spent[run], spent.get(results.run(run)["start"] or "")
-    if start is None or cost == "learnable_parameters":
+    if start is None:
         return float(own[cost])
-    return float(own[cost] + start[cost]) if cost == "seconds" else float(max(own[cost], start[cost]))
+    if cost == "learnable_parameters":
+        return float(own[cost] or start[cost])
+    return float(max(own[cost], start[cost]) if cost == "peak_memory_mb" else own[cost] + start[cost])
 
 
 def undominated(points: Sequence[Point]) -> list[Point]:
@@ -120,18 +129,25 @@ def undominated(points: Sequence[Point]) -> list[Point]:
     return sorted((point for point in methods if not beaten(point)), key=lambda point: point.cost)
 
 
+def named(points: Sequence[Point]) -> list[Point]:
+    """The points that have a name and a color: all, or of many the front and what it is compared with."""
+    front = undominated(points) if len(points) > _CROWDED else points
+    return [point for point in points if point in front or point.row in _ALWAYS_NAMED]
+
+
 def _draw_points(
     axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look], cost: str, ratio: Ratio
 ) -> list[tuple]:
-    front = undominated(points)
+    front, named = undominated(points), named(points)
     costly = [point.cost for point in points if point.cost > 0]
     for point in points:
-        look = looks[point.row]
+        look, shown = looks[point.row], point in named
+        color, width = (look.color, 0.9) if shown else ("0.7", 0.6)
         if point.cost == 0:
-            axes.axhline(point.accuracy, color=look.color, linestyle=(0, (4, 2)), linewidth=0.9, zorder=1)
+            axes.axhline(point.accuracy, color=color, linestyle=(0, (4, 2)), linewidth=width, zorder=1)
             continue
-        axes.errorbar(point.cost, point.accuracy, yerr=point.std, color=look.color, marker=look.marker, linewidth=0.9,
-                      zorder=3)  # fmt: skip
+        axes.errorbar(point.cost, point.accuracy, yerr=point.std, color=color, marker=look.marker, linewidth=width,
+                      zorder=2 + shown)  # fmt: skip
     line = np.reshape([(point.cost, point.accuracy) for point in front if point.cost > 0], (-1, 2))
     axes.plot(*line.T, color=style.GREY, linewidth=0.8, zorder=2, drawstyle="steps-post")
     if costly:
@@ -155,8 +171,9 @@ def _scale(axes: Axes, costs: Sequence[float]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(4))
         return
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.6g}")
+    many = max(costs) > 10**_DECADES * min(costs)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if many else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:,.6g}k" if many and x >= 1000 else f"{x:,.6g}")
     axes.xaxis.set_minor_locator(NullLocator())
 
 
@@ -166,7 +183,8 @@ def _name(axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look]) 
 
     left, right = axes.get_xlim()
     places = np.array([(point.cost or left, point.accuracy) for point in points])
-    names = {i: (point.name, style.darker(looks[point.row].color)) for i, point in enumerate(points)}
+    named = named(points)
+    names = {i: (p.name, style.darker(looks[p.row].color)) for i, p in enumerate(points) if p in named}
     lines = [np.array([(left, p.accuracy), (right, p.accuracy)]) for p in points if p.cost == 0]
     bars = [(p.cost, p.accuracy, p.std) for p in points if p.cost and p.std]
     lines += [np.array([(cost, mean - std), (cost, mean + std)]) for cost, mean, std in bars]
