@@ -138,10 +138,10 @@ def named(points: Sequence[Point]) -> list[Point]:
 def _draw_points(
     axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look], cost: str, ratio: Ratio
 ) -> list[tuple]:
-    front, named = undominated(points), named(points)
+    front, told = undominated(points), named(points)
     costly = [point.cost for point in points if point.cost > 0]
     for point in points:
-        look, shown = looks[point.row], point in named
+        look, shown = looks[point.row], point in told
         color, width = (look.color, 0.9) if shown else ("0.7", 0.6)
         if point.cost == 0:
             axes.axhline(point.accuracy, color=color, linestyle=(0, (4, 2)), linewidth=width, zorder=1)
@@ -183,8 +183,8 @@ def _name(axes: Axes, points: Sequence[Point], looks: Mapping[str, style.Look]) 
 
     left, right = axes.get_xlim()
     places = np.array([(point.cost or left, point.accuracy) for point in points])
-    named = named(points)
-    names = {i: (p.name, style.darker(looks[p.row].color)) for i, p in enumerate(points) if p in named}
+    told = named(points)
+    names = {i: (p.name, style.darker(looks[p.row].color)) for i, p in enumerate(points) if p in told}
     lines = [np.array([(left, p.accuracy), (right, p.accuracy)]) for p in points if p.cost == 0]
     bars = [(p.cost, p.accuracy, p.std) for p in points if p.cost and p.std]
     lines += [np.array([(cost, mean - std), (cost, mean + std)]) for cost, mean, std in bars]
