@@ -15,6 +15,11 @@ SIGNIFICANCE_LEVEL = 0.05
 """Corrected p below which a difference is marked."""
 
 
+def p_text(p: float) -> str:
+    """A p value with three decimals; a small one is not called zero."""
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def exhibit_label(name: str) -> str:
     """Return an exhibit's name for people: ``table2`` is ``Table 2``, ``all_classes`` is ``All classes``."""
     match = re.fullmatch(r"([a-z]+)(\d+[a-z]?)", name)

@@ -86,7 +86,8 @@ def test_the_commands_that_it_prints_work(project: Path) -> None:
     """The check of the dataset, and a configuration whose tables say what they show."""
     done = CliRunner().invoke(app, ["init", "zoo", "--images", str(paint(project / "my_images")), "--tiny"])
     assert done.exit_code == 0
-    check, run = done.output.splitlines()[-2:]
+    check, run, read = done.output.splitlines()[-3:]
+    assert read == "  cat results/zoo/tables/all_classes.md    # or open results/zoo/report/index.html"
     assert run == "  snakemake --cores 2 --configfile zoo.yaml"
     assert check == "  cpt data check zoo --catalog zoo.datasets.yaml"
     checked = CliRunner().invoke(app, check.split()[1:])

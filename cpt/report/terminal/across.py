@@ -11,7 +11,7 @@ from rich.console import Group
 from cpt.files.paths import ratio_text
 from cpt.files.stage_files import json_text
 from cpt.report.terminal.sections import Section, bounds, bullets, drawn, markdown_table
-from cpt.report.words import SIGNIFICANCE_LEVEL, counted
+from cpt.report.words import SIGNIFICANCE_LEVEL, counted, p_text
 from cpt.results.cells import TASKS, csv_text
 from cpt.results.over_models import Across, Line, Place
 
@@ -133,5 +133,5 @@ def _where(place: Place) -> str:
 def _cells(line: Line) -> list[str]:
     models = f"{min(line.by_model):+.2f} … {max(line.by_model):+.2f}"
     means = [line.label, f"{line.mean:.2f}", f"{line.difference.estimate:+.2f}", bounds(line.difference, "+.2f")]
-    tests = [f"{line.higher} of {line.units}", f"{line.p:.3f}", f"{line.corrected:.3f}"]
+    tests = [f"{line.higher} of {line.units}", p_text(line.p), p_text(line.corrected)]
     return [*means, *tests, models, f"{line.agree} of {len(line.by_model)}"]

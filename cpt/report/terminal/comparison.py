@@ -12,7 +12,7 @@ from rich.console import Group
 from cpt.files.paths import ratio_text
 from cpt.files.stage_files import canonical_json, json_text
 from cpt.report.terminal.sections import Section, bounds, bullets, drawn, markdown_table
-from cpt.report.words import SIGNIFICANCE_LEVEL, counted
+from cpt.report.words import SIGNIFICANCE_LEVEL, counted, p_text
 from cpt.results.cells import TASKS, csv_text
 from cpt.results.comparison import Comparison, Images, Line, Runs
 from cpt.results.stats import Interval
@@ -153,7 +153,7 @@ def _ends(name: str, interval: Interval) -> dict[str, float | None]:
 
 def _difference(line: Line) -> list[str]:
     means = f"{line.first:.2f}", f"{line.second:.2f}", f"{line.difference.estimate:+.2f}"
-    result = f"{line.higher} of {line.datasets}", f"{line.p:.3f}", f"{line.corrected:.3f}"
+    result = f"{line.higher} of {line.datasets}", p_text(line.p), p_text(line.corrected)
     return [ratio_text(line.ratio), line.metric, *means, bounds(line.difference, "+.2f"), *result]
 
 
