@@ -24,7 +24,7 @@ help:  ## this list
 run: $(READY)  ## the default experiment: results/embedded/report/index.html
 	snakemake --cores $(CORES) $(PROFILE_ARGS)
 
-full: $(READY)  ## the large experiment: 11 datasets, every method (two to three hours on two cores)
+full: $(READY)  ## the large experiment: 11 datasets, every method (about two hours on two cores)
 	snakemake --cores $(CORES) --configfile config/embedded_full.yaml $(PROFILE_ARGS)
 
 environment: $(READY)  ## only the environment, in .venv
