@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpt.clip import timm_vit
+from cpt.clip import encoder, timm_vit
+from cpt.clip.encoder import EncoderTower, PostNormEncoderTower
 from cpt.clip.inside import Inside
 from cpt.clip.padded import POOLS, PaddedTextTower
 from cpt.clip.text import TextTower
@@ -22,6 +23,8 @@ from cpt.clip.whole import WholeTower, build
 from cpt.errors import CptError
 
 TOLERANCE = 1e-4  # on unit-norm features in float32
+CONTEXT_LENGTH = 77
+"""Tokens that a text may have where a model configuration does not say it (open_clip's default)."""
 
 
 def export(
@@ -31,10 +34,12 @@ def export(
 
     Image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
     (``cpt.clip.timm_vit``), take prompts; all others are taken as they are (``cpt.clip.whole``). Text towers must be
-    open_clip's ``TextTransformer`` (``CLIP`` and ``CustomTextCLIP``).
+    open_clip's ``TextTransformer`` (``CLIP`` and ``CustomTextCLIP``), or an encoder of transformers
+    (``cpt.clip.encoder``).
 
     Args:
-        config: the model's configuration, from which a tower that is taken as it is can be built again.
+        config: the model's configuration, from which a tower that is taken as it is can be built again, and the number
+            of positions of an encoder of transformers.
         marks: of a tokenizer of transformers (``cpt.clip.foreign``).
 
     Returns:
@@ -47,7 +52,7 @@ def export(
     scale, bias = model.logit_scale.detach().exp().item(), getattr(model, "logit_bias", None)
     if not 0 < scale < inf:
         raise CptError(f"backbone: the weights' logit scale is {scale}, not a positive number; get them again")
-    text, vision = _text(getattr(model, "text", model), marks), _vision(model.visual, config)
+    text, vision = _text(getattr(model, "text", model), marks, config), _vision(model.visual, config)
     spec: dict[str, Any] = {"logit_scale": scale, "embed_dim": _embed_dim(model)}
     if bias is not None:
         spec["logit_bias"] = bias.item()  # for the record: neither a softmax nor a maximum over classes sees it
@@ -64,8 +69,12 @@ Exported = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors and specification of a tower."""
 
 
-def _text(text: Any, marks: dict[str, int] | None) -> Exported:
+def _text(text: Any, marks: dict[str, int] | None, config: Mapping[str, Any] | None) -> Exported:
     """Of a text tower; one that is not causal or not read at its end token is computed whole (``cpt.clip.padded``)."""
+    if encoder.is_encoder(text):
+        assert config is not None
+        assert marks is not None
+        return encoder.export(text, int(config["text_cfg"].get("context_length", CONTEXT_LENGTH)), marks)
     spec = _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])}
     pool, causal = text_pool(text), getattr(text, "attn_mask", None) is not None
     if not causal or pool not in ("argmax", "eos"):
@@ -73,7 +82,7 @@ def _text(text: Any, marks: dict[str, int] | None) -> Exported:
     if marks is not None:
         found = f"text pooling {pool!r} with a tokenizer of transformers"
         _require(pool in ("last", "first"), found, "'last' or 'first'")
-        spec |= {"context_length": spec["context_length"] + 1, "marks": marks}
+        spec |= {"context_length": spec["context_length"] + ("start" not in marks), "marks": marks}
     wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
     tensors = {name: value for name, value in text.state_dict().items() if name.startswith(wanted)}
     projection = text.text_projection
@@ -135,6 +144,8 @@ def inside(config: Mapping[str, Any]) -> Inside:
 def _embed_dim(model: Any) -> int:
     """Width D of the features."""
     text = getattr(model, "text", model)
+    if encoder.is_encoder(text):
+        return int(text.output_dim)
     projection = text.text_projection
     if projection is None:
         return int(text.transformer.width)
@@ -147,15 +158,17 @@ def text_pool(text: Any) -> Any:
 
 
 def require_config(config: Mapping[str, Any]) -> None:
-    """Refuse a model configuration of open_clip with parts that open_clip builds only with other libraries.
+    """Refuse a model configuration of open_clip with parts that our towers lack, as far as it shows them.
 
     Raises:
         CptError: names the part.
     """
     text = config["text_cfg"]
     _require("multimodal_cfg" not in config, "a captioning decoder (CoCa)", "two towers")
-    tower = text.get("hf_model_name")
-    _require(not tower, f"text tower {tower} of transformers", "open_clip's own")
+    if text.get("hf_model_name"):
+        found = "a text tower of transformers without a tokenizer of it"
+        _require(bool(text.get("hf_tokenizer_name")), found, "text_cfg.hf_tokenizer_name beside hf_model_name")
+        encoder.require_config(text)
 
 
 def require_model(model: Any) -> None:
@@ -170,10 +183,11 @@ def require_model(model: Any) -> None:
         _require(visual.attn_pool is None, "attention pooling", "'tok' or 'avg'")
         _require(visual.pool_type in ("tok", "avg"), f"image pooling {visual.pool_type!r}", "'tok' or 'avg'")
         _describe(visual.transformer)
-    _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
-    _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
-    _require(text_pool(text) in POOLS, f"text pooling {text_pool(text)!r}", ", ".join(map(repr, POOLS)))
-    _describe(text.transformer)
+    if not encoder.is_encoder(text):
+        _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
+        _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
+        _require(text_pool(text) in POOLS, f"text pooling {text_pool(text)!r}", ", ".join(map(repr, POOLS)))
+        _describe(text.transformer)
     size = tuple(_image_size(visual))
     _require(len(set(size)) == 1, f"images of {' x '.join(map(str, size))} pixels", "square ones")
 
@@ -184,7 +198,8 @@ def towers(tensors: dict[str, Tensor], spec: dict[str, Any]) -> tuple[TextTower,
         half: {name.removeprefix(f"{half}."): t for name, t in tensors.items() if name.startswith(f"{half}.")}
         for half in ("text", "vision")
     }
-    text = PaddedTextTower if "causal" in spec["text"] else TextTower
+    padded = PaddedTextTower if "causal" in spec["text"] else TextTower
+    text = {"before": EncoderTower, "behind": PostNormEncoderTower}.get(spec["text"].get("norms"), padded)
     vision = WholeTower if "whole" in spec["vision"] else VisionTower
     return text(halves["text"], spec["text"]), vision(halves["vision"], spec["vision"])
 
@@ -203,9 +218,11 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
     images = torch.randn(4, 3, *spec["vision"]["image_size"], generator=generator)
     length, vocabulary = spec["text"]["context_length"], tensors["text.token_embedding.weight"].shape[0]
     tokens = torch.zeros(5, length, dtype=torch.long)
-    end = getattr(getattr(model, "text", model), "text_eos_id", None)
+    end, padding = getattr(getattr(model, "text", model), "text_eos_id", None), spec["text"].get("marks", {}).get("pad")
     for row, stop in zip(tokens, (2, length // 3, length // 2, length - 1, length - 1), strict=True):
         row[:stop] = torch.randint(1, vocabulary - 2, (stop,), generator=generator)
+        if padding is not None:  # it would be none to our towers, which know the end
+            row[row == padding] = vocabulary - 2
         row[stop] = vocabulary - 1
         if end is not None:
             row[row == end] = 1

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cpt.clip import tiny, weights
 from cpt.clip.backbone import SCHEMA
-from cpt.clip.export import export, require_config, require_model, text_pool, verify
+from cpt.clip.encoder import is_encoder
+from cpt.clip.export import CONTEXT_LENGTH, export, require_config, require_model, text_pool, verify
 from cpt.clip.export import inside as inside_of
 from cpt.clip.foreign import ForeignTokenizer
 from cpt.clip.inside import Inside
@@ -24,9 +25,6 @@ from cpt.clip.tiny import EMBEDDED
 from cpt.data.images import PLAIN, RESIZINGS, Resizing
 from cpt.errors import CptError, close, nearest
 from cpt.files.stage_files import parse_json, read_json, sha256_file, write_json, write_tensors
-
-CONTEXT_LENGTH = 77
-"""Tokens that a text may have where a model configuration does not say it (open_clip's default)."""
 
 
 def make_backbone(
@@ -102,7 +100,8 @@ def check(architecture: str, pretrained: str, sha256: str | None = None) -> tupl
     if entry:
         _require_activation(architecture, pretrained, config, entry)
     tokenizer, length = _tokenizer(architecture, own, config), config["text_cfg"].get("context_length", CONTEXT_LENGTH)
-    return tokenizer, int(length) + isinstance(tokenizer, ForeignTokenizer)
+    begins = not isinstance(tokenizer, ForeignTokenizer) or "start" in tokenizer.marks
+    return tokenizer, int(length) + (not begins)
 
 
 def described(architecture: str) -> dict[str, Any]:
@@ -315,9 +314,14 @@ def _quiet() -> Iterator[None]:
 
 def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
     """Refuse token ids that the model's text tower has no rows for, or does not end a text at."""
-    if isinstance(tokenizer, ForeignTokenizer):
-        return
     text = getattr(model, "text", model)
+    if isinstance(tokenizer, ForeignTokenizer):
+        if is_encoder(text) and tokenizer.rows > text.vocab_size:
+            raise CptError(
+                f"backbone.architecture: {architecture}: the tokenizer has {tokenizer.rows} tokens, its text tower "
+                f"{text.vocab_size}; set text_cfg.hf_tokenizer_name to the tower's own"
+            )
+        return
     rows = text.token_embedding.weight.shape[0]
     if rows < tokenizer.vocab_size:
         raise CptError(

@@ -14,7 +14,7 @@ width, n context vectors, B contexts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,12 @@ class TextTower(nn.Module):
 
     token_embedding_weight: Tensor
     positional_embedding: Tensor
-    ln_final_weight: Tensor
+    ln_final_weight: Tensor | None
     ln_final_bias: Tensor
     text_projection: Tensor | None
     text_projection_bias: Tensor | None
+
+    BLOCK: ClassVar[type[Block]] = Block
 
     def __init__(self, tensors: Mapping[str, Tensor], spec: Mapping) -> None:
         super().__init__()
@@ -44,7 +46,7 @@ class TextTower(nn.Module):
         for name in ("token_embedding.weight", "positional_embedding", "ln_final.weight", "ln_final.bias",
                      "text_projection", "text_projection_bias"):  # fmt: skip
             self.register_buffer(name.replace(".", "_"), tensors.get(name))
-        self.blocks = make_blocks(tensors, spec)
+        self.blocks = make_blocks(tensors, spec, self.BLOCK)
 
     @property
     def width(self) -> int:
@@ -110,11 +112,17 @@ class TextTower(nn.Module):
             if i == len(self.blocks) - 1:  # from here on only end tokens are read
                 x, attended = last(x), last(attended)
             x = block.finish(x, attended, adapters.get(i))
-        x = self.project(layer_norm(x, self.ln_final_weight, self.ln_final_bias, self.eps))
+        x = self.project(self.normed(x))
         return x if context is not None and context.dim() == 3 else x.squeeze(0)
 
+    def normed(self, tokens: Tensor) -> Tensor:
+        """Tokens (..., d) of the last block behind ``ln_final``, if the tower has it."""
+        if self.ln_final_weight is None:
+            return tokens
+        return layer_norm(tokens, self.ln_final_weight, self.ln_final_bias, self.eps)
+
     def project(self, tokens: Tensor) -> Tensor:
-        """Raw text features (..., D), float32, of tokens (..., d) behind ``ln_final``."""
+        """Raw text features (..., D), float32, of tokens (..., d) that ``normed`` returned."""
         x = tokens if self.text_projection is None else tokens @ self.text_projection
         return (x if self.text_projection_bias is None else x + self.text_projection_bias).float()
 

@@ -19,7 +19,10 @@ from cpt.files.hashes import read_bytes
 from cpt.files.stage_files import sha256_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # further entries of OpenAI's checkpoints
+_NOT_WEIGHTS = (
+    *("input_resolution", "context_length", "vocab_size"),  # further entries of OpenAI's checkpoints
+    *("text.transformer.embeddings.position_ids", "text.transformer.embed_positions.weights"),  # of old transformers
+)
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # where the registry names only the repository
 _MENDS = (
     "run `cpt backbone` once where there is internet, set HF_HOME to the cache that has it, "

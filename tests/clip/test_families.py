@@ -15,19 +15,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from cpt.clip.backbone import Clip, load_backbone
 from cpt.clip.make_backbone import check, inside, load_tokenizer, make_backbone
 from cpt.errors import CptError
 from cpt.files.stage_files import read_json
-from tests.helpers.families import FAMILIES, UNCHANGED, shaken
+from tests.helpers.encoders import ENCODERS, POSITIONS, VOCABULARY, write_encoder, write_tokenizer
+from tests.helpers.families import FAMILIES, NAMES, UNCHANGED, configuration, shaken
 
 TEXTS = ["a photo of a cat.", "a red boat", "a photo of a very small wooden house."]
 
 
 @cache
 def model(family: str) -> torch.nn.Module:
-    return shaken(FAMILIES[family])
+    return shaken(configuration(family))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path
 
     @cache
     def make(family: str) -> tuple[Path, float]:
-        (folder / f"{family}-model.json").write_text(json.dumps(FAMILIES[family]))
+        (folder / f"{family}-model.json").write_text(json.dumps(configuration(family)))
         weights = folder / f"{family}-weights.safetensors"
         save_file({name: value.contiguous() for name, value in model(family).state_dict().items()}, weights)
         output = folder / f"{family}.json"
@@ -46,25 +48,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path
     return make
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NAMES)
 def test_a_family_is_open_clips(family: str, made: Callable[[str], tuple[Path, float]]) -> None:
     path, difference = made(family)
     print(f"{family}: largest difference to open_clip {difference:.1e}")
     assert difference < 1e-5
     clip, theirs = load_backbone(path), model(family)
-    tokens = load_tokenizer(path)(TEXTS)
+    tokens = load_tokenizer(path)(TEXTS, context_length=clip.text.context_length)
+    packed = clip.text.pack(tokens)
     images = torch.randn(3, 3, *clip.image_size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         for ours, wanted in (
             (clip.vision(images), theirs.encode_image(images)),
-            (clip.text(clip.text.pack(tokens)), theirs.encode_text(tokens)),
+            (clip.text(packed), theirs.encode_text(getattr(packed, "ids", tokens))),
         ):
             assert ours.dtype == torch.float32
             torch.testing.assert_close(ours, wanted, atol=2e-5 * float(wanted.detach().abs().max()), rtol=1e-4)
     for precision in ("bfloat16", "float16"):
         half = load_backbone(path, precision=precision)
         with torch.no_grad():
-            assert torch.nn.functional.cosine_similarity(half.vision(images), clip.vision(images)).min() > 0.97
+            assert cosine_similarity(half.vision(images), clip.vision(images)).min() > 0.97
+            assert cosine_similarity(half.text(half.text.pack(tokens)), clip.text(packed)).min() > 0.97
 
 
 @pytest.mark.parametrize("family", ["siglip", "siglip2"])
@@ -151,6 +155,113 @@ def test_masks_and_poolings(tmp_path: Path, pool: str, both_ways: bool) -> None:
     assert make_backbone("x", str(tmp_path / "own.json"), "random", tmp_path / "backbone.json")[1] < 1e-5
     packed = "causal" not in read_json(tmp_path / "backbone.json", "cpt.backbone/1")["spec"]["text"]
     assert packed == (not both_ways and pool in ("argmax", "eos")), "the fast path is for towers that allow it"
+
+
+# ---- text towers of transformers -----------------------------------------------------------------
+
+
+def naive_encoder(theirs: Any, own: list[int], context: Tensor, deep: dict[int, Tensor], insert: int | None) -> Tensor:
+    """One prompt without padding, through transformers' own layers: context at positions 1..n, deep prompts as told."""
+    encoder, bert = theirs.text.transformer, hasattr(theirs.text.transformer, "embeddings")
+    ids = torch.tensor([own])
+    words = (encoder.embeddings.word_embeddings if bert else encoder.embed_tokens)(ids)
+    x = torch.cat([words[:, :1], context[None], words[:, 1 + len(context) :]], dim=1)
+    x = encoder.embeddings(inputs_embeds=x) if bert else x + encoder.embed_positions(ids)
+    for i, layer in enumerate(encoder.encoder.layer if bert else encoder.layers):
+        if i in deep:
+            x = torch.cat([x[:, :1], deep[i][None], x[:, 1 if i == insert else 1 + len(deep[i]) :]], dim=1)
+        out = layer(x, None)
+        x = out if isinstance(out, Tensor) else out[0]
+    if not bert:
+        x = encoder.layer_norm(x)
+    pooler = getattr(encoder, "pooler", None)
+    held = SimpleNamespace(last_hidden_state=x)
+    pooled = pooler(x) if pooler is not None else theirs.text.pooler(held, torch.ones(x.shape[:2]))
+    return theirs.text.proj(pooled)[0]
+
+
+@pytest.mark.parametrize("insert", [None, 1])
+@pytest.mark.parametrize("family", ENCODERS)
+def test_prompts_of_an_encoder_of_transformers(
+    family: str, insert: int | None, made: Callable[[str], tuple[Path, float]]
+) -> None:
+    """Features and gradients of prompts of unequal length are those of each prompt alone, without padding."""
+    path, _ = made(family)
+    clip, theirs = load_backbone(path), model(family)
+    tokens = load_tokenizer(path)(TEXTS, context_length=clip.text.context_length)
+    lengths = (tokens.argmax(dim=1) + 1).tolist()
+    assert len(set(lengths)) > 1
+    torch.manual_seed(0)
+    context = torch.randn(3, 32, requires_grad=True)
+    deep = {i: torch.randn(2, 32, requires_grad=True) for i in (1, 2)}
+    slots = np.full(tuple(tokens.shape), -1)
+    slots[:, 1:4] = np.arange(3)
+    packed = clip.text.pack(tokens, slots)
+    assert packed.shape[1] == max(lengths), "padding that nobody sees is not computed"
+    ours = clip.text(packed, context, deep, insert=insert is not None)
+    rows = [row[:length].tolist() for row, length in zip(packed.ids, lengths, strict=True)]
+    wanted = torch.stack([naive_encoder(theirs, row, context, deep, insert) for row in rows])
+    assert torch.allclose(ours, wanted, atol=2e-5 * float(wanted.detach().abs().max()))
+    weight = torch.randn_like(ours)
+    gradients = (torch.autograd.grad((x * weight).sum(), [context, *deep.values()]) for x in (ours, wanted))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(b.abs().max()) + 1e-6)
+    several = torch.stack([context.detach(), torch.randn(3, 32)])
+    with torch.no_grad():
+        together = clip.text(packed, several, deep)
+        alone = torch.stack([clip.text(packed, one, deep) for one in several])
+    assert torch.allclose(together, alone, atol=2e-5 * float(alone.abs().max()))
+
+
+def encoder_config(tmp_path: Path, kind: str, text: dict[str, Any] | None = None, **others: Any) -> str:
+    """A model configuration in a file, with an encoder of a model type."""
+    write_encoder(tmp_path / "encoder", kind, **others)
+    write_tokenizer(tmp_path / "encoder", pad=0 if kind == "bert" else 1)
+    own = {"hf_model_name": str(tmp_path / "encoder"), "hf_tokenizer_name": str(tmp_path / "encoder")}
+    config = configuration("roberta") | {"text_cfg": own | {"hf_proj_type": "linear"} | (text or {})}
+    (tmp_path / "own.json").write_text(json.dumps(config))
+    return str(tmp_path / "own.json")
+
+
+@pytest.mark.parametrize("pool", [None, "cls_pooler", "cls_last_hidden_state_pooler", "mean_pooler"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "m2m_100"])
+def test_encoders_and_poolings(tmp_path: Path, kind: str, pool: str | None) -> None:
+    architecture = encoder_config(tmp_path, kind, {"hf_pooler_type": pool, "hf_proj_type": "mlp"})
+    assert make_backbone("x", architecture, "random", tmp_path / "backbone.json")[1] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "others", "message"),
+    [
+        ("mt5", {}, {}, "model type mt5 (supported: bert, roberta, xlm-roberta, m2m_100)"),
+        ("roberta", {"hf_pooler_type": "max_pooler"}, {}, "pooling max_pooler (supported: cls_pooler, "),
+        ("bert", {}, {"hidden_act": "tanh"}, "activation tanh (supported: gelu, gelu_new, "),
+        ("roberta", {}, {"is_decoder": True}, "a decoder (supported: encoders)"),
+        ("roberta", {}, {"vocab_size": 60}, f"the tokenizer has 135 tokens, its text tower 60; set text_cfg.hf_token"),
+        ("roberta", {}, {"pad_token_id": 0}, "has padding 0, its tokenizer 1"),
+        ("bert", {"context_length": 91}, {}, f"has {POSITIONS} positions, text_cfg.context_length is 91; lower it"),
+        ("roberta", {"hf_tokenizer_name": ""}, {}, "text_cfg.hf_tokenizer_name beside hf_model_name"),
+        ("roberta", {"hf_model_name": "/nowhere"}, {}, "text tower /nowhere cannot be read (OSError: "),
+    ],
+)
+def test_refused_encoders(tmp_path: Path, kind: str, text: dict[str, Any], others: dict[str, Any], message: str) -> None:
+    with pytest.raises(CptError) as refused:
+        make_backbone("x", encoder_config(tmp_path, kind, text, **others), "random", tmp_path / "backbone.json")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_code_of_a_hub_folder_is_not_run(tmp_path: Path) -> None:
+    """transformers would run a module beside config.json, if asked to."""
+    architecture = encoder_config(
+        tmp_path, "roberta", {"tokenizer_kwargs": {"trust_remote_code": True}}, auto_map={"AutoConfig": "own.Own"}
+    )
+    (tmp_path / "encoder/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    held = json.loads((tmp_path / "encoder/config.json").read_text())
+    (tmp_path / "encoder/config.json").write_text(json.dumps(held | {"model_type": "own"}))
+    with pytest.raises(CptError, match="text tower .* cannot be read"):
+        make_backbone("x", architecture, "random", tmp_path / "backbone.json")
+    assert not (tmp_path / "ran").exists()
 
 
 # ---- prompts in image towers ---------------------------------------------------------------------
@@ -258,9 +369,9 @@ def test_inside_of_architectures() -> None:
 class ToyTokenizer:
     """What open_clip's ``HFTokenizer`` offers: words are ids from 2, the end token is 1 and ``pad`` follows it."""
 
-    def __init__(self, name: str, tokenizer_mode: str | None = None, pad: int = 1, begins: bool = False) -> None:
+    def __init__(self, name: str, pad: int = 1, begins: int = 0, **_: Any) -> None:
         self.words, self.pad, self.begins = ["<s>", "</s>"], pad, begins
-        known = {"eos_token_id": 1, "pad_token_id": pad, "all_special_ids": [0, 1]}
+        known = {"eos_token_id": 1, "pad_token_id": pad}
         self.tokenizer = SimpleNamespace(**known, get_vocab=lambda: {word: i for i, word in enumerate(self.words)})
 
     def __call__(self, texts: list[str], context_length: int) -> Tensor:
@@ -268,7 +379,8 @@ class ToyTokenizer:
         for row, text in zip(rows, texts, strict=True):
             words = text.lower().replace(".", "").split()
             self.words += [word for word in dict.fromkeys(words) if word not in self.words]
-            ids = [0] * self.begins + [self.words.index(word) for word in words][: context_length - 1] + [1]
+            ids = [0] * self.begins + [self.words.index(word) for word in words]
+            ids = [*ids[: context_length - 1], 1]
             row[: len(ids)] = torch.tensor(ids)
         return rows
 
@@ -319,9 +431,21 @@ def test_a_tokenizer_without_a_start_token(tmp_path: Path, pad: int) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_tokenizer_that_begins_texts(tmp_path: Path) -> None:
-    with pytest.raises(CptError, match="tokenizer toy, which begins texts with a token of its own"):
-        check(foreign(tmp_path, begins=True), "random")
+def test_a_tokenizer_with_a_start_token(tmp_path: Path) -> None:
+    """The tower sees it, and rows are as long as the tower's."""
+    assert make_backbone("x", foreign(tmp_path, begins=1), "random", tmp_path / "backbone.json")[1] < 1e-5
+    tokenizer, length = check(foreign(tmp_path, begins=1), "random")
+    clip = load_backbone(tmp_path / "backbone.json")
+    assert length == clip.text.context_length == 64
+    rows = tokenizer(["a photo of"], context_length=length)
+    assert rows[0, :6].tolist() == [60, 2, 3, 4, 61, 0]
+    assert clip.text.pack(rows).ids[0, :6].tolist() == [0, 2, 3, 4, 1, 1]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_tokenizer_that_begins_texts_with_two_tokens(tmp_path: Path) -> None:
+    with pytest.raises(CptError, match="tokenizer toy, whose texts are not the words, perhaps one token before them"):
+        check(foreign(tmp_path, begins=2), "random")
 
 
 def test_without_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

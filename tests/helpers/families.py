@@ -14,6 +14,8 @@ from timm.models.eva import Eva, _create_eva
 from timm.models.fastvit import FastVit, RepConditionalPosEnc, _create_fastvit
 from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
 
+from tests.helpers.encoders import ENCODERS, text_config
+
 SIZE = {"img_size": 32, "patch_size": 16, "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
 
 
@@ -133,15 +135,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Model configurations, with CLIP's tokenizer."""
+NAMES = (*FAMILIES, *ENCODERS)
+"""Those, and with encoders of transformers."""
 UNCHANGED = {"resnet", "convnext", "mobileclip"}
 """Families whose image towers take neither prompts nor adapters."""
+
+
+def configuration(family: str) -> dict[str, Any]:
+    """Model configuration of a family."""
+    if family in FAMILIES:
+        return FAMILIES[family]
+    vision = {"image_size": 32, "layers": 3, "width": 64, "patch_size": 16}
+    return {"embed_dim": 24, "custom_text": True, "vision_cfg": vision, "text_cfg": text_config(family)}
 
 
 def shaken(config: dict[str, Any]) -> torch.nn.Module:
     """The model of a configuration, away from initial values, where many terms are zero or one."""
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     torch.manual_seed(0)
-    model = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+    config = {key: value for key, value in config.items() if key != "custom_text"}
+    if config["text_cfg"].get("hf_model_name"):  # nothing is fetched
+        config["text_cfg"] = config["text_cfg"] | {"hf_model_pretrained": False}
+    model = kind(**config)
     for name, parameter in model.named_parameters():
         if parameter.dim():  # not scale and bias of the logits
             parameter.data += 0.05 * torch.randn_like(parameter)

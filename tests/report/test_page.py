@@ -457,7 +457,7 @@ def test_ten_numbers_are_equal_in_page_table_csv_and_dialog(rough: Path) -> None
 def test_charts_have_the_values_of_the_figures(made: Path, page: Elements) -> None:
     charts, files = unpacked(page, "charts"), unpacked(page, "files")
     assert sorted(charts) == ["figure3", "figure4", "figure5", "figure6", "figure7", "figure8"]
-    of = {name: pd.read_csv(io.StringIO(files[f"{name}.csv"])) for name in charts}
+    of = {name: pd.read_csv(io.StringIO(files[f"{name}.csv"]), float_precision="round_trip") for name in charts}
     for view in charts["figure3"]["views"]:
         names = of["figure3"]["parameter"].str.replace("_", " ").replace("etf weight", "λ_ETF")
         means = of["figure3"][names == view["name"]]

@@ -30,8 +30,9 @@ from tests.helpers.contract import Batches, Toy
 pytestmark = pytest.mark.no_cover  # other tests cover these lines, and tracing them takes longest here
 
 BUDGET = json.loads(KEPT.read_text())["bfloat16"]
-"""Operators of one step as counted when they were last kept (``python -m benchmarks.operators``). More than 2 % above
+"""Operators of one step as counted when they were last kept (``python -m benchmarks.operators``). More than 3 % above
 is a change for the worse on every GPU: a kernel or more for each."""
+SLACK = 1.03  # versions of torch differ by up to 2.3 %
 TRAINED = [name for name in registry.names() if registry.get(name).trains]
 
 
@@ -62,7 +63,7 @@ def trace(toy: Toy) -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_step_stays_within_its_budget_of_operators(name: str) -> None:
     found = counted(name)
-    assert found.total <= 1.02 * BUDGET[name], found.counts.most_common(20)
+    assert found.total <= SLACK * BUDGET[name], found.counts.most_common(20)
     assert not WAITS & found.counts.keys()
     if name != "lamp_abstract":  # the gradient of its gathered cosines, a few numbers
         assert not SORTS & found.counts.keys()
@@ -140,7 +141,7 @@ def test_ten_more_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Block, "qkv", lambda block, x, adapter: plain(block, x, adapter) + 0
     )  # twelve blocks of each tower
-    assert counted("coop").total > 1.02 * BUDGET["coop"]
+    assert counted("coop").total > SLACK * BUDGET["coop"]
 
 
 class Narrow(TorchDispatchMode):

@@ -23,7 +23,7 @@ from cpt.files.paths import PREDICTIONS, PROMPTS
 from cpt.files.stage_files import read_parquet, read_tensors
 from cpt.training.train import train
 from tests.helpers.experiment import train_inputs
-from tests.helpers.families import FAMILIES, UNCHANGED
+from tests.helpers.families import NAMES, UNCHANGED, configuration
 
 METHODS = ("zeroshot", "coop", "ivlp", "cpt", "lift")
 TARGETS = [("land", "base"), ("land", "new")]
@@ -44,7 +44,7 @@ def place(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     @cache
     def make(family: str) -> Place:
         root = tmp_path_factory.mktemp(family)
-        (root / "model.json").write_text(json.dumps(FAMILIES[family]))
+        (root / "model.json").write_text(json.dumps(configuration(family)))
         make_backbone(family, str(root / "model.json"), "random", root / "backbone.json")
         for name in ("data", "splits"):
             (root / name).symlink_to(results / name)
@@ -62,7 +62,7 @@ def place(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NAMES)
 def test_a_family_is_trained_and_tested(family: str, method: str, place: Callable[[str], Place]) -> None:
     made = place(family)
     inputs = train_inputs(

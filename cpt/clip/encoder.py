@@ -1,0 +1,230 @@
+"""Text encoders of transformers that open_clip takes as text towers: BERT's kinds, and the encoder of M2M-100 (NLLB).
+
+They see both ways, but no padding. BERT's blocks have their norms behind attention and MLP, those of M2M-100 before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpt.clip.blocks import Block, BlockAdapter, layer_norm
+from cpt.clip.foreign import require_transformers
+from cpt.clip.padded import MEAN, PaddedTextTower
+from cpt.errors import CptError
+
+BERTS = ("bert", "roberta", "xlm-roberta")
+"""Model types of transformers with BERT's blocks."""
+POOLINGS = {"cls_pooler": "first", "cls_last_hidden_state_pooler": "first", "mean_pooler": MEAN}
+"""Where the poolings of open_clip read a feature. The first is also followed by BERT's own layer, if it has one."""
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+"""Names of transformers and ours."""
+
+
+class PostNormBlock(Block):
+    """A frozen residual attention block of BERT: ``y = ln_1(x + attn(x))``, then ``ln_2(y + mlp(y))``."""
+
+    def normed(self, x: Tensor) -> Tensor:
+        """The input (..., d), which the block before has normalized."""
+        return x
+
+    def finish(self, x: Tensor, attended: Tensor, adapter: BlockAdapter | None = None) -> Tensor:
+        """As ``Block.finish``; what an adapter adds to the block's output comes before the last norm."""
+        projected = F.linear(attended, self.attn_out_proj_weight, self.attn_out_proj_bias)
+        if adapter is not None:
+            projected = adapter.projected(attended, projected)
+        between = layer_norm(x + projected, self.ln_1_weight, self.ln_1_bias, self.eps)
+        after = between + self.mlp(between)
+        after = after if adapter is None else adapter.output(self, x, between, after)
+        return layer_norm(after, self.ln_2_weight, self.ln_2_bias, self.eps)
+
+
+class EncoderTower(PaddedTextTower):
+    """Frozen encoder with norms before attention and MLP, and what follows it in open_clip.
+
+    Args:
+        tensors: as for ``TextTower``. Where the encoder has them, also ``ln_pre.*``, a norm of the embeddings;
+            ``pooler.*``, BERT's layer behind the first token; ``hidden``, the first of two layers of the projection.
+        spec: as for ``PaddedTextTower``; ``pool`` may also be ``mean``.
+    """
+
+    sees_padding = False
+    ln_pre_weight: Tensor | None
+    ln_pre_bias: Tensor
+    pooler_weight: Tensor | None
+    pooler_bias: Tensor
+    hidden: Tensor | None
+
+    def __init__(self, tensors: Mapping[str, Tensor], spec: Mapping) -> None:
+        super().__init__(tensors, spec)
+        for name in ("ln_pre.weight", "ln_pre.bias", "pooler.weight", "pooler.bias", "hidden"):
+            self.register_buffer(name.replace(".", "_"), tensors.get(name))
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The normalized embeddings, where the encoder normalizes them."""
+        return x if self.ln_pre_weight is None else layer_norm(x, self.ln_pre_weight, self.ln_pre_bias, self.eps)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """As ``TextTower.project``, with the layers in between."""
+        if self.pooler_weight is not None:
+            tokens = F.linear(tokens, self.pooler_weight, self.pooler_bias).tanh()
+        return super().project(tokens if self.hidden is None else F.gelu(tokens @ self.hidden))
+
+
+class PostNormEncoderTower(EncoderTower):
+    """The same with BERT's blocks."""
+
+    BLOCK: ClassVar[type[Block]] = PostNormBlock
+
+
+def is_encoder(text: Any) -> bool:
+    """Whether a text tower of open_clip is one of transformers."""
+    from open_clip.hf_model import HFTextEncoder
+
+    return isinstance(text, HFTextEncoder)
+
+
+def require_config(text: Mapping[str, Any]) -> None:
+    """Refuse what can be seen in the ``text_cfg`` of a model configuration.
+
+    Raises:
+        CptError: transformers is not installed, the encoder's configuration cannot be had, or it has parts that our
+            towers lack; names the part.
+    """
+    name, pool = text["hf_model_name"], text.get("hf_pooler_type")
+    require_transformers(f"text tower {name}")
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # connections, files and versions fail in as many ways
+        reason = " ".join(str(error).split())[:160]
+        raise CptError(
+            f"backbone: text tower {name} cannot be read ({type(error).__name__}: {reason}); run `cpt backbone` "
+            "once where there is internet, or name a folder that holds its config.json in text_cfg.hf_model_name"
+        ) from None
+    _require(found, pool, name)
+
+
+def _require(found: Any, pool: str | None, name: str) -> None:
+    """Refuse a configuration of transformers."""
+    kind = found.model_type
+    activation = getattr(found, "hidden_act", getattr(found, "activation_function", None))
+    positions = getattr(found, "position_embedding_type", "absolute")
+    for held, what, supported in (
+        (kind in (*BERTS, "m2m_100"), f"model type {kind}", ", ".join((*BERTS, "m2m_100"))),
+        (pool is None or pool in POOLINGS, f"pooling {pool}", ", ".join(POOLINGS)),
+        (activation in ACTIVATIONS, f"activation {activation}", ", ".join(ACTIVATIONS)),
+        (positions in ("absolute", None), f"{positions} positions", "absolute ones"),
+        (not getattr(found, "is_decoder", False) or kind == "m2m_100", "a decoder", "encoders"),
+    ):
+        if not held:
+            raise CptError(
+                f"backbone: unsupported architecture: text tower {name} of transformers: {what} "
+                f"(supported: {supported})"
+            )
+
+
+def export(text: Any, length: int, marks: Mapping[str, int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the specification of a text tower of open_clip that is an encoder of transformers.
+
+    Args:
+        length: positions that a text may have.
+        marks: of its tokenizer (``cpt.clip.foreign``).
+
+    Raises:
+        CptError: names a part that our towers lack.
+    """
+    model, config, name = text.transformer, text.config, text.config.name_or_path or text.config.model_type
+    _require(config, None, name)
+    bert = config.model_type in BERTS
+    tensors, positions = _bert(model) if bert else _m2m(model)
+    if marks["pad"] != config.pad_token_id:
+        raise CptError(
+            f"backbone: unsupported architecture: text tower {name} has padding {config.pad_token_id}, its tokenizer "
+            f"{marks['pad']}"
+        )
+    if len(positions) < length:
+        raise CptError(
+            f"backbone: text tower {name} has {len(positions)} positions, text_cfg.context_length is {length}; lower it"
+        )
+    tensors["positional_embedding"] = positions[:length]
+    layers = [part for part in (text.proj if isinstance(text.proj, nn.Sequential) else [text.proj])]
+    weights = [layer.weight.T for layer in layers if isinstance(layer, nn.Linear)]
+    tensors |= dict(zip(("text_projection", "hidden"), reversed(weights), strict=False))
+    spec = {
+        "layers": config.num_hidden_layers if bert else config.encoder_layers,
+        "heads": config.num_attention_heads if bert else config.encoder_attention_heads,
+        "width": config.hidden_size,
+        "activation": ACTIVATIONS[config.hidden_act if bert else config.activation_function],
+        "eps": config.layer_norm_eps if bert else model.layer_norm.eps,
+        "context_length": length,
+        "causal": False,
+        "pool": _pool(text.pooler),
+        "marks": dict(marks),
+        "norms": "behind" if bert else "before",
+    }
+    return tensors, spec
+
+
+def _pool(pooler: Any) -> str:
+    from open_clip import hf_model
+
+    kinds = {hf_model.ClsPooler: "cls_pooler", hf_model.ClsLastHiddenStatePooler: "cls_last_hidden_state_pooler",
+             hf_model.MeanPooler: "mean_pooler"}  # fmt: skip
+    return POOLINGS[kinds[type(pooler)]]
+
+
+def _named(part: Any, prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in part.state_dict().items()}
+
+
+def _block(i: int, norms: tuple[Any, Any], attention: tuple[Any, Any, Any, Any], mlp: tuple[Any, Any]) -> dict[str, Tensor]:
+    """Tensors of a block by the names of ``Block``: attention is queries, keys, values and output."""
+    prefix = f"transformer.resblocks.{i}"
+    *inputs, output = attention
+    joined = {
+        f"{prefix}.attn.in_proj_{name}": torch.cat([getattr(part, name) for part in inputs]) for name in ("weight", "bias")
+    }
+    for part, name in zip((*norms, output, *mlp), ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"), strict=True):
+        joined |= _named(part, f"{prefix}.{name}")
+    return joined
+
+
+def _bert(model: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Tensors of an encoder of BERT's kind, and its positions."""
+    embeddings = model.embeddings
+    positions = embeddings.position_embeddings.weight
+    if model.config.model_type != "bert":  # RoBERTa counts from behind the padding's id
+        positions = positions[model.config.pad_token_id + 1 :]
+    tensors = {"token_embedding.weight": embeddings.word_embeddings.weight} | _named(embeddings.LayerNorm, "ln_pre")
+    for i, layer in enumerate(model.encoder.layer):
+        own, output = layer.attention.self, layer.attention.output
+        tensors |= _block(
+            i,
+            (output.LayerNorm, layer.output.LayerNorm),
+            (own.query, own.key, own.value, output.dense),
+            (layer.intermediate.dense, layer.output.dense),
+        )
+    if getattr(model, "pooler", None) is not None:
+        tensors |= _named(model.pooler.dense, "pooler")
+    return tensors, positions + embeddings.token_type_embeddings.weight[0]
+
+
+def _m2m(model: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Tensors of the encoder of M2M-100, and its positions."""
+    words = model.embed_tokens
+    tensors = {"token_embedding.weight": words.weight * words.embed_scale} | _named(model.layer_norm, "ln_final")
+    for i, layer in enumerate(model.layers):
+        own = layer.self_attn
+        tensors |= _block(
+            i,
+            (layer.self_attn_layer_norm, layer.final_layer_norm),
+            (own.q_proj, own.k_proj, own.v_proj, own.out_proj),
+            (layer.fc1, layer.fc2),
+        )
+    return tensors, model.embed_positions.weights[model.config.pad_token_id + 1 :]
