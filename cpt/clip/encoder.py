@@ -6,6 +6,7 @@ They see both ways, but no padding. BERT's blocks have their norms behind attent
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpt.clip.blocks import Block, BlockAdapter, layer_norm
-from cpt.clip.foreign import require_transformers
+from cpt.clip.foreign import of_hub, require_transformers
 from cpt.clip.padded import MEAN, PaddedTextTower
 from cpt.errors import CptError
 
@@ -99,14 +100,8 @@ def require_config(text: Mapping[str, Any]) -> None:
     require_transformers(f"text tower {name}")
     from transformers import AutoConfig
 
-    try:
-        found = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # connections, files and versions fail in as many ways
-        reason = " ".join(str(error).split())[:160]
-        raise CptError(
-            f"backbone: text tower {name} cannot be read ({type(error).__name__}: {reason}); run `cpt backbone` "
-            "once where there is internet, or name a folder that holds its config.json in text_cfg.hf_model_name"
-        ) from None
+    read = partial(AutoConfig.from_pretrained, name, trust_remote_code=False)
+    found = of_hub(name, "text tower", "hf_model_name", read)
     _require(found, pool, name)
 
 
@@ -153,8 +148,7 @@ def export(text: Any, length: int, marks: Mapping[str, int]) -> tuple[dict[str, 
             f"backbone: text tower {name} has {len(positions)} positions, text_cfg.context_length is {length}; lower it"
         )
     tensors["positional_embedding"] = positions[:length]
-    layers = [part for part in (text.proj if isinstance(text.proj, nn.Sequential) else [text.proj])]
-    weights = [layer.weight.T for layer in layers if isinstance(layer, nn.Linear)]
+    weights = [layer.weight.T for layer in text.proj.modules() if isinstance(layer, nn.Linear)]
     tensors |= dict(zip(("text_projection", "hidden"), reversed(weights), strict=False))
     spec = {
         "layers": config.num_hidden_layers if bert else config.encoder_layers,
@@ -174,23 +168,26 @@ def export(text: Any, length: int, marks: Mapping[str, int]) -> tuple[dict[str, 
 def _pool(pooler: Any) -> str:
     from open_clip import hf_model
 
-    kinds = {hf_model.ClsPooler: "cls_pooler", hf_model.ClsLastHiddenStatePooler: "cls_last_hidden_state_pooler",
-             hf_model.MeanPooler: "mean_pooler"}  # fmt: skip
-    return POOLINGS[kinds[type(pooler)]]
+    return MEAN if isinstance(pooler, hf_model.MeanPooler) else "first"
 
 
 def _named(part: Any, prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in part.state_dict().items()}
 
 
-def _block(i: int, norms: tuple[Any, Any], attention: tuple[Any, Any, Any, Any], mlp: tuple[Any, Any]) -> dict[str, Tensor]:
+def _block(
+    i: int, norms: tuple[Any, Any], attention: tuple[Any, Any, Any, Any], mlp: tuple[Any, Any]
+) -> dict[str, Tensor]:
     """Tensors of a block by the names of ``Block``: attention is queries, keys, values and output."""
     prefix = f"transformer.resblocks.{i}"
     *inputs, output = attention
     joined = {
-        f"{prefix}.attn.in_proj_{name}": torch.cat([getattr(part, name) for part in inputs]) for name in ("weight", "bias")
+        f"{prefix}.attn.in_proj_{name}": torch.cat([getattr(part, name) for part in inputs])
+        for name in ("weight", "bias")
     }
-    for part, name in zip((*norms, output, *mlp), ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"), strict=True):
+    for part, name in zip(
+        (*norms, output, *mlp), ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"), strict=True
+    ):
         joined |= _named(part, f"{prefix}.{name}")
     return joined
 

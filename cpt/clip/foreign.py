@@ -7,9 +7,11 @@ those of the vocabulary, and ``cpt.clip.padded`` puts the tower's own in their p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cpt.errors import CptError
+
+T = TypeVar("T")
 
 
 class ForeignTokenizer:
@@ -40,14 +44,13 @@ class ForeignTokenizer:
         from open_clip.tokenizer import HFTokenizer
 
         options = {**(text_config.get("tokenizer_kwargs") or {}), "trust_remote_code": False}
-        try:
-            self._inner = HFTokenizer(name, tokenizer_mode=text_config.get("tokenizer_mode"), **options)
-        except Exception as error:  # connections, files and versions fail in as many ways
-            reason = " ".join(str(error).split())[:160]
-            raise CptError(
-                f"backbone: tokenizer {name} cannot be read ({type(error).__name__}: {reason}); run `cpt backbone` "
-                "once where there is internet, or name a folder that holds it in text_cfg.hf_tokenizer_name"
-            ) from None
+        mode = text_config.get("tokenizer_mode")
+        self._inner = of_hub(
+            name,
+            "tokenizer",
+            "hf_tokenizer_name",
+            lambda **how: HFTokenizer(name, tokenizer_mode=mode, **options | how),
+        )
         known = self._inner.tokenizer
         self.rows = int(text_config.get("vocab_size", len(known) if text_config.get("hf_model_name") else 49408))
         end = known.sep_token_id if known.eos_token_id is None else known.eos_token_id
@@ -86,9 +89,38 @@ def require_transformers(part: str) -> None:
         CptError: names the part.
     """
     if find_spec("transformers") is None:
+        raise CptError(f"backbone: {part} is one of transformers, which is not installed; `pip install transformers`")
+
+
+def of_hub(name: str, what: str, key: str, read: Callable[..., T]) -> T:
+    """Read something of transformers from a folder or the hub's cache, or else from the hub.
+
+    Args:
+        name: the folder, or a repository of the hub.
+        what: for messages.
+        key: of the model configuration, which has the name.
+        read: with ``local_files_only=True`` it may ask nobody.
+
+    Raises:
+        CptError: it is neither there nor available, or damaged.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        with contextlib.suppress(Exception):  # files and versions fail in as many ways
+            return read(local_files_only=True)
+        if not Path(name).is_dir():
+            # Ask once first: without a connection, what comes next would retry for half a minute.
+            with contextlib.suppress(EntryNotFoundError):
+                get_hf_file_metadata(hf_hub_url(name, "config.json"))
+        return read()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
         raise CptError(
-            f"backbone: {part} is one of transformers, which is not installed; `pip install transformers`"
-        )
+            f"backbone: {what} {name} cannot be read ({type(error).__name__}: {reason}); run `cpt backbone` once where "
+            f"there is internet, or name a folder that holds it in text_cfg.{key}"
+        ) from None
 
 
 def own_rows(rows: NDArray[np.int64], marks: Mapping[str, int]) -> NDArray[np.int64]:

@@ -82,7 +82,6 @@ class PaddedPrompts:
             self._kept[inserted] = Gather(*(torch.as_tensor(part).to(self._like.device) for part in parts))
         return self._kept[inserted]
 
-
     def mask(self, inserted: int) -> Tensor | None:
         """(K, 1, 1, L) minus infinity where there is padding, of prompts that are longer by ``inserted`` positions.
 

@@ -29,6 +29,7 @@ from cpt.experiment.config import load
 from cpt.features.templates import template_set
 from cpt.features.text import make_text_features, read_text_features, tokenize
 from cpt.files.stage_files import read_json
+from tests.helpers.encoders import write_encoder, write_tokenizer
 
 
 def test_the_shipped_backbone(results: Path) -> None:
@@ -173,7 +174,7 @@ def test_an_architecture_that_is_nested_without_end(tmp_path: Path) -> None:
         ("ViT-B-16", "nowhere.safetensors", "nowhere.safetensors: no such file"),
         ("nowhere.json", "random", "nowhere.json: No such file"),
         ("ViT-B-16-SigLIP", "webli", "backbone: tokenizer timm/ViT-B-16-SigLIP "),
-        ("nllb-clip-base", "v1", "text tower facebook/nllb-200-distilled-600M of transformers"),
+        ("nllb-clip-base", "v1", "backbone: text tower facebook/nllb-200-distilled-600M "),
         ("coca_ViT-B-32", "random", "a captioning decoder (CoCa)"),
         ("ViT-L-14-CLIPA", "datacomp1b", "backbone: tokenizer bert-base-uncased "),
     ],
@@ -394,6 +395,22 @@ def test_a_tag_is_downloaded_into_the_cache(
 
 
 @pytest.mark.usefixtures("small_b16", "server")
+def test_an_encoder_and_its_tokenizer_are_fetched_once(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards both come from the hub's cache, though the hub is gone."""
+    write_encoder(server / "cpt/encoder", "bert")
+    write_tokenizer(server / "cpt/encoder", pad=0)
+    text = {"hf_model_name": "cpt/encoder", "hf_tokenizer_name": "cpt/encoder", "hf_proj_type": "linear"}
+    (tmp_path / "own.json").write_text(json.dumps(SMALL | {"text_cfg": text}))
+    for address in (None, "http://127.0.0.1:9"):
+        if address:
+            serve_at(monkeypatch, address)
+        output = tmp_path / f"{address is None}.json"
+        assert make_backbone("x", str(tmp_path / "own.json"), "random", output)[1] < 1e-5
+        assert load_tokenizer(output)(["a photo"], context_length=5).argmax(dim=1).tolist() == [3]
+
+
 def test_a_cached_file_that_is_not_what_the_hub_gave_is_not_read(tmp_path: Path, hub: Path, server: Path) -> None:
     """The cache calls a file by its SHA-256; what was put there since, here a pickle with code, is refused unread."""
     checkpoint(server / "timm/vit_base_patch16_clip_224.openai/open_clip_pytorch_model.bin")
