@@ -101,9 +101,9 @@ $(DEV_READY): $(READY) envs/requirements-dev.txt
 $(OLDEST)/.ready: pyproject.toml envs/requirements-dev.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(OLDEST)/bin/uv pip compile --quiet --resolution lowest-direct pyproject.toml --extra onnx --extra tensorboard \
+	$(OLDEST)/bin/uv pip compile --quiet --resolution lowest-direct pyproject.toml --extra onnx --extra tensorboard --extra transformers \
 		--output-file $(OLDEST)/oldest.txt  # without slurm, whose plugin needs a newer numpy
-	grep -v '^-r' envs/requirements-dev.txt >$(OLDEST)/tools.txt
+	grep -vE '^(-r|transformers)' envs/requirements-dev.txt >$(OLDEST)/tools.txt
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python -r $(OLDEST)/oldest.txt -r $(OLDEST)/tools.txt
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --no-deps --editable .
 	touch $@
