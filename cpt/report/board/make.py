@@ -21,6 +21,7 @@ from cpt.report.board.tables import Ranked, in_settings, shown
 from cpt.report.formats import html
 from cpt.report.page import web
 from cpt.report.templates import templates
+from cpt.report.words import counted
 from cpt.workflow.strict import CHECKS, ODD, Check
 from cpt.workflow.submissions import Submission, find, submission
 
@@ -162,7 +163,8 @@ def _page(settings: Sequence[Ranked], outcomes: Sequence[Outcome]) -> str:
             outcomes=outcomes,
             accepted=[outcome for outcome in outcomes if outcome.refusal is None],
             refused=[outcome for outcome in outcomes if outcome.refusal is not None],
-            rows=sum(len(found.rows) for found in settings),
+            rows=counted(sum(len(found.rows) for found in settings), "row"),
+            count_of_tables=counted(len(tables), "table"),
             choices={
                 "Protocol": _choices(each.protocol for each in tables),
                 "Backbone": _choices(each.backbone for each in tables),
