@@ -193,8 +193,19 @@ class Loop:
             "drift": float(geometry.drift(text, self.method.reference(classes))),
             "seconds": self._seconds(),
         }
-        self.log(f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  loss {row['loss']:.4f}  {row['seconds']:.1f} s")
+        loss = f"loss {row['loss']:.4f}{self._composition(row)}"
+        self.log(f"epoch {epoch + 1}/{self.hp.epochs}  lr {rate:.3g}  {loss}  {row['seconds']:.1f} s")
         return row
+
+    def _composition(self, row: Mapping[str, float]) -> str:
+        """What the loss is the sum of, for the log; empty if it is one."""
+        weights = self.method.weights()
+        parts = {name.removeprefix("loss_"): row[name] for name in row if name.startswith("loss_")}
+        terms = [
+            f"{weights[name]:g} × {value:.4f} {name}" if name in weights else f"{value:.4f} {name}"
+            for name, value in parts.items()
+        ]
+        return f" = {' + '.join(terms)}" if len(terms) > 1 else ""
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self._started

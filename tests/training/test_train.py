@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -120,7 +121,15 @@ def test_from_split_to_runs(results: Path, tmp_path: Path, method: str, protocol
     assert costs["steps"].to_pylist() == [record["steps"]]
     if method != "zeroshot":
         assert len(history(folder)) == 3
-        assert any("epoch 3/3" in line for line in lines)
+        told = next(line for line in lines if line.startswith("epoch 3/3"))
+        loss, *terms = re.split(r" = | \+ ", told.partition("  loss ")[2].partition("  ")[0])
+        if method == "cpt":  # the log says what the loss is the sum of
+            parts = [term.split() for term in terms]  # [weight, "×",] value, name
+            total = sum(float(part[-2]) * (float(part[0]) if len(part) == 4 else 1) for part in parts)
+            assert total == pytest.approx(float(loss), abs=1e-3)
+            assert [f"loss_{part[-1]}" for part in parts] == [c for c in history(folder) if c.startswith("loss_")]
+        else:
+            assert not terms
 
 
 def _has_measures(
