@@ -317,7 +317,7 @@ def test_a_client_whose_folder_is_gone_runs_its_job(telling: Path, tmp_path: Pat
     gone = tmp_path / "gone"
     gone.mkdir()
     code = (
-        "import os, sys; os.rmdir(sys.argv[1]); from cpt.cli.fork_client import call; "
+        "import os, sys; from cpt.cli.fork_client import call; os.rmdir(sys.argv[1]); "
         "assert call(sys.argv[2], ['cpt']) is None"
     )
     subprocess.run(

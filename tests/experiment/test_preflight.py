@@ -41,7 +41,7 @@ def refused(**changes: Any) -> list[str]:
         ("ViT-B-16", "opnai", "pretrained: unknown tag 'opnai' for ViT-B-16; did you mean 'openai'?"),
         ("ViT-B-16", "openai", "trained with QuickGELU, ViT-B-16 has GELU; use ViT-B-16-quickgelu"),
         ("ViT-B-16-quickgelu", "no.safetensors", "pretrained: no.safetensors: no such file; give one that is"),
-        ("nllb-clip-base", "v1", "unsupported architecture: text tower facebook/nllb-200-distilled-600M"),
+        ("coca_ViT-B-32", "random", "unsupported architecture: a captioning decoder (CoCa) (supported: two towers)"),
     ],
 )  # fmt: skip
 def test_backbones(architecture: str, pretrained: str, message: str) -> None:
