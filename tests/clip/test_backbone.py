@@ -394,7 +394,6 @@ def test_a_tag_is_downloaded_into_the_cache(
     make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "again.json")
 
 
-@pytest.mark.usefixtures("small_b16", "server")
 def test_an_encoder_and_its_tokenizer_are_fetched_once(
     tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +410,7 @@ def test_an_encoder_and_its_tokenizer_are_fetched_once(
         assert load_tokenizer(output)(["a photo"], context_length=5).argmax(dim=1).tolist() == [3]
 
 
+@pytest.mark.usefixtures("small_b16", "server")
 def test_a_cached_file_that_is_not_what_the_hub_gave_is_not_read(tmp_path: Path, hub: Path, server: Path) -> None:
     """The cache calls a file by its SHA-256; what was put there since, here a pickle with code, is refused unread."""
     checkpoint(server / "timm/vit_base_patch16_clip_224.openai/open_clip_pytorch_model.bin")
