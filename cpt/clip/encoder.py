@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpt.clip.blocks import Block, BlockAdapter, layer_norm
-from cpt.clip.foreign import of_hub, require_transformers
+from cpt.clip.foreign import ForeignTokenizer, of_hub, require_transformers
 from cpt.clip.padded import MEAN, PaddedTextTower
 from cpt.errors import CptError
 
@@ -89,8 +89,11 @@ def is_encoder(text: Any) -> bool:
     return isinstance(text, HFTextEncoder)
 
 
-def require_config(text: Mapping[str, Any]) -> None:
-    """Refuse what can be seen in the ``text_cfg`` of a model configuration.
+def require_config(text: Mapping[str, Any], joint: int) -> Any:
+    """Refuse what can be seen in the ``text_cfg`` of a model configuration; return the encoder's.
+
+    Args:
+        joint: width of the features.
 
     Raises:
         CptError: transformers is not installed, the encoder's configuration cannot be had, or it has parts that our
@@ -101,8 +104,43 @@ def require_config(text: Mapping[str, Any]) -> None:
     from transformers import AutoConfig
 
     read = partial(AutoConfig.from_pretrained, name, trust_remote_code=False)
-    found = of_hub(name, "text tower", "hf_model_name", read)
+    found = of_hub(name, "text tower", "hf_model_name", ["config.json"], read)
     _require(found, pool, name)
+    projection, width = text.get("hf_proj_type"), getattr(found, "hidden_size", None)
+    if projection not in (None, "linear", "mlp") or (projection is None and width != joint):
+        raise CptError(
+            f"backbone: text tower {name} of transformers: text_cfg.hf_proj_type {projection} does not lead from its "
+            f"width {width} to embed_dim {joint}; give linear or mlp, as the weights have it"
+        )
+    return found
+
+
+def require_tokenizer(found: Any, tokenizer: ForeignTokenizer, length: int, name: str) -> None:
+    """Refuse a tokenizer that is not that of the encoder.
+
+    Args:
+        found: configuration of the encoder.
+        length: positions that a text may have.
+
+    Raises:
+        CptError: names what does not fit.
+    """
+    pad, own = found.pad_token_id, "set text_cfg.hf_tokenizer_name to the tower's own"
+    positions = found.max_position_embeddings - (pad + 1 if found.model_type in ("roberta", "xlm-roberta") else 0)
+    if tokenizer.rows > found.vocab_size:
+        raise CptError(
+            f"backbone: the tokenizer has {tokenizer.rows} tokens, text tower {name} {found.vocab_size}; {own}"
+        )
+    if tokenizer.marks["end"] == pad:
+        raise CptError(f"backbone: the tokenizer ends texts with {pad}, the padding of text tower {name}; {own}")
+    if tokenizer.marks["pad"] != pad:
+        raise CptError(
+            f"backbone: the tokenizer pads with {tokenizer.marks['pad']}, text tower {name} with {pad}; {own}"
+        )
+    if length > positions:
+        raise CptError(
+            f"backbone: text tower {name} has {positions} positions, text_cfg.context_length is {length}; lower it"
+        )
 
 
 def _require(found: Any, pool: str | None, name: str) -> None:
@@ -110,11 +148,14 @@ def _require(found: Any, pool: str | None, name: str) -> None:
     kind = found.model_type
     activation = getattr(found, "hidden_act", getattr(found, "activation_function", None))
     positions = getattr(found, "position_embedding_type", "absolute")
+    attention = getattr(found, "_attn_implementation", None)
     for held, what, supported in (
         (kind in (*BERTS, "m2m_100"), f"model type {kind}", ", ".join((*BERTS, "m2m_100"))),
         (pool is None or pool in POOLINGS, f"pooling {pool}", ", ".join(POOLINGS)),
         (activation in ACTIVATIONS, f"activation {activation}", ", ".join(ACTIVATIONS)),
         (positions in ("absolute", None), f"{positions} positions", "absolute ones"),
+        # another would be fetched as code
+        (attention in (None, "eager", "sdpa"), f"attn_implementation {attention}", "eager, sdpa"),
         (not getattr(found, "is_decoder", False) or kind == "m2m_100", "a decoder", "encoders"),
     ):
         if not held:
@@ -130,23 +171,10 @@ def export(text: Any, length: int, marks: Mapping[str, int]) -> tuple[dict[str, 
     Args:
         length: positions that a text may have.
         marks: of its tokenizer (``cpt.clip.foreign``).
-
-    Raises:
-        CptError: names a part that our towers lack.
     """
-    model, config, name = text.transformer, text.config, text.config.name_or_path or text.config.model_type
-    _require(config, None, name)
+    model, config = text.transformer, text.config
     bert = config.model_type in BERTS
     tensors, positions = _bert(model) if bert else _m2m(model)
-    if marks["pad"] != config.pad_token_id:
-        raise CptError(
-            f"backbone: unsupported architecture: text tower {name} has padding {config.pad_token_id}, its tokenizer "
-            f"{marks['pad']}"
-        )
-    if len(positions) < length:
-        raise CptError(
-            f"backbone: text tower {name} has {len(positions)} positions, text_cfg.context_length is {length}; lower it"
-        )
     tensors["positional_embedding"] = positions[:length]
     weights = [layer.weight.T for layer in text.proj.modules() if isinstance(layer, nn.Linear)]
     tensors |= dict(zip(("text_projection", "hidden"), reversed(weights), strict=False))
@@ -156,7 +184,7 @@ def export(text: Any, length: int, marks: Mapping[str, int]) -> tuple[dict[str, 
         "width": config.hidden_size,
         "activation": ACTIVATIONS[config.hidden_act if bert else config.activation_function],
         "eps": config.layer_norm_eps if bert else model.layer_norm.eps,
-        "context_length": length,
+        "context_length": length + ("start" not in marks),
         "causal": False,
         "pool": _pool(text.pooler),
         "marks": dict(marks),

@@ -77,11 +77,13 @@ def _text(text: Any, marks: dict[str, int] | None, config: Mapping[str, Any] | N
         return encoder.export(text, int(config["text_cfg"].get("context_length", CONTEXT_LENGTH)), marks)
     spec = _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])}
     pool, causal = text_pool(text), getattr(text, "attn_mask", None) is not None
-    if not causal or pool not in ("argmax", "eos"):
+    if not causal or pool not in ("argmax", "eos") or marks is not None:
         spec |= {"causal": causal, "pool": pool}
     if marks is not None:
-        found = f"text pooling {pool!r} with a tokenizer of transformers"
-        _require(pool in ("last", "first"), found, "'last' or 'first'")
+        _require_pool(pool)
+        own = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+        found = f"text pooling at token {own} with a tokenizer that ends texts with {marks['end']}"
+        _require(pool != "eos" or own == marks["end"], found, f"text_cfg.eos_id {marks['end']}")
         spec |= {"context_length": spec["context_length"] + ("start" not in marks), "marks": marks}
     wanted = ("transformer.", "token_embedding.", "ln_final.", "positional_embedding")
     tensors = {name: value for name, value in text.state_dict().items() if name.startswith(wanted)}
@@ -93,6 +95,11 @@ def _text(text: Any, marks: dict[str, int] | None, config: Mapping[str, Any] | N
     elif projection is not None:
         tensors["text_projection"] = projection
     return tensors, spec
+
+
+def _require_pool(pool: Any) -> None:
+    found = f"text pooling {pool!r} with a tokenizer of transformers"
+    _require(pool in ("eos", "last", "first"), found, "'eos', 'last' or 'first'")
 
 
 def _vision(visual: Any, config: Mapping[str, Any] | None) -> Exported:
@@ -168,7 +175,9 @@ def require_config(config: Mapping[str, Any]) -> None:
     if text.get("hf_model_name"):
         found = "a text tower of transformers without a tokenizer of it"
         _require(bool(text.get("hf_tokenizer_name")), found, "text_cfg.hf_tokenizer_name beside hf_model_name")
-        encoder.require_config(text)
+        encoder.require_config(text, config["embed_dim"])
+    elif text.get("hf_tokenizer_name"):
+        _require_pool(text.get("pool_type", "argmax"))
 
 
 def require_model(model: Any) -> None:
@@ -218,11 +227,12 @@ def verify(model: Any, tensors: dict[str, Tensor], spec: dict[str, Any]) -> floa
     images = torch.randn(4, 3, *spec["vision"]["image_size"], generator=generator)
     length, vocabulary = spec["text"]["context_length"], tensors["text.token_embedding.weight"].shape[0]
     tokens = torch.zeros(5, length, dtype=torch.long)
-    end, padding = getattr(getattr(model, "text", model), "text_eos_id", None), spec["text"].get("marks", {}).get("pad")
+    marks = spec["text"].get("marks", {})
+    end = None if marks else getattr(getattr(model, "text", model), "text_eos_id", None)
     for row, stop in zip(tokens, (2, length // 3, length // 2, length - 1, length - 1), strict=True):
         row[:stop] = torch.randint(1, vocabulary - 2, (stop,), generator=generator)
-        if padding is not None:  # it would be none to our towers, which know the end
-            row[row == padding] = vocabulary - 2
+        for mark in marks.values():  # which our towers know by their places alone
+            row[:stop][row[:stop] == mark] = vocabulary - 2
         row[stop] = vocabulary - 1
         if end is not None:
             row[row == end] = 1

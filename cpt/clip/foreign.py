@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,11 @@ from torch import Tensor
 from cpt.errors import CptError
 
 T = TypeVar("T")
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model"
+)  # fmt: skip
+"""Files of which a tokenizer of transformers has at least one."""
+_PROBES = ["", "cat", "a photo of a dog"]
 
 
 class ForeignTokenizer:
@@ -44,26 +50,36 @@ class ForeignTokenizer:
         from open_clip.tokenizer import HFTokenizer
 
         options = {**(text_config.get("tokenizer_kwargs") or {}), "trust_remote_code": False}
-        mode = text_config.get("tokenizer_mode")
-        self._inner = of_hub(
-            name,
-            "tokenizer",
-            "hf_tokenizer_name",
-            lambda **how: HFTokenizer(name, tokenizer_mode=mode, **options | how),
-        )
+        kind = partial(HFTokenizer, name, tokenizer_mode=text_config.get("tokenizer_mode"), **options)
+        self._inner = of_hub(name, "tokenizer", "hf_tokenizer_name", VOCABULARIES, kind)
         known = self._inner.tokenizer
-        self.rows = int(text_config.get("vocab_size", len(known) if text_config.get("hf_model_name") else 49408))
+        self.rows = int(text_config.get("vocab_size", 49408))
+        if text_config.get("hf_model_name"):  # open_clip does not read vocab_size there
+            self.rows = 1 + max([len(known) - 1, *known.get_vocab().values()])
         end = known.sep_token_id if known.eos_token_id is None else known.eos_token_id
         self.marks = {"end": end, "pad": known.pad_token_id}
-        bare = self._inner([""], context_length=8)[0].tolist()
-        before = bare.index(end) if end in bare else 2
-        if before == 1:
-            self.marks["start"] = bare[0]
-        if before > 1 or any(mark not in range(self.rows) for mark in self.marks.values()):
-            raise CptError(
-                f"backbone: unsupported architecture: tokenizer {name}, whose texts are not the words, perhaps one "
-                "token before them, and an end token that the model has"
-            )
+        firsts = set(self._inner(_PROBES, context_length=8)[:, 0].tolist()) - {end}
+        if len(firsts) == 1:
+            self.marks["start"] = firsts.pop()
+        self._require_form(name)
+
+    def _require_form(self, name: str) -> None:
+        """Refuse a tokenizer whose rows are not these rows with the marks in their places."""
+        fix = "name the tokenizer that the model was trained with in text_cfg.hf_tokenizer_name"
+        form = (
+            f"backbone: unsupported architecture: tokenizer {name}, whose texts are not the words, perhaps one token "
+            f"before them, an end token that the model has, and padding behind it; {fix}"
+        )
+        if any(mark not in range(self.rows) for mark in self.marks.values()):
+            raise CptError(form)
+        rows = self(_PROBES, 24).numpy()
+        theirs = self._inner(_PROBES, context_length=own_rows(rows, self.marks).shape[1]).numpy()
+        words = [set(row[1:end].tolist()) for row, end in zip(rows, rows.argmax(axis=1), strict=True)]
+        pads = self.marks["pad"] in {self.marks.get("start"), *words[-1]}
+        if not np.array_equal(own_rows(rows, self.marks), theirs) or words[0] or pads:
+            raise CptError(form)
+        if len(set.union(*words)) < 2:
+            raise CptError(f"backbone: tokenizer {name} knows no words: its vocabulary is missing; {fix}")
 
     @property
     def decoder(self) -> dict[int, str]:
@@ -92,30 +108,33 @@ def require_transformers(part: str) -> None:
         raise CptError(f"backbone: {part} is one of transformers, which is not installed; `pip install transformers`")
 
 
-def of_hub(name: str, what: str, key: str, read: Callable[..., T]) -> T:
+def of_hub(name: str, what: str, key: str, files: Sequence[str], read: Callable[..., T]) -> T:
     """Read something of transformers from a folder or the hub's cache, or else from the hub.
 
     Args:
         name: the folder, or a repository of the hub.
         what: for messages.
         key: of the model configuration, which has the name.
-        read: with ``local_files_only=True`` it may ask nobody.
+        files: without any of these the cache does not hold it. transformers makes a tokenizer from nothing then.
+        read: with ``local_files_only=True`` it asks nobody.
 
     Raises:
         CptError: it is neither there nor available, or damaged.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        with contextlib.suppress(Exception):  # files and versions fail in as many ways
+        if Path(name).is_dir():
             return read(local_files_only=True)
-        if not Path(name).is_dir():
-            # Ask once first: without a connection, what comes next would retry for half a minute.
-            with contextlib.suppress(EntryNotFoundError):
-                get_hf_file_metadata(hf_hub_url(name, "config.json"))
+        if any(isinstance(try_to_load_from_cache(name, file), str) for file in files):
+            with contextlib.suppress(Exception):  # perhaps other files are missing
+                return read(local_files_only=True)
+        # Ask once first: without a connection, what comes next would retry for half a minute.
+        with contextlib.suppress(EntryNotFoundError):
+            get_hf_file_metadata(hf_hub_url(name, files[0]))
         return read()
-    except Exception as error:
+    except Exception as error:  # connections, files and versions fail in as many ways
         reason = " ".join(str(error).split())[:160]
         raise CptError(
             f"backbone: {what} {name} cannot be read ({type(error).__name__}: {reason}); run `cpt backbone` once where "

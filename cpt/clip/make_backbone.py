@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpt.clip import tiny, weights
+from cpt.clip import encoder, tiny, weights
 from cpt.clip.backbone import SCHEMA
-from cpt.clip.encoder import is_encoder
 from cpt.clip.export import CONTEXT_LENGTH, export, require_config, require_model, text_pool, verify
 from cpt.clip.export import inside as inside_of
 from cpt.clip.foreign import ForeignTokenizer
@@ -140,9 +139,14 @@ def _tokenizer(architecture: str, own: dict[str, Any] | None, config: dict[str, 
     """The tokenizer of a model configuration."""
     import open_clip
 
+    text = config["text_cfg"]
     with _quiet():
-        if config["text_cfg"].get("hf_tokenizer_name"):
-            return ForeignTokenizer(config["text_cfg"])
+        if text.get("hf_tokenizer_name"):
+            tokenizer = ForeignTokenizer(text)
+            if name := text.get("hf_model_name"):
+                found = encoder.require_config(text, config["embed_dim"])
+                encoder.require_tokenizer(found, tokenizer, int(text.get("context_length", CONTEXT_LENGTH)), name)
+            return tokenizer
         with _named(architecture, own) as name:
             return open_clip.get_tokenizer(name)
 
@@ -229,13 +233,16 @@ def _entry(architecture: str, pretrained: str, local: Path | None) -> dict[str, 
 
 def _require_activation(architecture: str, pretrained: str, config: dict[str, Any], entry: dict[str, Any]) -> None:
     """Refuse a model whose activation is not the one its weights were trained with: it runs and is worse."""
+    import open_clip
+
     trained, built = (bool(source.get("quick_gelu")) for source in (entry, config))
-    if trained != built:
+    own = architecture.endswith(".json")
+    if trained != built and (own or weights.sibling(architecture) in open_clip.list_models()):  # else the one there is
         names = {True: "QuickGELU", False: "GELU"}
         set_it = f"set quick_gelu: {str(trained).lower()} in it"
         raise CptError(
             f"backbone.architecture: the weights {pretrained!r} were trained with {names[trained]}, {architecture} has "
-            f"{names[built]}; {set_it if architecture.endswith('.json') else f'use {weights.sibling(architecture)}'}"
+            f"{names[built]}; {set_it if own else f'use {weights.sibling(architecture)}'}"
         )
 
 
@@ -316,11 +323,6 @@ def _require_tokenizer(tokenizer: Any, model: Any, architecture: str) -> None:
     """Refuse token ids that the model's text tower has no rows for, or does not end a text at."""
     text = getattr(model, "text", model)
     if isinstance(tokenizer, ForeignTokenizer):
-        if is_encoder(text) and tokenizer.rows > text.vocab_size:
-            raise CptError(
-                f"backbone.architecture: {architecture}: the tokenizer has {tokenizer.rows} tokens, its text tower "
-                f"{text.vocab_size}; set text_cfg.hf_tokenizer_name to the tower's own"
-            )
         return
     rows = text.token_embedding.weight.shape[0]
     if rows < tokenizer.vocab_size:

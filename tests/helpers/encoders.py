@@ -49,12 +49,13 @@ def write_encoder(folder: Path, kind: str, **others: Any) -> None:
     CONFIG_MAPPING[kind](**shared | sizes | pad | others).save_pretrained(folder)
 
 
-def write_tokenizer(folder: Path, pad: int = 1, form: str = "<s> $A </s>") -> None:
+def write_tokenizer(folder: Path, pad: int = 1, form: str = "<s> $A </s>", **options: Any) -> None:
     """Write a tokenizer of a few words and of the letters of all others.
 
     Args:
         pad: id of the padding, 0 or 1; the start token has the other.
         form: what a text becomes.
+        options: of the tokenizer.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import WordPiece
@@ -70,4 +71,5 @@ def write_tokenizer(folder: Path, pad: int = 1, form: str = "<s> $A </s>") -> No
     known = [(word, words.index(word)) for word in ("<s>", "</s>")]
     made.post_processor = TemplateProcessing(single=form, special_tokens=known)
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=made, padding_side="right", **names).save_pretrained(folder)
+    options = {"padding_side": "right"} | names | options
+    PreTrainedTokenizerFast(tokenizer_object=made, **options).save_pretrained(folder)
