@@ -112,8 +112,8 @@ class CheckpointFile:
         assert self.path is not None
         buffer = io.BytesIO()
         torch.save({"key": self.key, **values}, buffer)
-        content = buffer.getbuffer()
-        with atomic(self.path) as temporary, open(temporary, "wb") as file:
+        # a view that an error left open would crash Python 3.12 at its end
+        with buffer.getbuffer() as content, atomic(self.path) as temporary, open(temporary, "wb") as file:
             file.write(hashlib.sha256(content).digest())
             file.write(content)
         self._saved = time.monotonic()
