@@ -436,7 +436,7 @@ class ToyTokenizer:
     """What open_clip's ``HFTokenizer`` offers: words are ids from 2, the end token is 1 and ``pad`` follows it."""
 
     def __init__(self, name: str, pad: int = 1, begins: int = 0, **_: Any) -> None:
-        self.words = "<s> </s> a photo of red boat cat dog".split(" ")
+        self.words = ["<s>", "</s>", "a", "photo", "of", "red", "boat", "cat", "dog"]
         self.pad, self.begins = pad, begins
         known = {"eos_token_id": 1, "pad_token_id": pad}
         self.tokenizer = SimpleNamespace(**known, get_vocab=lambda: {word: i for i, word in enumerate(self.words)})
