@@ -99,14 +99,14 @@ def require_config(text: Mapping[str, Any], joint: int) -> Any:
         CptError: transformers is not installed, the encoder's configuration cannot be had, or it has parts that our
             towers lack; names the part.
     """
-    name, pool = text["hf_model_name"], text.get("hf_pooler_type")
+    name, pool = text["hf_model_name"], text.get("hf_pooler_type", "mean_pooler")  # as open_clip
     require_transformers(f"text tower {name}")
     from transformers import AutoConfig
 
     read = partial(AutoConfig.from_pretrained, name, trust_remote_code=False)
     found = of_hub(name, "text tower", "hf_model_name", ["config.json"], read)
     _require(found, pool, name)
-    projection, width = text.get("hf_proj_type"), getattr(found, "hidden_size", None)
+    projection, width = text.get("hf_proj_type", "mlp"), getattr(found, "hidden_size", None)
     if projection not in (None, "linear", "mlp") or (projection is None and width != joint):
         raise CptError(
             f"backbone: text tower {name} of transformers: text_cfg.hf_proj_type {projection} does not lead from its "

@@ -394,6 +394,21 @@ def test_a_tag_is_downloaded_into_the_cache(
     make_backbone("b16", "ViT-B-16-quickgelu", "openai", tmp_path / "again.json")
 
 
+def test_published_models_with_encoders_are_accepted(server: Path) -> None:
+    """As the registry has them, with what the hub has of their encoders made small: nothing but the weights is left."""
+    models = {
+        "roberta-ViT-B-32": ("laion2b_s12b_b32k", "roberta-base/resolve", "roberta"),
+        "xlm-roberta-base-ViT-B-32": ("laion5b_s13b_b90k", "xlm-roberta-base/resolve", "xlm-roberta"),
+        "nllb-clip-base": ("v1", "facebook/nllb-200-distilled-600M", "m2m_100"),
+    }
+    for architecture, (tag, place, kind) in models.items():
+        write_encoder(server / place, kind)
+        write_tokenizer(server / place)
+        tokenizer, length = check(architecture, tag)
+        assert length == 77
+        assert tokenizer(["a cat"], context_length=length).argmax() == 5
+
+
 def test_an_encoder_and_its_tokenizer_are_fetched_once(
     tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

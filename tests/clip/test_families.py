@@ -233,6 +233,16 @@ def test_encoders_and_poolings(tmp_path: Path, kind: str, pool: str | None) -> N
     assert make_backbone("x", architecture, "random", tmp_path / "backbone.json")[1] < 1e-5
 
 
+def test_weights_of_older_transformers(tmp_path: Path) -> None:
+    """They also have positions, which are no weights."""
+    for family, name in (("bert", "embeddings.position_ids"), ("m2m_100", "embed_positions.weights")):
+        state = {key: value.contiguous() for key, value in model(family).state_dict().items()}
+        save_file(state | {f"text.transformer.{name}": torch.zeros(1, 92)}, tmp_path / "weights.safetensors")
+        (tmp_path / "own.json").write_text(json.dumps(configuration(family)))
+        weights = str(tmp_path / "weights.safetensors")
+        assert make_backbone("x", str(tmp_path / "own.json"), weights, tmp_path / "backbone.json")[1] < 1e-5
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "others", "message"),
     [
