@@ -87,7 +87,7 @@ def test_every_import_is_declared(pinned: dict[str, str]) -> None:
         for place, extra in {
             "api/export.py": "onnx",
             "training/progress.py": "tensorboard",
-            "clip/encoder.py": "transformers",
+            "clip/hf_encoder.py": "transformers",
         }.items()
     }  # they say what to install
     optional = project["optional-dependencies"]

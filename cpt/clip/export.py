@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpt.clip import encoder, timm_vit
+from cpt.clip import hf_encoder, timm_vit
 from cpt.clip.encoder import EncoderTower, PostNormEncoderTower
 from cpt.clip.inside import Inside
 from cpt.clip.padded import POOLS, PaddedTextTower
@@ -35,7 +35,7 @@ def export(
     Image towers that are open_clip's ``VisionTransformer``, or one of timm whose parts ours has
     (``cpt.clip.timm_vit``), take prompts; all others are taken as they are (``cpt.clip.whole``). Text towers must be
     open_clip's ``TextTransformer`` (``CLIP`` and ``CustomTextCLIP``), or an encoder of transformers
-    (``cpt.clip.encoder``).
+    (``cpt.clip.hf_encoder``).
 
     Args:
         config: the model's configuration, from which a tower that is taken as it is can be built again, and the number
@@ -71,10 +71,10 @@ Exported = tuple[dict[str, Tensor], dict[str, Any]]
 
 def _text(text: Any, marks: dict[str, int] | None, config: Mapping[str, Any] | None) -> Exported:
     """Of a text tower; one that is not causal or not read at its end token is computed whole (``cpt.clip.padded``)."""
-    if encoder.is_encoder(text):
+    if hf_encoder.is_encoder(text):
         assert config is not None
         assert marks is not None
-        return encoder.export(text, int(config["text_cfg"].get("context_length", CONTEXT_LENGTH)), marks)
+        return hf_encoder.export(text, int(config["text_cfg"].get("context_length", CONTEXT_LENGTH)), marks)
     spec = _describe(text.transformer) | {"context_length": int(text.positional_embedding.shape[0])}
     pool, causal = text_pool(text), getattr(text, "attn_mask", None) is not None
     if not causal or pool not in ("argmax", "eos") or marks is not None:
@@ -151,7 +151,7 @@ def inside(config: Mapping[str, Any]) -> Inside:
 def _embed_dim(model: Any) -> int:
     """Width D of the features."""
     text = getattr(model, "text", model)
-    if encoder.is_encoder(text):
+    if hf_encoder.is_encoder(text):
         return int(text.output_dim)
     projection = text.text_projection
     if projection is None:
@@ -175,7 +175,7 @@ def require_config(config: Mapping[str, Any]) -> None:
     if text.get("hf_model_name"):
         found = "a text tower of transformers without a tokenizer of it"
         _require(bool(text.get("hf_tokenizer_name")), found, "text_cfg.hf_tokenizer_name beside hf_model_name")
-        encoder.require_config(text, config["embed_dim"])
+        hf_encoder.require_config(text, config["embed_dim"])
     elif text.get("hf_tokenizer_name"):
         _require_pool(text.get("pool_type", "argmax"))
 
@@ -192,7 +192,7 @@ def require_model(model: Any) -> None:
         _require(visual.attn_pool is None, "attention pooling", "'tok' or 'avg'")
         _require(visual.pool_type in ("tok", "avg"), f"image pooling {visual.pool_type!r}", "'tok' or 'avg'")
         _describe(visual.transformer)
-    if not encoder.is_encoder(text):
+    if not hf_encoder.is_encoder(text):
         _require(hasattr(text, "transformer") and hasattr(text, "token_embedding"), "text tower", "TextTransformer")
         _require(getattr(text, "cls_emb", None) is None, "text class embedding", "end-token pooling")
         _require(text_pool(text) in POOLS, f"text pooling {text_pool(text)!r}", ", ".join(map(repr, POOLS)))

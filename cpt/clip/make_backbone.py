@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpt.clip import encoder, tiny, weights
+from cpt.clip import hf_encoder, tiny, weights
 from cpt.clip.backbone import SCHEMA
 from cpt.clip.export import CONTEXT_LENGTH, export, require_config, require_model, text_pool, verify
 from cpt.clip.export import inside as inside_of
@@ -144,8 +144,8 @@ def _tokenizer(architecture: str, own: dict[str, Any] | None, config: dict[str, 
         if text.get("hf_tokenizer_name"):
             tokenizer = ForeignTokenizer(text)
             if name := text.get("hf_model_name"):
-                found = encoder.require_config(text, config["embed_dim"])
-                encoder.require_tokenizer(found, tokenizer, int(text.get("context_length", CONTEXT_LENGTH)), name)
+                found = hf_encoder.require_config(text, config["embed_dim"])
+                hf_encoder.require_tokenizer(found, tokenizer, int(text.get("context_length", CONTEXT_LENGTH)), name)
             return tokenizer
         with _named(architecture, own) as name:
             return open_clip.get_tokenizer(name)

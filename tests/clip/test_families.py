@@ -475,7 +475,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "toy").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("open_clip.tokenizer.HFTokenizer", ToyTokenizer)
-    monkeypatch.setattr("cpt.clip.foreign.find_spec", lambda _: True)
+    monkeypatch.setattr("cpt.clip.hub.find_spec", lambda _: True)
 
 
 @pytest.mark.usefixtures("toy")
@@ -554,7 +554,7 @@ def test_a_tokenizer_that_begins_texts_with_two_tokens(tmp_path: Path) -> None:
 
 
 def test_without_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpt.clip.foreign.find_spec", lambda _: None)
+    monkeypatch.setattr("cpt.clip.hub.find_spec", lambda _: None)
     with pytest.raises(CptError, match="tokenizer toy is one of transformers, which is not installed; `pip install tr"):
         make_backbone("x", foreign(tmp_path), "random", tmp_path / "backbone.json")
 
