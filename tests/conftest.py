@@ -13,6 +13,7 @@ from hypothesis import is_hypothesis_test, settings
 
 torch.set_num_threads(1)
 os.environ.pop("CPT_FORK_SERVER", None)
+os.environ["SLURM_CONF"] = os.devnull  # Snakemake's plugin asks SLURM, which, installed but not configured, takes 10 s
 with contextlib.suppress(ValueError):  # not the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and then by every child
 settings.register_profile("cpt", deadline=None, derandomize="CI" in os.environ)  # a slow machine is no fault

@@ -1,6 +1,7 @@
 """A SLURM cluster of one node with two GPUs that are none, for tests: slurmctld, slurmd and munged from Debian.
 
-It needs root on a machine that may be thrown away, because SLURM reads its configuration from /etc/slurm.
+It needs root on a machine that may be thrown away: Snakemake's plugin takes SLURM_CONF from what it starts, so that
+SLURM's configuration has to be in /etc/slurm.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Cluster:
         self.folder, self.host = folder, socket.gethostname().split(".")[0]
         self._node: subprocess.Popen | None = None
         self._others: list[subprocess.Popen] = []
+        self._without = os.environ.pop("SLURM_CONF")
 
     def start(self) -> None:
         """Write the configuration and start the daemons."""
@@ -113,6 +115,7 @@ class Cluster:
             process.kill()
         for name in ("slurm.conf", "gres.conf"):
             (ETC / name).unlink(missing_ok=True)
+        os.environ["SLURM_CONF"] = self._without
 
     def jobs(self, state: str = "all") -> list[dict[str, str]]:
         """Jobs that SLURM knows: id, state, rule (the comment), GPUs, seconds it may run, memory, restarts."""

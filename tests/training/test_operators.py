@@ -162,6 +162,7 @@ class Narrow(TorchDispatchMode):
 def test_nothing_needs_float64_where_a_device_has_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(widest, "WITHOUT_FLOAT64", {"cpu"})
     toy = Toy(name)
+    toy.method.hp = toy.hp.model_copy(update={"epochs": 2})
     with Narrow():
         loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0), lambda _: None)  # type: ignore[arg-type]
         loop.run()
