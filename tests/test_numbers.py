@@ -111,11 +111,14 @@ def test_what_is_measured_in_prose_is_marked() -> None:
 # ---- an oracle of its own: pandas, itertools and scipy instead of the report's code ------------------------------
 
 
+@functools.cache
 def runs_of(experiment: str) -> pd.DataFrame:
     """The kept rows after training, with hyperparameters as columns."""
     frame = pd.read_parquet(ROOT / f"docs/results/{experiment}.parquet")
     frame = frame[frame["epoch"].isna()].reset_index(drop=True)
-    return frame.join(pd.json_normalize(frame["hyperparameters"].map(json.loads).tolist()))
+    texts = frame["hyperparameters"].drop_duplicates().reset_index(drop=True)
+    columns = pd.json_normalize(texts.map(json.loads).tolist())
+    return frame.merge(columns.assign(hyperparameters=texts), on="hyperparameters", validate="many_to_one")
 
 
 def h_by_dataset(frame: pd.DataFrame, seeds: list[int], **wanted: object) -> pd.Series:
@@ -282,7 +285,8 @@ def row_of(frame: pd.DataFrame, row: str, ratio: float, seeds: list[int]) -> pd.
     for rule in LARGE.overrides:
         if variant.method in (rule.methods or ()) and not rule.protocols:
             wanted |= {name: value for name, value in rule.set.items() if name in wanted}
-    frame = frame[frame["method"] == variant.method]
+    is_h = (frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")
+    frame = frame[is_h & (frame["method"] == variant.method)]
     if variant.method == "cpt":
         printed = READINGS["printed"] if CPTHyperparameters().tetf_reading == "sum" else READINGS["pairs_unit"]
         wanted |= CPT_ROW | {"tetf_reading": printed[0], "rs_features": printed[1]}

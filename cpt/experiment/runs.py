@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cpt.clip.inside import Needs
@@ -15,7 +16,7 @@ from cpt.methods.base.hyperparameters import Hyperparameters, Starting
 
 @dataclass
 class Run:
-    """One training job and the targets it is evaluated on."""
+    """One training job and the targets it is evaluated on, which alone may change."""
 
     protocol: str
     dataset: str
@@ -32,17 +33,17 @@ class Run:
         protocol, dataset, ratio, method = (record[key] for key in ("protocol", "dataset", "imbalance_ratio", "method"))
         return cls(protocol, dataset, ratio, method, hp, record["seed"])
 
-    @property
+    @cached_property
     def hyperparameters_json(self) -> str:
         """Canonical JSON of the resolved hyperparameters."""
         return canonical_json(self.hyperparameters.model_dump())
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Method and hash of the resolved hyperparameters."""
         return f"{self.method}-{sha256_text(self.hyperparameters_json)[:8]}"
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Folder of the run below ``runs/``."""
         return paths.run(self.protocol, self.dataset, self.ratio, self.key, self.seed)

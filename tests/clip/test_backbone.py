@@ -8,6 +8,7 @@ import json
 import logging
 import pickle
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -117,6 +118,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def serve_at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    if transformers := sys.modules.get("transformers.utils.hub"):  # it keeps the address that it saw first
+        monkeypatch.setattr(transformers, "_hf_api", None, raising=False)
 
 
 def cached(hub: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cpt.errors import CptError, nearest
@@ -89,11 +90,15 @@ def get(name: str) -> type[Method]:
     Raises:
         CptError: there is none, several packages have it, or it cannot be loaded.
     """
-    from cpt.methods.base.method import Method
-
     if (plugin := package(check(name))) is not None:
         return _loaded(plugin)
-    module = importlib.import_module(f"cpt.methods.{check(name)}")
+    return _defined(name, importlib.import_module(f"cpt.methods.{name}"))
+
+
+@cache
+def _defined(name: str, module: ModuleType) -> type[Method]:
+    from cpt.methods.base.method import Method
+
     found = [
         v
         for v in vars(module).values()
