@@ -102,9 +102,9 @@ class Kept:
 def processes(folder: Path) -> Iterator[psutil.Process]:
     """Jobs and Snakemakes that work in a project; its own fork server, which ends by itself, is none."""
     for process in psutil.process_iter(["cwd", "cmdline"]):
-        if process.info["cwd"] == str(folder):
+        if process.info["cwd"] == str(folder) and (command := process.info["cmdline"]):  # one that just ends has none
             with contextlib.suppress(ProcessLookupError):
-                if "cpt.cli.fork_server" not in process.info["cmdline"] or os.getsid(process.pid) != process.pid:
+                if "cpt.cli.fork_server" not in command or os.getsid(process.pid) != process.pid:
                     yield process
 
 
