@@ -202,8 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(mishap.raw or b"")
             while mishap.again:
                 time.sleep(mishap.delay)
-                self.wfile.write(mishap.again)
                 request.sent += len(mishap.again)
+                self.wfile.write(mishap.again)
 
     def _send(self, request: Request, body: bytes, mishap: Mishap) -> None:
         if mishap.corrupt and body:
@@ -211,9 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(body[: mishap.drop_after]), CHUNK):
             time.sleep(mishap.delay)
             chunk = body[: mishap.drop_after][start : start + CHUNK]
+            request.sent += len(chunk)  # before it: the client may be done with the last one at once
             try:
                 self.wfile.write(chunk)
             except OSError:  # the client has had enough
+                request.sent -= len(chunk)
                 return
-            request.sent += len(chunk)
         time.sleep(mishap.stall)
