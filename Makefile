@@ -37,7 +37,7 @@ test: $(DEV_READY)  ## the fast tests
 	python -m pytest -m "not slow" -n 2 --dist worksteal --cov=cpt --cov-report= --cov-fail-under=90
 
 slow: $(DEV_READY) $(DOCS_READY)  ## the workflow end to end; the tests of a file share what they run, and SLURM's ports
-	python -m pytest -m slow -n 4 --dist loadfile --no-loadscope-reorder  # on two cores: they wait as much as they compute
+	python -m pytest -m slow -n 4 --dist loadfile --no-loadscope-reorder  # more than two cores: they wait more than they compute
 
 test-python:  ## the fast tests on another Python, in .venv-PY: make test-python PY=3.13
 	$(MAKE) test VENV=.venv-$(PY) PYTHON=python$(PY)

@@ -121,9 +121,14 @@ def runs_of(experiment: str) -> pd.DataFrame:
     return frame.merge(columns.assign(hyperparameters=texts), on="hyperparameters", validate="many_to_one")
 
 
+def of_h(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that hold H."""
+    return frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")]
+
+
 def h_by_dataset(frame: pd.DataFrame, seeds: list[int], **wanted: object) -> pd.Series:
     """H per dataset, mean over the seeds of the only run that has these hyperparameters."""
-    chosen = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean") & frame["seed"].isin(seeds)]
+    chosen = of_h(frame[frame["seed"].isin(seeds)])
     for name, value in wanted.items():
         chosen = chosen[chosen[name] == value]
     counts = chosen.groupby(["dataset", "seed"]).size()
@@ -206,8 +211,7 @@ def test_the_default_reading_is_what_the_rule_chose(readings: dict[str, list[flo
 
 
 def test_learning_rates_and_epochs_are_what_the_procedure_chose(command: dict) -> None:
-    frame = runs_of("effort")
-    frame = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")]
+    frame = of_h(runs_of("effort"))
     frame = frame[~((frame["method"] == "promptsrc") & ~frame["average_mean"].eq(0.75 * frame["epochs"]))]
     assert set(frame["method"]) == {
         m for m in registry.built_in() if registry.get(m).trains and not registry.get(m).control
@@ -252,8 +256,7 @@ VARIANTS = LARGE.variants
 
 
 def test_tip_adapters_constants_are_what_validation_images_chose(command: dict) -> None:
-    frame = runs_of("tip_adapter")
-    frame = frame[(frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")]
+    frame = of_h(runs_of("tip_adapter"))
     text = {(line[0], *line[1:3]): line[3:] for line in lines_of(command["NUMBERS"]["effort_caches"]())}
     built = grid.build(LARGE, "embedded_full")
     cells = built.exhibits["table10"]["cells"]
@@ -285,8 +288,7 @@ def row_of(frame: pd.DataFrame, row: str, ratio: float, seeds: list[int]) -> pd.
     for rule in LARGE.overrides:
         if variant.method in (rule.methods or ()) and not rule.protocols:
             wanted |= {name: value for name, value in rule.set.items() if name in wanted}
-    is_h = (frame["subset"] == "base+new") & (frame["metric"] == "harmonic_mean")
-    frame = frame[is_h & (frame["method"] == variant.method)]
+    frame = of_h(frame[frame["method"] == variant.method])
     if variant.method == "cpt":
         printed = READINGS["printed"] if CPTHyperparameters().tetf_reading == "sum" else READINGS["pairs_unit"]
         wanted |= CPT_ROW | {"tetf_reading": printed[0], "rs_features": printed[1]}

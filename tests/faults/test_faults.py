@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +14,6 @@ from tests.faults.project import RESULTS, Kept, Session
 from tests.faults.scenarios import EVENTS, FULL, SEEDS, kill, may_mount
 from tests.faults.table import DOCUMENT, NAMES, names
 from tests.helpers.workflow import leave_out
-
-
-def of_this_commit() -> range:
-    """In CI every other seed, the others with the next commit: each half has every pair of kills."""
-    if "CI" not in os.environ:
-        return SEEDS
-    counted = subprocess.run(["git", "rev-list", "--count", "HEAD"], capture_output=True, text=True).stdout
-    return SEEDS[int(counted or 0) % 2 :: 2]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +29,7 @@ def test_the_document_tells_of_every_scenario() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", of_this_commit())
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_run_killed_twice_gives_the_same_numbers(kept: Kept, tmp_path: Path, seed: int) -> None:
     assert all(outcome.same for outcome in kill(kept, tmp_path / "project", seed).values())
 

@@ -161,8 +161,7 @@ class Narrow(TorchDispatchMode):
 @pytest.mark.parametrize("name", TRAINED)
 def test_nothing_needs_float64_where_a_device_has_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(widest, "WITHOUT_FLOAT64", {"cpu"})
-    toy = Toy(name)
-    toy.method.hp = toy.hp.model_copy(update={"epochs": 2})
+    toy = Toy(name, epochs=2)
     with Narrow():
         loop = Loop(toy.method, toy.training, Batches(toy, None), CheckpointFile(None, "", 0), lambda _: None)  # type: ignore[arg-type]
         loop.run()
